@@ -1,0 +1,1 @@
+"""What answers: the model catalogue, launchers and the emulator. Always driven as a process."""
