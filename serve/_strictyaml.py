@@ -28,14 +28,16 @@ def read_strict_yaml(path: Path) -> tuple[Any, dict[Place, int], list[str]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        return None, {}, [f"{path}:{line}: not valid YAML ({getattr(error, 'problem', 'unreadable character')})"]
+        problem = getattr(error, "problem", "unreadable character")
+        return None, {}, [f"{path}:{line}: not valid YAML ({problem})"]
     reader = _Reader(path)
     return reader.read(node, ()), reader.lines, reader.errors
 
 
 def _first_alias(text: str) -> int | None:
     events = yaml.parse(text, Loader=yaml.SafeLoader)
-    return next((e.start_mark.line + 1 for e in events if isinstance(e, yaml.AliasEvent)), None)
+    marks = (event.start_mark for event in events if isinstance(event, yaml.AliasEvent))
+    return next((mark.line + 1 for mark in marks if mark), None)
 
 
 class _Reader:
