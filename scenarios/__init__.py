@@ -1,1 +1,26 @@
-"""What is said: tasks and mixes, and the seeded plan of one conversation."""
+"""What is said: tasks and mixes of tasks as YAML, and the seeded plan of one conversation.
+
+    scenario = load("paper")
+    conversation = plan(scenario, seed=0, k=17)
+    messages = opening(conversation, salt="9f3c", level=2)
+
+A plan is a pure function of (scenario, seed, k): the same on every machine, in every version of Python
+and whatever was planned before.
+"""
+
+from scenarios._errors import ScenarioError
+from scenarios._load import load, names, parse
+from scenarios._plan import opening, plan
+from scenarios._scenario import Conversation, Scenario, Turn
+
+__all__ = [
+    "Conversation",
+    "Scenario",
+    "ScenarioError",
+    "Turn",
+    "load",
+    "names",
+    "opening",
+    "parse",
+    "plan",
+]

@@ -1,0 +1,124 @@
+"""What holds between the parts of a scenario: tasks and their texts, prompts and the names they use.
+
+These checks read the marked tree, not the validated document, so that they still find their mistakes in
+a file that has others: a person sees all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from scenarios._errors import Problem, nearest, quoted
+from scenarios._plan import PLACEHOLDER
+from scenarios._yaml import Map, Seq, Text
+
+_OPTIONAL = {"then"}
+
+
+def check(root: Map, own_sets: Map) -> Iterator[Problem]:
+    """Every mistake between parts. `root` has built-in tasks and sets merged in; `own_sets` are the
+    sets that the file itself brought."""
+    tasks = [task for task in _seq(root.get("tasks")) if isinstance(task, Map)]
+    sets = root.get("sets")
+    sets = sets if isinstance(sets, Map) else Map()
+    yield from _same_names(tasks)
+    yield from _idle_weights(tasks)
+    yield from _unused(own_sets, tasks)
+    for items in sets.values():
+        yield from _uneven(_seq(items))
+    for task in tasks:
+        yield from _task(task, sets)
+
+
+def _task(task: Map, sets: Map) -> Iterator[Problem]:
+    if "shared" in task and "system" not in task:
+        yield _at(_key(task, "shared"), "'shared' is about the system message; add 'system: ...' or drop it")
+    texts = task.get("texts")
+    if not isinstance(texts, Text):
+        return
+    if texts not in sets:
+        yield _at(texts, f"no set of texts is named {quoted(texts)}; {nearest(texts, sets, 'sets')}")
+        return
+    items = [item for item in _seq(sets[texts]) if isinstance(item, Map)]
+    if items:
+        yield from _placeholders(task, items[0])
+        yield from _too_few_follow_ups(task, items)
+
+
+def _placeholders(task: Map, item: Map) -> Iterator[Problem]:
+    prompt = task.get("prompt")
+    known = {key for key in item if key not in _OPTIONAL} | ({"answer_text"} if "choices" in item else set())
+    for match in PLACEHOLDER.finditer(prompt if isinstance(prompt, Text) else ""):
+        if match[2] and match[2] not in known:
+            use = nearest(match[2], known, "its texts have")
+            text = f"the prompt asks for {quoted('{' + match[2] + '}')}, which the texts have not; {use}"
+            yield _at(_key(task, "prompt"), text)
+
+
+def _too_few_follow_ups(task: Map, items: list[Map]) -> Iterator[Problem]:
+    turns = task.get("turns")
+    highest = turns.get("max") if isinstance(turns, Map) else turns
+    if not isinstance(highest, Text) or not highest.isascii() or not highest.isdigit():
+        return
+    needed = int(highest[:9]) - 1
+    fewest = min(len(_seq(item.get("then"))) for item in items) + len(_seq(task.get("then")))
+    if needed > fewest:
+        text = f"{highest[:9]} turns need {needed} follow-ups, but there are {fewest}; "
+        yield _at(_key(task, "turns"), text + "add some to 'then' or lower the turns")
+
+
+def _same_names(tasks: list[Map]) -> Iterator[Problem]:
+    seen: dict[str, Text] = {}
+    for task in tasks:
+        name = task.get("name")
+        if isinstance(name, Text) and seen.setdefault(name, name) is not name:
+            first = seen[name]
+            yield _at(
+                task, f"two tasks are named {quoted(name)} (line {first.line}); give one another 'name'"
+            )
+
+
+def _idle_weights(tasks: list[Map]) -> Iterator[Problem]:
+    """Where every task is played once, a weight would change nothing: say so instead of ignoring it."""
+    if len(tasks) < 2 or not all(str(task.get("once")).lower() in ("true", "yes", "on") for task in tasks):
+        return
+    for task in tasks:
+        if "weight" in task and task["weight"] not in ("1", "1.0"):
+            text = (
+                "a weight has no effect where all tasks play their texts once; drop it, or set 'once: false'"
+            )
+            yield _at(_key(task, "weight"), text)
+
+
+def _unused(own_sets: Map, tasks: list[Map]) -> Iterator[Problem]:
+    used = {task["texts"] for task in tasks if isinstance(task.get("texts"), Text)}
+    for name in own_sets:
+        if name not in used:
+            use = nearest(name, used, "tasks use")
+            yield _at(name, f"no task uses the texts {quoted(name)}; name them in 'texts: ...', or {use}")
+
+
+def _uneven(items: Seq) -> Iterator[Problem]:
+    """Items of one set must have the same keys: that is how a mistyped one shows."""
+    maps = [item for item in items if isinstance(item, Map)]
+    wanted = set(maps[0]) - _OPTIONAL if maps else set()
+    for item in maps[1:]:
+        for key in item:
+            if key not in wanted | _OPTIONAL:
+                use = nearest(key, wanted, "keys")
+                yield _at(key, f"key {quoted(key)} is not in the set's first item; {use}")
+        for key in sorted(wanted - set(item)):
+            yield _at(item, f"no {quoted(key)} here, which the set's first item has; add it")
+
+
+def _key(node: Map, name: str) -> Text:
+    return next(key for key in node if key == name)
+
+
+def _at(mark: Any, text: str) -> Problem:
+    return Problem(mark.source, mark.line, text)
+
+
+def _seq(node: Any) -> Seq:
+    return node if isinstance(node, Seq) else Seq()

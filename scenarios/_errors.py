@@ -1,0 +1,49 @@
+"""ScenarioError and the words it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+SHOWN_MAX = 100
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake: where it is and what to do about it. `line` 0: the file as a whole."""
+
+    source: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}" if self.line else self.source
+        return f"{place}: {self.text}"
+
+
+class ScenarioError(Exception):
+    """A scenario that can't be played; `problems` holds every mistake found, one line each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        lines = [str(problem) for problem in sorted(set(problems))]
+        if len(lines) > SHOWN_MAX:
+            lines[SHOWN_MAX:] = [f"... and {len(lines) - SHOWN_MAX} more; mend these first"]
+        self.problems: list[str] = lines
+        super().__init__("\n".join(lines))
+
+
+def quoted(text: str, longest: int = 60) -> str:
+    """Text from a file made safe for a terminal: quoted, escaped and not too long."""
+    return ascii(text if len(text) <= longest else text[: longest - 3] + "...")
+
+
+def nearest(word: str, known: Iterable[str], kind: str) -> str:
+    """What to do about an unknown word: the nearest known one, or all of them."""
+    choices = sorted(known)
+    close = get_close_matches(word, choices, n=1)
+    if close:
+        return f"did you mean {quoted(close[0])}?"
+    if not choices:
+        return f"there are no {kind} here yet"
+    return f"{kind}: {', '.join(choices)}"

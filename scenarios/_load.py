@@ -1,0 +1,162 @@
+"""From a name or a file to a checked Scenario, and from a Scenario to its one text."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from scenarios._check import check
+from scenarios._errors import Problem, ScenarioError, nearest, quoted
+from scenarios._explain import problems_of
+from scenarios._scenario import Scenario, Script
+from scenarios._schema import Document, Item
+from scenarios._yaml import BYTES_MAX, Map, Seq, Text, read
+
+_HERE = Path(__file__).parent
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def names() -> list[str]:
+    """The built-in scenarios: mixes first, then single tasks."""
+    return [*sorted(_built_in("mixes")), *sorted(_built_in("tasks"))]
+
+
+def load(name_or_path: str) -> Scenario:
+    """A built-in scenario by name, or one from a YAML file. Raises ScenarioError with every mistake."""
+    found = (_built_in("mixes") | _built_in("tasks")).get(name_or_path)
+    if found is not None:
+        return parse(found.read_text(encoding="utf-8"), found.name)
+    return parse(_read_file(name_or_path), name_or_path)
+
+
+def parse(text: str, source: str = "scenario.yaml") -> Scenario:
+    """A scenario from its YAML text; `source` names it in messages. Raises ScenarioError."""
+    root, problems = read(text, source)
+    if not isinstance(root, Map):
+        what = "a scenario is a mapping; start it with 'format: turnbench-scenario/1'"
+        raise ScenarioError([*problems, Problem(source, root.line, what)])
+    own_sets = root["sets"] if isinstance(root.get("sets"), Map) else Map()
+    whole = _with_sets(_with_tasks(root, problems), own_sets)
+    problems += check(whole, own_sets)
+    try:
+        document = Document.model_validate(whole)
+    except ValidationError as error:
+        raise ScenarioError([*problems, *problems_of(error, whole)]) from None
+    if problems:
+        raise ScenarioError(problems)
+    return _scenario(document)
+
+
+@lru_cache
+def _built_in(folder: str) -> dict[str, Path]:
+    return {path.stem: path for path in (_HERE / folder).glob("*.yaml")}
+
+
+@lru_cache
+def _tree(path: Path) -> Map:
+    """The tree of a built-in file; never changed, since it is shared."""
+    return cast(Map, read(path.read_text(encoding="utf-8"), path.name)[0])
+
+
+def _read_file(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(BYTES_MAX + 1).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ScenarioError([Problem(path, 0, "not UTF-8 text; save it as UTF-8")]) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable name"
+        what = f"no such built-in scenario, nor a readable file ({reason}); "
+        what += nearest(path, names(), "built in")
+        raise ScenarioError([Problem(quoted(path), 0, what)]) from None
+
+
+def _with_tasks(root: Map, problems: list[Problem]) -> Map:
+    """A copy of the tree in which each `from: NAME` is replaced by that built-in task's keys."""
+    whole = _copy(root)
+    if isinstance(root.get("tasks"), Seq):
+        tasks = _marked(Seq(), root["tasks"])
+        tasks.extend(_with_base(task, problems) for task in root["tasks"])
+        whole["tasks"] = tasks
+    return whole
+
+
+def _with_base(task: Any, problems: list[Problem]) -> Any:
+    if not isinstance(task, Map) or not isinstance(task.get("from"), Text):
+        return task
+    base = _built_in("tasks").get(task["from"])
+    if base is None:
+        what = f"no built-in task {quoted(task['from'])}; "
+        what += nearest(task["from"], _built_in("tasks"), "built-in tasks")
+        problems.append(Problem(task["from"].source, task["from"].line, what))
+    merged = _marked(Map(_tree(base)["tasks"][0] if base else {}), task)
+    for key, value in task.items():
+        merged.pop(key, None)  # so that the key, too, is the one of this file and marks its line
+        if key != "from":
+            merged[key] = value
+    return merged
+
+
+def _with_sets(root: Map, own: Map) -> Map:
+    """The built-in sets of texts that tasks name and the file itself does not bring."""
+    sets = _copy(own) if own else _marked(Map(), root)
+    for task in root["tasks"] if isinstance(root.get("tasks"), Seq) else ():
+        name = task.get("texts") if isinstance(task, Map) else None
+        if isinstance(name, Text) and name not in sets and name in _built_in("texts"):
+            sets[name] = _tree(_built_in("texts")[name])["items"]
+    if "sets" not in root or isinstance(root["sets"], Map):
+        root[_marked(Text("sets"), root)] = sets
+    return root
+
+
+def _marked(node: Any, like: Any) -> Any:
+    node.source, node.line = like.source, like.line
+    return node
+
+
+def _copy(node: Map) -> Map:
+    return cast(Map, _marked(Map(node), node))
+
+
+def _scenario(document: Document) -> Scenario:
+    script = Script(document.tasks, tuple(document.sets[task.texts] for task in document.tasks))
+    finite = all(task.once for task in document.tasks)
+    return Scenario(
+        name=document.name,
+        text=_text(document),
+        size=sum(map(len, script.items)) if finite else None,
+        tasks=tuple(task.name for task in document.tasks),
+        slo={task.name: task.slo.model_dump(exclude_none=True) for task in document.tasks},
+        description=document.description or "",
+        script=script,
+    )
+
+
+class _Writer(_DUMPER):  # type: ignore[misc]
+    """YAML for people: texts of several lines as blocks."""
+
+
+def _write_text(writer: Any, text: str) -> Any:
+    plain = text.replace("\n", " ").isprintable()
+    return writer.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if plain and "\n" in text else None
+    )
+
+
+_Writer.add_representer(str, _write_text)
+
+
+def _text(document: Document) -> str:
+    """The whole document, sets last, as YAML that parse() reads back to the same document."""
+    content = document.model_dump(mode="json", exclude={"sets"}, exclude_defaults=True)
+    content["sets"] = {name: [_item(item) for item in items] for name, items in document.sets.items()}
+    return cast(str, yaml.dump(content, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _item(item: Item) -> dict[str, Any]:
+    special = item.model_dump(mode="json", include={"choices", "answer", "then"}, exclude_defaults=True)
+    return {**(item.__pydantic_extra__ or {}), **special}

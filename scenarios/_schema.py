@@ -1,0 +1,158 @@
+"""What a scenario file may say. Every key is checked; an unknown one is a mistake, never ignored.
+
+The docstrings below are the reference of the format.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+
+FORMAT = "turnbench-scenario/1"
+LETTERS = "abcdefgh"
+
+Slug = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,39}\z")]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100_000)]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Spread(_Strict):
+    """A log-normal draw, told by its median and its 90th percentile, clipped to [min, max]."""
+
+    median: Positive
+    p90: Positive
+    min: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
+    max: Positive | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Spread:
+        if self.p90 < self.median:
+            raise ValueError("p90 is below median; nine tenths of the draws lie under p90, so raise it")
+        if self.max is not None and not self.min <= self.median <= self.max:
+            raise ValueError("median is outside min to max; move one of the three")
+        return self
+
+
+class TurnCount(_Strict):
+    """Turns of a conversation: geometric with this mean (people leave with equal chance after each
+    reply), cut at max. The cut takes a little off the mean."""
+
+    mean: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
+    max: Annotated[int, Field(ge=1, le=100)]
+
+
+def _shape(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict | BaseModel) else "a number"
+
+
+_Number, _Mapping, _Shape = Tag("a number"), Tag("a mapping"), Discriminator(_shape)
+Turns = Annotated[
+    Annotated[int, Field(ge=1, le=100), _Number] | Annotated[TurnCount, _Mapping],
+    _Shape,
+]
+Think = Annotated[Annotated[Seconds, _Number] | Annotated[Spread, _Mapping], _Shape]
+Length = Annotated[Annotated[Tokens, _Number] | Annotated[Spread, _Mapping], _Shape]
+
+
+class Sampling(_Strict):
+    """How the server picks tokens; sent in each request as it is."""
+
+    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    repetition_penalty: Positive | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class Limits(_Strict):
+    """What a turn must keep to be good. `share` of the turns must keep all of it (0.95 if not given)."""
+
+    ttft_ms: Positive | None = None
+    response_delay_ms: Positive | None = None
+    ttg_ms: Positive | None = None
+    tpot_ms: Positive | None = None
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+
+
+class Item(BaseModel):
+    """One text of a set: any named texts, which a prompt uses as `{name}`; two names are special.
+
+    `choices` (letters to texts) needs `answer`, one of its letters; a prompt may then use `{choices}`,
+    `{answer}` and `{answer_text}`. `then` lists follow-ups that fit whatever the model replied.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Words]
+
+    choices: Annotated[dict[str, Words], Field(min_length=2, max_length=8)] | None = None
+    answer: Words | None = None
+    then: tuple[Words, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_right_choice(self) -> Item:
+        if self.choices is None:
+            return self
+        letters = ", ".join(self.choices)
+        if list(self.choices) != list(LETTERS[: len(self.choices)]):
+            raise ValueError(f"choices are named {letters!a}; name them a, b, c ... in order")
+        if self.answer not in self.choices:
+            raise ValueError(f"answer {self.answer!a} is none of the choices; use one of {letters}")
+        if len({text.casefold() for text in self.choices.values()}) < len(self.choices):
+            raise ValueError("two choices are the same; a question needs different ones")
+        return self
+
+    def fields(self) -> dict[str, str]:
+        """The texts a prompt can use, by name."""
+        texts = dict(self.__pydantic_extra__ or {})
+        if self.answer is not None:
+            texts["answer"] = self.answer
+        if self.choices is not None and self.answer is not None:
+            texts["choices"] = "\n".join(f"{letter}) {text}" for letter, text in self.choices.items())
+            texts["answer_text"] = self.choices[self.answer]
+        return texts
+
+
+class Task(_Strict):
+    """One thing people do: what is said, how long the answer may be, how fast it must come.
+
+    `texts` names a set, of this file or built in; each of its items can open a conversation through
+    `prompt`. `once`: a plan plays each item once before any comes again, and `--once` ends after that.
+    `then` are follow-ups for any item, used when the item's own are spent. `think_s` is the time a
+    person takes before each follow-up. `shared`: all conversations start with the same system message,
+    which a server may answer from its prefix cache.
+    """
+
+    name: Slug
+    weight: Positive = 1.0
+    texts: Slug
+    once: bool = False
+    system: Words | None = None
+    shared: bool = False
+    prompt: Words
+    then: tuple[Words, ...] = ()
+    turns: Turns = 1
+    think_s: Think = 0.0
+    max_tokens: Length
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=4)] = ()
+    sampling: Sampling = Sampling()
+    slo: Limits = Limits()
+
+
+class Document(_Strict):
+    """A scenario file: one task or a mix of several, taken with chances in proportion to their weights."""
+
+    format: Literal["turnbench-scenario/1"]
+    name: Slug
+    description: Words | None = None
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=50)]
+    sets: dict[Slug, Annotated[tuple[Item, ...], Field(min_length=1, max_length=20_000)]] = {}
