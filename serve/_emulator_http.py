@@ -1,0 +1,272 @@
+"""One HTTP/1.1 connection of the emulator: parses requests, writes bytes and says when they really left.
+
+A write goes straight to the socket. If the kernel takes all of it, the moment after is its time; if not, the
+rest waits here and is stamped when its last byte has gone.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httptools
+
+from serve._emulator_clock import monotonic_ns
+from serve._emulator_reactor import Reactor
+
+READ_BYTES = 65_536
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+_BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    505: "HTTP Version Not Supported",
+}
+
+Sent = Callable[[int], None]
+"""Told the moment (monotonic ns) at which a write was wholly handed to the kernel."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, complete. `received_ns` is the monotonic moment its last byte was read."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    received_ns: int
+    keep_alive: bool
+    version: str
+
+
+class Reply(Protocol):
+    """What is being sent on a connection and wants to know when the client has gone."""
+
+    def abandon(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Draft:
+    url: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+class Connection:
+    """A client's connection. `serve(connection, request)` is called for one request at a time."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        serve: Callable[[Connection, Request], None],
+        closed: Callable[[Connection], None],
+    ) -> None:
+        self.open = True
+        self.reply: Reply | None = None
+        self._reactor = reactor
+        self._sock = sock
+        self._send = sock.send
+        self._serve = serve
+        self._closed = closed
+        self._parser = httptools.HttpRequestParser(self)
+        self._draft = _Draft()
+        self._waiting: deque[Request] = deque()
+        self._backlog: deque[tuple[memoryview, Sent | None]] = deque()
+        self._busy = False
+        self._closing = False
+        self._shaken = not isinstance(sock, ssl.SSLSocket)
+        reactor.watch(sock, selectors.EVENT_READ, self._ready)
+
+    # Writing
+
+    def write(self, data: bytes, sent: Sent | None = None) -> None:
+        """Hand bytes to the kernel now, or as soon as it takes them, then call `sent`."""
+        if self._backlog or not self.open:
+            self._backlog.append((memoryview(data), sent))
+            return
+        try:
+            taken = self._send(data)
+        except _BUSY:
+            taken = 0
+        except OSError:
+            self.close()
+            return
+        if taken == len(data):
+            if sent is not None:
+                sent(monotonic_ns())
+            return
+        self._backlog.append((memoryview(data)[taken:], sent))
+        self._watch()
+
+    def _flush(self) -> None:
+        while self._backlog and self.open:
+            data, sent = self._backlog[0]
+            try:
+                taken = self._send(data)
+            except _BUSY:
+                return
+            except OSError:
+                self.close()
+                return
+            if taken < len(data):
+                self._backlog[0] = (data[taken:], sent)
+                continue
+            self._backlog.popleft()
+            if sent is not None:
+                sent(monotonic_ns())
+        if self.open:
+            self._watch()
+            if self._closing and not self._busy and not self._backlog:
+                self.close()
+
+    def respond(self, status: int, body: bytes, content_type: str, sent: Sent | None = None) -> None:
+        """Answer with one whole body."""
+        self.write(head(status, content_type, f"Content-Length: {len(body)}") + body, sent)
+
+    def done(self) -> None:
+        """The response is complete: serve the next request that came meanwhile, or close if asked to."""
+        self.reply = None
+        self._busy = False
+        if self._closing:
+            if not self._backlog:
+                self.close()
+        elif self._waiting:
+            self._next()
+
+    def close(self) -> None:
+        """Close the socket and tell the reply under way."""
+        if not self.open:
+            return
+        self.open = False
+        self._reactor.forget(self._sock)
+        self._sock.close()
+        self._backlog.clear()
+        self._waiting.clear()
+        self._closed(self)
+        if self.reply is not None:
+            reply, self.reply = self.reply, None
+            reply.abandon()
+
+    # Reading
+
+    def _watch(self) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._backlog else 0)
+        self._reactor.watch(self._sock, events, self._ready)
+
+    def _ready(self, mask: int) -> None:
+        if not self._shaken and not self._shake():
+            return
+        if mask & selectors.EVENT_WRITE:
+            self._flush()
+        if self.open:
+            self._read()
+
+    def _shake(self) -> bool:
+        assert isinstance(self._sock, ssl.SSLSocket)
+        try:
+            self._sock.do_handshake()
+        except _BUSY:
+            return False
+        except OSError:
+            self.close()
+            return False
+        self._shaken = True
+        return True
+
+    def _read(self) -> None:
+        """Read until the kernel (and, under TLS, the decrypted rest) has nothing more."""
+        while self.open:
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except _BUSY:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.close()
+                return
+            self._feed(data)
+            if len(data) < READ_BYTES and not isinstance(self._sock, ssl.SSLSocket):
+                return
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(400, b"Invalid HTTP request received.")
+            return
+        if self._waiting and not self._busy:
+            self._next()
+
+    def _refuse(self, status: int, why: bytes) -> None:
+        self._closing, self._busy = True, False
+        self.respond(status, why, "text/plain; charset=utf-8")
+        if not self._backlog:
+            self.close()
+
+    def _next(self) -> None:
+        request = self._waiting.popleft()
+        self._busy = True
+        self._closing = not request.keep_alive
+        if request.version != "1.1":
+            self._refuse(505, b"HTTP/1.1 is needed.")
+            return
+        self._serve(self, request)
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        self._draft = _Draft()
+
+    def on_url(self, url: bytes) -> None:
+        self._draft.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._draft.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        if self._draft.headers.get("expect", "").lower() == "100-continue" and not self._busy:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._draft.size += len(body)
+        if self._draft.size <= MAX_BODY_BYTES:
+            self._draft.body.append(body)
+        elif not self._closing:
+            self._refuse(413, b"The request body is larger than 32 MiB.")
+
+    def on_message_complete(self) -> None:
+        draft, parser = self._draft, self._parser
+        self._waiting.append(
+            Request(
+                method=parser.get_method().decode("ascii"),
+                path=draft.url.split(b"?", 1)[0].decode("latin-1"),
+                headers=draft.headers,
+                body=b"".join(draft.body),
+                received_ns=monotonic_ns(),
+                keep_alive=parser.should_keep_alive(),
+                version=parser.get_http_version(),
+            )
+        )
+
+
+def head(status: int, content_type: str, framing: str) -> bytes:
+    """A response's head; every one says that no model was measured here."""
+    return (
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nServer: turnbench-emulator\r\nX-Turnbench-Emulated: 1\r\n"
+        f"Content-Type: {content_type}\r\n{framing}\r\n\r\n"
+    ).encode("ascii")

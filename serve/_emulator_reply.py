@@ -1,0 +1,140 @@
+"""One answer on its way out: whoever keeps the schedule calls `token` when a token is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from serve._emulator_answer import Answer
+from serve._emulator_clock import Lateness, monotonic_ns
+from serve._emulator_events import Events
+from serve._emulator_http import Connection, head
+from serve._emulator_request import Ask
+from serve._emulator_truth import Truth, TruthLog
+
+_STREAM_HEAD = head(
+    200, "text/event-stream; charset=utf-8", "Cache-Control: no-cache\r\nTransfer-Encoding: chunked"
+)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What /metrics tells; totals since the start."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    cache_queries: int = 0
+    cache_hits: int = 0
+    finished: dict[str, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0})
+
+
+@dataclass(slots=True)
+class Books:
+    """Where every reply is entered: the truth log, the lateness and the counters."""
+
+    truth: TruthLog
+    lateness: Lateness = field(default_factory=Lateness)
+    counters: Counters = field(default_factory=Counters)
+
+
+class Reply:
+    """Sends one answer and books when each part really left."""
+
+    def __init__(
+        self, connection: Connection, ask: Ask, answer: Answer, events: Events, books: Books
+    ) -> None:
+        self.ask = ask
+        self.answer = answer
+        self.cached_tokens: int | None = None
+        self.ended = False
+        self.on_abandon: Callable[[], None] | None = None
+        self._connection = connection
+        self._events = events
+        self._books = books
+        self._lateness = books.lateness
+        self._write = connection.write
+        self._made = 0
+        self._tokens = answer.tokens
+        self._role_due = ask.chat
+        self._event_ns: list[int] = []
+        self._due_ns: list[int] = []
+        self._head_ns: int | None = None
+        connection.reply = self
+
+    def begin(self, with_role: bool) -> None:
+        """Send a stream's head, with the role event if it shall not wait for the first token."""
+        if self.ask.stream:
+            self._role_due = self.ask.chat and not with_role
+            role = self._events.role() if with_role else b""
+            self._write(_STREAM_HEAD + role, self._head_sent)
+
+    def token(self, due_ns: int) -> bool:
+        """Send the next token's event, due at this moment; True when it was the last."""
+        index = self._made
+        self._made = made = index + 1
+        if not self.ask.stream:
+            return self._end_whole() if made == self._tokens else False
+        if self._role_due:
+            self._role_due = False
+            self._write(self._events.role())
+        if made == self._tokens:
+            self._last_token(index, due_ns)
+            return True
+        self._due_ns.append(due_ns)
+        self._write(self._events.content(self.answer.pieces[index], made), self._event_sent)
+        return False
+
+    def _last_token(self, index: int, due_ns: int) -> None:
+        if self.answer.stop_event:
+            self._write(self._events.last("", self._made))
+        else:
+            self._due_ns.append(due_ns)
+            self._write(self._events.last(self.answer.pieces[index], self._made), self._event_sent)
+        self._write(self._events.tail(self.cached_tokens), self._end)
+
+    def _end_whole(self) -> bool:
+        body = self._events.whole(self.cached_tokens)
+        self._connection.respond(200, body, "application/json", self._end_with_head)
+        return True
+
+    def abandon(self) -> None:
+        """The client has gone: stop, and book what was sent."""
+        if self.ended:
+            return
+        self._book(None, aborted=True)
+        if self.on_abandon is not None:
+            self.on_abandon()
+
+    def _head_sent(self, now_ns: int) -> None:
+        self._head_ns = now_ns
+
+    def _event_sent(self, now_ns: int) -> None:
+        self._lateness.add(now_ns - self._due_ns[len(self._event_ns)], now_ns)
+        self._event_ns.append(now_ns)
+
+    def _end_with_head(self, now_ns: int) -> None:
+        self._head_ns = now_ns
+        self._end(now_ns)
+
+    def _end(self, now_ns: int) -> None:
+        self._book(now_ns, aborted=False)
+        self._connection.done()
+
+    def _book(self, end_ns: int | None, aborted: bool) -> None:
+        self.ended = True
+        counters = self._books.counters
+        counters.finished["abort" if aborted else self.answer.finish_reason] += 1
+        self._books.truth.write(
+            Truth(
+                request_id=self.ask.request_id,
+                received_ns=self.ask.received_ns,
+                head_ns=self._head_ns,
+                event_ns=self._event_ns,
+                end_ns=end_ns if end_ns is not None else monotonic_ns(),
+                output_tokens=self._made,
+                aborted=aborted,
+            )
+        )

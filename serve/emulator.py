@@ -1,0 +1,194 @@
+"""An OpenAI-compatible server without a model: `python -m serve.emulator --help`.
+
+It prints `ready: URL` when it listens and, on SIGTERM or SIGINT, how late it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import resource
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from selectors import EVENT_READ
+from typing import BinaryIO
+
+from serve._emulator_app import App, Schedule
+from serve._emulator_fixed import FixedSchedule, FixedTimes
+from serve._emulator_http import Connection
+from serve._emulator_options import parser
+from serve._emulator_reactor import Reactor
+from serve._emulator_reply import Books
+from serve._emulator_request import Limits
+from serve._emulator_truth import TruthLog
+from serve.catalogue import CatalogueError, Model, load_catalogue
+
+BACKLOG = 4096
+ACCEPT_BATCH = 32
+ANY_MODEL_LEN = 32_768
+"""Context length of a model that the catalogue does not know (fixed schedule only)."""
+
+
+class BadConfiguration(Exception):
+    """Something the person who started the emulator must change; the text says what."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until a signal; returns the exit code (0, or 2 for bad configuration)."""
+    options = parser().parse_args(argv)
+    try:
+        _serve(options)
+    except BadConfiguration as error:
+        print(f"serve.emulator: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    reactor = Reactor()
+    model = _model(options)
+    limits = _limits(options, model)
+    tls = _tls(options)
+    with _truth_file(options.truth) as truth_file:
+        books = Books(TruthLog(truth_file))
+        schedule = _schedule(options, model, limits, reactor, books)
+        app = App(limits, schedule, books, _api_key(options.api_key_env))
+        listener = _listen(options.host, options.port)
+        clients = _Clients(reactor, app, listener, tls)
+        reactor.watch(listener, EVENT_READ, clients.accept)
+        reactor.stop_on_signals()
+        _ready(options.host, listener, tls is not None)
+        reactor.run()
+        listener.close()
+        clients.close()
+    print(books.lateness.line(), flush=True)
+
+
+def _ready(host: str, listener: socket.socket, secure: bool) -> None:
+    # What was made until here lives as long as the process; the collector need not walk it while serving.
+    gc.collect()
+    gc.freeze()
+    name = f"[{host}]" if ":" in host else host
+    print(f"ready: {'https' if secure else 'http'}://{name}:{listener.getsockname()[1]}", flush=True)
+
+
+class _Clients:
+    """Takes in connections and keeps those that are open."""
+
+    def __init__(
+        self, reactor: Reactor, app: App, listener: socket.socket, tls: ssl.SSLContext | None
+    ) -> None:
+        self._reactor = reactor
+        self._app = app
+        self._listener = listener
+        self._tls = tls
+        self._open: set[Connection] = set()
+
+    def accept(self, _mask: int) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, _address = self._listener.accept()
+            except OSError:
+                # Nobody waits any more, the peer has gone again, or no descriptor is left: later.
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            self._open.add(Connection(self._reactor, sock, self._app.serve, self._open.discard))
+
+    def close(self) -> None:
+        for connection in list(self._open):
+            connection.close()
+
+
+def _model(options: argparse.Namespace) -> Model | None:
+    try:
+        models = load_catalogue().models
+    except CatalogueError as error:
+        raise BadConfiguration(str(error)) from None
+    if options.model not in models and options.schedule != "fixed":
+        raise BadConfiguration(
+            f"--model {options.model} is not in the catalogue; it has {', '.join(sorted(models))} "
+            "(any name goes with --schedule fixed)"
+        )
+    return models.get(options.model)
+
+
+def _limits(options: argparse.Namespace, model: Model | None) -> Limits:
+    longest = ANY_MODEL_LEN if model is None else model.max_positions
+    return Limits(
+        model=options.model,
+        max_model_len=options.max_model_len or longest,
+        system_role=model is None or model.system_role,
+    )
+
+
+def _schedule(
+    options: argparse.Namespace, model: Model | None, limits: Limits, reactor: Reactor, books: Books
+) -> Schedule:
+    if options.schedule == "fixed" or model is None:
+        times = FixedTimes(options.ttft, options.itl, options.tokens)
+        return FixedSchedule(times, reactor, books.counters, limits.max_model_len, options.seed)
+    raise BadConfiguration("--schedule roofline is not there yet; use --schedule fixed")
+
+
+def _api_key(name: str | None) -> str | None:
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        raise BadConfiguration(f"--api-key-env {name}: the environment has no such variable, or it is empty")
+    return key
+
+
+def _truth_file(path: str | None) -> contextlib.AbstractContextManager[BinaryIO | None]:
+    if path is None:
+        return contextlib.nullcontext()
+    try:
+        return Path(path).open("ab")
+    except OSError as error:
+        raise BadConfiguration(f"--truth {path} cannot be written: {error.strerror}") from None
+
+
+def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        if options.tls_key is not None:
+            raise BadConfiguration("--tls-key needs --tls-cert")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:
+        raise BadConfiguration(f"--tls-cert {options.tls_cert} cannot be used: {error}") from None
+    return context
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    _raise_descriptor_limit()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise BadConfiguration(f"cannot listen on {host}:{port}: {error.strerror}; try --port 0") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _raise_descriptor_limit() -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
