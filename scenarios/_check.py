@@ -11,7 +11,7 @@ from typing import Any
 
 from scenarios._errors import Problem, nearest, quoted
 from scenarios._plan import PLACEHOLDER
-from scenarios._yaml import Map, Seq, Text
+from scenarios._yaml import Map, Seq, Text, key_of
 
 _OPTIONAL = {"then"}
 
@@ -33,7 +33,9 @@ def check(root: Map, own_sets: Map) -> Iterator[Problem]:
 
 def _task(task: Map, sets: Map) -> Iterator[Problem]:
     if "shared" in task and "system" not in task:
-        yield _at(_key(task, "shared"), "'shared' is about the system message; add 'system: ...' or drop it")
+        yield _at(
+            key_of(task, "shared"), "'shared' is about the system message; add 'system: ...' or drop it"
+        )
     texts = task.get("texts")
     if not isinstance(texts, Text):
         return
@@ -53,7 +55,7 @@ def _placeholders(task: Map, item: Map) -> Iterator[Problem]:
         if match[2] and match[2] not in known:
             use = nearest(match[2], known, "its texts have")
             text = f"the prompt asks for {quoted('{' + match[2] + '}')}, which the texts have not; {use}"
-            yield _at(_key(task, "prompt"), text)
+            yield _at(key_of(task, "prompt"), text)
 
 
 def _too_few_follow_ups(task: Map, items: list[Map]) -> Iterator[Problem]:
@@ -65,7 +67,7 @@ def _too_few_follow_ups(task: Map, items: list[Map]) -> Iterator[Problem]:
     fewest = min(len(_seq(item.get("then"))) for item in items) + len(_seq(task.get("then")))
     if needed > fewest:
         text = f"{highest[:9]} turns need {needed} follow-ups, but there are {fewest}; "
-        yield _at(_key(task, "turns"), text + "add some to 'then' or lower the turns")
+        yield _at(key_of(task, "turns"), text + "add some to 'then' or lower the turns")
 
 
 def _same_names(tasks: list[Map]) -> Iterator[Problem]:
@@ -88,15 +90,15 @@ def _idle_weights(tasks: list[Map]) -> Iterator[Problem]:
             text = (
                 "a weight has no effect where all tasks play their texts once; drop it, or set 'once: false'"
             )
-            yield _at(_key(task, "weight"), text)
+            yield _at(key_of(task, "weight"), text)
 
 
 def _unused(own_sets: Map, tasks: list[Map]) -> Iterator[Problem]:
     used = {task["texts"] for task in tasks if isinstance(task.get("texts"), Text)}
+    told = ", ".join(map(quoted, sorted(used))) or "none"
     for name in own_sets:
         if name not in used:
-            use = nearest(name, used, "tasks use")
-            yield _at(name, f"no task uses the texts {quoted(name)}; name them in 'texts: ...', or {use}")
+            yield _at(key_of(own_sets, name), f"no task uses the texts {quoted(name)}; tasks use {told}")
 
 
 def _uneven(items: Seq) -> Iterator[Problem]:
@@ -107,13 +109,9 @@ def _uneven(items: Seq) -> Iterator[Problem]:
         for key in item:
             if key not in wanted | _OPTIONAL:
                 use = nearest(key, wanted, "keys")
-                yield _at(key, f"key {quoted(key)} is not in the set's first item; {use}")
+                yield _at(key_of(item, key), f"key {quoted(key)} is not in the set's first item; {use}")
         for key in sorted(wanted - set(item)):
             yield _at(item, f"no {quoted(key)} here, which the set's first item has; add it")
-
-
-def _key(node: Map, name: str) -> Text:
-    return next(key for key in node if key == name)
 
 
 def _at(mark: Any, text: str) -> Problem:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from scenarios._errors import Problem, nearest, quoted
 from scenarios._schema import FORMAT, Document, Limits, Sampling, Spread, Task, TurnCount
-from scenarios._yaml import Map, Node, Seq, Text
+from scenarios._yaml import Map, Node, Seq, Text, key_of
 
 _KEYS: dict[str, type[BaseModel]] = {
     "tasks": Task,
@@ -44,11 +44,14 @@ _WANTED = {
 
 def problems_of(error: ValidationError, root: Map) -> list[Problem]:
     """Each of pydantic's errors as a Problem at its line of the tree."""
-    return [_problem(detail, root) for detail in error.errors(include_url=False)]
+    found = (_problem(detail, root) for detail in error.errors(include_url=False))
+    return [problem for problem in found if problem is not None]
 
 
-def _problem(detail: Any, root: Map) -> Problem:
+def _problem(detail: Any, root: Map) -> Problem | None:
     node, mark, key = _locate(root, detail["loc"])
+    if detail["type"] == "too_short" and len(node) >= detail["ctx"]["min_length"]:
+        return None  # entries with mistakes, told elsewhere, were not counted
     return Problem(mark.source, mark.line, _say(detail, node, key))
 
 
@@ -62,8 +65,8 @@ def _locate(root: Map, path: tuple[str | int, ...]) -> tuple[Node, Node, str]:
     name = "the scenario"
     for step in path:
         if isinstance(node, Map) and step in node:
-            mark = next(key for key in node if key == step)
-            node, name = node[mark], str(step)
+            mark = key_of(node, str(step))
+            node, name = node[str(step)], str(step)
         elif isinstance(node, Seq) and isinstance(step, int) and step < len(node):
             node = mark = node[step]
             name = f"{name.removesuffix('s')} {step + 1}"

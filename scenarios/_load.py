@@ -88,12 +88,14 @@ def _with_tasks(root: Map, problems: list[Problem]) -> Map:
 def _with_base(task: Any, problems: list[Problem]) -> Any:
     if not isinstance(task, Map) or not isinstance(task.get("from"), Text):
         return task
-    base = _built_in("tasks").get(task["from"])
+    known = _built_in("tasks")
+    base = known.get(task["from"])
     if base is None:
+        base = next(iter(known.values()))  # any will do: its keys are not what is missing here
         what = f"no built-in task {quoted(task['from'])}; "
-        what += nearest(task["from"], _built_in("tasks"), "built-in tasks")
+        what += nearest(task["from"], known, "built-in tasks")
         problems.append(Problem(task["from"].source, task["from"].line, what))
-    merged = _marked(Map(_tree(base)["tasks"][0] if base else {}), task)
+    merged = _marked(Map(_tree(base)["tasks"][0]), task)
     for key, value in task.items():
         merged.pop(key, None)  # so that the key, too, is the one of this file and marks its line
         if key != "from":
@@ -154,7 +156,7 @@ def _text(document: Document) -> str:
     """The whole document, sets last, as YAML that parse() reads back to the same document."""
     content = document.model_dump(mode="json", exclude={"sets"}, exclude_defaults=True)
     content["sets"] = {name: [_item(item) for item in items] for name, items in document.sets.items()}
-    return cast(str, yaml.dump(content, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100))
+    return str(yaml.dump(content, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100))
 
 
 def _item(item: Item) -> dict[str, Any]:

@@ -6,7 +6,7 @@ built from parser events, not by PyYAML's composer, whose recursion a deeply nes
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -25,8 +25,8 @@ class Text(str):
     line: int
 
 
-class Map(dict[Text, Any]):
-    """A mapping; its keys are Text."""
+class Map(dict[str, Any]):
+    """A mapping; its keys are Text, too (see key_of)."""
 
     source: str
     line: int
@@ -40,6 +40,11 @@ class Seq(list[Any]):
 
 
 Node = Text | Map | Seq
+
+
+def key_of(node: Map, name: str) -> Text:
+    """The key as it stands in the file, which knows its line."""
+    return cast(Text, next(key for key in node if key == name))
 
 
 def read(text: str, source: str) -> tuple[Node, list[Problem]]:
@@ -107,7 +112,7 @@ class _Builder:
     def _refuse_cleverness(self, event: Any, line: int) -> None:
         """Anchors, aliases and tags: a few of them can unfold into gigabytes or into objects."""
         if isinstance(event, yaml.AliasEvent):
-            self._report(line, f"alias {quoted('*' + event.anchor)}; write the text out again in its place")
+            self._report(line, f"alias {quoted(f'*{event.anchor}')}; write the text out again in its place")
         elif event.anchor is not None:
             self._report(line, f"anchor {quoted('&' + event.anchor)}; leave it out, there are no aliases")
         if getattr(event, "tag", None) is not None:
@@ -150,6 +155,6 @@ class _Builder:
             node = Text()
             node.source, node.line = self.source, line
         elif node in parent:
-            first = next(key for key in parent if key == node)
-            self._report(line, f"key {quoted(node)} is here twice (first on line {first.line}); keep one")
+            first = key_of(cast(Map, parent), node).line
+            self._report(line, f"key {quoted(node)} is here twice (first on line {first}); keep one")
         return node
