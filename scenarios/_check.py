@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from scenarios._errors import Problem, nearest, quoted
+from scenarios._errors import Problem, listed, nearest, quoted
 from scenarios._plan import PLACEHOLDER
 from scenarios._yaml import Map, Seq, Text, key_of
 
 _OPTIONAL = {"then"}
+_TRUE = ("true", "yes", "on", "1", "t", "y")
+"""The words that pydantic takes for true."""
 
 
 def check(root: Map, own_sets: Map) -> Iterator[Problem]:
@@ -60,14 +62,20 @@ def _placeholders(task: Map, item: Map) -> Iterator[Problem]:
 
 def _too_few_follow_ups(task: Map, items: list[Map]) -> Iterator[Problem]:
     turns = task.get("turns")
-    highest = turns.get("max") if isinstance(turns, Map) else turns
-    if not isinstance(highest, Text) or not highest.isascii() or not highest.isdigit():
-        return
-    needed = int(highest[:9]) - 1
+    highest = _whole(turns.get("max") if isinstance(turns, Map) else turns)
     fewest = min(len(_seq(item.get("then"))) for item in items) + len(_seq(task.get("then")))
-    if needed > fewest:
-        text = f"{highest[:9]} turns need {needed} follow-ups, but there are {fewest}; "
+    if highest - 1 > fewest:
+        text = f"{highest} turns need {highest - 1} follow-ups, but there are {fewest}; "
         yield _at(key_of(task, "turns"), text + "add some to 'then' or lower the turns")
+
+
+def _whole(node: Any) -> int:
+    """The whole number a scalar stands for, or 0; numbers out of range are told elsewhere."""
+    try:
+        number = float(node) if isinstance(node, Text) else 0.0
+    except ValueError:
+        return 0
+    return int(number) if 0 <= number <= 100 else 0
 
 
 def _same_names(tasks: list[Map]) -> Iterator[Problem]:
@@ -83,7 +91,7 @@ def _same_names(tasks: list[Map]) -> Iterator[Problem]:
 
 def _idle_weights(tasks: list[Map]) -> Iterator[Problem]:
     """Where every task is played once, a weight would change nothing: say so instead of ignoring it."""
-    if len(tasks) < 2 or not all(str(task.get("once")).lower() in ("true", "yes", "on") for task in tasks):
+    if len(tasks) < 2 or not all(str(task.get("once")).lower() in _TRUE for task in tasks):
         return
     for task in tasks:
         if "weight" in task and task["weight"] not in ("1", "1.0"):
@@ -95,7 +103,7 @@ def _idle_weights(tasks: list[Map]) -> Iterator[Problem]:
 
 def _unused(own_sets: Map, tasks: list[Map]) -> Iterator[Problem]:
     used = {task["texts"] for task in tasks if isinstance(task.get("texts"), Text)}
-    told = ", ".join(map(quoted, sorted(used))) or "none"
+    told = listed(used)
     for name in own_sets:
         if name not in used:
             yield _at(key_of(own_sets, name), f"no task uses the texts {quoted(name)}; tasks use {told}")

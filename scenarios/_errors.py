@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 SHOWN_MAX = 100
+"""Mistakes shown of one file."""
+FOUND_MAX = 500
+"""Mistakes looked for in one file; a file with more is no scenario, and looking takes time."""
+_NAMES_MAX = 12
 
 
 @dataclass(frozen=True, order=True)
@@ -40,10 +44,15 @@ def quoted(text: str, longest: int = 60) -> str:
 
 def nearest(word: str, known: Iterable[str], kind: str) -> str:
     """What to do about an unknown word: the nearest known one, or all of them."""
-    choices = sorted(known)
-    close = get_close_matches(word, choices, n=1)
+    choices = sorted(name for name in known if len(name) <= 60)[:FOUND_MAX]
+    close = get_close_matches(word[:60], choices, n=1)
     if close:
         return f"did you mean {quoted(close[0])}?"
-    if not choices:
-        return f"there are no {kind} here yet"
-    return f"{kind}: {', '.join(choices)}"
+    return f"{kind}: {listed(choices)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names one after the other, no more than a line holds."""
+    ordered = sorted(names)
+    shown = [name if name.isidentifier() else quoted(name) for name in ordered[:_NAMES_MAX]]
+    return ", ".join(shown + ["..."] * (len(ordered) > _NAMES_MAX)) or "none"

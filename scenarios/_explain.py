@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from scenarios._errors import Problem, nearest, quoted
+from scenarios._errors import FOUND_MAX, Problem, nearest, quoted
 from scenarios._schema import FORMAT, Document, Limits, Sampling, Spread, Task, TurnCount
 from scenarios._yaml import Map, Node, Seq, Text, key_of
 
@@ -44,7 +44,7 @@ _WANTED = {
 
 def problems_of(error: ValidationError, root: Map) -> list[Problem]:
     """Each of pydantic's errors as a Problem at its line of the tree."""
-    found = (_problem(detail, root) for detail in error.errors(include_url=False))
+    found = (_problem(detail, root) for detail in error.errors(include_url=False)[:FOUND_MAX])
     return [problem for problem in found if problem is not None]
 
 

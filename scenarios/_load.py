@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from scenarios._check import check
-from scenarios._errors import Problem, ScenarioError, nearest, quoted
+from scenarios._errors import FOUND_MAX, Problem, ScenarioError, nearest, quoted
 from scenarios._explain import problems_of
 from scenarios._scenario import Scenario, Script
 from scenarios._schema import Document, Item
@@ -41,7 +42,7 @@ def parse(text: str, source: str = "scenario.yaml") -> Scenario:
         raise ScenarioError([*problems, Problem(source, root.line, what)])
     own_sets = root["sets"] if isinstance(root.get("sets"), Map) else Map()
     whole = _with_sets(_with_tasks(root, problems), own_sets)
-    problems += check(whole, own_sets)
+    problems += islice(check(whole, own_sets), FOUND_MAX)
     try:
         document = Document.model_validate(whole)
     except ValidationError as error:
@@ -125,7 +126,12 @@ def _copy(node: Map) -> Map:
 
 
 def _scenario(document: Document) -> Scenario:
-    script = Script(document.tasks, tuple(document.sets[task.texts] for task in document.tasks))
+    script = Script(
+        tasks=document.tasks,
+        items=tuple(document.sets[task.texts] for task in document.tasks),
+        weights=tuple(task.weight for task in document.tasks),
+        sampling=tuple(task.sampling.model_dump(exclude_none=True) for task in document.tasks),
+    )
     finite = all(task.once for task in document.tasks)
     return Scenario(
         name=document.name,

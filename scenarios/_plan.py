@@ -25,15 +25,13 @@ def plan(scenario: Scenario, seed: int, k: int) -> Conversation:
     task_index, item_index = _which(script, scenario.size, seed, k)
     task, item = script.tasks[task_index], script.items[task_index][item_index]
     turns = tuple(_turns(task, item, seed, k))
-    sampling = task.sampling.model_dump(exclude_none=True)
-    return Conversation(k, task.name, task.system, task.shared, turns, sampling)
+    return Conversation(k, task.name, task.system, task.shared, turns, dict(script.sampling[task_index]))
 
 
 def _which(script: Script, size: int | None, seed: int, k: int) -> tuple[int, int]:
     if size is not None:
         return _cycle(script, size, seed, k // size)[k % size]
-    weights = tuple(task.weight for task in script.tasks)
-    task_index = pick(next(stream(seed, k, "task")), weights)
+    task_index = pick(next(stream(seed, k, "task")), script.weights)
     # Items go round by k, not at random, so that the same text does not come twice in a row.
     rounds, place = divmod(k, len(script.items[task_index]))
     order = shuffled(len(script.items[task_index]), seed, rounds, "items", script.tasks[task_index].name)

@@ -33,13 +33,15 @@ class Conversation:
 
 @dataclass(frozen=True, eq=False)
 class Script:
-    """A checked scenario ready to play: tasks, and the items of each at the same place.
+    """A checked scenario ready to play: tasks, and what belongs to each at the same place.
 
     Compared by identity, so that it can key a cache.
     """
 
     tasks: tuple[Task, ...]
     items: tuple[tuple[Item, ...], ...]
+    weights: tuple[float, ...]
+    sampling: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ class Item(BaseModel):
         if self.choices is None:
             return self
         letters = ", ".join(self.choices)
+        if self.answer is None:
+            raise ValueError("choices without an answer; add 'answer: ' and the letter of the right one")
         if list(self.choices) != list(LETTERS[: len(self.choices)]):
             raise ValueError(f"choices are named {letters!a}; name them a, b, c ... in order")
         if self.answer not in self.choices:

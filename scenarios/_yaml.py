@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import yaml
 
-from scenarios._errors import Problem, ScenarioError, quoted
+from scenarios._errors import FOUND_MAX, Problem, ScenarioError, quoted
 
 DEPTH_MAX = 12
 BYTES_MAX = 2 * 1024 * 1024
@@ -108,6 +108,8 @@ class _Builder:
 
     def _report(self, line: int, text: str) -> None:
         self.problems.append(Problem(self.source, line, text))
+        if len(self.problems) == FOUND_MAX:
+            raise ScenarioError(self.problems)
 
     def _refuse_cleverness(self, event: Any, line: int) -> None:
         """Anchors, aliases and tags: a few of them can unfold into gigabytes or into objects."""

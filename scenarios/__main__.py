@@ -1,0 +1,89 @@
+"""python -m scenarios: look at scenarios and check files, before any request is made."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from textwrap import indent
+
+from scenarios._errors import ScenarioError
+from scenarios._load import load, names
+from scenarios._plan import plan
+from scenarios._scenario import Conversation, Scenario
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0, or 2 where a scenario has mistakes (all of them go to standard error)."""
+    options = _parser().parse_args(arguments)
+    try:
+        for line in options.command(options):
+            print(_printable(line))
+    except ScenarioError as error:
+        print(_printable(str(error)), file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scenarios", description=__doc__.partition(": ")[2])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="the built-in mixes and tasks")
+    listing.set_defaults(command=_list)
+    showing = commands.add_parser("show", help="a scenario as one YAML text with everything in it")
+    showing.set_defaults(command=lambda options: load(options.name).text.splitlines())
+    checking = commands.add_parser("check", help="find every mistake in a scenario file")
+    checking.set_defaults(command=_check)
+    sampling = commands.add_parser("sample", help="some conversations as they would be played")
+    sampling.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
+    sampling.add_argument("-n", type=int, default=1, metavar="N", help="how many (default 1)")
+    sampling.set_defaults(command=_sample)
+    for command in (showing, checking, sampling):
+        command.add_argument("name", metavar="NAME|FILE", help="a built-in name or a YAML file")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> Iterator[str]:
+    for name in names():
+        scenario = load(name)
+        yield f"{name:<12}{_size(scenario):<22}{scenario.description}"
+
+
+def _check(options: argparse.Namespace) -> Iterator[str]:
+    scenario = load(options.name)
+    yield f"{options.name}: good; {_size(scenario)}, tasks {', '.join(scenario.tasks)}"
+
+
+def _sample(options: argparse.Namespace) -> Iterator[str]:
+    scenario = load(options.name)
+    for k in range(options.n):
+        yield from _conversation(plan(scenario, options.seed, k))
+
+
+def _conversation(conversation: Conversation) -> Iterator[str]:
+    settings = "".join(f", {key} {value:g}" for key, value in conversation.sampling.items())
+    count = f"{len(conversation.turns)} turn" + "s" * (len(conversation.turns) > 1)
+    yield f"conversation {conversation.index}: {conversation.task}, {count}{settings}"
+    if conversation.system is not None:
+        yield indent(conversation.system, "    system: ")
+    for number, turn in enumerate(conversation.turns, start=1):
+        pause = f" after {turn.think_s:g} s," if number > 1 else ""
+        yield f"  turn {number}:{pause} at most {turn.max_tokens} tokens"
+        yield indent(turn.user, "    ")
+    yield ""
+
+
+def _size(scenario: Scenario) -> str:
+    return "endless" if scenario.size is None else f"{scenario.size} conversations"
+
+
+def _printable(text: str) -> str:
+    """Text of a file without what could steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
