@@ -1,0 +1,155 @@
+"""What a request's connection received, and when: raw reads first, sense made of them after the stream."""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """The log of one request: every read's bytes, its arrival and the client's lag in seeing it."""
+
+    reads: list[bytes] = field(default_factory=list)
+    at_ns: list[int] = field(default_factory=list)
+    lag_ns_max: int = 0
+    size: int = 0
+    deferred_from: int | None = None
+    """Index of the first read kept back from aiohttp until the stream's end; None: nothing is kept back."""
+    sent_ns: int | None = None
+    connect_ns: int = 0
+    """Time that opening the connection took; 0: a reused one."""
+    reused: bool = False
+    reset: OSError | None = None
+    """The error with which the connection broke, if it did not end cleanly."""
+    connection: Any = None
+    """The connection that carries the request, once there is one: `_http.StampedHandler`."""
+
+    def add(self, data: bytes, arrival_ns: int, lag_ns: int) -> None:
+        self.reads.append(data)
+        self.at_ns.append(arrival_ns)
+        self.size += len(data)
+        if lag_ns > self.lag_ns_max:
+            self.lag_ns_max = lag_ns
+
+    def may_have_ended(self) -> bool:
+        """Whether the last read can be the end of a chunked body: an empty line, or too short to tell."""
+        last = self.reads[-1]
+        return last.endswith(b"\r\n\r\n") or len(last) < 4
+
+
+class Broken(ValueError):
+    """The response's framing does not follow HTTP/1.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A response's body and the read that completed each byte of it."""
+
+    data: bytes
+    _ends: list[int]
+    """Body offset at which piece i ends."""
+    _shifts: list[int]
+    """What to add to a body offset in piece i to have the raw offset."""
+    _raw_ends: list[int]
+    """Raw offset at which read i ends."""
+
+    def read_of(self, end: int) -> int:
+        """Index of the read that brought the byte just before body offset `end` (at least 1)."""
+        piece = bisect_left(self._ends, end)
+        return bisect_left(self._raw_ends, end + self._shifts[piece])
+
+
+def head_end(raw: bytes) -> int | None:
+    """Offset at which the final response's headers end (interim 1xx responses are passed over), or None."""
+    start = 0
+    while (end := raw.find(b"\r\n\r\n", start)) >= 0:
+        end += 4
+        if raw[start + 9 : start + 10] != b"1":
+            return end
+        start = end
+    return None
+
+
+def read_of_raw(log: Arrivals, end: int) -> int:
+    """Index of the read that brought the byte just before raw offset `end`."""
+    return bisect_left(list(accumulate(map(len, log.reads))), end)
+
+
+def body_of(log: Arrivals, chunked: bool, encoding: str = "identity") -> Body:
+    """The body as far as it came.
+
+    Raises Broken where chunk framing is not HTTP/1.1's or compressed data can't be decoded.
+    """
+    raw = b"".join(log.reads)
+    raw_ends = list(accumulate(map(len, log.reads)))
+    start = head_end(raw)
+    if start is None:
+        return Body(b"", [0], [0], raw_ends)
+    pieces = _chunks(raw, start) if chunked else [(start, len(raw))]
+    if encoding not in ("", "identity"):
+        return _inflated(raw, pieces, raw_ends)
+    data = b"".join([raw[a:b] for a, b in pieces])
+    ends = list(accumulate(b - a for a, b in pieces))
+    shifts = [b - end for (_, b), end in zip(pieces, ends, strict=True)]
+    return Body(data, ends or [0], shifts or [start], raw_ends)
+
+
+def _chunks(raw: bytes, position: int) -> list[tuple[int, int]]:
+    """Raw (start, end) of the data of every chunk; the last may be cut short by the end of the stream."""
+    pieces: list[tuple[int, int]] = []
+    find, total = raw.find, len(raw)
+    while (line_end := find(b"\r\n", position)) >= 0:
+        try:
+            length = int(raw[position:line_end], 16)
+        except ValueError:
+            length = _size_with_extension(raw[position:line_end])
+        if length == 0:
+            break
+        start = line_end + 2
+        if start >= total:
+            break
+        pieces.append((start, min(start + length, total)))
+        position = start + length + 2
+    return pieces
+
+
+def _size_with_extension(line: bytes) -> int:
+    try:
+        return int(line.partition(b";")[0], 16)
+    except ValueError:
+        raise Broken(f"chunk size {line[:40]!r} is not a hexadecimal number") from None
+
+
+def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: list[int]) -> Body:
+    """A gzip or deflate body, decoded read by read so that each byte keeps its arrival."""
+    inflate = zlib.decompressobj(wbits=47)
+    out: list[bytes] = []
+    raw_positions: list[int] = []
+    for start, end in pieces:
+        cuts = [start, *(e for e in raw_ends if start < e < end), end]
+        for a, b in pairwise(cuts):
+            try:
+                out.append(inflate.decompress(raw[a:b]))
+            except zlib.error as error:
+                raise Broken(f"compressed body can't be decoded: {error}") from None
+            raw_positions.append(b)
+    ends = list(accumulate(map(len, out)))
+    # Every byte of a decoded part counts as arrived with the last raw byte that was needed for it.
+    return _mapped_to_ends(b"".join(out), ends, raw_positions, raw_ends)
+
+
+def _mapped_to_ends(data: bytes, ends: list[int], raw_positions: list[int], raw_ends: list[int]) -> Body:
+    reads = [bisect_left(raw_ends, position) for position in raw_positions]
+    return Body(data, ends or [0], [0] * max(len(ends), 1), _decoded_ends(ends, reads, len(raw_ends)))
+
+
+def _decoded_ends(ends: list[int], reads: list[int], count: int) -> list[int]:
+    """For each read, the decoded length once it had come."""
+    decoded = [0] * count
+    for end, read in zip(ends, reads, strict=True):
+        decoded[read] = end
+    return list(accumulate(decoded, max))

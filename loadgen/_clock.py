@@ -1,0 +1,63 @@
+"""The engine's time line, and kernel receive stamps brought onto it.
+
+Every `*_ns` of a record is nanoseconds since the Unix epoch, made from ONE reading of CLOCK_REALTIME at the
+engine's start plus differences of the monotonic clock, so a stepped wall clock bends no interval.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+
+# Linux's values; the socket module does not name them.
+_SO_TIMESTAMPNS = 35
+_SCM_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@qq")
+ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+
+KERNEL_STAMPS = sys.platform == "linux"
+"""Whether this system can stamp arrivals in the kernel."""
+
+Ancillary = list[tuple[int, int, bytes]]
+
+
+class Timeline:
+    """Nanoseconds since the Unix epoch that run at the monotonic clock's pace."""
+
+    def __init__(
+        self,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        realtime_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._monotonic_ns = monotonic_ns
+        self._realtime_ns = realtime_ns
+        self._offset_ns = realtime_ns() - monotonic_ns()
+
+    def now_ns(self) -> int:
+        return self._monotonic_ns() + self._offset_ns
+
+    def of_kernel_stamp(self, stamp_ns: int) -> int:
+        """A CLOCK_REALTIME stamp on this time line: now minus the stamp's age.
+
+        Both clocks are read now, so a wall clock stepped since the start changes nothing. A stamp from the
+        future (the wall clock was stepped back between the stamp and now) counts as now.
+        """
+        age_ns = self._realtime_ns() - stamp_ns
+        return self._monotonic_ns() + self._offset_ns - max(age_ns, 0)
+
+
+def ask_for_stamps(sock: socket.socket) -> None:
+    """Have the kernel stamp what this socket receives from now on."""
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+def kernel_stamp_ns(ancillary: Ancillary) -> int | None:
+    """CLOCK_REALTIME at which the kernel received the last byte of a read, or None where it did not say."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SCM_TIMESTAMPNS:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            return int(seconds * 1_000_000_000 + nanoseconds)
+    return None

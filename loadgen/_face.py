@@ -1,0 +1,210 @@
+"""Hooks turnbench into Locust: what happens when Locust starts, starts a test, stops one, and ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from locust import events
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadgen._conductor import Conductor, Run
+from loadgen._levels import play_run
+from loadgen._options import OptionErrors, add_options
+from loadgen._prepare import Prepared, prepare
+from loadgen._web import check_start_form, protect
+from loadgen._worker import Worker
+
+logger = logging.getLogger(__name__)
+
+_EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_INVALID = 3
+
+
+class Face:
+    """One per Locust process: `worker` makes load, `conductor` directs; a lone process has both."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.runner: Any = environment.runner
+        self.options: Any = environment.parsed_options
+        self.worker: Worker | None = None
+        self.conductor: Conductor | None = None
+        self.prepared: Prepared | None = None
+        self._main = gevent.getcurrent()
+        self._signal: int | None = None
+        self._runs = 0
+        self._idle = Event()
+        self._idle.set()
+
+    # --- at Locust's start ---
+
+    def start(self, web_ui: Any) -> None:
+        self.environment.stop_timeout = 0
+        self.environment.process_exit_code = 0
+        if not isinstance(self.runner, WorkerRunner):
+            self._become_conductor(web_ui)
+        if not isinstance(self.runner, MasterRunner):
+            self.worker = Worker(self.environment)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if self.conductor is not None:
+                gevent.signal_handler(number, self._on_signal, number)
+        if self.worker is not None and self.conductor is None and self.options.processes:
+            # Ctrl-C in a terminal hits forked workers too; they end when the master says so.
+            gevent.signal_handler(signal.SIGINT, lambda: None)
+
+    def _become_conductor(self, web_ui: Any) -> None:
+        # Locust must not end the run by itself: it would lose the last records.
+        self.options.turnbench_run_time_s, self.options.run_time = self.options.run_time, None
+        self.options.turnbench_users_given = self.options.num_users is not None
+        if self.options.host is None:
+            self.options.host = self.environment.host = DEFAULT_HOST
+        if self.options.headless:
+            quiet_locust(self.options)
+            self.prepared = self._prepare_or_exit()
+            levels = self.prepared.settings.levels
+            if levels:
+                self.options.num_users = levels[0]
+                self.options.spawn_rate = self.options.spawn_rate or min(levels[0], 100)
+        self.conductor = Conductor(self.environment)
+        if web_ui is not None:
+            protect(web_ui, self.options)
+            check_start_form(web_ui, self)
+
+    def _prepare_or_exit(self) -> Prepared:
+        try:
+            return prepare(vars(self.options))
+        except OptionErrors as error:
+            for problem in error.problems:
+                print(f"turnbench: {problem}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    # --- a run ---
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is under way or being closed."""
+        return not self._idle.is_set()
+
+    def on_test_start(self) -> None:
+        if self.conductor is None or self.busy:
+            return
+        try:
+            prepared = self.prepared or prepare(vars(self.options))
+            run = self.conductor.open_run(prepared, again=self._runs > 0)
+        except (OptionErrors, OSError) as error:
+            logger.error("turnbench: %s", error)
+            self.environment.process_exit_code = 2
+            gevent.spawn(self.runner.quit if self.options.headless else self.runner.stop)
+            return
+        self._runs += 1
+        self._idle.clear()
+        gevent.spawn(self._drive, run)
+
+    def _drive(self, run: Run) -> None:
+        assert self.conductor is not None
+        try:
+            play_run(self.conductor, run)
+        finally:
+            code = _analyse(run)
+            if self._signal is not None:
+                code = _EXIT_OF_SIGNAL[signal.Signals(self._signal)]
+            self._note_exit(run, code)
+            self._idle.set()
+        if self.options.headless:
+            self.environment.process_exit_code = code
+            self.runner.quit()
+        elif self._signal is not None:
+            gevent.kill(self._main, KeyboardInterrupt)
+        elif run.ending != "stopped":
+            self.runner.stop()
+
+    def _note_exit(self, run: Run, code: int) -> None:
+        run.manifest["exit_code"] = code
+        try:
+            run.writer.write_manifest()
+        except OSError as error:
+            logger.error("%s: %s", run.writer.path, error)
+
+    def on_test_stopping(self) -> None:
+        if self.conductor is not None and self.conductor.run is not None:
+            self.conductor.run.end("stopped")
+
+    # --- the end ---
+
+    def _on_signal(self, number: int) -> None:
+        """First: drain and report. Second: at once."""
+        run = self.conductor.run if self.conductor is not None else None
+        if run is not None and self._signal is None:
+            self._signal = number
+            logger.warning("%s: draining; once more ends at once", signal.Signals(number).name)
+            run.end("interrupted")
+        elif run is not None:
+            run.hurry.set()
+            run.stop.set()
+        elif self._idle.is_set() and number == signal.SIGINT:
+            gevent.kill(self._main, SystemExit(130) if self.options.headless else KeyboardInterrupt)
+
+    def on_quitting(self) -> None:
+        """Locust is about to end its runner: not before the run is closed and analysed."""
+        if self.busy and self.conductor is not None and self.conductor.run is not None:
+            self.conductor.run.end("interrupted")
+        self._idle.wait()
+        if self.worker is not None:
+            self.worker.close()
+
+
+DEFAULT_HOST = "http://127.0.0.1:8000"
+
+
+def quiet_locust(options: Any) -> None:
+    """Locust's rounded statistics would stand beside ours: show them only with --print-stats."""
+    if not options.print_stats:
+        options.only_summary = True
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
+
+
+def _analyse(run: Run) -> int:
+    """Analyse in a child, no pandas under gevent; it prints its table, its exit code is the run's."""
+    sys.stdout.flush()
+    done = subprocess.run([sys.executable, "-m", "analysis", str(run.writer.path)], check=False)
+    return done.returncode if done.returncode in (0, 1, 2, 3) else _INVALID
+
+
+faces: dict[int, Face] = {}
+"""The process's face, by the id of its Environment."""
+
+
+def face_of(environment: Environment) -> Face:
+    return faces[id(environment)]
+
+
+def register() -> None:
+    """Add our listeners to Locust's events; called once, by the locustfile."""
+    events.init_command_line_parser.add_listener(_on_parser)
+    events.init.add_listener(_on_init)
+
+
+def _on_parser(parser: Any, **_: Any) -> None:
+    add_options(parser)
+    parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
+
+
+def _on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
+    face = faces[id(environment)] = Face(environment)
+    face.start(web_ui)
+    environment.events.test_start.add_listener(lambda **_: face.on_test_start())
+    environment.events.test_stopping.add_listener(lambda **_: face.on_test_stopping())
+    # Registered now and not at import, so that it runs before Locust's own quitting listeners.
+    environment.events.quitting.add_listener(lambda **_: face.on_quitting())
+    if face.conductor is not None:
+        conductor = face.conductor
+        environment.events.worker_connect.add_listener(
+            lambda client_id, **_: conductor.late_worker(client_id)
+        )

@@ -1,0 +1,137 @@
+"""What a run does in which order: people arrive, warm up, are measured, drain, are cut; the next level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from loadgen._clock_offset import measure_offsets
+from loadgen._conductor import Conductor, Run
+
+_READY_S = 60.0
+_ARRIVE_SPARE_S = 30.0
+_ANSWER_S = 10.0
+
+
+def play_run(conductor: Conductor, run: Run) -> None:
+    """Play every level of a run and close it, whatever happens on the way."""
+    ended = Event()
+    beside = gevent.spawn(conductor.flush_until, run, ended)
+    settings = run.prepared.settings
+    try:
+        silent = conductor.wait_for(run, "ready", _READY_S)
+        for worker in silent:
+            conductor.lose(run, worker)
+        measure_offsets(conductor, run)
+        for index, users in enumerate(settings.levels or [settings.users]):
+            if run.stop.is_set():
+                break
+            _play_level(conductor, run, index, users)
+        if not run.hurry.is_set():
+            measure_offsets(conductor, run)
+    finally:
+        ended.set()
+        beside.join()
+        conductor.close_run(run)
+
+
+def _play_level(conductor: Conductor, run: Run, index: int, users: int) -> None:
+    settings = run.prepared.settings
+    level: dict[str, Any] = {
+        "index": index,
+        "users": users,
+        "arrival_rate_per_s": None,
+        "start_ns": run.timeline.now_ns(),
+        "window_start_ns": None,
+        "window_end_ns": None,
+        "end_ns": None,
+    }
+    run.manifest["levels"].append(level)
+    _tell_all(conductor, run, "level", level=index)
+    _gather(conductor, run, users)
+    if settings.once:
+        _measure(conductor, run, level, level["start_ns"], None)
+        _wait_exhausted(run, users)
+    else:
+        _measure_for_a_time(conductor, run, level)
+    if level["window_start_ns"] is not None:
+        now_ns = run.timeline.now_ns()
+        planned_end_ns = level["window_end_ns"]
+        end_ns = now_ns if planned_end_ns is None else min(now_ns, planned_end_ns)
+        _measure(conductor, run, level, level["window_start_ns"], end_ns)
+    _drain(conductor, run, index)
+    conductor.ask(run, "cut", "was_cut", _ANSWER_S, level=index)
+    level["end_ns"] = run.timeline.now_ns()
+    run.writer.write_manifest()
+
+
+def _gather(conductor: Conductor, run: Run, users: int) -> None:
+    """Have Locust bring the people of this level, and wait until all are there."""
+    runner, settings = conductor.runner, run.prepared.settings
+    rate = settings.spawn_rate or (min(users, 100) if settings.levels else 1)
+    if settings.levels and runner.target_user_count != users:
+        _wait(run, lambda: runner.state == "running", _ARRIVE_SPARE_S)
+        runner.start(users, rate)
+    limit_s = users / rate + _ARRIVE_SPARE_S
+    if not _wait(run, lambda: runner.user_count == users and runner.state == "running", limit_s):
+        run.finding(
+            "invalid", "people_missing", f"{runner.user_count} of {users} people came within {limit_s:g} s",
+            "start fewer people, a higher -r, or more workers",
+        )  # fmt: skip
+
+
+def _measure_for_a_time(conductor: Conductor, run: Run, level: dict[str, Any]) -> None:
+    settings = run.prepared.settings
+    start_ns = run.timeline.now_ns() + int(settings.warmup_s * 1e9)
+    end_ns: int | None = None
+    if settings.levels:
+        end_ns = start_ns + int(settings.hold_s * 1e9)
+    elif settings.run_time_s is not None:
+        end_ns = max(level["start_ns"] + int(settings.run_time_s * 1e9), start_ns)
+    if run.stop.wait((start_ns - run.timeline.now_ns()) / 1e9):
+        return  # ended before anything was measured
+    _measure(conductor, run, level, start_ns, end_ns)
+    run.stop.wait(None if end_ns is None else max(end_ns - run.timeline.now_ns(), 0) / 1e9)
+
+
+def _measure(
+    conductor: Conductor, run: Run, level: dict[str, Any], start_ns: int, end_ns: int | None
+) -> None:
+    """Write the window down and tell each worker, on its own clock."""
+    level["window_start_ns"], level["window_end_ns"] = start_ns, end_ns
+    run.writer.write_manifest()
+    for worker in run.alive():
+        end = None if end_ns is None else end_ns + worker.offset_ns
+        conductor.tell(worker, "measure", start_ns=start_ns + worker.offset_ns, end_ns=end)
+
+
+def _drain(conductor: Conductor, run: Run, index: int) -> None:
+    """Until every measured turn has ended: under load at a level's end, without new turns at an early end."""
+    drain_s = run.prepared.settings.drain_s
+    if not run.stop.is_set():
+        conductor.ask(run, "close", "closed", drain_s + _ANSWER_S, level=index, drain_s=drain_s)
+    if run.stop.is_set() and not run.hurry.is_set():
+        conductor.ask(run, "quiet", "is_quiet", drain_s + _ANSWER_S, drain_s=drain_s)
+
+
+def _wait_exhausted(run: Run, users: int) -> None:
+    while sum(run.exhausted.values()) < users and not run.stop.wait(0.1):
+        pass
+
+
+def _tell_all(conductor: Conductor, run: Run, op: str, **fields: Any) -> None:
+    for worker in run.alive():
+        conductor.tell(worker, op, **fields)
+
+
+def _wait(run: Run, condition: Any, limit_s: float) -> bool:
+    """Wait for a condition of Locust's runner; True if it came, or the run is ending anyway."""
+    until_ns = run.timeline.now_ns() + int(limit_s * 1e9)
+    while not condition():
+        if run.stop.wait(0.05):
+            return True
+        if run.timeline.now_ns() > until_ns:
+            return False
+    return True

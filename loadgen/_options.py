@@ -1,0 +1,266 @@
+"""turnbench's options on Locust's command line, and how they become Settings.
+
+Locust sends option values to workers as msgpack and shows them in its start form, so values are str, float,
+bool or None and types do no work: everything is checked in `settings_from`, all mistakes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadgen._settings import Settings
+from loadgen._times import seconds
+
+SLO_KEYS = ("ttft_ms", "response_delay_ms", "ttg_ms", "tpot_ms", "share")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option; `metavar` None makes it a switch, `repeats` lets it be given many times."""
+
+    name: str
+    help: str
+    default: str = ""
+    metavar: str | None = None
+    repeats: bool = False
+
+    @property
+    def dest(self) -> str:
+        return self.name.replace("-", "_")
+
+
+OPTIONS = (
+    Option("scenario", "Mix, task or file to play.", "chat", "NAME|FILE"),
+    Option("model", "Model named in requests; default: the endpoint's first.", metavar="NAME"),
+    Option("levels", "Concurrency sweep, such as 1,4,16; -r is then the spawn rate.", metavar="LIST"),
+    Option("hold", "How long each level is measured.", "60s", "TIME"),
+    Option("warmup", "Time between everybody being there and the start of measuring.", "5s", "TIME"),
+    Option("once", "Play every conversation of a finite scenario exactly once, then end."),
+    Option("think-time", "none, scenario, scenario*X or a TIME; default: none with --levels and --once, "
+           "else scenario.", metavar="HOW"),
+    Option("max-tokens", "Longest answer in tokens; default: the scenario's.", metavar="N"),
+    Option("exact-tokens", "Answers of exactly --max-tokens tokens (256 if not given)."),
+    Option("temperature", "Sampling temperature; default: the scenario's.", metavar="T"),
+    Option("top-p", "Nucleus sampling; default: the scenario's.", metavar="P"),
+    Option("body", "JSON object merged into every request.", metavar="JSON"),
+    Option("slo", "Limits a turn must meet: KEY=LIMIT,... of ttft_ms, response_delay_ms, ttg_ms, tpot_ms, "
+           "and share=S (0.95) of turns that must.", metavar="LIMITS"),
+    Option("connect-timeout", "Longest time to open a connection.", "5s", "TIME"),
+    Option("idle-timeout", "Longest silence of a stream.", "30s", "TIME"),
+    Option("deadline", "Longest time for one answer.", "600s", "TIME"),
+    Option("drain", "Longest wait for measured turns after a level's window.", "60s", "TIME"),
+    Option("retry", "Further attempts at a turn that failed; each is recorded.", "0", "N"),
+    Option("abort-errors", "End the run when this share of turns failed (1: never).", "1", "SHARE"),
+    Option("clock", "kernel or user: who says when bytes arrived.", "kernel", "CLOCK"),
+    Option("seed", "Seed of the plan.", "0", "N"),
+    Option("salt", "Keeps prompts of different runs apart in prefix caches; default: random.", metavar="HEX"),
+    Option("run-dir", "Where the run goes; default: runs/TIME-SCENARIO.", metavar="DIR"),
+    Option("label", "K=V kept in run.json; may be given again.", metavar="K=V", repeats=True),
+    Option("keep-text", "Keep the text of replies in the records."),
+    Option("header", "K:V sent with every request; K:$VAR takes the value from the environment.",
+           metavar="K:V", repeats=True),
+    Option("insecure", "Do not check the server's certificate; stamped on the report."),
+    Option("trust-env", "Use proxy settings of the environment."),
+    Option("api-key-env", "Environment variable that holds the API key.", "OPENAI_API_KEY", "NAME"),
+    Option("server-facts", "JSON or YAML file that describes a remote server.", metavar="FILE"),
+)  # fmt: skip
+
+
+def add_options(parser: Any) -> None:
+    """Add ours to Locust's parser; every option also reads TURNBENCH_NAME from the environment."""
+    for option in OPTIONS:
+        flag = f"--{option.name}"
+        env_var = "TURNBENCH_" + option.dest.upper()
+        if option.repeats:
+            parser.add_argument(
+                flag, action="append", metavar=option.metavar, default=None, env_var=env_var,
+                help=option.help, include_in_web_ui=False,
+            )  # fmt: skip
+        elif option.metavar is None:
+            parser.add_argument(flag, action="store_true", default=False, env_var=env_var, help=option.help)
+        else:
+            parser.add_argument(
+                flag, type=str, metavar=option.metavar, default=option.default, env_var=env_var,
+                help=option.help,
+            )  # fmt: skip
+
+
+class OptionErrors(ValueError):
+    """Every mistake in the options, one a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def settings_from(options: Mapping[str, Any]) -> Settings:
+    """Settings of Locust's parsed options (a namespace's dict); raises OptionErrors with all mistakes."""
+    problems: list[str] = []
+
+    def read(name: str, convert: Callable[[str], Any], empty: Any = None) -> Any:
+        text = str(options.get(name) if options.get(name) is not None else "").strip()
+        if not text:
+            return empty
+        try:
+            return convert(text)
+        except ValueError as error:
+            problems.append(f"--{name.replace('_', '-')}: {error}")
+            return empty
+
+    levels = read("levels", _levels)
+    once = bool(options.get("once"))
+    think_default = "none" if levels or once else "scenario"
+    fields = {
+        "host": str(options.get("host") or ""),
+        "scenario": read("scenario", str, "chat"),
+        "model": read("model", str),
+        "levels": levels,
+        "users": options.get("num_users") or 1,
+        "spawn_rate": options.get("spawn_rate"),
+        "run_time_s": read("turnbench_run_time_s", seconds),
+        "hold_s": read("hold", _positive_time, 60.0),
+        "warmup_s": read("warmup", seconds, 5.0),
+        "once": once,
+        "think_time": read("think_time", _think_time, think_default),
+        "max_tokens": read("max_tokens", _positive_int),
+        "exact_tokens": bool(options.get("exact_tokens")),
+        "temperature": read("temperature", _number(0, 100)),
+        "top_p": read("top_p", _number(0, 1)),
+        "body": read("body", _json_object, {}),
+        "slo": read("slo", _limits, {}),
+        "connect_timeout_s": read("connect_timeout", _positive_time, 5.0),
+        "idle_timeout_s": read("idle_timeout", _positive_time, 30.0),
+        "deadline_s": read("deadline", _positive_time, 600.0),
+        "drain_s": read("drain", seconds, 60.0),
+        "retry": read("retry", _whole, 0),
+        "abort_errors": read("abort_errors", _number(0, 1), 1.0),
+        "clock": read("clock", _clock, "kernel"),
+        "seed": read("seed", _whole, 0),
+        "salt": read("salt", _hex),
+        "run_dir": read("run_dir", str),
+        "labels": _pairs(options.get("label"), "=", "--label", problems),
+        "keep_text": bool(options.get("keep_text")),
+        "headers": _pairs(options.get("header"), ":", "--header", problems),
+        "insecure": bool(options.get("insecure")),
+        "trust_env": bool(options.get("trust_env")),
+        "api_key_env": read("api_key_env", str, "OPENAI_API_KEY"),
+        "server_facts": read("server_facts", str),
+    }
+    problems += _contradictions(fields, options)
+    if problems:
+        raise OptionErrors(problems)
+    return Settings(**fields)
+
+
+def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """Options that exclude each other; `turnbench_users_given` says whether -u was typed."""
+    found = []
+    if not fields["host"].startswith(("http://", "https://")):
+        found.append(
+            f"-H {fields['host']!r}: not an http:// or https:// URL; write e.g. http://127.0.0.1:8000"
+        )
+    if fields["levels"] and options.get("turnbench_users_given"):
+        found.append("--levels and -u exclude each other: a level is a number of people; drop -u")
+    if fields["levels"] and fields["run_time_s"]:
+        found.append("--levels and -t exclude each other: say with --hold how long each level lasts; drop -t")
+    if fields["once"] and str(options.get("hold") or "60s") != "60s":
+        found.append("--once and --hold exclude each other: the scenario's end ends the run; drop --hold")
+    return found
+
+
+def _levels(text: str) -> list[int]:
+    try:
+        levels = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of whole numbers such as 1,4,16") from None
+    if min(levels) < 1:
+        raise ValueError(f"{min(levels)} people make no load; every level is at least 1")
+    return levels
+
+
+def _positive_time(text: str) -> float:
+    value = seconds(text)
+    if value <= 0:
+        raise ValueError(f"{text!r} must be longer than zero")
+    return value
+
+
+def _think_time(text: str) -> str:
+    if text in ("none", "scenario"):
+        return text
+    if text.startswith("scenario*"):
+        factor = _number(0, 1e6)(text.partition("*")[2])
+        return f"scenario*{factor:g}"
+    return f"{seconds(text):g}"
+
+
+def _whole(text: str) -> int:
+    if not text.lstrip("+").isdigit():
+        raise ValueError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def _positive_int(text: str) -> int:
+    if _whole(text) == 0:
+        raise ValueError("must be at least 1")
+    return int(text)
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return convert
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError('not a JSON object such as {"top_k": 20}')
+    return value
+
+
+def _limits(text: str) -> dict[str, float]:
+    found = {}
+    for part in text.split(","):
+        key, separator, value = part.strip().partition("=")
+        if not separator or key not in SLO_KEYS:
+            raise ValueError(f"{part.strip()!r}: write KEY=LIMIT with KEY one of {', '.join(SLO_KEYS)}")
+        found[key] = _number(0, 1 if key == "share" else 1e9)(value)
+    return found
+
+
+def _clock(text: str) -> str:
+    if text not in ("kernel", "user"):
+        raise ValueError(f"{text!r} is not a clock; kernel or user")
+    return text
+
+
+def _hex(text: str) -> str:
+    if not text or set(text.lower()) - set("0123456789abcdef"):
+        raise ValueError(f"{text!r} is not hexadecimal")
+    return text.lower()
+
+
+def _pairs(given: list[str] | None, separator: str, flag: str, problems: list[str]) -> dict[str, str]:
+    found = {}
+    for text in given or []:
+        key, found_separator, value = text.partition(separator)
+        if not found_separator or not key.strip():
+            problems.append(f"{flag} {text!r}: write NAME{separator}VALUE")
+        else:
+            found[key.strip()] = value.strip()
+    return found

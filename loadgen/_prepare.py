@@ -1,0 +1,144 @@
+"""From options to a run that may begin: settings, scenario and endpoint checked before any turn is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from loadgen._options import OptionErrors, settings_from
+from loadgen._settings import Endpoint, Settings, without_userinfo
+from scenarios import Scenario, ScenarioError, load
+
+_PROBE_LIMIT_S = 60.0
+_LIBRARIES = ("turnbench", "locust", "aiohttp", "gevent", "msgspec")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs to begin."""
+
+    settings: Settings
+    scenario: Scenario
+    endpoint: Endpoint
+    model: str
+    facts: dict[str, Any]
+    slo: dict[str, dict[str, float]]
+
+
+def prepare(options: Mapping[str, Any]) -> Prepared:
+    """Check everything; raises OptionErrors with every mistake that can be seen."""
+    problems: list[str] = []
+    settings = None
+    try:
+        settings = settings_from(options)
+    except OptionErrors as error:
+        problems += error.problems
+    try:
+        scenario = load(str(options.get("scenario") or "chat"))
+    except ScenarioError as error:
+        problems += error.problems
+    if problems or settings is None:
+        raise OptionErrors(problems)
+    problems += _impossible(settings, scenario)
+    if settings.run_dir and Path(settings.run_dir).exists() and not options.get("turnbench_again"):
+        problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
+    facts = _server_facts(settings.server_facts, problems)
+    if problems:
+        raise OptionErrors(problems)
+    endpoint = _ask(settings)
+    model = _model(settings, endpoint)
+    slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
+    return Prepared(settings, scenario, endpoint, model, facts, slo)
+
+
+def _impossible(settings: Settings, scenario: Scenario) -> list[str]:
+    if settings.once and scenario.size is None:
+        return [f"--once: scenario {scenario.name} has no end; choose a finite one such as paper"]
+    if settings.run_time_s is not None and not settings.once:
+        ramp_s = settings.users / (settings.spawn_rate or 1)
+        if ramp_s + settings.warmup_s >= settings.run_time_s:
+            return [
+                f"-t {settings.run_time_s:g}s leaves nothing to measure: {settings.users} people at "
+                f"{settings.spawn_rate or 1:g}/s take {ramp_s:g} s and the warm-up {settings.warmup_s:g} s; "
+                "raise -r or -t, or lower --warmup"
+            ]
+    return []
+
+
+def _ask(settings: Settings) -> Endpoint:
+    """Ask the endpoint in a clean process (aiohttp can't live under gevent)."""
+    host = without_userinfo(settings.host)
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-m", "loadgen._probe"],
+            input=msgspec.json.encode(settings),
+            capture_output=True,
+            timeout=_PROBE_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OptionErrors([f"-H {host}: no answer in {_PROBE_LIMIT_S:g} s"]) from None
+    if asked.returncode:
+        lines = asked.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise OptionErrors([f"-H {host}: {lines[-1] if lines else 'no answer'}"])
+    return msgspec.json.decode(asked.stdout, type=Endpoint)
+
+
+def _model(settings: Settings, endpoint: Endpoint) -> str:
+    host = without_userinfo(settings.host)
+    if settings.model is None:
+        if not endpoint.models:
+            why = endpoint.problem or "it lists no model"
+            raise OptionErrors([f"-H {host}: no model to ask ({why}); start a server there or give --model"])
+        return endpoint.models[0]
+    if endpoint.models and settings.model not in endpoint.models:
+        near = get_close_matches(settings.model, endpoint.models, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it serves {', '.join(endpoint.models[:5])}"
+        raise OptionErrors([f"--model {settings.model}: not served at {host}; {hint}"])
+    return settings.model
+
+
+def _server_facts(path: str | None, problems: list[str]) -> dict[str, Any]:
+    """A remote server's description, from JSON or YAML."""
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        facts = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(f"--server-facts {path}: {' '.join(str(error).split())}")
+        return {}
+    if not isinstance(facts, dict):
+        problems.append(f"--server-facts {path}: not a mapping of names to facts")
+        return {}
+    found: dict[str, Any] = json.loads(json.dumps(facts, default=str))
+    return found
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def machine() -> dict[str, Any]:
+    """The client's machine, for the record."""
+    return {
+        "name": platform.node(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+    }

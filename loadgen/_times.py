@@ -1,0 +1,21 @@
+"""TIME as people type it: a number with ms, s, m or h; a bare number is seconds."""
+
+from __future__ import annotations
+
+import re
+
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h)?")
+_SECONDS = {"ms": 1e-3, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str) -> float:
+    """Seconds of a TIME such as `250ms`, `90`, `2m`, `1.5h` or `1m30s`; raises ValueError for all else."""
+    total, position = 0.0, 0
+    for match in _TIME.finditer(text.strip()):
+        if match.start() != position:
+            break
+        total += float(match.group(1)) * _SECONDS[match.group(2)]
+        position = match.end()
+    if position == 0 or position != len(text.strip()):
+        raise ValueError(f"{text!r} is not a time; write a number with ms, s, m or h, such as 90s")
+    return total

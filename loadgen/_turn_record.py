@@ -1,0 +1,75 @@
+"""From a finished exchange to its TurnRecord."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loadgen._exchange import Exchange
+from loadgen._records import TurnRecord
+from loadgen._settings import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which attempt at which turn of which conversation."""
+
+    conversation: int
+    turn: int
+    attempt: int
+    task: str
+    due_ns: int
+
+    def request_id(self, run: str) -> str:
+        return f"{run}/{self.conversation}/{self.turn}/{self.attempt}"
+
+
+def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: list[str]) -> TurnRecord:
+    """The record of one attempt; secrets are scrubbed from what the server said."""
+    log, reply = exchange.log, exchange.reply
+    usage = reply.usage
+    text = reply.text
+    sent_ns = log.sent_ns
+    settings = job.settings
+    return TurnRecord(
+        run=job.run,
+        conversation=place.conversation,
+        turn=place.turn,
+        attempt=place.attempt,
+        task=place.task,
+        model=job.model,
+        worker=job.worker,
+        due_ns=place.due_ns,
+        sent_ns=sent_ns,
+        head_ns=exchange.head_ns,
+        end_ns=log.at_ns[-1] if log.at_ns and exchange.outcome == "ok" else end_ns,
+        connect_us=log.connect_ns // 1000 if log.connection is not None else None,
+        event_us=[(log.at_ns[read] - (sent_ns or 0)) // 1000 for read in reply.event_reads],
+        event_tokens=None if all(n == 1 for n in reply.event_tokens) else reply.event_tokens,
+        event_words=reply.event_words,
+        answer_event=reply.answer_event,
+        clock=settings.clock,
+        lag_us_max=log.lag_ns_max // 1000,
+        coalesced=len(reply.event_reads) - len(set(reply.event_reads)),
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        cached_tokens=_detail(usage and usage.prompt_tokens_details, "cached_tokens"),
+        output_tokens=reply.output_tokens if exchange.status == 200 else None,
+        reasoning_tokens=_detail(usage and usage.completion_tokens_details, "reasoning_tokens"),
+        token_source=reply.token_source,
+        chars=len(text),
+        words=sum(reply.event_words),
+        finish_reason=reply.finish_reason,
+        status=exchange.status,
+        outcome=exchange.outcome,
+        error=_scrubbed(exchange.error, secrets),
+        text=text if settings.keep_text else None,
+    )
+
+
+def _detail(details: object, name: str) -> int | None:
+    return getattr(details, name, None)
+
+
+def _scrubbed(text: str | None, secrets: list[str]) -> str | None:
+    for secret in secrets:
+        text = text.replace(secret, "***") if text else text
+    return text

@@ -1,0 +1,88 @@
+"""Locust's web UI: the start form is checked before a run starts, and a password can protect it."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from typing import Any
+
+from flask import jsonify, redirect, request, session, url_for
+from flask_login import UserMixin, login_user
+
+from loadgen._options import OptionErrors
+from loadgen._prepare import prepare
+
+logger = logging.getLogger(__name__)
+
+_PASSWORD = "TURNBENCH_WEB_PASSWORD"
+
+
+def check_start_form(web_ui: Any, face: Any) -> None:
+    """Refuse a start whose options are wrong, in the form itself, before Locust starts anything."""
+
+    @web_ui.app.before_request  # type: ignore[untyped-decorator]
+    def check() -> Any:
+        if request.method != "POST" or not request.path.endswith("/swarm"):
+            return None
+        if face.busy:
+            return _refusal(face, ["a run is under way or still draining; stop it, wait, and start again"])
+        options = vars(face.options) | _typed(request.form.to_dict(), vars(face.options))
+        options["turnbench_users_given"] = False  # the form always sends a number of people
+        options["turnbench_again"] = True
+        try:
+            face.prepared = prepare(options)
+        except OptionErrors as error:
+            return _refusal(face, error.problems)
+        return None
+
+
+def _typed(form: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+    """The form's values with the types and names that the command line gives them."""
+    typed: dict[str, Any] = {
+        key: value == "true" if isinstance(options.get(key), bool) else value for key, value in form.items()
+    }
+    if "user_count" in form:
+        typed["num_users"] = int(form["user_count"]) if form["user_count"].isdigit() else 0
+    if "spawn_rate" in form:
+        typed["spawn_rate"] = float(form["spawn_rate"] or 1)
+    if form.get("run_time"):
+        typed["turnbench_run_time_s"] = form["run_time"]
+    return typed
+
+
+def _refusal(face: Any, problems: list[str]) -> Any:
+    for problem in problems:
+        logger.error("not started: %s", problem)
+    return jsonify({"success": False, "message": "; ".join(problems), "host": face.environment.host})
+
+
+class _Operator(UserMixin):  # type: ignore[misc]
+    """The one person who knows the password."""
+
+    id = "operator"
+
+
+def protect(web_ui: Any, options: Any) -> None:
+    """With --web-login: ask for the password of TURNBENCH_WEB_PASSWORD; exit 2 if it is not set."""
+    if options.web_host not in ("127.0.0.1", "localhost", "::1") and not options.web_login:
+        logger.warning("the web UI is open to the network at %s: use --web-login", options.web_host)
+    if not options.web_login:
+        return
+    password = os.environ.get(_PASSWORD)
+    if not password:
+        print(f"turnbench: --web-login needs a password in {_PASSWORD}")
+        raise SystemExit(2)
+    web_ui.login_manager.user_loader(lambda user: _Operator() if user == _Operator.id else None)
+    web_ui.app.secret_key = os.urandom(32)
+    web_ui.auth_args = {
+        "username_password_callback": "/turnbench-login",
+    }
+
+    @web_ui.app.route("/turnbench-login", methods=["POST"])  # type: ignore[untyped-decorator]
+    def check_password() -> Any:
+        if hmac.compare_digest(request.form.get("password", "").encode(), password.encode()):
+            login_user(_Operator())
+            return redirect(url_for("locust.index"))
+        session["auth_error"] = "Wrong password"
+        return redirect(url_for("locust.login"))
