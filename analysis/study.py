@@ -1,0 +1,71 @@
+"""One run, read and measured: what cells, verdict, tables and report are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.arrays import Events, Floats
+from analysis.levels import Level, corrected, counted_once, levels_of, placed
+from analysis.limits import Limits, limits_of, meets
+from analysis.load import load_health, load_turns
+from analysis.turn_metrics import turn_metrics
+from loadgen import Run
+
+DEFAULT_PREFILL_MS = 2000.0
+DEFAULT_DECODE_MS = 100.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """`frame` has a row for every record, attempts and unmeasured turns included; `events` its events."""
+
+    run: Run
+    frame: pd.DataFrame
+    events: Events
+    health: pd.DataFrame
+    levels: list[Level]
+    limits: dict[str, Limits]
+    torn: int
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """The turns that count: sent in a window, highest attempt; failed and unfinished ones included."""
+        return self.frame[self.frame["measured"]]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self.run.manifest
+
+    @property
+    def emulated(self) -> bool:
+        return bool(self.manifest.get("emulated"))
+
+    def window_s(self, level: int | str) -> float:
+        """Length of a level's window in seconds; of all windows together for "all"."""
+        return sum(item.window_s for item in self.levels if level in ("all", item.index))
+
+
+def study_run(run: Run) -> Study:
+    """Read a run's records and measure every turn."""
+    turns = load_turns(run)
+    health = load_health(run)
+    frame = corrected(turns.frame, run.manifest)
+    levels = levels_of(run.manifest, frame)
+    limits = limits_of(run.manifest)
+    frame = counted_once(placed(frame, levels))
+    prefill_ms = _deadline_ms(frame, limits, "ttft_ms", DEFAULT_PREFILL_MS)
+    decode_ms = _deadline_ms(frame, limits, "tpot_ms", DEFAULT_DECODE_MS)
+    metrics = turn_metrics(frame, turns.events, prefill_ms, decode_ms)
+    frame = pd.concat([frame, metrics], axis=1)
+    frame["meets"] = meets(frame, limits)
+    return Study(run, frame, turns.events, health, levels, limits, turns.torn)
+
+
+def _deadline_ms(frame: pd.DataFrame, limits: dict[str, Limits], key: str, default: float) -> Floats:
+    known = {task: item.limits_ms[key] for task, item in limits.items() if key in item.limits_ms}
+    return frame["task"].map(known).astype(float).fillna(default).to_numpy(dtype=np.float64)

@@ -1,0 +1,60 @@
+"""summary.json: one run's verdict, levels, cells, client and outcomes as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analysis.cells import cells_of
+from analysis.client import client_of
+from analysis.finding import Finding, worst
+from analysis.ledger import ledger_of, outcomes_of
+from analysis.levels import Level
+from analysis.limits import level_holds
+from analysis.study import Study
+from analysis.throughput import streams_mean
+from analysis.verdict import findings_of
+
+SUMMARY_FORMAT = "turnbench-summary/1"
+EXIT_VALID, EXIT_MISSED, EXIT_BAD_CONFIGURATION, EXIT_INVALID = 0, 1, 2, 3
+
+Summary = dict[str, Any]
+
+
+def summarise(study: Study) -> Summary:
+    """The summary of one run; every number is finite or null."""
+    ledger = ledger_of(study)
+    findings = findings_of(study, ledger)
+    return {
+        "format": SUMMARY_FORMAT,
+        "run": study.run.path.resolve().name,
+        "emulated": study.emulated,
+        "partial": study.manifest.get("status") != "finished",
+        "verdict": {"status": worst(findings), "findings": [finding.as_dict() for finding in findings]},
+        "levels": [_level(study, level, findings) for level in study.levels],
+        "cells": cells_of(study),
+        "client": client_of(study),
+        "outcomes": outcomes_of(study, ledger),
+        "ledger": vars(ledger),
+    }
+
+
+def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any]:
+    rows = study.measured[study.measured["level"] == level.index]
+    return {
+        "index": level.index,
+        "users": level.users,
+        "arrival_rate_per_s": level.arrival_rate_per_s,
+        "load": level.load,
+        "status": worst(finding for finding in findings if finding.at == level.index),
+        "window_s": level.window_s,
+        "streams_mean": streams_mean(study.frame, level),
+        "holds_limits": level_holds(rows, study.limits),
+    }
+
+
+def exit_code(summary: Summary) -> int:
+    """3 for INVALID, 1 where a level misses its limits, else 0."""
+    if summary["verdict"]["status"] == "invalid":
+        return EXIT_INVALID
+    missed = any(level["holds_limits"] is False for level in summary["levels"])
+    return EXIT_MISSED if missed else EXIT_VALID

@@ -1,0 +1,85 @@
+"""The table a person reads: which cells, which columns, and how a number is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.cells import ALL
+
+HEADERS = (
+    "model",
+    "task",
+    "people",
+    "n",
+    "TTFT p50",
+    "TTG p50",
+    "TPOT p50",
+    "tps",
+    "agg. TPS",
+    "streams",
+    "failed",
+)
+FOOTNOTE = "m: a mean, where too few turns allow a median. ∞: unfinished turns stand where the number would."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the headline table, as text, and the cell it came from."""
+
+    texts: tuple[str, ...]
+    cell: dict[str, Any]
+
+
+def headline_rows(summary: dict[str, Any]) -> list[Row]:
+    """Model, task and level, without the sums over levels; over tasks only where there are several."""
+    levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
+    cells = [cell for cell in summary["cells"] if cell["level"] != ALL and cell["model"] != ALL]
+    tasks = {cell["task"] for cell in cells if cell["task"] != ALL}
+    shown = [cell for cell in cells if cell["task"] != ALL or len(tasks) > 1]
+    shown.sort(key=lambda cell: (cell["model"], cell["task"] == ALL, cell["task"], cell["level"]))
+    return [Row(_texts(cell, levels[(cell.get("run"), cell["level"])]), cell) for cell in shown]
+
+
+def _texts(cell: dict[str, Any], level: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(cell["model"]),
+        "all tasks" if cell["task"] == ALL else str(cell["task"]),
+        level["load"],
+        str(cell["turns"]),
+        middle(cell["ttft_ms"], seconds),
+        middle(cell["ttg_ms"], seconds),
+        middle(cell["tpot_ms"], milliseconds),
+        number(cell["tps"]),
+        number(cell["aggregate_tps"]),
+        number(level["streams_mean"]),
+        str(cell["failed"] + cell["unfinished"]),
+    )
+
+
+def middle(distribution: dict[str, Any], write: Any) -> str:
+    """The median; where it isn't allowed the mean, marked "m" and with its n."""
+    if distribution["p50"] is not None:
+        return str(write(distribution["p50"]))
+    if distribution["mean"] is not None:
+        return f"m {write(distribution['mean'])} ({distribution['n']})"
+    return "∞" if distribution["n"] else "–"
+
+
+def seconds(value_ms: float) -> str:
+    """Milliseconds as seconds with about three digits."""
+    return f"{number(value_ms / 1e3)} s"
+
+
+def milliseconds(value_ms: float) -> str:
+    """Milliseconds with about three digits."""
+    return f"{number(value_ms)} ms"
+
+
+def number(value: float | None) -> str:
+    """About three digits, never in powers of ten."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"

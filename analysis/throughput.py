@@ -1,0 +1,76 @@
+"""What arrived inside a level's window: tokens by arrival, streams in flight, kept promises a second."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.arrays import Floats, Ints
+from analysis.levels import Level
+from analysis.study import Study
+from analysis.turn_metrics import floats
+
+
+def arrived_tokens(study: Study) -> pd.DataFrame:
+    """Columns `model task level tokens`: tokens of ALL records that arrived inside each level's window.
+
+    Counted by arrival, so failed turns, ramps and tails cut by the window's end all weigh what they were.
+    Tokens after the last content event (the stop token) arrive with the end of the stream.
+    """
+    frame, events = study.frame, study.events
+    if frame.empty or not study.levels:
+        return pd.DataFrame({"model": [], "task": [], "level": [], "tokens": []})
+    origin_ns = study.levels[0].start_ns
+    sent_us = np.nan_to_num(floats(frame["sent_ns"] - origin_ns) / 1e3)
+    end_us = floats(frame["end_ns"] - origin_ns) / 1e3
+    scale = floats(frame["token_scale"])
+    weights = events.tokens * np.repeat(scale, events.counts)
+    after = np.maximum(np.nan_to_num(floats(frame["tokens"]) - events.sums(weights)), 0.0)
+    codes, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["model", "task"]]))
+    at_us = np.repeat(sent_us, events.counts) + events.at_us
+    code = np.repeat(codes, events.counts)
+    parts = []
+    for level in study.levels:
+        window = _window_us(level, origin_ns)
+        found = _inside(at_us, weights, code, window, len(keys)) + _inside(
+            end_us, after, codes, window, len(keys)
+        )
+        part = pd.DataFrame(list(keys), columns=["model", "task"])
+        parts.append(part.assign(level=level.index, tokens=found))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _window_us(level: Level, origin_ns: int) -> tuple[float, float]:
+    return (level.window_start_ns - origin_ns) / 1e3, (level.window_end_ns - origin_ns) / 1e3
+
+
+def _inside(at_us: Floats, weights: Floats, code: Ints, window: tuple[float, float], size: int) -> Floats:
+    inside = (at_us >= window[0]) & (at_us < window[1])
+    return np.bincount(code[inside], weights=weights[inside], minlength=size)
+
+
+def streams_mean(frame: pd.DataFrame, level: Level) -> float | None:
+    """Mean number of streams in flight in a level's window: the time all records spent in it, over its length."""
+    if level.window_s <= 0:
+        return None
+    sent = floats(frame["sent_ns"] - level.window_start_ns) / 1e9
+    end = floats(frame["end_ns"] - level.window_start_ns) / 1e9
+    end = np.where(np.isnan(end), level.window_s, end)
+    inside = np.clip(end, 0, level.window_s) - np.clip(sent, 0, level.window_s)
+    return float(np.nansum(inside) / level.window_s)
+
+
+def conversations_kept(study: Study, rows: pd.DataFrame) -> tuple[int, int] | None:
+    """(conversations that ended by plan with EVERY turn within its limits, conversations that were cut).
+
+    A conversation belongs to the window in which its first turn was sent. None where no turn has limits.
+    """
+    counted = study.frame[study.frame["counts"]]
+    first = counted[(counted["turn"] == 1) & counted["in_window"]]
+    talks = first["talk"][first["talk"].isin(rows["talk"])]
+    if counted["meets"].isna().all():
+        return None
+    own = counted[counted["talk"].isin(talks)]
+    was_cut = own["outcome"].isin(["cut", "unfinished", "lost"]).groupby(own["talk"]).any()
+    kept = own["meets"].fillna(True).astype(bool).groupby(own["talk"]).all()
+    return int((kept & ~was_cut).sum()), int(was_cut.sum())
