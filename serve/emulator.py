@@ -19,14 +19,18 @@ from selectors import EVENT_READ
 from typing import BinaryIO
 
 from serve._emulator_app import App, Schedule
+from serve._emulator_cost import Machine
 from serve._emulator_fixed import FixedSchedule, FixedTimes
 from serve._emulator_http import Connection
 from serve._emulator_options import parser
 from serve._emulator_reactor import Reactor
 from serve._emulator_reply import Books
 from serve._emulator_request import Limits
+from serve._emulator_roofline import RooflineSchedule
+from serve._emulator_scheduler import Scheduler
+from serve._emulator_talk import Talk
 from serve._emulator_truth import TruthLog
-from serve.catalogue import CatalogueError, Model, load_catalogue
+from serve.catalogue import CatalogueError, Gpu, Model, load_catalogue
 
 BACKLOG = 4096
 ACCEPT_BATCH = 32
@@ -135,7 +139,24 @@ def _schedule(
     if options.schedule == "fixed" or model is None:
         times = FixedTimes(options.ttft, options.itl, options.tokens)
         return FixedSchedule(times, reactor, books.counters, limits.max_model_len, options.seed)
-    raise BadConfiguration("--schedule roofline is not there yet; use --schedule fixed")
+    machine = Machine(model, _gpu(options.hardware))
+    if machine.kv_tokens() < limits.max_model_len:
+        raise BadConfiguration(
+            f"--hardware {options.hardware} holds {max(0, machine.kv_tokens())} tokens of context beside the "
+            f"weights of {model.name}, fewer than --max-model-len {limits.max_model_len}; take a larger GPU "
+            "or a shorter context"
+        )
+    scheduler = Scheduler(machine, options.max_num_seqs)
+    talk = Talk(model.name, options.seed)
+    frontend_ns = machine.efficiency.frontend_ns
+    return RooflineSchedule(scheduler, talk, reactor.at, books.counters, limits.max_model_len, frontend_ns)
+
+
+def _gpu(name: str) -> Gpu:
+    gpus = load_catalogue().gpus
+    if name not in gpus:
+        raise BadConfiguration(f"--hardware {name} is not in the catalogue; it has {', '.join(sorted(gpus))}")
+    return gpus[name]
 
 
 def _api_key(name: str | None) -> str | None:

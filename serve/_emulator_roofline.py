@@ -1,0 +1,100 @@
+"""The roofline schedule: drives the scheduler's virtual steps on the real clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from serve._emulator_answer import Answer, make_answer, wanted_tokens
+from serve._emulator_prefix_cache import block_hashes
+from serve._emulator_reactor import Action
+from serve._emulator_reply import Counters, Reply
+from serve._emulator_request import Ask
+from serve._emulator_scheduler import Scheduler, Sequence
+from serve._emulator_talk import Talk
+from serve._emulator_text import make_ring, take
+
+At = Callable[[int, Action], None]
+
+
+class RooflineSchedule:
+    """Answers as the emulated model would, when the emulated GPU could."""
+
+    def __init__(
+        self, scheduler: Scheduler, talk: Talk, at: At, counters: Counters, room: int, frontend_ns: int
+    ) -> None:
+        self._scheduler = scheduler
+        self._talk = talk
+        self._at = at
+        self._counters = counters
+        self._room = room
+        self._frontend_ns = frontend_ns
+        self._ring = make_ring(0)
+        self._replies: dict[Sequence, Reply] = {}
+        self._stepping = False
+
+    def answer(self, ask: Ask) -> Answer:
+        said = self._talk.say(ask.prompt, ask.first_message)
+        count, stop_event = wanted_tokens(ask, said.tokens, self._room - ask.prompt_tokens)
+        pieces = take(self._ring, said.start, count)
+        if said.letter is not None:
+            pieces[0] = said.letter
+        return make_answer(ask, pieces, stop_event)
+
+    def start(self, reply: Reply) -> None:
+        """The head goes out at once, the request into the queue when the front end is done with it."""
+        reply.begin(with_role=False)
+        self._at(reply.ask.received_ns + self._frontend_ns, partial(self._arrive, reply))
+
+    def _arrive(self, reply: Reply, due_ns: int) -> None:
+        if reply.ended:
+            return
+        ask = reply.ask
+        sequence = Sequence(
+            prompt_tokens=ask.prompt_tokens,
+            output_tokens=reply.answer.tokens,
+            blocks=block_hashes(ask.prompt),
+            blocks_after=block_hashes(ask.prompt + "".join(reply.answer.pieces)),
+        )
+        self._replies[sequence] = reply
+        reply.on_abandon = partial(self._abort, sequence)
+        self._scheduler.add(sequence)
+        if not self._stepping:
+            self._begin(due_ns)
+        self._count()
+
+    def _begin(self, now_ns: int) -> None:
+        took_ns = self._scheduler.begin_step()
+        self._stepping = took_ns is not None
+        if took_ns is not None:
+            self._at(now_ns + took_ns, self._end)
+
+    def _end(self, due_ns: int) -> None:
+        """Send what the step made, each token due at the step's end, then begin the next."""
+        for sequence in self._scheduler.end_step():
+            reply = self._replies.get(sequence)
+            if reply is None:
+                continue
+            if sequence.made == 1:
+                self._admitted(sequence, reply)
+            self._counters.generation_tokens += 1
+            if reply.token(due_ns):
+                self._replies.pop(sequence, None)
+        self._begin(due_ns)
+        self._count()
+
+    def _admitted(self, sequence: Sequence, reply: Reply) -> None:
+        reply.cached_tokens = sequence.cached_tokens
+        self._counters.prompt_tokens += sequence.prompt_tokens
+        self._counters.cache_queries += sequence.prompt_tokens
+        self._counters.cache_hits += sequence.cached_tokens
+
+    def _abort(self, sequence: Sequence) -> None:
+        self._replies.pop(sequence, None)
+        self._scheduler.abort(sequence)
+        self._count()
+
+    def _count(self) -> None:
+        self._counters.running = len(self._scheduler.running)
+        self._counters.waiting = len(self._scheduler.waiting)
+        self._counters.kv_usage = self._scheduler.kv_usage

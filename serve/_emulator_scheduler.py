@@ -1,0 +1,137 @@
+"""Continuous batching, one step at a time, in virtual time: no clock, no sockets, no randomness.
+
+Each step gives every running sequence one token and spends what is left of the token budget on prompts: first
+on those begun, then on the queue, in order of arrival. A sequence enters only when its whole prompt and answer
+fit into the key-value cache, so none is ever evicted half-way (a real engine overcommits and recomputes; it
+does not know the answer's length beforehand, this one does).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from serve._emulator_cost import Machine, Work
+from serve._emulator_prefix_cache import BLOCK_TOKENS, PrefixCache
+
+MAX_BATCHED_TOKENS = 2048
+"""New tokens in one step at most, decoding and prompts together (vLLM's default for an A100)."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One request in the engine. `blocks` are the prompt's block hashes, `blocks_after` those of prompt and
+    answer together."""
+
+    prompt_tokens: int
+    output_tokens: int
+    blocks: list[int] = field(default_factory=list)
+    blocks_after: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+    computed: int = 0
+    made: int = 0
+    left: bool = False
+
+    @property
+    def context(self) -> int:
+        return self.computed + self.made
+
+    @property
+    def reserved_blocks(self) -> int:
+        return -(-(self.prompt_tokens + self.output_tokens) // BLOCK_TOKENS)
+
+
+class Scheduler:
+    """The engine's queue and batch. `begin_step` and `end_step` alternate."""
+
+    def __init__(self, machine: Machine, max_seqs: int, max_batched_tokens: int = MAX_BATCHED_TOKENS) -> None:
+        self.running: list[Sequence] = []
+        self.waiting: deque[Sequence] = deque()
+        self.cache = PrefixCache()
+        self.total_blocks = machine.kv_tokens() // BLOCK_TOKENS
+        self._machine = machine
+        self._max_seqs = max_seqs
+        self._max_batched_tokens = max_batched_tokens
+        self._reserved = 0
+        self._chunks: list[tuple[Sequence, int]] = []
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the key-value cache that running sequences fill."""
+        filled = sum(-(-sequence.context // BLOCK_TOKENS) for sequence in self.running)
+        return filled / self.total_blocks
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is; its memory is free for the next step."""
+        sequence.left = True
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        elif sequence in self.running:
+            self._release(sequence)
+
+    def begin_step(self) -> int | None:
+        """Choose the work of the next step; its duration in ns, or None when there is nothing to do."""
+        self._chunks = [(sequence, 1) for sequence in self.running if sequence.made]
+        budget = self._max_batched_tokens - len(self._chunks)
+        for sequence in self.running:
+            if not sequence.made:
+                budget -= self._chunk(sequence, budget)
+        while budget > 0 and self._admit():
+            budget -= self._chunk(self.running[-1], budget)
+        return self._machine.step_ns(self._work()) if self._chunks else None
+
+    def end_step(self) -> list[Sequence]:
+        """The sequences that got a token in this step; those that are complete have left."""
+        grown: list[Sequence] = []
+        for sequence, tokens in self._chunks:
+            if sequence.left:
+                continue
+            if sequence.made == 0:
+                sequence.computed += tokens
+                if sequence.computed < sequence.prompt_tokens:
+                    continue
+                self.cache.insert(sequence.blocks)
+            sequence.made += 1
+            grown.append(sequence)
+            if sequence.made == sequence.output_tokens:
+                self.cache.insert(sequence.blocks_after)
+                self._release(sequence)
+        self._chunks = []
+        return grown
+
+    def _chunk(self, sequence: Sequence, budget: int) -> int:
+        tokens = min(budget, sequence.prompt_tokens - sequence.computed)
+        if tokens > 0:
+            self._chunks.append((sequence, tokens))
+        return tokens
+
+    def _admit(self) -> bool:
+        if not self.waiting or len(self.running) >= self._max_seqs:
+            return False
+        sequence = self.waiting[0]
+        if self._reserved + sequence.reserved_blocks > self.total_blocks:
+            return False
+        self.waiting.popleft()
+        self._reserved += sequence.reserved_blocks
+        self.cache.shrink(self.total_blocks - self._reserved)
+        sequence.cached_tokens = self.cache.lookup(sequence.blocks, sequence.prompt_tokens)
+        sequence.computed = sequence.cached_tokens
+        self.running.append(sequence)
+        return True
+
+    def _release(self, sequence: Sequence) -> None:
+        sequence.left = True
+        self.running.remove(sequence)
+        self._reserved -= sequence.reserved_blocks
+        self.cache.shrink(self.total_blocks - self._reserved)
+
+    def _work(self) -> Work:
+        tokens = context = pairs = 0
+        for sequence, new in self._chunks:
+            tokens += new
+            context += sequence.context
+            pairs += new * sequence.context + new * (new + 1) // 2
+        return Work(tokens, context, pairs)
