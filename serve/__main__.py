@@ -29,7 +29,7 @@ from serve._launch import (
     emulator_launch,
     find_target,
     is_tiny,
-    join_url,
+    local_url,
     split_extra,
     vllm_launch,
 )
@@ -151,7 +151,7 @@ def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
         _say(f"anyone who can reach {request.host} can use this server: set VLLM_API_KEY, or HOST=127.0.0.1")
     _say(f"starting {target.name} on {request.backend}")
     log = ROOT / ".serve" / f"{_slug(target.name)}-{request.backend}-{request.port}.log"
-    return run_server(launch, join_url(request.host, request.port), log, _say)
+    return run_server(launch, local_url(request), log, _say)
 
 
 def _plan(request: Request) -> Launch:
@@ -175,7 +175,8 @@ def _slug(name: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"serve: {text}", file=sys.stderr, flush=True)
+    lines = (line if line.startswith("  |") else f"serve: {line}" for line in text.splitlines())
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

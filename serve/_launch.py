@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,18 +151,24 @@ def _cpu_cache_gib(target: Target) -> int:
 
 
 def split_extra(text: str) -> tuple[str, ...]:
-    """Options as a shell would split them; raises Refusal for an open quote."""
+    """Options as a shell would split them; raises Refusal for an open quote or an address of their own."""
     try:
-        return tuple(shlex.split(text))
+        extra = tuple(shlex.split(text))
     except ValueError as error:
         raise Refusal(f"--args cannot be read ({error}): {_printable(text)}") from None
+    if address := next((each for each in extra if each.split("=")[0] in ("--host", "--port")), None):
+        raise Refusal(
+            f"{_printable(address)} does not belong into --args: give --host and --port (HOST=, PORT=)"
+        )
+    return extra
 
 
 def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)[:80]
 
 
-def join_url(host: str, port: int) -> str:
-    """Where a client on this machine reaches a server that listens on `host`."""
-    reachable: Sequence[str] = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+def local_url(request: Request) -> str:
+    """Where a client on this machine reaches the server."""
+    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(request.host, request.host)
+    secure = any(each.startswith(("--ssl-certfile", "--tls-cert")) for each in request.extra)
+    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{request.port}"

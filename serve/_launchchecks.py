@@ -31,6 +31,8 @@ print(json.dumps(found))
 
 def claim_port(host: str, port: int) -> int:
     """The port, or a free one for 0; raises Refusal if nothing can listen there."""
+    if not 0 <= port <= 65535:
+        raise Refusal(f"port {port} does not exist: use one from 1 to 65535, or 0 for a free one")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -41,8 +43,6 @@ def claim_port(host: str, port: int) -> int:
             return int(probe.getsockname()[1])
     except socket.gaierror as error:
         raise Refusal(f"host {host!r} has no address ({error.strerror}): use 127.0.0.1") from None
-    except OverflowError:
-        raise Refusal(f"port {port} does not exist: use one from 1 to 65535") from None
     except OSError as error:
         raise Refusal(_why_no_port(host, port, error)) from None
 

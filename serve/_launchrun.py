@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -20,7 +21,9 @@ from serve._launchlog import describe_failure, newest_news, tail
 GUARD = Path(__file__).with_name("_launchguard.py")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 15.0
+BAD_OPTIONS = 2
 HEALTH_EVERY_S = 0.1
+HEALTH_TIMEOUT_S = 2.0
 NEWS_EVERY_S = 5.0
 
 Say = Callable[[str], None]
@@ -50,7 +53,7 @@ def run_server(launch: Launch, url: str, log: Path, say: Say) -> int:
     """Run until the server ends or a signal stops it; returns the exit code for the shell.
 
     Prints `ready: URL` on standard output; everything else goes to `say`. 0: stopped on request once it was
-    ready. 128 + N: stopped by signal N before that. 1: the server ended by itself.
+    ready. 128 + N: stopped by signal N before that. 1: the server ended by itself; 2: over its options.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with SignalPipe(*STOP_SIGNALS, signal.SIGCHLD) as signals:
@@ -108,8 +111,9 @@ def _stop_signal(server: _Server, timeout_s: float | None) -> int | None:
 def _end(server: _Server, stop: int | None, *, was_ready: bool) -> int:
     if stop is None:
         when = "after it was ready" if was_ready else "before it was ready"
-        server.say(describe_failure(tail(server.log), server.guard.returncode, when, server.log))
-        return 1
+        code = server.guard.returncode
+        server.say(describe_failure(tail(server.log), code, when, server.log))
+        return BAD_OPTIONS if code == BAD_OPTIONS and not was_ready else 1
     server.say(f"stopping the server (at most {GRACE_S:.0f} s; Ctrl-C again: at once)")
     server.order(STOP_ORDERLY)
     while server.runs():
@@ -129,7 +133,13 @@ def _close(guard: subprocess.Popen[bytes]) -> None:
 def is_healthy(url: str) -> bool:
     """Whether GET /health answers 200."""
     where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=2)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=HEALTH_TIMEOUT_S)
+    if where.scheme == "https":
+        # Our own server of a moment ago: whether it lives is asked, not who it is.
+        unchecked = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(
+            where.hostname or "", where.port, timeout=HEALTH_TIMEOUT_S, context=unchecked
+        )
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
