@@ -46,7 +46,8 @@ class Events:
     def running(self, values: npt.NDArray[np.generic]) -> Ints:
         """Sum of the values up to and including each event, from 0 at the start of its turn."""
         total = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
-        return total[1:] - np.repeat(total[self.offsets[:-1]], self.counts)
+        sums: Ints = total[1:] - np.repeat(total[self.offsets[:-1]], self.counts)
+        return sums
 
     def take(self, rows: Ints) -> Events:
         """The events of these turns alone, in this order."""
@@ -60,7 +61,8 @@ def positions(offsets: Ints, rows: Ints) -> Ints:
     counts = np.diff(offsets)[rows]
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(offsets[rows] - (ends - counts), counts)
+    where: Ints = np.arange(total) + np.repeat(offsets[rows] - (ends - counts), counts)
+    return where
 
 
 def _at(values: npt.NDArray[np.generic], index: Ints, present: Bools) -> Floats:

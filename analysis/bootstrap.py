@@ -6,6 +6,8 @@ need a jackknife for each number and move the ends by less than what the least-n
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,29 +16,28 @@ from analysis.percentiles import QUANTILES
 
 LEAST_CONVERSATIONS = 20
 REPEATS = 1000
-_MOST_GROUPS = 500
+_MOST_GROUPS = 250
 _MOST_BINS = 640
 
 Interval = list[float | None]
+Weights = npt.NDArray[np.float32]
 
 
 class Resampler:
     """The same resampled conversations for every number of one cell.
 
-    Above 500 conversations, random groups of them are resampled in their place: the groups are as
+    Above 250 conversations, random groups of them are resampled in their place: the groups are as
     independent as conversations are, and the work no longer grows with the length of the run.
     """
 
     def __init__(self, conversations: int, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self.groups = min(conversations, _MOST_GROUPS)
-        self._group = rng.permutation(conversations) % max(self.groups, 1)
-        shares = np.full(max(self.groups, 1), 1 / max(self.groups, 1))
-        self._weights = rng.multinomial(self.groups, shares, REPEATS).astype(np.float32)
+        self.groups = max(min(conversations, _MOST_GROUPS), 1)
+        self._group = np.random.default_rng(seed).permutation(conversations) % self.groups
+        self._weights = _resamples(self.groups, seed)
 
     def intervals(self, values: Floats, clusters: Ints, quantiles: list[str]) -> dict[str, Interval]:
         """Interval of the mean and of these percentiles; an end that falls among infinite values is None."""
-        if len(np.unique(clusters)) < LEAST_CONVERSATIONS:
+        if _conversations(clusters) < LEAST_CONVERSATIONS:
             return {}
         levels, bins = _binned(values)
         group = self._group[clusters]
@@ -49,28 +50,29 @@ class Resampler:
             found[name] = _ends(_quantiles(levels, reached[full], QUANTILES[name]))
         return found
 
-    def ratio(self, above: Floats, below: Floats, clusters: Ints) -> Interval | None:
-        """Interval of sum(above) / sum(below)."""
-        if len(np.unique(clusters)) < LEAST_CONVERSATIONS:
-            return None
-        sums = [self._weights @ self._sums(part, self._group[clusters]) for part in (above, below)]
-        return _ends(sums[0][sums[1] > 0] / sums[1][sums[1] > 0])
-
-    def _sums(self, values: Floats, group: Ints) -> Floats:
-        return np.bincount(group, weights=values, minlength=self.groups)
-
     def _means(self, values: Floats, group: Ints) -> Floats:
-        sizes = self._weights @ self._sums(np.ones(len(values)), group)
         if not np.isfinite(values).all():
             return np.full(REPEATS, np.inf)
-        return (self._weights @ self._sums(values, group)) / np.maximum(sizes, 1e-9)
+        sums = np.stack([np.bincount(group, part, self.groups) for part in (values, np.ones(len(values)))])
+        total, size = (self._weights @ sums.T.astype(np.float32)).T.astype(np.float64)
+        return np.asarray(total / np.maximum(size, 1e-9))
+
+
+@cache
+def _resamples(groups: int, seed: int) -> Weights:
+    """How often each of `groups` is drawn in each resample."""
+    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), REPEATS)
+    return draws.astype(np.float32)
+
+
+def _conversations(clusters: Ints) -> int:
+    return int((np.bincount(clusters) > 0).sum())
 
 
 def _binned(values: Floats) -> tuple[Floats, Ints]:
     """(levels in rising order, the level of each value): exact up to 640 values, else finer in the tail."""
-    levels, inverse = np.unique(values, return_inverse=True)
-    if len(levels) <= _MOST_BINS:
-        return levels, inverse
+    if len(values) <= _MOST_BINS:
+        return np.unique(values, return_inverse=True)
     shares = np.unique(np.concatenate([np.linspace(0, 1, 260), np.linspace(0.85, 1, 190), _tail()]))
     ordered = np.sort(values)
     edges = np.unique(ordered[np.minimum((shares * len(values)).astype(int), len(values) - 1)])
@@ -93,10 +95,10 @@ def _quantiles(levels: Floats, reached: Floats, quantile: float) -> Floats:
     below, above = (levels[(reached <= rank[:, None]).sum(axis=1)] for rank in (low, high))
     with np.errstate(invalid="ignore"):
         step = np.where(place > low, (above - below) * (place - low), 0.0)
-    return np.where(np.isfinite(below), below + step, below)
+    return np.asarray(np.where(np.isfinite(below), below + step, below))
 
 
-def _ends(samples: npt.NDArray[np.floating]) -> Interval:  # type: ignore[type-arg]
+def _ends(samples: npt.NDArray[np.floating]) -> Interval:
     """The middle 95 % of the resamples."""
     if not len(samples):
         return [None, None]

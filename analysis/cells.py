@@ -147,9 +147,9 @@ def distribution(values: Floats, clusters: Ints, resampler: Resampler, telling: 
     mean = float(values.mean()) if len(values) and np.isfinite(values).all() else None
     told = {name: percentile(values, QUANTILES[name]) if name in names else None for name in QUANTILES}
     names = [name for name in names if told[name] is not None]
-    ends = resampler.intervals(sample, groups, names) if len(sample) else {}
-    ends = {name: ends.get(name) for name in ("mean", *QUANTILES)}
-    if mean is None or not telling:
+    found = resampler.intervals(sample, groups, names) if len(sample) else {}
+    ends = {name: found.get(name) for name in ("mean", *QUANTILES)}
+    if mean is None:
         ends["mean"] = None
     return {"n": len(values), "mean": mean, **told, "ci95": ends}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from analysis.arrays import Events, Floats
+from analysis.arrays import Events, Floats, Ints
 
 
 def fluidity(events: Events, prefill_ms: Floats, decode_ms: Floats) -> tuple[Floats, Floats]:
@@ -27,7 +28,7 @@ def fluidity(events: Events, prefill_ms: Floats, decode_ms: Floats) -> tuple[Flo
     return met, met + missed
 
 
-def _step(rows: Floats, at_ms: Floats, tokens: Floats, state: tuple[Floats, ...]) -> None:
+def _step(rows: Ints, at_ms: Floats, tokens: npt.NDArray[np.int32], state: tuple[Floats, ...]) -> None:
     """One event of each row: its first token has the nearest deadline, the rest come at the same time."""
     met, missed, due, decode = state
     has = tokens > 0

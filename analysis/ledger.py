@@ -40,7 +40,7 @@ def ledger_of(study: Study) -> Ledger:
     return total.plus(Ledger(planned=more, dropped=more))
 
 
-def _recorded(study: Study, *without: str) -> pd.Series:  # type: ignore[type-arg]
+def _recorded(study: Study, *without: str) -> pd.Series:
     """Turns with a record, by worker; drops and losses are no record of a begun and ended turn."""
     turns = study.frame[study.frame["counts"] & ~study.frame["outcome"].isin(["dropped", *without])]
     return turns.groupby("worker").size()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -92,10 +93,8 @@ def dicts(value: object) -> list[dict[str, Any]]:
 def _last_ns(manifest: dict[str, Any], frame: pd.DataFrame) -> int:
     """When the run ended: its last record, or `ended_at` if that is later."""
     seen = [int(frame[name].max()) for name in ("due_ns", "sent_ns", "end_ns") if frame[name].notna().any()]
-    try:
+    with contextlib.suppress(ValueError):  # no time: it still runs, or was killed
         seen.append(int(datetime.fromisoformat(str(manifest.get("ended_at"))).timestamp() * 1e9))
-    except ValueError:
-        pass  # still running, or killed
     return max(seen, default=0)
 
 
@@ -128,11 +127,13 @@ def counted_once(frame: pd.DataFrame) -> pd.DataFrame:
     last = np.append(group[1:] != group[:-1], True) if len(group) else np.zeros(0, dtype=bool)
     first_late = late_ms[np.flatnonzero(new_turn)][group - 1]
     placed_back = pd.DataFrame({"counts": last, "first_late_ms": first_late}, index=order.index).sort_index()
-    out = frame.assign(**{name: placed_back[name].to_numpy() for name in placed_back})
+    out = frame.assign(
+        counts=placed_back["counts"].to_numpy(), first_late_ms=placed_back["first_late_ms"].to_numpy()
+    )
     out["talk"] = pd.factorize(out["conversation"])[0]
     out["measured"] = out["counts"] & out["in_window"] & ~out["outcome"].isin(UNMEASURED)
     return out
 
 
 def _changes(values: Ints) -> Bools:
-    return np.diff(values, prepend=values[:1] - 1) != 0
+    return np.asarray(np.diff(values, prepend=values[:1] - 1) != 0)

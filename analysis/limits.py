@@ -36,8 +36,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def meets(frame: pd.DataFrame, limits: dict[str, Limits]) -> pd.Series:  # type: ignore[type-arg]
-    """Whether a turn is ok and at or under ALL limits of its task (a null TPOT passes); null without limits."""
+def meets(frame: pd.DataFrame, limits: dict[str, Limits]) -> pd.Series:
+    """Whether a turn is ok and at or under ALL limits of its task (a null TPOT passes); null: no limits."""
     out = pd.Series(pd.NA, index=frame.index, dtype="boolean")
     for task, item in limits.items():
         rows = frame[frame["task"] == task]

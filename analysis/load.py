@@ -76,8 +76,7 @@ def _fitted(values: list[int] | None, count: int, default: int) -> list[int]:
 def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     columns = zip(*rows, strict=True) if rows else ([] for _ in COLUMNS)
     data = {name: list(column) for name, column in zip(COLUMNS, columns, strict=True)}
-    frame = pd.DataFrame({name: _series(name, column) for name, column in data.items()})
-    return frame
+    return pd.DataFrame({name: _series(name, column) for name, column in data.items()})
 
 
 def _series(name: str, column: list[Any]) -> pd.Series[Any]:

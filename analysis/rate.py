@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.arrays import Bools
+from analysis.arrays import Bools, Ints
 from analysis.finding import Finding
 from analysis.levels import Level
 from analysis.study import Study
@@ -35,7 +35,7 @@ def rate_reached(study: Study, level: Level) -> float | None:
     return min(float(sent.sum()) / wanted, 1.0) if wanted else None
 
 
-def _inside(at_ns: np.ndarray, level: Level) -> Bools:  # type: ignore[type-arg]
+def _inside(at_ns: Ints, level: Level) -> Bools:
     return (at_ns >= level.window_start_ns) & (at_ns < level.window_end_ns)
 
 
@@ -64,6 +64,8 @@ def rate_findings(study: Study, level: Level) -> list[Finding]:
     if reached is None or reached >= SUSPECT_RATE:
         return []
     severity = "invalid" if reached < INVALID_RATE else "suspect"
-    what = f"level {level.index}: {reached:.1%} of the conversations due at {level.arrival_rate_per_s:g}/s were begun"
+    what = (
+        f"level {level.index}: {reached:.1%} of the conversations due at {level.arrival_rate_per_s:g}/s began"
+    )
     remedy = "add workers (--processes) or machines, or lower --arrival-rate"
     return [Finding(severity, "rate", what, remedy, level.index)]

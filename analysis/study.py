@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.arrays import Events, Floats
 from analysis.levels import Level, corrected, counted_once, levels_of, placed
 from analysis.limits import Limits, limits_of, meets
 from analysis.load import load_health, load_turns
-from analysis.turn_metrics import turn_metrics
+from analysis.turn_metrics import floats, turn_metrics
 from loadgen import Run
 
 DEFAULT_PREFILL_MS = 2000.0
@@ -68,4 +67,4 @@ def study_run(run: Run) -> Study:
 
 def _deadline_ms(frame: pd.DataFrame, limits: dict[str, Limits], key: str, default: float) -> Floats:
     known = {task: item.limits_ms[key] for task, item in limits.items() if key in item.limits_ms}
-    return frame["task"].map(known).astype(float).fillna(default).to_numpy(dtype=np.float64)
+    return floats(frame["task"].map(known).astype(float).fillna(default))

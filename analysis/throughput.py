@@ -24,17 +24,17 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
     sent_us = np.nan_to_num(floats(frame["sent_ns"] - origin_ns) / 1e3)
     end_us = floats(frame["end_ns"] - origin_ns) / 1e3
     scale = floats(frame["token_scale"])
-    weights = events.tokens * np.repeat(scale, events.counts)
+    weights: Floats = np.repeat(scale, events.counts) * events.tokens.astype(np.float64)
     after = np.maximum(np.nan_to_num(floats(frame["tokens"]) - events.sums(weights)), 0.0)
     codes, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["model", "task"]]))
+    codes = codes.astype(np.int64)
     at_us = np.repeat(sent_us, events.counts) + events.at_us
     code = np.repeat(codes, events.counts)
     parts = []
     for level in study.levels:
         window = _window_us(level, origin_ns)
-        found = _inside(at_us, weights, code, window, len(keys)) + _inside(
-            end_us, after, codes, window, len(keys)
-        )
+        found = _inside(at_us, weights, code, window, len(keys))
+        found += _inside(end_us, after, codes, window, len(keys))
         part = pd.DataFrame(list(keys), columns=["model", "task"])
         parts.append(part.assign(level=level.index, tokens=found))
     return pd.concat(parts, ignore_index=True)
@@ -46,11 +46,11 @@ def _window_us(level: Level, origin_ns: int) -> tuple[float, float]:
 
 def _inside(at_us: Floats, weights: Floats, code: Ints, window: tuple[float, float], size: int) -> Floats:
     inside = (at_us >= window[0]) & (at_us < window[1])
-    return np.bincount(code[inside], weights=weights[inside], minlength=size)
+    return np.bincount(code[inside], weights[inside], size).astype(np.float64)
 
 
 def streams_mean(frame: pd.DataFrame, level: Level) -> float | None:
-    """Mean number of streams in flight in a level's window: the time all records spent in it, over its length."""
+    """Mean number of streams in flight in a level's window: time spent in it, over its length."""
     if level.window_s <= 0:
         return None
     sent = floats(frame["sent_ns"] - level.window_start_ns) / 1e9

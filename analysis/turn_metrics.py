@@ -47,7 +47,7 @@ def turn_metrics(frame: pd.DataFrame, events: Events, prefill_ms: Floats, decode
     )
 
 
-def floats(series: pd.Series) -> Floats:  # type: ignore[type-arg]
+def floats(series: pd.Series) -> Floats:
     """A column as floats, NaN where it is null."""
     return series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
 

@@ -145,7 +145,7 @@ class MadeRun:
                 "begun": count,
                 "finished": count,
             }
-            for second in range(0, 70)
+            for second in range(70)
         ]
 
 
