@@ -57,16 +57,18 @@ def _placeholders(task: Map, item: Map) -> Iterator[Problem]:
         if match[2] and match[2] not in known:
             use = nearest(match[2], known, "its texts have")
             text = f"the prompt asks for {quoted('{' + match[2] + '}')}, which the texts have not; {use}"
-            yield _at(key_of(task, "prompt"), text)
+            yield _at(_near(task, "prompt"), text)
 
 
 def _too_few_follow_ups(task: Map, items: list[Map]) -> Iterator[Problem]:
+    if not isinstance(task.get("then", Seq()), Seq):
+        return
     turns = task.get("turns")
     highest = _whole(turns.get("max") if isinstance(turns, Map) else turns)
     fewest = min(len(_seq(item.get("then"))) for item in items) + len(_seq(task.get("then")))
     if highest - 1 > fewest:
         text = f"{highest} turns need {highest - 1} follow-ups, but there are {fewest}; "
-        yield _at(key_of(task, "turns"), text + "add some to 'then' or lower the turns")
+        yield _at(_near(task, "turns"), text + "add some to 'then' or lower the turns")
 
 
 def _whole(node: Any) -> int:
@@ -120,6 +122,12 @@ def _uneven(items: Seq) -> Iterator[Problem]:
                 yield _at(key_of(item, key), f"key {quoted(key)} is not in the set's first item; {use}")
         for key in sorted(wanted - set(item)):
             yield _at(item, f"no {quoted(key)} here, which the set's first item has; add it")
+
+
+def _near(task: Map, name: str) -> Text | Map:
+    """Where to point for a key: at the task, if the key came with the built-in one it starts from."""
+    key = key_of(task, name)
+    return key if key.source == task.source else task
 
 
 def _at(mark: Any, text: str) -> Problem:

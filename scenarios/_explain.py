@@ -94,6 +94,8 @@ def _say(detail: Any, node: Node, key: str) -> str:
         return f"{quoted(key)} has {len(node)} entries; it must have {words} {context[bound]:,}"
     if kind == "string_too_long":
         return f"{quoted(key)} has {len(node):,} characters; {context['max_length']:,} are the most"
+    if kind == "model_type" and detail["loc"][:-1] == ("tasks",):
+        return f"{quoted(key)} is {_shown(node)}; write 'from: ' and a built-in task's name, or a task's keys"
     wanted = _WANTED.get(kind, f"something else ({detail['msg']})")
     return f"{quoted(key)} is {_shown(node)}; write {wanted}"
 

@@ -76,9 +76,13 @@ def _refuse_strange_text(text: str, source: str) -> None:
 
 
 def _syntax_problem(error: yaml.YAMLError, source: str) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
+    mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    reason = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML")
     line = mark.line + 1 if mark is not None else 0
+    if "cannot start any token" in reason:
+        return Problem(source, line, "a tab or a character that YAML keeps for itself; use spaces, or quotes")
+    if begun is not None and begun.line + 1 != line:
+        reason += f" {getattr(error, 'context', '')} that starts on line {begun.line + 1}"
     return Problem(source, line, f"not readable as YAML ({reason}); look at this line and the one before")
 
 
