@@ -11,8 +11,9 @@ import msgspec
 
 from serve._emulator_answer import Answer
 from serve._emulator_events import Events
-from serve._emulator_http import Connection, Request
+from serve._emulator_http import Connection
 from serve._emulator_metrics import prometheus_text
+from serve._emulator_parse import Request
 from serve._emulator_reply import Books, Reply
 from serve._emulator_request import Ask, Limits, Refusal, read_chat, read_completion
 

@@ -46,7 +46,7 @@ class FixedSchedule:
     def start(self, reply: Reply) -> None:
         self._counters.running += 1
         self._counters.prompt_tokens += reply.ask.prompt_tokens
-        reply.on_abandon = self._left
+        reply.on_end = self._left
         reply.begin(with_role=True)
         first_ns = reply.ask.received_ns + self._times.ttft_ns
         self._reactor.at(first_ns, partial(self._token, reply))
@@ -55,10 +55,7 @@ class FixedSchedule:
         if reply.ended:
             return None
         self._counters.generation_tokens += 1
-        if reply.token(due_ns):
-            self._left()
-            return None
-        return due_ns + self._times.itl_ns
+        return None if reply.token(due_ns) else due_ns + self._times.itl_ns
 
     def _left(self) -> None:
         self._counters.running -= 1

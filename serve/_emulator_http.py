@@ -11,16 +11,13 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
-import httptools
-
 from serve._emulator_clock import monotonic_ns
+from serve._emulator_parse import BadRequest, Request, RequestReader
 from serve._emulator_reactor import Reactor
 
 READ_BYTES = 65_536
-MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -38,31 +35,10 @@ Sent = Callable[[int], None]
 """Told the moment (monotonic ns) at which a write was wholly handed to the kernel."""
 
 
-@dataclass(slots=True)
-class Request:
-    """One request, complete. `received_ns` is the monotonic moment its last byte was read."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    received_ns: int
-    keep_alive: bool
-    version: str
-
-
 class Reply(Protocol):
     """What is being sent on a connection and wants to know when the client has gone."""
 
     def abandon(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Draft:
-    url: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    body: list[bytes] = field(default_factory=list)
-    size: int = 0
 
 
 class Connection:
@@ -82,12 +58,11 @@ class Connection:
         self._send = sock.send
         self._serve = serve
         self._closed = closed
-        self._parser = httptools.HttpRequestParser(self)
-        self._draft = _Draft()
-        self._waiting: deque[Request] = deque()
+        self._requests = RequestReader(self._go_on)
         self._backlog: deque[tuple[memoryview, Sent | None]] = deque()
         self._busy = False
         self._closing = False
+        self._choosing = False
         self._shaken = not isinstance(sock, ssl.SSLSocket)
         reactor.watch(sock, selectors.EVENT_READ, self._ready)
 
@@ -95,7 +70,9 @@ class Connection:
 
     def write(self, data: bytes, sent: Sent | None = None) -> None:
         """Hand bytes to the kernel now, or as soon as it takes them, then call `sent`."""
-        if self._backlog or not self.open:
+        if not self.open:
+            return
+        if self._backlog:
             self._backlog.append((memoryview(data), sent))
             return
         try:
@@ -144,7 +121,7 @@ class Connection:
         if self._closing:
             if not self._backlog:
                 self.close()
-        elif self._waiting:
+        else:
             self._next()
 
     def close(self) -> None:
@@ -155,7 +132,7 @@ class Connection:
         self._reactor.forget(self._sock)
         self._sock.close()
         self._backlog.clear()
-        self._waiting.clear()
+        self._requests.ready.clear()
         self._closed(self)
         if self.reply is not None:
             reply, self.reply = self.reply, None
@@ -205,63 +182,38 @@ class Connection:
 
     def _feed(self, data: bytes) -> None:
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse(400, b"Invalid HTTP request received.")
+            self._requests.feed(data)
+        except BadRequest as error:
+            self._refuse(error.status, str(error))
             return
-        if self._waiting and not self._busy:
-            self._next()
+        self._next()
 
-    def _refuse(self, status: int, why: bytes) -> None:
+    def _go_on(self) -> None:
+        if not self._busy:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Answer and close. Amid another response no answer can be put: close only."""
+        if not self._busy:
+            self.respond(status, why.encode(), "text/plain; charset=utf-8")
         self._closing, self._busy = True, False
-        self.respond(status, why, "text/plain; charset=utf-8")
-        if not self._backlog:
+        if not self._backlog or self.reply is not None:
             self.close()
 
     def _next(self) -> None:
-        request = self._waiting.popleft()
-        self._busy = True
-        self._closing = not request.keep_alive
-        if request.version != "1.1":
-            self._refuse(505, b"HTTP/1.1 is needed.")
+        """Serve what has been read, one request after the other's response; `done` may call back in here."""
+        if self._choosing:
             return
-        self._serve(self, request)
-
-    # Called by the parser
-
-    def on_message_begin(self) -> None:
-        self._draft = _Draft()
-
-    def on_url(self, url: bytes) -> None:
-        self._draft.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._draft.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        if self._draft.headers.get("expect", "").lower() == "100-continue" and not self._busy:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        self._draft.size += len(body)
-        if self._draft.size <= MAX_BODY_BYTES:
-            self._draft.body.append(body)
-        elif not self._closing:
-            self._refuse(413, b"The request body is larger than 32 MiB.")
-
-    def on_message_complete(self) -> None:
-        draft, parser = self._draft, self._parser
-        self._waiting.append(
-            Request(
-                method=parser.get_method().decode("ascii"),
-                path=draft.url.split(b"?", 1)[0].decode("latin-1"),
-                headers=draft.headers,
-                body=b"".join(draft.body),
-                received_ns=monotonic_ns(),
-                keep_alive=parser.should_keep_alive(),
-                version=parser.get_http_version(),
-            )
-        )
+        self._choosing = True
+        while self._requests.ready and not self._busy and not self._closing:
+            request = self._requests.ready.popleft()
+            if request.version != "1.1":
+                self._refuse(505, "HTTP/1.1 is needed.")
+                break
+            self._busy = True
+            self._closing = not request.keep_alive
+            self._serve(self, request)
+        self._choosing = False
 
 
 def head(status: int, content_type: str, framing: str) -> bytes:

@@ -50,7 +50,7 @@ class Reply:
         self.answer = answer
         self.cached_tokens: int | None = None
         self.ended = False
-        self.on_abandon: Callable[[], None] | None = None
+        self.on_end: Callable[[], None] | None = None
         self._connection = connection
         self._events = events
         self._books = books
@@ -105,8 +105,6 @@ class Reply:
         if self.ended:
             return
         self._book(None, aborted=True)
-        if self.on_abandon is not None:
-            self.on_abandon()
 
     def _head_sent(self, now_ns: int) -> None:
         self._head_ns = now_ns
@@ -138,3 +136,5 @@ class Reply:
                 aborted=aborted,
             )
         )
+        if self.on_end is not None:
+            self.on_end()

@@ -57,7 +57,7 @@ class RooflineSchedule:
             blocks_after=block_hashes(ask.prompt + "".join(reply.answer.pieces)),
         )
         self._replies[sequence] = reply
-        reply.on_abandon = partial(self._abort, sequence)
+        reply.on_end = partial(self._leave, sequence)
         self._scheduler.add(sequence)
         if not self._stepping:
             self._begin(due_ns)
@@ -78,8 +78,7 @@ class RooflineSchedule:
             if sequence.made == 1:
                 self._admitted(sequence, reply)
             self._counters.generation_tokens += 1
-            if reply.token(due_ns):
-                self._replies.pop(sequence, None)
+            reply.token(due_ns)
         self._begin(due_ns)
         self._count()
 
@@ -89,7 +88,7 @@ class RooflineSchedule:
         self._counters.cache_queries += sequence.prompt_tokens
         self._counters.cache_hits += sequence.cached_tokens
 
-    def _abort(self, sequence: Sequence) -> None:
+    def _leave(self, sequence: Sequence) -> None:
         self._replies.pop(sequence, None)
         self._scheduler.abort(sequence)
         self._count()

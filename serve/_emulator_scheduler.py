@@ -1,9 +1,9 @@
 """Continuous batching, one step at a time, in virtual time: no clock, no sockets, no randomness.
 
-Each step gives every running sequence one token and spends what is left of the token budget on prompts: first
-on those begun, then on the queue, in order of arrival. A sequence enters only when its whole prompt and answer
-fit into the key-value cache, so none is ever evicted half-way (a real engine overcommits and recomputes; it
-does not know the answer's length beforehand, this one does).
+Each step gives every running sequence one token and spends what is left of the token budget on prompts:
+first on those begun, then on the queue, in order of arrival. A sequence enters only when its whole prompt and
+answer fit into the key-value cache, so none is ever evicted half-way (a real engine overcommits and
+recomputes; it does not know the answer's length beforehand, this one does).
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class Scheduler:
 
     def abort(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is; its memory is free for the next step."""
+        if sequence.left:
+            return
         sequence.left = True
         if sequence in self.waiting:
             self.waiting.remove(sequence)

@@ -33,7 +33,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a model will say: content tokens, where its words begin, and the chosen letter if that was asked."""
+    """What a model will say: content tokens, where its words begin, the letter if one was asked for."""
 
     task: str
     tokens: int

@@ -9,9 +9,7 @@ import argparse
 import contextlib
 import gc
 import os
-import resource
 import socket
-import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,25 +19,19 @@ from typing import BinaryIO
 from serve._emulator_app import App, Schedule
 from serve._emulator_cost import Machine
 from serve._emulator_fixed import FixedSchedule, FixedTimes
-from serve._emulator_http import Connection
 from serve._emulator_options import parser
 from serve._emulator_reactor import Reactor
 from serve._emulator_reply import Books
 from serve._emulator_request import Limits
 from serve._emulator_roofline import RooflineSchedule
 from serve._emulator_scheduler import Scheduler
+from serve._emulator_server import BadConfiguration, Clients, listen, tls_context
 from serve._emulator_talk import Talk
 from serve._emulator_truth import TruthLog
 from serve.catalogue import CatalogueError, Gpu, Model, load_catalogue
 
-BACKLOG = 4096
-ACCEPT_BATCH = 32
 ANY_MODEL_LEN = 32_768
 """Context length of a model that the catalogue does not know (fixed schedule only)."""
-
-
-class BadConfiguration(Exception):
-    """Something the person who started the emulator must change; the text says what."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,13 +49,13 @@ def _serve(options: argparse.Namespace) -> None:
     reactor = Reactor()
     model = _model(options)
     limits = _limits(options, model)
-    tls = _tls(options)
+    tls = tls_context(options.tls_cert, options.tls_key)
     with _truth_file(options.truth) as truth_file:
         books = Books(TruthLog(truth_file))
         schedule = _schedule(options, model, limits, reactor, books)
         app = App(limits, schedule, books, _api_key(options.api_key_env))
-        listener = _listen(options.host, options.port)
-        clients = _Clients(reactor, app, listener, tls)
+        listener = listen(options.host, options.port)
+        clients = Clients(reactor, app, listener, tls)
         reactor.watch(listener, EVENT_READ, clients.accept)
         reactor.stop_on_signals()
         _ready(options.host, listener, tls is not None)
@@ -79,36 +71,6 @@ def _ready(host: str, listener: socket.socket, secure: bool) -> None:
     gc.freeze()
     name = f"[{host}]" if ":" in host else host
     print(f"ready: {'https' if secure else 'http'}://{name}:{listener.getsockname()[1]}", flush=True)
-
-
-class _Clients:
-    """Takes in connections and keeps those that are open."""
-
-    def __init__(
-        self, reactor: Reactor, app: App, listener: socket.socket, tls: ssl.SSLContext | None
-    ) -> None:
-        self._reactor = reactor
-        self._app = app
-        self._listener = listener
-        self._tls = tls
-        self._open: set[Connection] = set()
-
-    def accept(self, _mask: int) -> None:
-        for _ in range(ACCEPT_BATCH):
-            try:
-                sock, _address = self._listener.accept()
-            except OSError:
-                # Nobody waits any more, the peer has gone again, or no descriptor is left: later.
-                return
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            self._open.add(Connection(self._reactor, sock, self._app.serve, self._open.discard))
-
-    def close(self) -> None:
-        for connection in list(self._open):
-            connection.close()
 
 
 def _model(options: argparse.Namespace) -> Model | None:
@@ -175,40 +137,6 @@ def _truth_file(path: str | None) -> contextlib.AbstractContextManager[BinaryIO 
         return Path(path).open("ab")
     except OSError as error:
         raise BadConfiguration(f"--truth {path} cannot be written: {error.strerror}") from None
-
-
-def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
-    if options.tls_cert is None:
-        if options.tls_key is not None:
-            raise BadConfiguration("--tls-key needs --tls-cert")
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
-    except OSError as error:
-        raise BadConfiguration(f"--tls-cert {options.tls_cert} cannot be used: {error}") from None
-    return context
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    _raise_descriptor_limit()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise BadConfiguration(f"cannot listen on {host}:{port}: {error.strerror}; try --port 0") from None
-    listener.setblocking(False)
-    return listener
-
-
-def _raise_descriptor_limit() -> None:
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":
