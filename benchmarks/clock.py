@@ -1,0 +1,197 @@
+"""How true are the times? Runs against the emulator's fixed schedule, set beside its own truth log.
+
+    python -m benchmarks.clock [--seconds 15] [--only 400]
+
+The server has one core, the client (Locust, engine and all) another. Truth is what the server logged: when
+the request came and when each event was handed to the kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from loadgen import Run, TurnRecord, read_run
+
+TOKENS = 200
+TTFT_MS = 100
+LOADS = ((100, 100), (400, 100), (800, 50))
+SERVER_CORE, CLIENT_CORE = "0", "1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run beside the truth; times in milliseconds."""
+
+    streams: int
+    rate: int
+    clock: str
+    turns: int
+    ttft_p50: float
+    ttft_p50_true: float
+    ttft_p99: float
+    ttft_p99_true: float
+    itl_p50: float
+    itl_p50_true: float
+    itl_p99: float
+    itl_p99_true: float
+    coalesced: float
+    cpu_us: float
+    raw_cpu_us: float
+
+
+class Emulator:
+    """The fixed schedule on its own core, with its truth log."""
+
+    def __init__(self, folder: Path, rate: int) -> None:
+        self.truth = folder / "truth.jsonl"
+        self._process = subprocess.Popen(
+            ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve.emulator", "--schedule", "fixed"]
+            + ["--ttft", f"{TTFT_MS}ms", "--itl", f"{1000 / rate:g}ms", "--port", "0"]
+            + ["--truth", str(self.truth), "--max-num-seqs", "4096"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().removeprefix("ready: ").strip()
+
+    def stop(self) -> str:
+        """End it; what it says of its own lateness."""
+        self._process.send_signal(signal.SIGTERM)
+        said, _ = self._process.communicate(timeout=30)
+        return said.strip()
+
+
+def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path) -> Run:
+    """One level of `streams` people against `url`, on the client's core."""
+    where = folder / f"run-{clock}"
+    subprocess.run(
+        ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "locust", "-f", "loadgen/", "--headless"]
+        + ["-H", url, "--scenario", "explain", "--levels", str(streams), "--hold", f"{seconds:g}s"]
+        + ["--exact-tokens", "--max-tokens", str(TOKENS), "--warmup", "4s", "--clock", clock]
+        + ["--run-dir", str(where)],
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return read_run(where)
+
+
+def measured(run: Run) -> list[TurnRecord]:
+    level = run.manifest["levels"][0]
+    start, end = level["window_start_ns"], level["window_end_ns"]
+    return [t for t in run.turns() if t.outcome == "ok" and t.sent_ns and start <= t.sent_ns < end]
+
+
+def truth_of(path: Path) -> dict[str, dict[str, Any]]:
+    with path.open() as lines:
+        return {entry["request_id"]: entry for entry in map(json.loads, lines)}
+
+
+def engine_cpu_us(run: Run) -> float:
+    """CPU microseconds of the engine per token, over the whole run (connections and decoding included)."""
+    last: dict[str, Any] = {}
+    cpu_s = 0.0
+    for sample in run.health():
+        if last:
+            cpu_s += sample["cpu_share"] * (sample["t_ns"] - last["t_ns"]) / 1e9
+        last = sample
+    return cpu_s / max(sum(t.output_tokens or 0 for t in run.turns()), 1) * 1e6
+
+
+def percentiles(values: list[np.ndarray[Any, Any]]) -> tuple[float, float]:
+    pooled = np.concatenate(values)
+    return float(np.percentile(pooled, 50)), float(np.percentile(pooled, 99))
+
+
+def compare(run: Run, truth: dict[str, dict[str, Any]], streams: int, rate: int, raw_us: float) -> Row:
+    turns = measured(run)
+    name = run.manifest["settings"]["clock"]
+    true = [truth[f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}"] for t in turns]
+    ttft = percentiles([np.array([t.event_us[0] for t in turns]) / 1e3])
+    ttft_true = percentiles([np.array([e["event_ns"][0] - e["received_ns"] for e in true]) / 1e6])
+    itl = percentiles([np.diff(t.event_us) / 1e3 for t in turns])
+    itl_true = percentiles([np.diff(e["event_ns"]) / 1e6 for e in true])
+    coalesced = sum(t.coalesced for t in turns) / sum(len(t.event_us) for t in turns)
+    return Row(streams, rate, name, len(turns), ttft[0], ttft_true[0], ttft[1], ttft_true[1], itl[0],
+               itl_true[0], itl[1], itl_true[1], coalesced, engine_cpu_us(run), raw_us)  # fmt: skip
+
+
+def raw_cpu_us(url: str, streams: int, seconds: float) -> float:
+    host, port = url.removeprefix("http://").split(":")
+    said = subprocess.run(
+        ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "benchmarks.raw_client", host, port]
+        + [str(streams), str(TOKENS), f"{seconds:g}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(json.loads(said.stdout)["cpu_us_per_token"])
+
+
+def show(rows: list[Row], console: Console) -> None:
+    table = Table(title="Measured beside true (ms), one core for the client", box=None, pad_edge=False)
+    for name in ("streams", "tok/s", "clock", "turns", "TTFT p50", "true", "TTFT p99", "true", "ITL p50",
+                 "true", "ITL p99", "true", "coalesced", "CPU us/tok", "x raw"):  # fmt: skip
+        table.add_column(name, justify="right")
+    for r in rows:
+        times = (r.ttft_p50, r.ttft_p50_true, r.ttft_p99, r.ttft_p99_true, r.itl_p50, r.itl_p50_true,
+                 r.itl_p99, r.itl_p99_true)  # fmt: skip
+        table.add_row(str(r.streams), str(r.streams * r.rate), r.clock, str(r.turns),
+                      *(f"{ms:.2f}" for ms in times), f"{r.coalesced:.2%}", f"{r.cpu_us:.1f}",
+                      f"{r.cpu_us / r.raw_cpu_us:.2f}")  # fmt: skip
+    console.print(table)
+
+
+def promises(rows: list[Row]) -> list[str]:
+    """What the kernel clock is held to, and by how much it missed; empty if it kept everything."""
+    broken = []
+    for r in (row for row in rows if row.clock == "kernel"):
+        limits = {"TTFT p50": (r.ttft_p50 - r.ttft_p50_true, 0.5),
+                  "TTFT p99": (r.ttft_p99 - r.ttft_p99_true, 15.0 if r.streams == 800 else 5.0),
+                  "CPU per token over the raw client's": (r.cpu_us / r.raw_cpu_us, 3.0)}  # fmt: skip
+        if r.streams == 400:
+            limits["ITL p50"] = (r.itl_p50 - r.itl_p50_true, 0.05)
+            limits["ITL p99"] = (r.itl_p99 - r.itl_p99_true, 1.0)
+        broken += [f"{r.streams} streams: {what} off by {off:.2f}, allowed {limit:g}"
+                   for what, (off, limit) in limits.items() if abs(off) > limit]  # fmt: skip
+    return broken
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of each window")
+    parser.add_argument("--only", type=int, help="only the load with this many streams")
+    options = parser.parse_args()
+    console = Console(width=int(os.environ.get("COLUMNS", "150")))
+    rows = []
+    for streams, rate in LOADS:
+        if options.only not in (None, streams):
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            server = Emulator(Path(name), rate)
+            raw_us = raw_cpu_us(server.url, streams, options.seconds)
+            runs = [run_client(server.url, streams, c, options.seconds, Path(name)) for c in ("kernel", "user")]
+            console.print(f"{streams} x {rate}/s, the server on itself: {server.stop()}")
+            truth = truth_of(server.truth)
+            rows += [compare(run, truth, streams, rate, raw_us) for run in runs]
+    show(rows, console)
+    broken = promises(rows)
+    console.print("\n".join(broken) or "every promise kept")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
