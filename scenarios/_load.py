@@ -149,10 +149,10 @@ class _Writer(_DUMPER):  # type: ignore[misc]
 
 
 def _write_text(writer: Any, text: str) -> Any:
-    plain = text.replace("\n", " ").isprintable()
-    return writer.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if plain and "\n" in text else None
-    )
+    style = "|" if "\n" in text else None
+    if not text.replace("\n", " ").isprintable():
+        style = '"'  # the only one in which rare line breaks and control characters come back unchanged
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Writer.add_representer(str, _write_text)

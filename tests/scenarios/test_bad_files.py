@@ -79,6 +79,12 @@ def test_a_hopeless_file_is_told_in_a_page_and_not_a_book(text):
     assert len(caught.value.problems) <= 101
 
 
+def test_reading_stops_where_nothing_more_is_to_be_learned():
+    with pytest.raises(ScenarioError) as caught:
+        scenarios.parse("a: 1\n" * 10_000)
+    assert caught.value.problems[-1] == "... and 400 more; mend these first"
+
+
 def test_a_problem_stays_on_one_line_whatever_the_file_holds():
     text = HEAD + 'tasks: [{from: chat, "\\n\\e[2J": 1}]\nsets: {"\\n": [{say: "\\e[2J"}]}\n'
     with pytest.raises(ScenarioError) as caught:

@@ -20,6 +20,13 @@ def test_show_prints_a_text_that_can_be_played_as_it_is(capsys):
     assert scenarios.parse(capsys.readouterr().out) == scenarios.load("work")
 
 
+def test_show_reads_well(capsys):
+    main(["show", "choose"])
+    out = capsys.readouterr().out
+    assert "  prompt: |-\n    Answer this question with the letter only" in out
+    assert "\n      a: Zero\n" in out
+
+
 def test_check_says_good_in_one_line(capsys):
     assert main(["check", "paper"]) == 0
     assert capsys.readouterr().out == "paper: good; 198 conversations, tasks choose, paraphrase, explain\n"

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import scenarios
@@ -93,6 +93,7 @@ _words = st.text(
 )
 
 
+@example(["one\ntwo\x85three", "one\n\u2028two"])
 @given(st.lists(_words.filter(str.strip), min_size=1, max_size=4))
 def test_any_text_survives_the_way_through_the_one_yaml_text(texts):
     tree = {

@@ -52,6 +52,24 @@ def test_another_process_draws_the_same_conversations():
     assert told.stdout.strip() == repr([plan(work, 7, k) for k in range(40)])
 
 
+WITHOUT_C = """
+import yaml
+del yaml.CBaseLoader, yaml.CSafeDumper
+import scenarios as s
+work = s.parse(s.load("work").text)
+odd = s.parse('format: turnbench-scenario/1\\nname: odd\\ntasks: [{from: chat, texts: odd, turns: 1}]\\n'
+              'sets: {odd: [{say: "one\\\\ntwo\\\\x85three"}]}')
+print([s.plan(work, 7, k) for k in range(40)], s.plan(s.parse(odd.text), 0, 0).turns[0].user)
+"""
+
+
+def test_a_python_without_the_c_parser_of_yaml_draws_the_same_conversations():
+    told = subprocess.run([sys.executable, "-c", WITHOUT_C], capture_output=True, check=True)
+    work = load("work")
+    wanted = f"{[plan(work, 7, k) for k in range(40)]} one\ntwo\x85three\n"
+    assert told.stdout.decode() == wanted
+
+
 def test_the_draws_are_the_same_as_ever():
     """Pinned: a change here makes every earlier seed mean something else, so it needs a new format."""
     conversation = plan(load("chat"), 7, 5)
