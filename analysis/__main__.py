@@ -8,7 +8,8 @@ from pathlib import Path
 
 from analysis.pipeline import analyse
 from analysis.summary import EXIT_BAD_CONFIGURATION, exit_code
-from analysis.terminal import clean, console, show
+from analysis.tables import clean
+from analysis.terminal import console, show
 from loadgen import RunError
 
 

@@ -37,13 +37,34 @@ def headline_rows(summary: dict[str, Any]) -> list[Row]:
     cells = [cell for cell in summary["cells"] if cell["level"] != ALL and cell["model"] != ALL]
     tasks = {cell["task"] for cell in cells if cell["task"] != ALL}
     shown = [cell for cell in cells if cell["task"] != ALL or len(tasks) > 1]
-    shown.sort(key=lambda cell: (cell["model"], cell["task"] == ALL, cell["task"], cell["level"]))
-    return [Row(_texts(cell, levels[(cell.get("run"), cell["level"])]), cell) for cell in shown]
+    shown.sort(key=_order)
+    shared = shared_models(summary)
+    return [
+        Row(_texts(cell, levels[(cell.get("run"), cell["level"])], name_of(cell, shared)), cell)
+        for cell in shown
+    ]
 
 
-def _texts(cell: dict[str, Any], level: dict[str, Any]) -> tuple[str, ...]:
+def _order(cell: dict[str, Any]) -> tuple[Any, ...]:
+    return cell["model"], cell.get("run", ""), cell["task"] == ALL, cell["task"], cell["level"]
+
+
+def shared_models(summary: dict[str, Any]) -> set[str]:
+    """Models that several runs of a sweep played (at other precisions, say)."""
+    runs: dict[str, set[str]] = {}
+    for cell in summary["cells"]:
+        runs.setdefault(cell["model"], set()).add(cell.get("run", ""))
+    return {model for model, names in runs.items() if len(names) > 1}
+
+
+def name_of(cell: dict[str, Any], shared: set[str]) -> str:
+    """The cell's model, or its run where the model's name alone doesn't tell runs apart."""
+    return str(cell["run"] if cell["model"] in shared else cell["model"])
+
+
+def _texts(cell: dict[str, Any], level: dict[str, Any], name: str) -> tuple[str, ...]:
     return (
-        str(cell["model"]),
+        name,
         "all tasks" if cell["task"] == ALL else str(cell["task"]),
         level["load"],
         str(cell["turns"]),
@@ -83,3 +104,8 @@ def number(value: float | None) -> str:
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}"
+
+
+def clean(text: object) -> str:
+    """Text from a server or file without control characters, which could steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.tables import FOOTNOTE, HEADERS, headline_rows
+from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows
 
 _COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 _PLAIN_WIDTH = 100
@@ -57,8 +57,3 @@ def _finding(finding: dict[str, Any]) -> Text:
     return Text.assemble(
         head, clean(f"{where}{finding['what']}\n"), Text(f"    → {clean(finding['remedy'])}")
     )
-
-
-def clean(text: object) -> str:
-    """Text from a server or file without anything that could steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))

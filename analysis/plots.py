@@ -1,0 +1,138 @@
+"""The report's figures as plain plotly data, ready for JSON; no name in them can act as markup."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from analysis.cells import ALL
+from analysis.tables import clean, name_of, shared_models
+
+Figure = dict[str, Any]
+_SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+"""Colours that people with any colour vision tell apart (after Okabe and Ito)."""
+
+
+def label(text: object) -> str:
+    """Plotly takes some HTML in its labels: names must not."""
+    return html.escape(clean(text), quote=False)
+
+
+def figures(summary: dict[str, Any], lags: list[dict[str, Any]]) -> list[Figure]:
+    """Every figure: `{id, group, title, note, data, layout}`."""
+    made = [*_wait_by_task(summary), *_load_curve(summary), *_lag(lags)]
+    prefix = "EMULATED · " if summary["emulated"] else ""
+    return [{**figure, "id": f"plot-{n}", "title": prefix + figure["title"]} for n, figure in enumerate(made)]
+
+
+def _cells(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cells of one model and one level, with the model's `name` and the level's `load`."""
+    levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
+    shared = shared_models(summary)
+    return [
+        cell | {"name": name_of(cell, shared), "load": levels[(cell.get("run"), cell["level"])]["load"]}
+        for cell in summary["cells"]
+        if cell["model"] != ALL and cell["level"] != ALL
+    ]
+
+
+def _wait_by_task(summary: dict[str, Any]) -> list[Figure]:
+    """Time to generate: with one load a bar a task and model, with several a panel a task."""
+    cells = [cell for cell in _cells(summary) if cell["task"] != ALL]
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    loads = list(dict.fromkeys(cell["load"] for cell in cells))
+    if len(loads) <= 1:
+        data = [_bars(cells, name, n) for n, name in enumerate(_names(cells))]
+        return (
+            [_figure("wait", "Time to generate by task", "", data, "task", "seconds, median")] if data else []
+        )
+    made = []
+    for task in tasks:
+        mine = [cell for cell in cells if cell["task"] == task]
+        data = [_line(mine, name, n) for n, name in enumerate(_names(cells))]
+        data = [trace for trace in data if trace["x"]]
+        made.append(
+            _figure("wait", f"Time to generate: {clean(task)}", "", data, "people", "seconds, median")
+        )
+        made[-1]["layout"]["xaxis"] |= {"type": "category", "categoryarray": loads}
+    return made
+
+
+def _names(cells: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(cell["name"] for cell in cells))
+
+
+def _bars(cells: list[dict[str, Any]], name: str, number: int) -> Figure:
+    mine = [cell for cell in cells if cell["name"] == name]
+    trace: Figure = {"type": "bar", "name": label(name), "marker": {"color": _colour(number)}}
+    return trace | {"x": [label(cell["task"]) for cell in mine]} | _medians(mine)
+
+
+def _line(cells: list[dict[str, Any]], name: str, number: int) -> Figure:
+    mine = [cell for cell in cells if cell["name"] == name]
+    trace: Figure = {"type": "scatter", "mode": "lines+markers", "name": label(name)}
+    trace |= {"line": {"color": _colour(number)}, "x": [label(cell["load"]) for cell in mine]}
+    return trace | _medians(mine)
+
+
+def _medians(cells: list[dict[str, Any]]) -> Figure:
+    """Medians in seconds with their intervals; a gap where one isn't allowed."""
+    middles = [cell["ttg_ms"]["p50"] for cell in cells]
+    ends = [(cell["ttg_ms"]["ci95"] or {}).get("p50") or [None, None] for cell in cells]
+    up = [_apart(end[1], middle) for end, middle in zip(ends, middles, strict=True)]
+    down = [_apart(middle, end[0]) for end, middle in zip(ends, middles, strict=True)]
+    error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
+    return {"y": [None if m is None else m / 1e3 for m in middles], "error_y": error}
+
+
+def _apart(above: float | None, below: float | None) -> float:
+    return (above - below) / 1e3 if above is not None and below is not None else 0.0
+
+
+def _load_curve(summary: dict[str, Any]) -> list[Figure]:
+    """What a person waits against what the server puts out, from level to level."""
+    cells = [cell for cell in _cells(summary) if cell["task"] == ALL]
+    data = []
+    for number, name in enumerate(_names(cells)):
+        mine = [cell for cell in cells if cell["name"] == name]
+        trace = {
+            "type": "scatter",
+            "mode": "lines+markers+text",
+            "name": label(name),
+            "textposition": "top center",
+        }
+        trace |= {"line": {"color": _colour(number)}, "x": [cell["aggregate_tps"] for cell in mine]}
+        data.append(trace | {"text": [label(cell["load"]) for cell in mine]} | _medians(mine))
+    if not data:
+        return []
+    note = "Each point is one level, named by its load. Up is a longer wait, right is more work done."
+    axes = ("aggregate tokens/s", "time to generate, seconds, median")
+    return [_figure("load", "Throughput against waiting", note, data, *axes)]
+
+
+def _lag(lags: list[dict[str, Any]]) -> list[Figure]:
+    if not any(lag["x"] for lag in lags):
+        return []
+    data = [
+        {"type": "scatter", "mode": "lines", "name": label(lag["name"]), "x": lag["x"], "y": lag["y"]}
+        | {"line": {"color": _colour(number), "width": 1}}
+        for number, lag in enumerate(lags)
+    ]
+    note = (
+        "How late the client's own event loop woke, worst of each second. With the kernel's clock this "
+        "is not in any latency; with the user clock it is."
+    )
+    return [_figure("client", "The client's own lag", note, data, "seconds since the run's start", "ms")]
+
+
+def _figure(group: str, title: str, note: str, data: list[Figure], x: str, y: str) -> Figure:
+    layout = {
+        "xaxis": {"title": {"text": x}},
+        "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
+        "showlegend": len(data) > 1,
+    }
+    return {"group": group, "title": title, "note": note, "data": data, "layout": layout}
+
+
+def _colour(number: int) -> str:
+    return _SERIES[number % len(_SERIES)]

@@ -1,0 +1,120 @@
+"""A sweep: one run directory a cell (model, precision), read together as one result."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from analysis.finding import RANK, Finding
+from analysis.levels import dicts
+from analysis.summary import SUMMARY_FORMAT, Summary
+from loadgen import RunError
+
+SWEEP_FORMAT = "turnbench-sweep/1"
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """One run of a sweep: its directory inside the sweep's, its model and how it ended."""
+
+    folder: str
+    model: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep directory."""
+
+    path: Path
+    name: str
+    cells: list[SweepCell]
+
+
+def read_sweep(path: Path) -> Sweep | None:
+    """The sweep in a directory, None where it holds none; raises RunError for a file that isn't one."""
+    try:
+        written = json.loads((path / "sweep.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise RunError(f"{path}/sweep.json: not readable as JSON ({error})") from None
+    found = written.get("format") if isinstance(written, dict) else None
+    if found != SWEEP_FORMAT:
+        raise RunError(f"{path}/sweep.json: format {found!r}; this version reads {SWEEP_FORMAT!r} only")
+    cells = [
+        SweepCell(*(str(cell.get(key, "")) for key in ("dir", "model", "status")))
+        for cell in dicts(written.get("cells"))
+    ]
+    for cell in cells:
+        _check_inside(path, cell.folder)
+    return Sweep(path, str(written.get("name", path.name)), cells)
+
+
+def _check_inside(path: Path, folder: str) -> None:
+    """A sweep's files are written into its cells, so no cell may lie anywhere else."""
+    parts = PurePosixPath(folder).parts
+    if not parts or ".." in parts or PurePosixPath(folder).is_absolute():
+        raise RunError(f"{path}/sweep.json: cell directory {folder!r} is not inside the sweep; mend `dir`")
+
+
+def missing(cell: SweepCell, why: str) -> Summary:
+    """The summary of a cell whose run can't be read."""
+    remedy = "run the sweep again with --resume, which redoes the runs that are not finished"
+    what = f"this run has no result (status {cell.status!r}): {why}"
+    return {
+        "run": cell.folder,
+        "emulated": False,
+        "partial": True,
+        "verdict": {"status": "invalid", "findings": [Finding("invalid", "cell", what, remedy).as_dict()]},
+        "levels": [],
+        "cells": [],
+        "client": {},
+        "outcomes": {},
+    }
+
+
+def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
+    """One summary of all runs; levels, cells and findings also carry the `run` they belong to."""
+    if not summaries:
+        summaries = [missing(SweepCell(".", "", "empty"), "the sweep has no cells")]
+    statuses = [summary["verdict"]["status"] for summary in summaries]
+    findings = _tagged(summaries, lambda summary: summary["verdict"]["findings"])
+    outcomes: Counter[str] = Counter()
+    for summary in summaries:
+        outcomes.update(summary["outcomes"])
+    return {
+        "format": SUMMARY_FORMAT,
+        "run": sweep.name,
+        "emulated": any(summary["emulated"] for summary in summaries),
+        "partial": any(summary["partial"] for summary in summaries),
+        "verdict": {"status": max(statuses, key=RANK.__getitem__), "findings": findings},
+        "levels": _tagged(summaries, lambda summary: summary["levels"]),
+        "cells": _tagged(summaries, lambda summary: summary["cells"]),
+        "client": _worst_client([summary["client"] for summary in summaries if summary["client"]]),
+        "outcomes": dict(outcomes),
+        "runs": [
+            {
+                "run": s["run"],
+                "verdict": s["verdict"]["status"],
+                "emulated": s["emulated"],
+                "client": s["client"],
+            }
+            for s in summaries
+        ],
+    }
+
+
+def _tagged(summaries: list[Summary], part: Any) -> list[dict[str, Any]]:
+    return [item | {"run": summary["run"]} for summary in summaries for item in part(summary)]
+
+
+def _worst_client(clients: list[dict[str, Any]]) -> dict[str, Any]:
+    """The largest of each number over the runs; every clock that was used."""
+    clocks = sorted({client["clock"] for client in clients if client["clock"]})
+    numbers = list(dict.fromkeys(key for client in clients for key in client if key != "clock"))
+    worst = {key: max((c[key] for c in clients if c.get(key) is not None), default=None) for key in numbers}
+    return {"clock": " and ".join(clocks) or None} | worst
