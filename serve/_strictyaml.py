@@ -25,6 +25,8 @@ def read_strict_yaml(path: Path) -> tuple[Any, dict[Place, int], list[str]]:
         return None, {}, [f"{path}: cannot be read ({error.strerror})"]
     except UnicodeDecodeError:
         return None, {}, [f"{path}: is not UTF-8 text"]
+    except RecursionError:
+        return None, {}, [f"{path}: is nested too deeply"]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

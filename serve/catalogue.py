@@ -133,8 +133,8 @@ def _with_names(data: Any) -> Any:
 
 def _describe(path: Path, lines: dict[Place, int], detail: Any) -> str:
     place: Place = tuple(detail["loc"])
-    line = next(lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in lines)
-    what = detail["msg"][0].lower() + detail["msg"][1:]
+    line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 1)
+    what = detail["msg"][0].lower() + detail["msg"][1:].replace(" or instance of Catalogue", "")
     if detail["type"] == "extra_forbidden":
         close = nearest(str(place[-1]), _known_keys(place))
         what = "is not a known key" + (f"; did you mean {close[0]}?" if close else "")

@@ -1,0 +1,249 @@
+"""A launched server becomes ready, stops when told, and never outlives its launcher."""
+
+from __future__ import annotations
+
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serve import _launchrun
+from serve._launch import Launch
+from serve._launchguard import STOP_NOW, STOP_ORDERLY
+from serve._launchlog import describe_failure, newest_news, tail
+
+GUARD = Path(_launchrun.__file__).with_name("_launchguard.py")
+STUBBORN = (
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "print('up', flush=True)\n"
+    "time.sleep(600)\n"
+)
+OBEDIENT_WITH_CHILD = STUBBORN.replace("signal.SIG_IGN", "lambda *_: sys.exit(0)")
+
+
+def line_from(process: subprocess.Popen[str], within_s: float = 20) -> str:
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], within_s)
+    assert readable, "no line came in time"
+    return process.stdout.readline().rstrip("\n")
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def all_gone(processes: list[psutil.Process], within_s: float = 20) -> bool:
+    ends_at = time.monotonic() + within_s
+    while any(map(alive, processes)) and time.monotonic() < ends_at:
+        time.sleep(0.02)
+    return not any(map(alive, processes))
+
+
+@contextmanager
+def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """The process, and all processes below it once its first line has come."""
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        below: list[psutil.Process] = []
+        try:
+            first = line_from(process)
+            process.first_line = first  # type: ignore[attr-defined]
+            below = psutil.Process(process.pid).children(recursive=True)
+            yield process, below
+        finally:
+            process.kill()
+            for each in filter(alive, below):
+                each.kill()
+
+
+@contextmanager
+def emulator() -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    up = (sys.executable, "-m", "serve", "up", "yi-6b", "--backend", "emulator", "--port", "0")
+    with started(*up) as both:
+        yield both
+
+
+def healthy(url: str) -> bool:
+    with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+        return bool(answer.status == 200)
+
+
+def test_the_emulator_is_ready_in_under_two_seconds_and_says_where() -> None:
+    begun = time.monotonic()
+    with emulator() as (launcher, below):
+        took_s = time.monotonic() - begun
+        word, url = launcher.first_line.split()  # type: ignore[attr-defined]
+        assert word == "ready:"
+        assert healthy(url)
+        assert len(below) == 2
+    assert took_s < 2.0
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_server_cleanly(stop: signal.Signals) -> None:
+    with emulator() as (launcher, below):
+        launcher.send_signal(stop)
+        _, told = launcher.communicate(timeout=20)
+        assert launcher.returncode == 0
+        assert told.endswith("serve: stopped\n")
+        assert all_gone(below)
+
+
+def test_a_killed_launcher_leaves_no_server() -> None:
+    with emulator() as (launcher, below):
+        launcher.kill()
+        assert all_gone(below)
+
+
+def test_a_killed_guard_leaves_no_server_and_the_launcher_says_so() -> None:
+    with emulator() as (launcher, below):
+        below[0].kill()
+        _, told = launcher.communicate(timeout=20)
+        assert launcher.returncode == 1
+        assert "the server ended after it was ready" in told
+        assert all_gone(below)
+
+
+def test_a_killed_server_ends_the_launcher_with_its_log() -> None:
+    with emulator() as (launcher, below):
+        below[1].kill()
+        _, told = launcher.communicate(timeout=20)
+        assert launcher.returncode == 1
+        assert "exit code 137" in told
+        assert "  | ready:" in told
+
+
+def test_bad_options_of_the_server_are_exit_two_with_its_own_words() -> None:
+    up = [
+        sys.executable,
+        "-m",
+        "serve",
+        "up",
+        "yi-6b",
+        "--backend",
+        "emulator",
+        "--port",
+        "0",
+        "--args=--nonsense",
+    ]
+    answer = subprocess.run(up, capture_output=True, text=True, check=False, timeout=20)
+    assert answer.returncode == 2
+    assert "--nonsense" in answer.stderr
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize("order", [STOP_ORDERLY, b""])
+def test_a_server_that_ignores_term_is_killed_with_its_children_after_the_grace(order: bytes) -> None:
+    with started(sys.executable, str(GUARD), "0.2", "--", sys.executable, "-c", STUBBORN) as (guard, below):
+        assert guard.stdin is not None
+        guard.stdin.write(order.decode())
+        guard.stdin.close()
+        assert guard.wait(timeout=20) == 128 + signal.SIGKILL
+        assert len(below) == 2
+        assert all_gone(below)
+
+
+def test_an_order_to_stop_now_does_not_wait_for_the_grace() -> None:
+    with started(sys.executable, str(GUARD), "600", "--", sys.executable, "-c", STUBBORN) as (guard, below):
+        assert guard.stdin is not None
+        guard.stdin.write((STOP_ORDERLY + STOP_NOW).decode())
+        guard.stdin.flush()
+        assert guard.wait(timeout=20) == 128 + signal.SIGKILL
+        assert all_gone(below)
+
+
+def test_children_that_a_server_leaves_behind_are_ended() -> None:
+    server = (sys.executable, "-c", OBEDIENT_WITH_CHILD)
+    with started(sys.executable, str(GUARD), "600", "--", *server) as (guard, below):
+        assert guard.stdin is not None
+        guard.stdin.close()
+        assert guard.wait(timeout=20) == 0
+        assert all_gone(below)
+
+
+def test_a_command_that_does_not_exist_is_said() -> None:
+    guard = [sys.executable, str(GUARD), "1", "--", "/nowhere/python"]
+    answer = subprocess.run(guard, capture_output=True, text=True, check=False, timeout=20)
+    assert answer.returncode == 127
+    assert answer.stderr == "cannot start /nowhere/python: No such file or directory\n"
+
+
+def test_a_server_that_fails_before_it_is_ready_is_one_and_shows_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    failing = Launch((sys.executable, "-c", "raise ValueError('no such dtype')"), {})
+    code = _launchrun.run_server(failing, "http://127.0.0.1:9", tmp_path / "logs" / "x.log", said.append)
+    assert code == 1
+    assert "before it was ready (exit code 1): ValueError: no such dtype" in said[-1]
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_is_the_newest_line_worth_telling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said: list[str] = []
+    line = "(Worker pid=7) INFO 11-23 12:00:00 [base.py:1] Loading weights"
+    script = f"import time; print({line!r}, flush=True); time.sleep(1)"
+    monkeypatch.setattr(_launchrun, "NEWS_EVERY_S", 0.1)
+    launch = Launch((sys.executable, "-c", script), {})
+    _launchrun.run_server(launch, "http://127.0.0.1:9", tmp_path / "x.log", said.append)
+    assert any(each.endswith("s  Loading weights") for each in said)
+
+
+def test_a_second_signal_is_an_order_to_stop_now(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = (
+        f"{STUBBORN.replace('time.sleep(600)', '')}\nopen({str(ready)!r}, 'w').close()\ntime.sleep(600)\n"
+    )
+    main = (
+        "import sys; from pathlib import Path\n"
+        "from serve import _launchrun; from serve._launch import Launch\n"
+        f"_launchrun.is_healthy = lambda url: Path({str(ready)!r}).exists()\n"
+        f"launch = Launch((sys.executable, '-c', {script!r}), {{}})\n"
+        "say = lambda text: print(text, file=sys.stderr, flush=True)\n"
+        f"sys.exit(_launchrun.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), say))\n"
+    )
+    with started(sys.executable, "-c", main) as (launcher, below):
+        assert launcher.stderr is not None
+        launcher.send_signal(signal.SIGINT)
+        while "stopping" not in launcher.stderr.readline():
+            pass
+        begun = time.monotonic()
+        launcher.send_signal(signal.SIGINT)
+        assert launcher.wait(timeout=_launchrun.GRACE_S) == 0
+        assert time.monotonic() - begun < _launchrun.GRACE_S / 2
+        assert all_gone(below)
+
+
+def test_the_log_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"\x1b[2Jred\x07\r\nnext \xff\n")
+    assert tail(log) == ["[2Jred", "next \ufffd"]
+
+
+def test_the_cause_is_the_inner_one() -> None:
+    lines = [
+        "ValueError: No common block size",
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ]
+    assert "(exit code 1): ValueError: No common block size" in describe_failure(
+        lines, 1, "early", Path("x.log")
+    )
+
+
+def test_before_anything_is_said_the_server_is_starting() -> None:
+    assert newest_news([]) == "starting"
+    assert newest_news(['  File "engine.py", line 7, in load']) == "starting"

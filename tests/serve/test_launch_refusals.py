@@ -1,0 +1,169 @@
+"""What cannot work is said in one line, with exit code 2, before anything starts."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serve._launch import Refusal, Target, find_target
+from serve._launchchecks import claim_port, cuda_memories_bytes, require_gpu, require_licence, require_vllm
+from serve.catalogue import load_catalogue
+
+CATALOGUE = load_catalogue()
+WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+GIB = 2**30
+
+
+def target(name: str) -> Target:
+    return find_target(name, CATALOGUE)
+
+
+def refusal(*arguments: str, **environment: str) -> str:
+    command = [sys.executable, "-m", "serve", *arguments]
+    answer = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/nowhere", **environment},
+        timeout=30,
+    )
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.count("\n") == 1
+    return answer.stderr
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """An environment in which nvidia-smi answers with these lines."""
+
+    def make(answer: str, code: int = 0) -> dict[str, str]:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\nprintf '{answer}'\nexit {code}\n")
+        tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+        return {"PATH": str(tmp_path)}
+
+    return make
+
+
+def test_without_a_gpu_the_other_ways_are_named() -> None:
+    said = refusal("up", "yi-6b", "--port", "0", **WITHOUT_GPU)
+    assert "no CUDA device" in said
+    assert "MODEL=tiny BACKEND=vllm-cpu" in said
+    assert "BACKEND=emulator" in said
+
+
+@pytest.mark.parametrize("backend", ["vllm", "vllm-cpu", "emulator"])
+def test_a_port_in_use_is_named_for_every_backend(backend: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refusal("up", "tiny", "--backend", backend, "--port", str(port), **WITHOUT_GPU)
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert f"PORT={port + 1}" in said
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "80000"])
+def test_a_port_that_does_not_exist_is_refused(port: str) -> None:
+    assert "does not exist" in refusal("up", "yi-6b", "--backend", "emulator", f"--port={port}")
+
+
+def test_a_host_that_is_not_this_machine_is_refused() -> None:
+    assert "HOST=127.0.0.1" in refusal("up", "yi-6b", "--backend", "emulator", "--host", "192.0.2.1")
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
+    assert "did you mean mistral-7b" in refusal("up", "mistal-7b", "--backend", "emulator")
+
+
+def test_unknown_hardware_is_refused_with_the_nearest_name() -> None:
+    assert "a100-40gb" in refusal("up", "yi-6b", "--backend", "emulator", "--hardware", "a100")
+
+
+def test_the_emulator_refuses_a_model_without_facts() -> None:
+    assert "python -m serve list" in refusal("up", "someone/else", "--backend", "emulator", "--port", "0")
+
+
+def test_showing_a_model_without_facts_is_refused() -> None:
+    assert "python -m serve list" in refusal("show", "someone/else")
+
+
+def test_a_gated_model_without_a_token_names_the_page_and_the_variable(
+    gpu: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    said = refusal("up", "llama-3-8b", "--port", "0", HOME=str(tmp_path), **gpu("81559\\n"))
+    assert "https://huggingface.co/meta-llama/Meta-Llama-3-8B-Instruct" in said
+    assert "HF_TOKEN" in said
+
+
+def test_a_token_in_any_of_its_places_opens_a_gated_model(tmp_path: Path) -> None:
+    gemma = target("gemma-7b")
+    require_licence(gemma, {"HOME": str(tmp_path), "HF_TOKEN": "x"})
+    (tmp_path / "token").write_text("x")
+    require_licence(gemma, {"HF_HOME": str(tmp_path)})
+    require_licence(gemma, {"HOME": "/nowhere", "HF_TOKEN_PATH": str(tmp_path / "token")})
+
+
+def test_an_earlier_download_of_a_gated_model_needs_no_token(tmp_path: Path) -> None:
+    (tmp_path / "models--google--gemma-1.1-7b-it" / "snapshots").mkdir(parents=True)
+    require_licence(target("gemma-7b"), {"HOME": "/nowhere", "HF_HUB_CACHE": str(tmp_path)})
+
+
+def test_a_model_that_does_not_fit_is_refused_with_both_sizes(gpu: Callable[[str], dict[str, str]]) -> None:
+    with pytest.raises(Refusal, match=r"gemma-7b needs 17\.1 GB.* 17\.2 GB"):
+        require_gpu(target("gemma-7b"), (), gpu("16384\\n"))
+
+
+def test_options_of_ones_own_may_spread_a_model(gpu: Callable[[str], dict[str, str]]) -> None:
+    require_gpu(target("gemma-7b"), ("--tensor-parallel-size", "2"), gpu("16384\\n16384\\n"))
+
+
+def test_the_memory_of_each_gpu_is_read(gpu: Callable[[str], dict[str, str]]) -> None:
+    assert cuda_memories_bytes(gpu("40960\\n[N/A]\\n")) == [40 * GIB, 0]
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_hidden_gpu_is_not_there(gpu: Callable[[str], dict[str, str]], hidden: str) -> None:
+    assert cuda_memories_bytes({**gpu("40960\\n"), "CUDA_VISIBLE_DEVICES": hidden}) == []
+
+
+def test_a_driver_without_a_device_is_no_gpu(gpu: Callable[..., dict[str, str]]) -> None:
+    assert cuda_memories_bytes(gpu("No devices were found\\n", 6)) == []
+
+
+def test_an_interpreter_without_vllm_is_refused() -> None:
+    with pytest.raises(Refusal, match="holds no vLLM"):
+        require_vllm(sys.executable, "vllm-cpu")
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", "/etc/hostname"])
+def test_an_interpreter_that_cannot_run_is_refused(python: str) -> None:
+    with pytest.raises(Refusal, match="VLLM_PYTHON"):
+        require_vllm(python, "vllm")
+
+
+def interpreter_with(folder: Path, versions: str) -> str:
+    script = folder / "python"
+    script.write_text(f"#!/bin/sh\necho '{versions}'\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.mark.parametrize("versions", ['{"vllm-cpu": "0.32.0"}', '{"vllm": "0.32.0+cpu"}'])
+def test_the_build_for_cpus_is_not_taken_for_a_gpu(tmp_path: Path, versions: str) -> None:
+    python = interpreter_with(tmp_path, versions)
+    require_vllm(python, "vllm-cpu")
+    with pytest.raises(Refusal, match="build for CPUs"):
+        require_vllm(python, "vllm")
+
+
+def test_port_zero_takes_a_free_one() -> None:
+    port = claim_port("127.0.0.1", 0)
+    assert port > 0
+    assert claim_port("127.0.0.1", port) == port
