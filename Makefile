@@ -25,7 +25,7 @@ $(ready): pyproject.toml constraints.txt
 setup: $(ready)  ## make .venv with everything that is needed, pinned
 
 demo: $(ready)  ## five emulated models side by side, three tasks, three levels, one report (90 s)
-	$(bin)/python -m loadgen sweep demo.yaml
+	$(bin)/python -m loadgen sweep sweeps/demo.yaml
 
 test: $(ready)  ## the test suite (Python only)
 	$(bin)/python -m pytest

@@ -171,7 +171,9 @@ def promises(rows: list[Row]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each window")
     parser.add_argument("--only", type=int, help="only the load with this many streams")
     options = parser.parse_args()
@@ -183,7 +185,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             server = Emulator(Path(name), rate)
             raw_us = raw_cpu_us(server.url, streams, options.seconds)
-            runs = [run_client(server.url, streams, c, options.seconds, Path(name)) for c in ("kernel", "user")]
+            runs = [
+                run_client(server.url, streams, c, options.seconds, Path(name)) for c in ("kernel", "user")
+            ]
             console.print(f"{streams} x {rate}/s, the server on itself: {server.stop()}")
             truth = truth_of(server.truth)
             rows += [compare(run, truth, streams, rate, raw_us) for run in runs]

@@ -112,7 +112,7 @@ class Face:
         try:
             play_run(self.conductor, run)
         finally:
-            code = _analyse(run)
+            code = 0 if self.options.no_analysis else _analyse(run)
             if self._signal is not None:
                 code = _EXIT_OF_SIGNAL[signal.Signals(self._signal)]
             self._note_exit(run, code)

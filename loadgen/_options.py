@@ -60,6 +60,7 @@ OPTIONS = (
     Option("salt", "Keeps prompts of different runs apart in prefix caches; default: random.", metavar="HEX"),
     Option("run-dir", "Where the run goes; default: runs/TIME-SCENARIO.", metavar="DIR"),
     Option("label", "K=V kept in run.json; may be given again.", metavar="K=V", repeats=True),
+    Option("no-analysis", "Leave the analysis for later: python -m analysis RUN."),
     Option("keep-text", "Keep the text of replies in the records."),
     Option("header", "K:V sent with every request; K:$VAR takes the value from the environment.",
            metavar="K:V", repeats=True),

@@ -1,0 +1,90 @@
+"""The plan of a sweep: which models, served how, and the options of their runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loadgen._options import OPTIONS
+
+PLAN_FORMAT = "turnbench-sweep-plan/1"
+_BACKENDS = ("vllm", "vllm-cpu", "emulator")
+_KEYS = ("format", "name", "models", "backend", "hardware", "parallel", "run")
+_OURS = ("run-dir", "model")
+
+
+class PlanError(ValueError):
+    """Every mistake in a plan file."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A checked plan. `parallel` runs go on at once: for emulators, whose times don't depend on it."""
+
+    name: str
+    models: list[str]
+    backend: str = "emulator"
+    hardware: str = "a100-40gb"
+    parallel: int = 1
+    run: dict[str, str] = field(default_factory=dict)
+    """Options of each run, by their long name without dashes."""
+
+
+def read_plan(path: str) -> SweepPlan:
+    """Read a plan file; raises PlanError with every mistake."""
+    try:
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanError([f"{path}: {' '.join(str(error).split())}"]) from None
+    if not isinstance(raw, dict):
+        raise PlanError([f"{path}: not a mapping; start with `format: {PLAN_FORMAT}`"])
+    problems = [f"{path}: {problem}" for problem in _problems(raw)]
+    if problems:
+        raise PlanError(problems)
+    return SweepPlan(
+        name=raw["name"],
+        models=raw["models"],
+        backend=raw.get("backend", "emulator"),
+        hardware=raw.get("hardware", "a100-40gb"),
+        parallel=int(raw.get("parallel", "1")),
+        run=raw.get("run", {}),
+    )
+
+
+def _problems(raw: dict[str, Any]) -> list[str]:
+    found = [f"unknown key {key!r}; keys are {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
+    if raw.get("format") != PLAN_FORMAT:
+        found.append(f"format is {raw.get('format')!r}, must be {PLAN_FORMAT!r}")
+    if not isinstance(raw.get("name"), str) or not raw.get("name"):
+        found.append("name is missing: a word for the sweep's directory")
+    models = raw.get("models")
+    if not isinstance(models, list) or not models or not all(isinstance(m, str) for m in models):
+        found.append("models is missing: a list of names that `python -m serve list` shows")
+    elif len(set(models)) < len(models):
+        found.append("models names one model twice")
+    if raw.get("backend", "emulator") not in _BACKENDS:
+        found.append(f"backend {raw['backend']!r}: one of {', '.join(_BACKENDS)}")
+    found += _parallel_problems(raw)
+    run = raw.get("run", {})
+    if not isinstance(run, dict):
+        return [*found, "run is not a mapping of options, such as `levels: 1,4`"]
+    known = {option.name for option in OPTIONS if not option.repeats} - set(_OURS)
+    known |= {"users", "spawn-rate", "run-time"}
+    found += [f"run: unknown option {name!r}" for name in run if name not in known]
+    return found
+
+
+def _parallel_problems(raw: dict[str, Any]) -> list[str]:
+    parallel = raw.get("parallel", "1")
+    if not str(parallel).isdigit() or int(parallel) < 1:
+        return [f"parallel is {parallel!r}: a whole number from 1 up"]
+    if int(parallel) > 1 and raw.get("backend", "emulator") != "emulator":
+        return ["parallel is for emulators: real servers would slow each other down"]
+    return []
