@@ -47,6 +47,7 @@ class FixedSchedule:
         self._counters.running += 1
         self._counters.prompt_tokens += reply.ask.prompt_tokens
         reply.on_end = self._left
+        reply.cached_tokens = 0
         reply.begin(with_role=True)
         first_ns = reply.ask.received_ns + self._times.ttft_ns
         self._reactor.at(first_ns, partial(self._token, reply))

@@ -66,6 +66,12 @@ class Reactor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
+    def ignore_signals(self) -> None:
+        """From here on the process ends by itself; a second signal must not change its exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.stop()
 

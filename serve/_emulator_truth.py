@@ -26,6 +26,10 @@ class Truth(msgspec.Struct, kw_only=True):
     aborted: bool
 
 
+class TruthLost(Exception):
+    """The truth log cannot be written any more; the text says why."""
+
+
 class TruthLog:
     """Appends one JSON line a request; does nothing without a file."""
 
@@ -34,12 +38,15 @@ class TruthLog:
         self._encode = msgspec.json.Encoder().encode
 
     def write(self, truth: Truth) -> None:
-        """Write and flush one request, its times given on the monotonic clock."""
+        """Write and flush one request, its times given on the monotonic clock; raises TruthLost."""
         if self._file is None:
             return
         truth.received_ns = epoch_ns(truth.received_ns)
         truth.event_ns = [epoch_ns(moment) for moment in truth.event_ns]
         truth.head_ns = None if truth.head_ns is None else epoch_ns(truth.head_ns)
         truth.end_ns = None if truth.end_ns is None else epoch_ns(truth.end_ns)
-        self._file.write(self._encode(truth) + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(self._encode(truth) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise TruthLost(f"the truth log cannot be written any more ({error.strerror})") from None

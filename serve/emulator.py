@@ -27,7 +27,7 @@ from serve._emulator_roofline import RooflineSchedule
 from serve._emulator_scheduler import Scheduler
 from serve._emulator_server import BadConfiguration, Clients, listen, tls_context
 from serve._emulator_talk import Talk
-from serve._emulator_truth import TruthLog
+from serve._emulator_truth import TruthLog, TruthLost
 from serve.catalogue import CatalogueError, Gpu, Model, load_catalogue
 
 ANY_MODEL_LEN = 32_768
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         _serve(options)
-    except BadConfiguration as error:
+    except (BadConfiguration, TruthLost) as error:
         print(f"serve.emulator: {error}", file=sys.stderr)
         return 2
     return 0
@@ -60,9 +60,12 @@ def _serve(options: argparse.Namespace) -> None:
         reactor.stop_on_signals()
         _ready(options.host, listener, tls is not None)
         reactor.run()
+        reactor.ignore_signals()
         listener.close()
         clients.close()
-    print(books.lateness.line(), flush=True)
+    # Whoever started this may have gone without reading on.
+    with contextlib.suppress(BrokenPipeError):
+        print(books.lateness.line(), flush=True)
 
 
 def _ready(host: str, listener: socket.socket, secure: bool) -> None:
