@@ -25,8 +25,9 @@ def percentile(values: Floats, quantile: float) -> float | None:
     high = min(low + 1, len(values) - 1)
     part = np.partition(values, (low, high))
     below, above, share = part[low], part[high], place - low
-    value = below if share == 0 else below + (above - below) * share
-    return float(value) if np.isfinite(value) else None
+    if not np.isfinite(below) or (share > 0 and not np.isfinite(above)):
+        return None
+    return float(below if share == 0 else below + (above - below) * share)
 
 
 def effective_turns(values: Floats, clusters: Ints) -> float:

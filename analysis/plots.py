@@ -44,7 +44,7 @@ def _wait_by_task(summary: dict[str, Any]) -> list[Figure]:
     if len(loads) <= 1:
         data = [_bars(cells, name, n) for n, name in enumerate(_names(cells))]
         return (
-            [_figure("wait", "Time to generate by task", "", data, "task", "seconds, median")] if data else []
+            [_figure("wait", "Time to generate by task", "", data, "task", "TTG, s (median)")] if data else []
         )
     made = []
     for task in tasks:
@@ -52,9 +52,10 @@ def _wait_by_task(summary: dict[str, Any]) -> list[Figure]:
         data = [_line(mine, name, n) for n, name in enumerate(_names(cells))]
         data = [trace for trace in data if trace["x"]]
         made.append(
-            _figure("wait", f"Time to generate: {clean(task)}", "", data, "people", "seconds, median")
+            _figure("wait", f"Time to generate: {clean(task)}", "", data, "people", "TTG, s (median)")
         )
-        made[-1]["layout"]["xaxis"] |= {"type": "category", "categoryarray": loads}
+        span = [-0.4, len(loads) - 0.6]
+        made[-1]["layout"]["xaxis"] |= {"type": "category", "categoryarray": loads, "range": span}
     return made
 
 
@@ -95,7 +96,7 @@ def _load_curve(summary: dict[str, Any]) -> list[Figure]:
     data = []
     for number, name in enumerate(_names(cells)):
         mine = [cell for cell in cells if cell["name"] == name]
-        trace = {
+        trace: Figure = {
             "type": "scatter",
             "mode": "lines+markers+text",
             "name": label(name),
@@ -106,7 +107,7 @@ def _load_curve(summary: dict[str, Any]) -> list[Figure]:
     if not data:
         return []
     note = "Each point is one level, named by its load. Up is a longer wait, right is more work done."
-    axes = ("aggregate tokens/s", "time to generate, seconds, median")
+    axes = ("aggregate tokens/s", "TTG, s (median)")
     return [_figure("load", "Throughput against waiting", note, data, *axes)]
 
 
@@ -127,7 +128,7 @@ def _lag(lags: list[dict[str, Any]]) -> list[Figure]:
 
 def _figure(group: str, title: str, note: str, data: list[Figure], x: str, y: str) -> Figure:
     layout = {
-        "xaxis": {"title": {"text": x}},
+        "xaxis": {"title": {"text": x}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
         "showlegend": len(data) > 1,
     }

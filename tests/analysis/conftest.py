@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadgen import RUN_FORMAT, TurnRecord
+from analysis.study import study_run
+from analysis.summary import summarise
+from loadgen import RUN_FORMAT, TurnRecord, read_run
 
 START_NS = 1_700_000_000_000_000_000
 S = 1_000_000_000
@@ -153,3 +155,21 @@ class MadeRun:
 def made(tmp_path: Path) -> MadeRun:
     """An empty made run; add turns, then `write()` it."""
     return MadeRun(tmp_path / "run")
+
+
+def summary_of(run: MadeRun) -> dict[str, Any]:
+    """Write a made run and summarise it."""
+    return summarise(study_run(read_run(run.write())))
+
+
+def cell_of(
+    summary: dict[str, Any], task: str = "all", level: int | str = 0, model: str = "tiny"
+) -> dict[str, Any]:
+    """One cell of a summary."""
+    keys = (model, task, level)
+    return next(c for c in summary["cells"] if (c["model"], c["task"], c["level"]) == keys)
+
+
+def checks(summary: dict[str, Any]) -> dict[str, str]:
+    """check -> level of every finding."""
+    return {finding["check"]: finding["level"] for finding in summary["verdict"]["findings"]}

@@ -1,0 +1,189 @@
+"""The numbers of a cell from made runs with a known truth."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from tests.analysis.conftest import START_NS, MadeRun, S, cell_of, level, summary_of, turn
+
+
+def test_percentiles_are_of_pooled_turns_and_never_averaged_over_workers(made: MadeRun) -> None:
+    fast = [turn(n, ttft_ms=100 + n % 7, worker=0) for n in range(90)]
+    slow = [turn(100 + n, ttft_ms=1000 + n, worker=1) for n in range(10)]
+    made.turns = fast + slow
+    found = cell_of(summary_of(made))["ttft_ms"]
+    pooled = [r.event_us[0] / 1000 for r in made.turns]
+    assert found["p50"] == pytest.approx(np.quantile(pooled, 0.5))
+    assert found["p90"] == pytest.approx(np.quantile(pooled, 0.9))
+    assert found["n"] == 100
+
+
+def test_tps_is_all_tokens_over_all_time_and_not_a_mean_of_rates(made: MadeRun) -> None:
+    made.turns = [turn(0, ttft_ms=100, events=1), turn(1, ttft_ms=100, gap_ms=10, events=91)]
+    assert cell_of(summary_of(made))["tps"] == pytest.approx(92 / (0.1 + 1.0))
+
+
+def test_aggregate_tps_counts_what_arrived_in_the_window_and_nothing_else(made: MadeRun) -> None:
+    # 20 tokens a second each: one begins in the ramp, one is measured whole, one runs over the end.
+    streams = [turn(n, sent_s=at, ttft_ms=0, gap_ms=50, events=400) for n, at in enumerate((0, 20, 60))]
+    made.turns = streams
+    summary = summary_of(made)
+    assert cell_of(summary)["turns"] == 2  # the one sent in the ramp is not measured
+    assert cell_of(summary)["aggregate_tps"] == pytest.approx((300 + 400 + 100) / 60)
+    assert summary["levels"][0]["streams_mean"] == pytest.approx((14.95 + 19.95 + 5) / 60)
+
+
+def test_tokens_of_failed_turns_are_work_the_server_did(made: MadeRun) -> None:
+    made.turns = [turn(0, events=60), turn(1, events=30, outcome="disconnected", output_tokens=None)]
+    cell = cell_of(summary_of(made))
+    assert cell["aggregate_tps"] == pytest.approx(90 / 60)
+    assert (cell["ok"], cell["failed"], cell["ttg_ms"]["n"]) == (1, 1, 1)
+
+
+def test_the_stop_token_arrives_with_the_end_of_the_stream(made: MadeRun) -> None:
+    made.turns = [turn(0, events=60, output_tokens=61)]
+    assert cell_of(summary_of(made))["aggregate_tps"] == pytest.approx(61 / 60)
+
+
+def test_long_answers_are_not_cut_by_the_windows_end(made: MadeRun) -> None:
+    made.turns = [turn(n, sent_s=5 + n, ttft_ms=100, gap_ms=100, events=101) for n in range(60)]
+    found = cell_of(summary_of(made))["ttg_ms"]
+    assert (found["n"], found["p50"]) == (60, 10_100)
+
+
+def test_an_unfinished_turn_ranks_above_all_finished_ones(made: MadeRun) -> None:
+    done = [turn(n, ttft_ms=100, events=11) for n in range(60)]
+    stuck = [turn(100 + n, events=3, outcome="unfinished") for n in range(20)]
+    made.turns = done + stuck
+    cell = cell_of(summary_of(made))
+    assert (cell["turns"], cell["unfinished"], cell["failed"]) == (80, 20, 0)
+    for name in ("ttg_ms", "ttft_ms", "tpot_ms"):
+        assert cell[name]["n"] == 80
+        assert cell[name]["p50"] is not None
+        assert cell[name]["p90"] is None
+        assert cell[name]["mean"] is None
+
+
+def test_half_unfinished_turns_leave_no_median_of_speeds_either(made: MadeRun) -> None:
+    made.turns = [turn(n, outcome="unfinished" if n % 2 else "ok") for n in range(40)]
+    cell = cell_of(summary_of(made))
+    assert cell["request_tps"]["p50"] is None
+    assert cell["ttg_ms"]["p50"] is None
+
+
+def test_a_turn_counts_once_by_its_highest_attempt(made: MadeRun) -> None:
+    due_ns = START_NS + 10 * S
+    first = turn(0, events=0, output_tokens=None, outcome="stale_connection", due_ns=due_ns)
+    again = turn(0, attempt=2, sent_s=10.5, due_ns=due_ns)
+    made.turns = [again, first, turn(1)]
+    cell = cell_of(summary_of(made))
+    assert (cell["turns"], cell["ok"], cell["failed"]) == (2, 2, 0)
+
+
+def test_a_record_written_twice_counts_once(made: MadeRun) -> None:
+    made.turns = [turn(0), turn(0), turn(1)]
+    assert cell_of(summary_of(made))["turns"] == 2
+
+
+def test_turns_belong_to_the_level_in_which_they_were_sent(made: MadeRun) -> None:
+    made.levels = [level(0), level(1, start_s=100, window_s=(105, 125), end_s=130, users=8)]
+    made.turns = [turn(0, sent_s=60, ttft_ms=100), turn(1, sent_s=110, ttft_ms=300), turn(2, sent_s=102)]
+    summary = summary_of(made)
+    assert cell_of(summary, level=0)["ttft_ms"]["mean"] == 100
+    assert cell_of(summary, level=1)["ttft_ms"]["mean"] == 300
+    assert cell_of(summary, level="all")["turns"] == 2
+
+
+def test_a_workers_clock_offset_is_taken_off_before_levels_are_given(made: MadeRun) -> None:
+    made.manifest["workers"] = [
+        {"index": 0, "clock_offset_ns": 0},
+        {"index": 1, "clock_offset_ns": 1000 * S},
+    ]
+    made.turns = [turn(0, sent_s=1010, worker=1, ttft_ms=100)]
+    cell = cell_of(summary_of(made))
+    assert cell["ttft_ms"]["mean"] == 100
+    assert cell["response_delay_ms"]["mean"] == 100
+
+
+def test_cut_turns_are_not_measured(made: MadeRun) -> None:
+    made.turns = [turn(0), turn(1, outcome="cut")]
+    assert cell_of(summary_of(made))["turns"] == 1
+
+
+def test_tasks_and_their_pool_are_separate_cells(made: MadeRun) -> None:
+    made.turns = [turn(0, task="qa", ttft_ms=100), turn(1, task="sum", ttft_ms=300)]
+    summary = summary_of(made)
+    assert cell_of(summary, "qa")["ttft_ms"]["mean"] == 100
+    assert cell_of(summary, "sum")["ttft_ms"]["mean"] == 300
+    assert cell_of(summary)["ttft_ms"]["mean"] == 200
+
+
+def test_gaps_between_events_are_pooled_inside_turns_and_never_across_them(made: MadeRun) -> None:
+    rng = random.Random(3)
+    made.turns = [turn(n, gap_ms=rng.uniform(10, 30), events=5) for n in range(40)]
+    made.turns.append(turn(50, events=0, outcome="empty", output_tokens=None))
+    found = cell_of(summary_of(made))["itl_ms"]
+    gaps = [b - a for r in made.turns for a, b in zip(r.event_us, r.event_us[1:], strict=False)]
+    assert found["n"] == 160
+    assert found["mean"] == pytest.approx(np.mean(gaps) / 1000)
+    assert found["p50"] == pytest.approx(np.quantile(gaps, 0.5) / 1000)
+
+
+def test_gaps_have_no_percentiles_where_over_one_percent_of_events_are_coalesced(made: MadeRun) -> None:
+    made.turns = [turn(n, coalesced=1, events=50) for n in range(40)]
+    found = cell_of(summary_of(made))["itl_ms"]
+    assert found["n"] == 40 * 49
+    assert found["p50"] is None
+
+
+def test_cached_share_and_text_rates_are_ratios_of_sums(made: MadeRun) -> None:
+    one = turn(0, ttft_ms=500, events=1, prompt_tokens=100, cached_tokens=0, chars=10, words=2)
+    two = turn(1, ttft_ms=500, events=1, prompt_tokens=300, cached_tokens=200, chars=30, words=6)
+    made.turns = [one, two]
+    cell = cell_of(summary_of(made))
+    assert cell["cached_share"] == pytest.approx(0.5)
+    assert (cell["chars_per_s"], cell["words_per_s"]) == (pytest.approx(40), pytest.approx(8))
+
+
+def test_a_server_that_tells_no_cached_tokens_leaves_the_share_unknown(made: MadeRun) -> None:
+    made.turns = [turn(0)]
+    assert cell_of(summary_of(made))["cached_share"] is None
+
+
+def test_goodput_asks_for_all_limits_at_once(made: MadeRun) -> None:
+    made.manifest["slo"] = {"chat": {"ttft_ms": 200, "tpot_ms": 50, "share": 0.5}}
+    slow_start, slow_flow = turn(1, ttft_ms=300), turn(2, gap_ms=60)
+    one_token = turn(3, ttft_ms=100, events=1)  # a null TPOT passes
+    failed = turn(4, outcome="http_5xx", events=0, output_tokens=None)
+    made.turns = [turn(0), slow_start, slow_flow, one_token, failed]
+    assert cell_of(summary_of(made))["turn_goodput_per_s"] == pytest.approx(2 / 60)
+
+
+def test_a_conversation_is_good_only_if_every_turn_is(made: MadeRun) -> None:
+    made.manifest["slo"] = {"chat": {"ttft_ms": 200}}
+    good = [turn(0, 1), turn(0, 2, sent_s=12)]
+    spoilt = [turn(1, 1), turn(1, 2, sent_s=12, ttft_ms=900)]
+    was_cut = [turn(2, 1), turn(2, 2, sent_s=66, outcome="cut")]
+    early = [turn(3, 1, sent_s=1), turn(3, 2, sent_s=12)]  # began before the window
+    made.turns = good + spoilt + was_cut + early
+    cell = cell_of(summary_of(made))
+    assert cell["conversation_goodput_per_s"] == pytest.approx(1 / 60)
+    assert cell["conversations_cut"] == 1
+
+
+def test_without_limits_there_is_no_goodput(made: MadeRun) -> None:
+    made.turns = [turn(0)]
+    cell = cell_of(summary_of(made))
+    assert cell["turn_goodput_per_s"] is None
+    assert cell["conversation_goodput_per_s"] is None
+
+
+def test_fluidity_uses_the_limits_of_the_task(made: MadeRun) -> None:
+    made.turns = [turn(0, ttft_ms=1500, gap_ms=90, events=10)]
+    assert cell_of(summary_of(made))["fluidity"] == 1.0
+    strict = MadeRun(made.path.with_name("b"), made.turns)
+    strict.manifest["slo"] = {"chat": {"ttft_ms": 1000, "tpot_ms": 80}}
+    assert cell_of(summary_of(strict))["fluidity"] < 0.5

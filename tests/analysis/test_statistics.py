@@ -1,0 +1,129 @@
+"""Percentiles, effective turns, intervals and the warm-up test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.bootstrap import LEAST_CONVERSATIONS, Resampler
+from analysis.cells import distribution
+from analysis.percentiles import LEAST_N, allowed, effective_turns, percentile
+from analysis.warmup import settled_after, too_short
+
+RNG = np.random.default_rng(7)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_a_percentile_is_the_linear_one_of_numpy(values: list[float], quantile: float) -> None:
+    found = percentile(np.array(values), quantile)
+    assert found == pytest.approx(np.quantile(values, quantile))
+
+
+def test_a_percentile_that_falls_among_unfinished_turns_is_null() -> None:
+    values = np.array([1.0] * 60 + [np.inf] * 40)
+    assert percentile(values, 0.5) == 1.0
+    assert percentile(values, 0.9) is None
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST_N.items())
+def test_no_percentile_below_its_least_number_of_turns(name: str, least: int) -> None:
+    assert name in allowed(least)
+    assert name not in allowed(least - 0.01)
+
+
+def test_turns_that_repeat_their_conversation_count_as_one() -> None:
+    clusters = np.repeat(np.arange(50), 10)
+    copies = np.repeat(RNG.normal(size=50), 10)
+    assert effective_turns(copies, clusters) == pytest.approx(50)
+    independent = RNG.normal(size=500)
+    assert effective_turns(independent, clusters) > 350
+
+
+def test_a_known_correlation_is_recovered() -> None:
+    clusters = np.repeat(np.arange(2000), 5)
+    values = np.repeat(RNG.normal(size=2000), 5) + RNG.normal(size=10_000)  # half of the variance is shared
+    assert effective_turns(values, clusters) == pytest.approx(10_000 / (1 + 4 * 0.5), rel=0.05)
+
+
+def test_turns_of_one_conversation_say_as_much_as_one_turn() -> None:
+    assert effective_turns(RNG.normal(size=100), np.zeros(100, dtype=int)) == pytest.approx(1)
+
+
+def test_no_interval_from_fewer_than_twenty_conversations() -> None:
+    for count, told in ((LEAST_CONVERSATIONS - 1, False), (LEAST_CONVERSATIONS, True)):
+        clusters = np.repeat(np.arange(count), 3)
+        found = distribution(RNG.normal(size=3 * count), clusters, Resampler(count))
+        assert (found["ci95"]["mean"] is not None) == told
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
+    values = RNG.normal(10, 2, size=400)
+    ends = Resampler(400).intervals(values, np.arange(400), ["p50"])
+    low, high = ends["mean"]
+    assert low is not None
+    assert high is not None
+    assert high - low == pytest.approx(2 * 1.96 * 2 / np.sqrt(400), rel=0.2)
+    low, high = ends["p50"]
+    assert low is not None
+    assert high is not None
+    assert high - low == pytest.approx(2 * 1.96 * 2 * 1.2533 / np.sqrt(400), rel=0.35)
+
+
+def test_an_interval_resamples_conversations_and_not_turns() -> None:
+    shared = np.repeat(RNG.normal(size=40), 25)
+    clusters = np.repeat(np.arange(40), 25)
+    low, high = Resampler(40).intervals(shared, clusters, [])["mean"]
+    assert low is not None
+    assert high is not None
+    assert high - low == pytest.approx(2 * 1.96 / np.sqrt(40), rel=0.35)  # not / sqrt(1000)
+
+
+def test_nine_in_ten_intervals_or_more_hold_the_truth() -> None:
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        clusters = np.repeat(np.arange(40), 4)
+        values = np.repeat(rng.normal(size=40), 4) + rng.normal(size=160)
+        low, high = Resampler(40, seed=1).intervals(values, clusters, ["p50"])["p50"]
+        held += low is not None and high is not None and low <= 0 <= high
+    assert held >= 180
+
+
+def test_binning_many_values_moves_an_interval_by_little() -> None:
+    values = RNG.lognormal(5, 0.5, size=5000)
+    ends = Resampler(5000).intervals(values, np.arange(5000), ["p50", "p99"])
+    for name, quantile in (("p50", 0.5), ("p99", 0.99)):
+        resampled = [np.quantile(RNG.choice(values, 5000), quantile) for _ in range(300)]
+        assert ends[name][0] == pytest.approx(np.quantile(resampled, 0.025), rel=0.02)
+        assert ends[name][1] == pytest.approx(np.quantile(resampled, 0.975), rel=0.02)
+
+
+def test_an_interval_that_reaches_unfinished_turns_has_no_upper_end() -> None:
+    values = np.array([1.0] * 52 + [np.inf] * 48)
+    found = distribution(values, np.arange(100), Resampler(100))
+    assert found["p50"] == 1.0
+    assert found["ci95"]["p50"] == [1.0, None]
+    assert found["mean"] is None
+
+
+def test_a_warm_up_that_was_too_short_is_seen() -> None:
+    values = RNG.normal(1.0, 0.1, size=400)
+    values[:60] += 0.8
+    found = too_short(values)
+    assert found is not None
+    cut, share = found
+    assert 50 <= cut <= 75
+    assert share == pytest.approx(0.8, abs=0.1)
+
+
+def test_steady_turns_are_hardly_ever_taken_for_a_warm_up() -> None:
+    alarms = sum(too_short(np.random.default_rng(s).lognormal(0, 0.6, 300)) is not None for s in range(300))
+    assert alarms <= 9
+
+
+def test_the_warm_up_is_not_judged_below_a_hundred_turns() -> None:
+    values = np.concatenate([np.full(20, 5.0), np.ones(79)])
+    assert settled_after(values) == 20
+    assert too_short(values) is None
