@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-import time
 from typing import Any, Protocol
 
 from loadgen._arrivals import Arrivals
@@ -128,12 +127,13 @@ class StampedReader:
     def _stamp(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         """Set when the read at hand arrived, and the client's lag in seeing it."""
         stamp = kernel_stamp_ns(ancillary)
-        seen_ns = self._timeline.now_ns()
         if stamp is None:
-            self.arrival_ns, self.lag_ns = seen_ns, 0
+            self.arrival_ns, self.lag_ns = self._timeline.now_ns(), 0
             return
-        self.lag_ns = max(time.time_ns() - stamp, 0)
-        self.arrival_ns = seen_ns - self.lag_ns if self._kernel_clock else seen_ns
+        arrived_ns = self._timeline.of_kernel_stamp(stamp)
+        seen_ns = self._timeline.now_ns()
+        self.lag_ns = seen_ns - arrived_ns
+        self.arrival_ns = arrived_ns if self._kernel_clock else seen_ns
 
 
 def _plain_socket(transport: asyncio.Transport) -> Any:
