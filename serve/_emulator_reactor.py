@@ -31,6 +31,7 @@ class Reactor:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._selector_fd = [self._selector.fileno()]
         self._due: list[tuple[int, int, Action]] = []
         self._pushed = 0
         self._stopped = False
@@ -96,10 +97,8 @@ class Reactor:
             wait_s = min(MAX_WAIT_S, (self._due[0][0] - time.monotonic_ns()) / 1e9)
         if wait_s > 0:
             # The selector's own timeout is in whole milliseconds; waiting for the selector is not.
-            select.select([self._fileno()], [], [], wait_s)
+            ready, _, _ = select.select(self._selector_fd, [], [], wait_s)
+            if not ready:
+                return
         for key, mask in self._selector.select(0):
             key.data(mask)
-
-    def _fileno(self) -> int:
-        number: int = self._selector.fileno()
-        return number

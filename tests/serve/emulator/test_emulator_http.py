@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import ssl
+from itertools import pairwise
 
 import pytest
 import trustme
@@ -27,7 +28,7 @@ def test_requests_are_whole_again_however_they_are_cut(cuts):
     reader = RequestReader(lambda: None)
     both = REQUEST + REQUEST
     edges = [0, *sorted(cuts), len(both)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         reader.feed(both[start:end])
     assert [request.body for request in reader.ready] == [BODY, BODY]
     assert {request.path for request in reader.ready} == {"/v1/chat/completions"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +66,7 @@ def throughput(model: str, batch: int) -> float:
 def test_throughput_grows_with_the_batch_and_flattens(model):
     rates = [throughput(model, batch) for batch in (1, 2, 4, 8, 16, 32, 64, 128)]
     assert rates == sorted(rates)
-    gains = [after / before for before, after in zip(rates, rates[1:], strict=False)]
+    gains = [after / before for before, after in pairwise(rates)]
     assert gains[0] > 1.8
     assert gains[-1] < 0.85 * gains[0]
     assert gains[-1] < gains[2]
