@@ -30,11 +30,12 @@ _NULLABLE = (
 
 @dataclass(frozen=True)
 class Turns:
-    """One row a record; row i of `frame` has the events i of `events`. `torn` lines could not be read."""
+    """One row a record; row i of `frame` has the events i of `events`."""
 
     frame: pd.DataFrame
     events: Events
-    torn: int
+    unusable: int
+    """Records left out because a number in them is out of all range."""
 
 
 def load_turns(run: Run) -> Turns:
@@ -45,27 +46,29 @@ def load_turns(run: Run) -> Turns:
     unusable = 0
     for record in run.turns():
         count = len(record.event_us)
+        row = tuple(getattr(record, name) for name in COLUMNS)
         try:
+            array("q", [value for value in row if isinstance(value, int)])
             parts = (
                 array("q", record.event_us),
                 array("i", _fitted(record.event_tokens, count, 1)),
                 array("i", _fitted(record.event_words, count, 0)),
             )
-        except OverflowError:  # a foreign line: no clock or counter of ours makes such a number
+        except OverflowError:  # no clock or counter of ours makes such a number
             unusable += 1
             continue
         at_us.extend(parts[0])
         tokens.extend(parts[1])
         words.extend(parts[2])
         lengths.append(count)
-        rows.append(tuple(getattr(record, name) for name in COLUMNS))
+        rows.append(row)
     events = Events(
         np.concatenate(([0], np.cumsum(np.frombuffer(lengths, dtype=np.int64)))).astype(np.int64),
         np.frombuffer(at_us, dtype=np.int64),
         np.frombuffer(tokens, dtype=np.int32),
         np.frombuffer(words, dtype=np.int32),
     )
-    return Turns(_frame(rows), events, run.torn + unusable)
+    return Turns(_frame(rows), events, unusable)
 
 
 def _fitted(values: list[int] | None, count: int, default: int) -> list[int]:

@@ -62,7 +62,7 @@ def study_run(run: Run) -> Study:
     metrics = turn_metrics(frame, turns.events, prefill_ms, decode_ms)
     frame = pd.concat([frame, metrics], axis=1)
     frame["meets"] = meets(frame, limits)
-    return Study(run, frame, turns.events, health, levels, limits, turns.torn)
+    return Study(run, frame, turns.events, health, levels, limits, run.torn + turns.unusable)
 
 
 def _deadline_ms(frame: pd.DataFrame, limits: dict[str, Limits], key: str, default: float) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,10 @@ HEADERS = (
     "streams",
     "failed",
 )
-FOOTNOTE = "m: a mean, where too few turns allow a median. ∞: unfinished turns stand where the number would."
+FOOTNOTE = (
+    "m: a mean of all n turns (or of as many as stand in brackets), too few for a median. "
+    "∞: unfinished turns stand where the number would."
+)
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ def _texts(cell: dict[str, Any], level: dict[str, Any], name: str) -> tuple[str,
         "all tasks" if cell["task"] == ALL else str(cell["task"]),
         level["load"],
         str(cell["turns"]),
-        middle(cell["ttft_ms"], seconds),
-        middle(cell["ttg_ms"], seconds),
-        middle(cell["tpot_ms"], milliseconds),
+        middle(cell["ttft_ms"], seconds, cell["turns"]),
+        middle(cell["ttg_ms"], seconds, cell["turns"]),
+        middle(cell["tpot_ms"], milliseconds, cell["turns"]),
         number(cell["tps"]),
         number(cell["aggregate_tps"]),
         number(level["streams_mean"]),
@@ -78,12 +82,13 @@ def _texts(cell: dict[str, Any], level: dict[str, Any], name: str) -> tuple[str,
     )
 
 
-def middle(distribution: dict[str, Any], write: Any) -> str:
-    """The median; where it isn't allowed the mean, marked "m" and with its n."""
+def middle(distribution: dict[str, Any], write: Callable[[float], str], turns: int) -> str:
+    """The median; where it isn't allowed the mean, marked "m", and with its n if not all turns have one."""
     if distribution["p50"] is not None:
-        return str(write(distribution["p50"]))
+        return write(distribution["p50"])
     if distribution["mean"] is not None:
-        return f"m {write(distribution['mean'])} ({distribution['n']})"
+        mean = f"m {write(distribution['mean'])}"
+        return mean if distribution["n"] == turns else f"{mean} ({distribution['n']})"
     return "∞" if distribution["n"] else "–"
 
 

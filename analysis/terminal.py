@@ -15,6 +15,8 @@ from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows
 
 _COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 _PLAIN_WIDTH = 100
+_NAMES = 2
+"""The first columns hold names, which may be folded; numbers may not."""
 
 
 def console() -> Console:
@@ -44,9 +46,13 @@ def _table(summary: dict[str, Any]) -> Table:
         title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
     )
     for index, header in enumerate(HEADERS):
-        table.add_column(header, justify="left" if index < 2 else "right", overflow="fold")
+        name = index < _NAMES
+        table.add_column(header, justify="left" if name else "right", overflow="fold", no_wrap=not name)
+    above = ""
     for row in headline_rows(summary):
-        table.add_row(*(Text(clean(text)) for text in row.texts))
+        model, *others = (clean(text) for text in row.texts)
+        table.add_row(Text("" if model == above else model), *map(Text, others))
+        above = model
     return table
 
 
