@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
+
+# int() alone would take signs, underscores and 0x; a negative size would lead backwards for ever.
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 @dataclass(slots=True)
@@ -90,7 +94,7 @@ def body_of(log: Arrivals, chunked: bool, encoding: str = "identity") -> Body:
     if start is None:
         return Body(b"", [0], [0], raw_ends)
     pieces = _chunks(raw, start) if chunked else [(start, len(raw))]
-    if encoding not in ("", "identity"):
+    if encoding.strip().lower() not in ("", "identity"):
         return _inflated(raw, pieces, raw_ends)
     data = b"".join([raw[a:b] for a, b in pieces])
     ends = list(accumulate(b - a for a, b in pieces))
@@ -101,27 +105,19 @@ def body_of(log: Arrivals, chunked: bool, encoding: str = "identity") -> Body:
 def _chunks(raw: bytes, position: int) -> list[tuple[int, int]]:
     """Raw (start, end) of the data of every chunk; the last may be cut short by the end of the stream."""
     pieces: list[tuple[int, int]] = []
-    find, total = raw.find, len(raw)
-    while (line_end := find(b"\r\n", position)) >= 0:
-        try:
-            length = int(raw[position:line_end], 16)
-        except ValueError:
-            length = _size_with_extension(raw[position:line_end])
+    size_line, total = _SIZE_LINE.match, len(raw)
+    while line := size_line(raw, position):
+        length = int(line.group(1), 16)
         if length == 0:
-            break
-        start = line_end + 2
+            return pieces
+        start = line.end()
         if start >= total:
-            break
+            return pieces
         pieces.append((start, min(start + length, total)))
         position = start + length + 2
+    if (line_end := raw.find(b"\r\n", position)) >= 0:
+        raise Broken(f"chunk size {raw[position:line_end][:40]!r} is not a hexadecimal number")
     return pieces
-
-
-def _size_with_extension(line: bytes) -> int:
-    try:
-        return int(line.partition(b";")[0], 16)
-    except ValueError:
-        raise Broken(f"chunk size {line[:40]!r} is not a hexadecimal number") from None
 
 
 def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: list[int]) -> Body:
