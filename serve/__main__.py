@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(_bind_args(sys.argv[1:] if arguments is None else arguments))
     try:
-        return int(options.run(options, load_catalogue()))
+        code = int(options.run(options, load_catalogue()))
+        sys.stdout.flush()
+        return code
     except (Refusal, CatalogueError) as error:
         _say(str(error))
         return 2
@@ -58,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of `list` or `show` has gone; Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        _say(f"{error.filename or 'this machine'}: {error.strerror}")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

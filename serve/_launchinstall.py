@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -91,8 +92,17 @@ def make_tiny_model(model: Model, folder: Path, python: str) -> None:
             last = answer.stderr.strip().splitlines()[-1:] or ["no output"]
             raise InstallError(f"the tiny model could not be made with {python}: {last[0][:200]}")
         (fresh / made_from.name).write_text(mark, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        _replace(folder, fresh)
+
+
+def _replace(folder: Path, fresh: Path) -> None:
+    """Put the fresh folder in the other's place; another launcher that did so first made the same one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
         fresh.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _quiet() -> dict[str, str]:

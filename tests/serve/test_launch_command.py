@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -143,3 +144,19 @@ def test_options_that_would_lose_the_server_are_refused(text: str) -> None:
 def test_the_printed_command_is_read_back_as_it_was(extra: list[str]) -> None:
     launch = vllm_launch(request_for("yi-6b", "vllm", *extra), "python", {})
     assert tuple(shlex.split(launch.as_shell())[len(launch.environment) :]) == launch.command
+
+
+def test_the_list_names_every_model_and_gpu() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "serve", "list"], capture_output=True, text=True, check=True
+    )
+    assert all(name in answer.stdout for name in (*CATALOGUE.models, *CATALOGUE.gpus))
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    listing = [sys.executable, "-m", "serve", "list"]
+    answer = subprocess.run(listing, stdout=write_end, stderr=subprocess.PIPE, text=True, check=True)
+    os.close(write_end)
+    assert answer.stderr == ""

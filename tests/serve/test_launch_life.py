@@ -228,6 +228,21 @@ def test_a_second_signal_is_an_order_to_stop_now(tmp_path: Path) -> None:
         assert all_gone(below)
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_server_is_ready_is_the_exit_code(stop: signal.Signals, tmp_path: Path) -> None:
+    main = (
+        "import sys; from pathlib import Path\n"
+        "from serve import _launchrun; from serve._launch import Launch\n"
+        "_launchrun.is_healthy = lambda url: print('asked', flush=True)\n"
+        "launch = Launch((sys.executable, '-c', 'import time; time.sleep(600)'), {})\n"
+        f"sys.exit(_launchrun.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), str))\n"
+    )
+    with started(sys.executable, "-c", main) as (launcher, below):
+        launcher.send_signal(stop)
+        assert launcher.wait(timeout=20) == 128 + stop
+        assert all_gone(below)
+
+
 def test_the_log_cannot_steer_the_terminal(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"\x1b[2Jred\x07\r\nnext \xff\n")

