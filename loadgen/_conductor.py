@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_S = 15.0
 _ABORT_LEAST_TURNS = 20
+_DRAINS = ("closed", "is_quiet")
+"""Answers that a second signal does not wait for."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class WorkerState:
     client_id: str
     offset_ns: int = 0
     error_ns: int | None = None
-    batches: set[int] = field(default_factory=set)
+    batches: int = 0
     records: int = 0
     done: dict[str, int] | None = None
     lost: bool = False
@@ -62,6 +64,7 @@ class Run:
     """Set by a second signal: don't wait for anything."""
     ending: str | None = None
     """Why it ends early: interrupted | stopped | failed | errors."""
+    unwritable: bool = False
     exhausted: dict[str, int] = field(default_factory=dict)
     turns: int = 0
     failed: int = 0
@@ -171,16 +174,17 @@ class Conductor:
         return self.wait_for(run, answer, limit_s)
 
     def wait_for(self, run: Run, answer: str, limit_s: float) -> list[WorkerState]:
+        """Wait until all have answered; those that had not when time was up, or a person in a hurry."""
         with gevent.Timeout(limit_s, False):
-            while self._silent(run, answer) and not run.hurry.is_set():
+            while self._silent(run, answer) and not (answer in _DRAINS and run.hurry.is_set()):
                 self._news.clear()
-                self._news.wait(0.5)
+                self._news.wait(0.2)
         return self._silent(run, answer)
 
     def wait_for_one(self, run: Run, worker: WorkerState, answer: str, limit_s: float) -> None:
         """Wait for one worker's answer, at most so long."""
         with gevent.Timeout(limit_s, False):
-            while answer not in worker.answers and not (worker.lost or run.hurry.is_set()):
+            while answer not in worker.answers and not worker.lost:
                 self._news.clear()
                 self._news.wait(0.5)
 
@@ -214,7 +218,7 @@ class Conductor:
         self._news.set()
 
     def _on_batch(self, run: Run, worker: WorkerState, message: dict[str, Any]) -> None:
-        worker.batches.add(message["n"])
+        worker.batches += 1
         try:
             for kind, line in message["lines"]:
                 run.writer.append(kind, worker.index, line)
@@ -231,6 +235,7 @@ class Conductor:
             run.end("errors")
 
     def disk_failed(self, run: Run, error: OSError) -> None:
+        run.unwritable = True
         run.finding("invalid", "not_writable", f"{run.writer.path}: {error.strerror or error}",
                     "free space or choose another --run-dir; what was written is kept")  # fmt: skip
         run.end("failed")
@@ -276,7 +281,10 @@ class Conductor:
             done = worker.answers.get("done")
             if done is None:
                 self.lose(run, worker)
-            elif len(worker.batches) != done["batches"] or worker.records != done["records"]:
+            elif not run.unwritable and (worker.batches, worker.records) != (
+                done["batches"],
+                done["records"],
+            ):
                 missing = f"{done['records'] - worker.records} of {done['records']}"
                 what = f"{missing} records of worker {worker.index} never came"
                 run.finding("invalid", "records_missing", what,

@@ -174,7 +174,7 @@ def _analyse(run: Run) -> int:
     """Analyse in a child, no pandas under gevent; it prints its table, its exit code is the run's."""
     sys.stdout.flush()
     done = subprocess.run([sys.executable, "-m", "analysis", str(run.writer.path)], check=False)
-    return done.returncode if done.returncode in (0, 1, 2, 3) else _INVALID
+    return done.returncode if done.returncode in (0, 1) else _INVALID
 
 
 faces: dict[int, Face] = {}

@@ -1,0 +1,176 @@
+"""Runs that end otherwise than planned: signals and kills. The ledger closes, nothing goes on loading."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import psutil
+import pytest
+
+SLOW = ("--ttft", "300ms", "--itl", "20ms", "--tokens", "100")
+LONG = ("--levels", "4", "--hold", "60s", "--warmup", "200ms", "--exact-tokens", "--max-tokens", "100")
+"""Four people whose turns take 2.3 s against SLOW."""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_drains_and_leaves_a_readable_partial_run(
+    server: Any, headless: Any, tools: Any, number: int, code: int
+) -> None:
+    at = server(*SLOW)
+    load = headless(at, *LONG)
+    load.wait_for_turns(4)
+    load.process.send_signal(number)
+    assert load.end() == code, load.said
+    run = load.run()
+    assert run.manifest["status"] == "interrupted"
+    assert run.manifest["exit_code"] == code
+    assert {turn.outcome for turn in run.turns()} == {"ok"}, "open turns were not drained"
+    ledger = tools.ledger_of(run)
+    assert ledger["begun"] == ledger["finished"] == sum(1 for _ in run.turns())
+    assert (load.where / "summary.json").exists()
+    assert tools.request_ids(run) == set(at.truth())
+
+
+def test_a_second_signal_ends_at_once(server: Any, headless: Any, tools: Any) -> None:
+    at = server("--ttft", "100ms", "--itl", "500ms", "--tokens", "100")
+    load = headless(at, *LONG)
+    tools.wait_until(lambda: at.running() == 4, "four open turns")
+    load.process.send_signal(signal.SIGINT)
+    time.sleep(1.0)  # a person's second press; draining would take 50 s
+    assert at.running() == 4
+    started = time.monotonic()
+    load.process.send_signal(signal.SIGINT)
+    assert load.end() == 130, load.said
+    assert time.monotonic() - started < 15
+    outcomes = Counter(turn.outcome for turn in load.run().turns())
+    assert set(outcomes) <= {"unfinished", "cut"}
+    assert sum(outcomes.values()) == 4
+
+
+def test_a_killed_engine_makes_the_run_invalid_and_says_why(server: Any, headless: Any, tools: Any) -> None:
+    at = server(*SLOW)
+    load = headless(at, *LONG)
+    wait_for_open_turns(load, tools)
+    load.engines()[0].kill()
+    assert load.end(30) == 3, load.said
+    run = load.run()
+    assert run.manifest["status"] == "failed"
+    assert [finding["check"] for finding in run.manifest["findings"]] == ["engine_lost"]
+    assert "signal 9" in run.manifest["findings"][0]["what"]
+    summary = json.loads((load.where / "summary.json").read_text())
+    assert summary["outcomes"]["lost"] == tools.ledger_of(run)["begun"] - tools.ledger_of(run)["finished"]
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+
+
+def test_a_killed_server_is_counted_as_outcomes_and_the_run_ends_in_time(
+    server: Any, headless: Any, tools: Any
+) -> None:
+    at = server(*SLOW)
+    load = headless(at, "--levels", "4", "--hold", "5s", "--warmup", "200ms", "--drain", "5s")
+    load.wait_for_turns(4)
+    at.process.kill()
+    at.process.communicate()
+    assert load.end(40) in (0, 1, 3), load.said
+    run = load.run()
+    outcomes = Counter(turn.outcome for turn in run.turns())
+    assert outcomes["ok"] >= 4
+    assert outcomes["disconnected"] + outcomes["truncated"] >= 1, outcomes
+    assert outcomes["connect"] >= 1, outcomes
+    assert outcomes["connect"] < 60, "a dead server was hammered"
+    ledger = tools.ledger_of(run)
+    assert ledger["begun"] == ledger["finished"]
+
+
+def test_a_killed_locust_takes_its_engine_along_and_analysis_says_incomplete(
+    server: Any, headless: Any, tools: Any
+) -> None:
+    at = server(*SLOW)
+    load = headless(at, *LONG)
+    wait_for_open_turns(load, tools)
+    engine = load.engines()[0]
+    load.process.kill()
+    load.process.communicate()
+    tools.wait_until(lambda: not alive(engine), "the engine to end", 3)
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+    run = load.run()
+    assert run.manifest["status"] == "running"
+    lost = tools.ledger_of(run)["begun"] - tools.ledger_of(run)["finished"]
+    assert lost > 0
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis", str(load.where)], capture_output=True, text=True, check=False
+    )
+    assert "incomplete" in done.stdout
+    assert json.loads((load.where / "summary.json").read_text())["outcomes"]["lost"] >= 1
+
+
+def distributed(headless: Any, locust: Any, tools: Any, at: Any) -> tuple[Any, list[Any]]:
+    port = str(tools.free_port())
+    master = headless(at, *LONG, "--master", "--expect-workers", "2", "--master-bind-port", port)
+    return master, [locust("--worker", "--master-port", port) for _ in range(2)]
+
+
+def test_a_killed_worker_makes_the_run_invalid_and_is_named(
+    server: Any, headless: Any, locust: Any, tools: Any
+) -> None:
+    at = server(*SLOW)
+    master, workers = distributed(headless, locust, tools, at)
+    master.wait_for_turns(4)
+    workers[1].process.kill()
+    assert master.end(40) == 3, master.said
+    run = master.run()
+    (finding,) = [f for f in run.manifest["findings"] if f["check"] == "worker_lost"]
+    assert "worker 1" in finding["what"] or "worker 0" in finding["what"]
+    assert "50%" in finding["what"]
+    assert workers[0].end(20) == 0
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+
+
+def test_a_killed_master_stops_the_load_of_its_workers(
+    server: Any, headless: Any, locust: Any, tools: Any
+) -> None:
+    at = server(*SLOW)
+    master, workers = distributed(headless, locust, tools, at)
+    master.wait_for_turns(4)
+    engines = [engine for worker in workers for engine in worker.engines()]
+    assert len(engines) == 2
+    master.process.kill()
+    master.process.communicate()
+    assert [worker.end(15) for worker in workers] == [3, 3]
+    assert not any(alive(engine) for engine in engines)
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+
+
+def test_a_full_disk_stops_the_load_keeps_the_files_and_exits_3(server: Any, headless: Any) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    load = headless(server("--ttft", "20ms", "--itl", "2ms", "--tokens", "50"), *LONG, preexec_fn=small_files)
+    assert load.end(40) == 3, load.said
+    assert "free space or choose another --run-dir" in load.said
+    assert (load.where / "turns-0.jsonl").stat().st_size > 0
+
+
+def wait_for_open_turns(load: Any, tools: Any) -> None:
+    """Until a health line on disk tells of turns that are open now, with a second to go at least."""
+
+    def told() -> bool:
+        path = load.where / "health-0.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        last = json.loads(lines[-1]) if lines else {"finished": 0, "begun": 0}
+        return bool(last["finished"] >= 4 and last["begun"] - last["finished"] == 4)
+
+    tools.wait_until(told, "a health line that tells of open turns")
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

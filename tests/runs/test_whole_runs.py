@@ -1,0 +1,122 @@
+"""Whole runs that end as planned: what the server saw is what the run directory holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+
+def test_a_headless_sweep_records_every_turn_that_the_server_saw(
+    server: Any, headless: Any, tools: Any
+) -> None:
+    at = server()
+    load = headless(at, "--levels", "2,5", "--hold", "2s", "--warmup", "500ms")
+    assert load.end() == 0, load.said
+    run = load.run()
+    assert run.manifest["status"] == "finished"
+    assert run.manifest["exit_code"] == 0
+    assert run.manifest["emulated"] is True
+    assert [level["users"] for level in run.manifest["levels"]] == [2, 5]
+    assert tools.request_ids(run) == set(at.truth())
+    assert "EMULATED" in load.said
+    assert (load.where / "report.html").exists()
+
+
+def test_the_token_counts_of_every_turn_are_the_servers_own(server: Any, headless: Any) -> None:
+    at = server()
+    load = headless(at, "-u", "3", "-r", "3", "-t", "4s", "--warmup", "1s")
+    assert load.end() == 0, load.said
+    turns = [turn for turn in load.run().turns() if turn.outcome == "ok"]
+    truth = at.truth()
+    assert turns
+    for turn in turns:
+        entry = truth[f"{turn.run}/{turn.conversation}/{turn.turn}/{turn.attempt}"]
+        assert turn.output_tokens == entry["output_tokens"]
+
+
+def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
+    server: Any, headless: Any, locust: Any, tools: Any
+) -> None:
+    at, port = server("--ttft", "200ms", "--itl", "10ms", "--tokens", "40"), str(tools.free_port())
+    master = headless(at, "--levels", "100,200", "--hold", "3s", "--warmup", "1s", "--master",
+                      "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
+    workers = [locust("--worker", "--master-port", port) for _ in range(2)]
+    assert master.end() in (0, 1), master.said
+    assert [worker.end() for worker in workers] == [0, 0]
+    run = master.run()
+    assert run.manifest["findings"] == []
+    assert {turn.worker for turn in run.turns()} == {0, 1}
+    assert len(run.manifest["workers"]) == 2
+    ids = tools.request_ids(run)
+    assert len(ids) > 400
+    assert ids == set(at.truth())
+    conversations = [turn.conversation for turn in run.turns() if turn.turn == 1 and turn.attempt == 1]
+    assert len(conversations) == len(set(conversations)), "two workers played one conversation"
+
+
+def test_forked_workers_yield_the_same_run_directory(server: Any, headless: Any, tools: Any) -> None:
+    at = server()
+    load = headless(at, "--levels", "6", "--hold", "2s", "--warmup", "500ms", "--processes", "2")
+    assert load.end() == 0, load.said
+    run = load.run()
+    assert {turn.worker for turn in run.turns()} == {0, 1}
+    assert tools.request_ids(run) == set(at.truth())
+
+
+def test_once_plays_every_conversation_of_a_finite_scenario_exactly_once(server: Any, headless: Any) -> None:
+    load = headless(server("--ttft", "5ms", "--itl", "1ms", "--tokens", "3"), "--once", "-u", "8", "-r", "8")
+    assert load.end() in (0, 1), load.said
+    played = Counter(turn.conversation for turn in load.run().turns())
+    described = subprocess.run(
+        [sys.executable, "-m", "scenarios", "list"], capture_output=True, text=True, check=True
+    )
+    assert "choose" in described.stdout
+    assert sorted(played) == list(range(66))
+    assert set(played.values()) == {1}
+
+
+def test_follow_up_turns_answer_the_servers_real_replies(server: Any, locust: Any) -> None:
+    at = server("--ttft", "5ms", "--itl", "1ms", "--tokens", "5")
+    load = locust("--headless", "-H", at.url, "--scenario", "chat", "--levels", "4", "--hold", "2s",
+                  "--warmup", "0", "--max-tokens", "5")  # fmt: skip
+    assert load.end() == 0, load.said
+    by_turn: dict[int, list[int]] = {}
+    for turn in load.run().turns():
+        if turn.outcome == "ok" and turn.prompt_tokens:
+            by_turn.setdefault(turn.turn, []).append(turn.prompt_tokens)
+    assert max(by_turn) >= 3
+    mean = {turn: sum(tokens) / len(tokens) for turn, tokens in by_turn.items()}
+    assert mean[1] < mean[2] < mean[3], "the history did not grow with the conversation"
+
+
+def test_settings_are_recorded_and_secrets_are_not(server: Any, locust: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hush-hush-token")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    at = server()
+    load = locust("--headless", "-H", at.url, "--scenario", "choose", "-u", "2", "-r", "2", "-t", "3s",
+                  "--warmup", "500ms", "--header", "X-Token: $MY_TOKEN", "--label", "gpu=none",
+                  "--seed", "7", "--salt", "abc123")  # fmt: skip
+    assert load.end() == 0, load.said
+    manifest = load.run().manifest
+    assert manifest["labels"] == {"gpu": "none"}
+    assert (manifest["seed"], manifest["salt"]) == (7, "abc123")
+    assert manifest["settings"]["headers"] == {"X-Token": "***"}
+    for file in load.where.iterdir():
+        content = file.read_bytes()
+        assert b"hush-hush-token" not in content, file
+        assert b"sk-very-secret" not in content, file
+
+
+def test_health_lines_close_the_ledger_of_a_finished_run(server: Any, headless: Any, tools: Any) -> None:
+    load = headless(server(), "--levels", "3", "--hold", "2s", "--warmup", "0")
+    assert load.end() == 0, load.said
+    run = load.run()
+    ledger = tools.ledger_of(run)
+    assert ledger["planned"] == ledger["begun"] + ledger["dropped"]
+    assert ledger["begun"] == ledger["finished"] == len({(t.conversation, t.turn) for t in run.turns()})
+    samples = list(run.health())
+    assert all(json.dumps(sample) for sample in samples)
+    assert samples[-1]["in_flight"] == 0

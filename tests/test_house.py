@@ -1,0 +1,105 @@
+"""The house stays a house: imports run one way, and Locust can load loadgen/ without harm."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("scenarios", "serve", "loadgen", "analysis")
+MAY_IMPORT = {"scenarios": set(), "serve": set(), "loadgen": {"scenarios"}, "analysis": {"loadgen"}}
+ROOFS = {"loadgen/locustfile.py", "loadgen/__main__.py", "loadgen/_cli.py"}
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of what a module imports, `from a import b` as a and a.b."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_between_rooms_run_one_way(room: str) -> None:
+    for path in modules(room):
+        rooms = {name.partition(".")[0] for name in imported(path)} & set(ROOMS) - {room}
+        assert rooms <= MAY_IMPORT[room], f"{path} imports {rooms}"
+
+
+def test_analysis_uses_only_the_facade_of_loadgen() -> None:
+    for path in modules("analysis"):
+        inner = {name for name in imported(path) if name.startswith("loadgen._")}
+        assert not inner, f"{path} imports {inner}"
+
+
+def test_nothing_imports_a_roof() -> None:
+    names = {roof.removesuffix(".py").replace("/", ".") for roof in ROOFS} - {"loadgen.__main__"}
+    for room in ROOMS:
+        for path in modules(room):
+            if str(path.relative_to(ROOT)) not in ROOFS:
+                assert not imported(path) & names, path
+
+
+def test_the_facade_of_loadgen_brings_in_neither_locust_nor_gevent_nor_the_engine() -> None:
+    code = "import sys, json, loadgen; print(json.dumps(sorted(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = json.loads(said.stdout)
+    assert "loadgen._records" in loaded
+    heavy = {"locust", "gevent", "aiohttp", "asyncio", "loadgen._engine", "loadgen._http"}
+    assert not heavy & set(loaded)
+
+
+def test_locust_never_loads_the_engine_and_the_engine_never_loads_gevent() -> None:
+    """aiohttp can't live under gevent, so neither side's modules may reach the other."""
+    face = "import loadgen._face, sys; print('aiohttp' in sys.modules, 'loadgen._http' in sys.modules)"
+    engine = "import loadgen._engine, sys; print('gevent' in sys.modules, 'locust' in sys.modules)"
+    for code in (face, engine):
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        assert said.stdout.split() == ["False", "False"], code
+
+
+def test_the_locustfile_is_the_only_file_of_loadgen_that_locust_loads() -> None:
+    loose = [p.name for p in modules("loadgen") if not p.name.startswith("_")]
+    assert loose == ["locustfile.py"]
+
+
+def test_no_module_of_loadgen_has_the_name_of_a_standard_one() -> None:
+    names = {path.stem for path in modules("loadgen")} - {"__init__", "__main__"}
+    taken = set(sys.stdlib_module_names) | set(sys.builtin_module_names)
+    assert not names & taken
+
+
+def test_locust_lists_one_user_class_and_imports_no_module_under_two_names(tmp_path: Path) -> None:
+    listing = tmp_path / "modules.json"
+    spy = (
+        "import atexit, json, sys\n"
+        f"atexit.register(lambda: json.dump({{n: getattr(m, '__file__', None) for n, m in list("
+        f"sys.modules.items())}}, open({str(listing)!r}, 'w')))\n"
+        "import locust.main\nlocust.main.main()\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", spy, "-f", str(ROOT / "loadgen"), "--list"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert said.stdout.split() == ["Available", "Users:", "Person"]
+    files = json.loads(listing.read_text())
+    ours = [(file, name) for name, file in files.items() if file and f"{ROOT}/loadgen/" in file]
+    assert len({file for file, _ in ours}) == len(ours), "a module was imported under two names"
+    assert any(file.endswith("_conductor.py") for file, _ in ours)
