@@ -157,6 +157,6 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     listing = [sys.executable, "-m", "serve", "list"]
-    answer = subprocess.run(listing, stdout=write_end, stderr=subprocess.PIPE, text=True, check=True)
+    answer = subprocess.run(listing, stdout=write_end, stderr=subprocess.PIPE, text=True, check=True, env={})
     os.close(write_end)
     assert answer.stderr == ""
