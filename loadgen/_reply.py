@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -12,18 +12,22 @@ from loadgen._records import Outcome, TokenSource
 from loadgen._sse import events
 
 ERROR_CHARS = 500
+_EVENT_BYTES = 1 << 20
+"""Longest event that is taken for one."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
 
 
 class Usage(msgspec.Struct):
     """OpenAI's usage object, as far as it is needed."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
@@ -41,7 +45,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: Usage | None = None
     error: Any = None
 
@@ -62,7 +66,8 @@ class Reply:
     answer: list[str] = field(default_factory=list)
     """The text of the answer alone, without reasoning: what a history keeps."""
     usage: Usage | None = None
-    usage_seen_in_events: bool = False
+    counted_events: int = 0
+    """Content events that carried the server's running count of tokens."""
     finish_reason: str | None = None
     done: bool = False
     tool_calls: bool = False
@@ -76,7 +81,7 @@ class Reply:
     def token_source(self) -> TokenSource:
         if self.usage is None or self.usage.completion_tokens is None:
             return "events"
-        return "continuous_usage" if self.usage_seen_in_events else "usage"
+        return "continuous_usage" if 0 < len(self.event_reads) == self.counted_events else "usage"
 
     @property
     def output_tokens(self) -> int:
@@ -95,9 +100,12 @@ def read_reply(body: Body) -> Reply:
         if data == b"[DONE]":
             reply.done = True
             break
+        if len(data) > _EVENT_BYTES:
+            reply.problem = ("oversized", f"one event of {len(data)} bytes: {_sample(data)}")
+            break
         try:
             chunk = _decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reply.problem = ("bad_json", f"{error}: {_sample(data)}")
             break
         if chunk.error is not None:
@@ -113,7 +121,8 @@ def read_reply(body: Body) -> Reply:
         delta = choice.delta
         if delta is None:
             continue
-        text = delta.content or delta.reasoning or delta.reasoning_content
+        # Servers that renamed reasoning_content send the same text under both names.
+        text = (delta.reasoning or delta.reasoning_content or "") + (delta.content or "")
         if not text and not delta.tool_calls:
             continue
         if delta.content or delta.tool_calls:
@@ -122,12 +131,14 @@ def read_reply(body: Body) -> Reply:
                 reply.answer_event = len(reply.event_reads)
         reply.event_reads.append(body.read_of(end))
         counted = _count_tokens(reply, chunk.usage, counted)
-        text = text or ""
         reply.event_words.append(_words_begun(text, in_word))
         in_word = not text[-1].isspace() if text else in_word
         reply.parts.append(text)
         if delta.content:
             reply.answer.append(delta.content)
+    if reply.counted_events < len(reply.event_reads):
+        # A count that came with some events only can't be split over them.
+        reply.event_tokens = [1] * len(reply.event_reads)
     return reply
 
 
@@ -137,7 +148,7 @@ def _count_tokens(reply: Reply, usage: Usage | None, counted: int) -> int:
     if total is None:
         reply.event_tokens.append(1)
         return counted + 1
-    reply.usage_seen_in_events = True
+    reply.counted_events += 1
     reply.event_tokens.append(max(total - counted, 0))
     return max(total, counted)
 

@@ -1,0 +1,307 @@
+"""Chunks of a chat completion to tokens, words and an outcome: where other tools went wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen._arrivals import Arrivals, body_of
+from loadgen._reply import Reply, outcome_of, read_reply
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def delta(usage: int | None = None, finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    chunk: dict[str, Any] = {"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+    if usage is not None:
+        chunk["usage"] = {"prompt_tokens": 9, "completion_tokens": usage}
+    return chunk
+
+
+def said(*texts: str) -> list[dict[str, Any]]:
+    return [delta(content=text) for text in texts]
+
+
+ROLE = delta(role="assistant", content="")
+STOP = delta(finish="stop")
+
+
+def event(chunk: dict[str, Any] | bytes) -> bytes:
+    data = chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode()
+    return b"data: " + data + b"\n\n"
+
+
+def stream(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> tuple[Reply, Arrivals]:
+    """The reply of a stream whose head is read 0 and whose n-th chunk is read n."""
+    log = Arrivals()
+    log.add(HEAD, 0, 0)
+    for number, chunk in enumerate(chunks, start=1):
+        log.add(event(chunk), number, 0)
+    if end:
+        log.add(end, len(chunks) + 1, 0)
+    return read_reply(body_of(log, chunked=False)), log
+
+
+def reply_to(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> Reply:
+    return stream(*chunks, end=end)[0]
+
+
+def outcome(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> tuple[str, str | None]:
+    return outcome_of(*stream(*chunks, end=end))
+
+
+def test_a_role_only_chunk_is_not_the_first_token() -> None:
+    assert reply_to(ROLE, *said("Hi"), STOP).event_reads == [2]
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{}]},
+        {"choices": [{"delta": None}]},
+        delta(),
+        delta(content=None),
+        delta(content="", reasoning="", reasoning_content=None, tool_calls=[]),
+        {"id": "x", "object": "chat.completion.chunk"},
+    ],
+    ids=json.dumps,
+)
+def test_an_event_with_nothing_in_it_is_not_content(nothing: dict[str, Any]) -> None:
+    reply = reply_to(nothing, *said("Hi"), nothing, STOP)
+    assert (reply.event_reads, reply.event_tokens) == ([2], [1])
+
+
+def test_several_tokens_in_one_event_are_counted_by_the_servers_running_count() -> None:
+    chunks = [delta(usage=0, role="assistant"), delta(usage=3, content="a b c"), delta(usage=4, content=" d")]
+    reply = reply_to(*chunks, delta(usage=5, finish="stop"))
+    assert reply.event_tokens == [3, 1]
+    assert (reply.output_tokens, reply.token_source) == (5, "continuous_usage")
+
+
+def test_tokens_of_empty_events_belong_to_the_content_event_after_them() -> None:
+    chunks = [delta(usage=1, content="a"), delta(usage=2, content=""), delta(usage=3, content="b")]
+    assert reply_to(*chunks, STOP).event_tokens == [1, 2]
+
+
+def test_the_stop_token_counts_in_the_answer_but_in_no_event() -> None:
+    """Else a one-token answer with its stop token would have a TPOT of zero."""
+    reply = reply_to(delta(usage=1, content="a"), delta(usage=2, finish="stop"))
+    assert (reply.event_tokens, reply.output_tokens) == ([1], 2)
+
+
+def test_a_running_count_that_falls_back_gives_no_negative_tokens() -> None:
+    reply = reply_to(delta(usage=5, content="a"), delta(usage=2, content="b"), delta(usage=6, content="c"))
+    assert reply.event_tokens == [5, 0, 1]
+
+
+def test_usage_at_the_end_alone_is_the_truth_of_the_sum() -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 40}}
+    reply = reply_to(*said("a", "b"), STOP, usage)
+    assert (reply.event_tokens, reply.output_tokens, reply.token_source) == ([1, 1], 40, "usage")
+
+
+def test_usage_with_the_last_content_event_alone_splits_no_events() -> None:
+    """One count cannot say how many tokens each of three events had."""
+    reply = reply_to(*said("a", "b"), delta(usage=40, content="c", finish="stop"))
+    assert (reply.event_tokens, reply.output_tokens, reply.token_source) == ([1, 1, 1], 40, "usage")
+
+
+def test_without_usage_events_are_counted_and_the_source_says_so() -> None:
+    reply = reply_to(ROLE, *said("a", "b", "c"), STOP)
+    assert (reply.output_tokens, reply.token_source) == (3, "events")
+
+
+def test_usage_without_a_completion_count_is_no_count() -> None:
+    reply = reply_to(*said("a"), {"choices": [], "usage": {"prompt_tokens": 7}})
+    assert (reply.output_tokens, reply.token_source) == (1, "events")
+
+
+def test_details_of_usage_are_kept() -> None:
+    usage = {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": None},
+    }
+    found = reply_to(*said("a"), {"choices": [], "usage": usage}).usage
+    assert found is not None
+    assert found.prompt_tokens_details is not None
+    assert found.completion_tokens_details is not None
+    assert (found.prompt_tokens_details.cached_tokens, found.completion_tokens_details.reasoning_tokens) == (
+        4,
+        1,
+    )
+
+
+def test_an_error_event_inside_a_200_is_no_success() -> None:
+    error = {"error": {"message": "out of memory", "code": 500}}
+    reply, log = stream(ROLE, *said("Hi"), error, STOP)
+    assert outcome_of(reply, log) == ("server_error", "out of memory")
+    assert reply.event_reads == [2]
+
+
+@pytest.mark.parametrize("error", ["boom", {"code": 5}, ["a"], 7])
+def test_an_error_of_any_shape_is_an_error(error: Any) -> None:
+    found, message = outcome({"error": error})
+    assert (found, bool(message)) == ("server_error", True)
+
+
+def test_a_long_error_is_cut() -> None:
+    assert len(outcome({"error": "x" * 9000})[1] or "") == 500
+
+
+def test_one_token_answers_are_kept() -> None:
+    reply, log = stream(ROLE, delta(usage=1, content="b", finish="stop"))
+    assert outcome_of(reply, log) == ("ok", None)
+    assert (reply.event_reads, reply.event_tokens, reply.text) == ([2], [1], "b")
+
+
+@pytest.mark.parametrize("chunks", [[ROLE, STOP], [STOP], []], ids=["role", "stop", "only done"])
+def test_an_empty_reply_is_empty_and_has_no_first_token(chunks: list[dict[str, Any]]) -> None:
+    reply, log = stream(*chunks)
+    assert outcome_of(reply, log)[0] == "empty"
+    assert (reply.event_reads, reply.answer_event, reply.output_tokens) == ([], None, 0)
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_counts_but_is_no_answer(field: str) -> None:
+    reply, log = stream(delta(**{field: "Let me "}), delta(**{field: "think"}), STOP)
+    assert outcome_of(reply, log)[0] == "reasoning_only"
+    assert (reply.event_reads, reply.answer_event, reply.text) == ([1, 2], None, "Let me think")
+    assert reply.answer == []
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_the_first_answer_comes_after_the_reasoning(field: str) -> None:
+    reply, log = stream(ROLE, delta(**{field: "Hm"}), *said("Yes"), STOP)
+    assert outcome_of(reply, log)[0] == "ok"
+    assert (reply.answer_event, reply.answer, reply.text) == (1, ["Yes"], "HmYes")
+
+
+def test_reasoning_and_answer_in_one_event_are_both_kept() -> None:
+    reply = reply_to(delta(reasoning="Hm. ", content="Yes"), STOP)
+    assert (reply.text, reply.answer, reply.answer_event, reply.event_words) == ("Hm. Yes", ["Yes"], 0, [2])
+
+
+def test_reasoning_under_two_names_is_counted_once() -> None:
+    reply = reply_to(delta(reasoning="Hm", reasoning_content="Hm"), *said("Yes"), STOP)
+    assert reply.text == "HmYes"
+
+
+def test_a_tool_call_is_content_and_an_answer() -> None:
+    call = [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]
+    reply, log = stream(ROLE, delta(tool_calls=call), delta(finish="tool_calls"))
+    assert outcome_of(reply, log) == ("ok", None)
+    assert (reply.event_reads, reply.answer_event, reply.tool_calls) == ([2], 0, True)
+    assert (reply.event_words, reply.text) == ([0], "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{oops",
+        b"",
+        b"[1]",
+        b'{"choices": 5}',
+        b'{"choices":[{"delta":{"content":["a"]}}]}',
+        b'{"choices":[{"delta":{"content":"\xff"}}]}',
+        b'{"usage":{"completion_tokens":-5}}',
+        b'{"usage":{"completion_tokens":1' + b"0" * 30 + b"}}",
+        b'{"error":' + b"[" * 100_000,
+    ],
+    ids=["torn", "empty", "list", "number", "parts", "not UTF-8", "negative", "huge", "deep"],
+)
+def test_malformed_json_is_told_with_a_short_sample(data: bytes) -> None:
+    reply, log = stream(*said("Hi"), data, *said("never read"))
+    found, message = outcome_of(reply, log)
+    assert found == "bad_json"
+    assert message is not None
+    assert len(message) < 400
+    assert data[:8].decode("utf-8", "replace") in message
+    assert (reply.event_reads, reply.text) == ([1], "Hi")
+
+
+def test_an_event_of_over_a_mebibyte_is_oversized() -> None:
+    assert outcome(*said("x" * (1 << 20)), STOP)[0] == "oversized"
+    assert outcome(*said("x" * 1_000_000), STOP)[0] == "ok"
+
+
+def test_an_end_without_done_or_finish_reason_is_truncated() -> None:
+    assert outcome(*said("Hi"), end=b"")[0] == "truncated"
+    assert outcome(*said("Hi"))[0] == "ok"
+    assert outcome(*said("Hi"), STOP, end=b"")[0] == "ok"
+
+
+def test_an_event_that_was_never_closed_does_not_count() -> None:
+    assert outcome(*said("Hi"), end=b"data: [DONE]\n")[0] == "truncated"
+
+
+def test_a_broken_connection_is_told_from_a_clean_end() -> None:
+    reply, log = stream(*said("Hi"), end=b"")
+    log.reset = ConnectionResetError(104, "reset")
+    assert outcome_of(reply, log)[0] == "disconnected"
+    assert reply.event_reads == [1]
+
+
+def test_what_follows_done_is_not_read() -> None:
+    assert outcome(*said("Hi"), STOP, end=DONE + b"data: {oops\n\n")[0] == "ok"
+
+
+def test_a_reset_after_the_whole_answer_is_no_failure() -> None:
+    reply, log = stream(*said("Hi"), STOP)
+    log.reset = ConnectionResetError(104, "reset")
+    assert outcome_of(reply, log) == ("ok", None)
+
+
+def test_events_that_share_a_read_share_its_arrival() -> None:
+    log = Arrivals()
+    log.add(HEAD, 0, 0)
+    log.add(event(delta(content="a")) + event(delta(content="b")), 1, 0)
+    half = event(delta(content="c"))
+    log.add(half[:20], 2, 0)
+    log.add(half[20:] + DONE, 3, 0)
+    assert read_reply(body_of(log, chunked=False)).event_reads == [1, 1, 3]
+
+
+@given(st.lists(st.text(st.sampled_from("ab \n\t\u00a0é"), min_size=1, max_size=4), max_size=20))
+def test_a_word_over_several_events_is_counted_once(texts: list[str]) -> None:
+    reply = reply_to(*said(*texts), STOP)
+    whole = "".join(texts)
+    assert reply.text == whole
+    assert sum(reply.event_words) == len(whole.split())
+    for number in range(len(texts)):
+        assert sum(reply.event_words[: number + 1]) == len("".join(texts[: number + 1]).split())
+
+
+@given(
+    st.lists(st.binary(max_size=40) | st.sampled_from([b"[DONE]", b"{}", b'{"choices":[{}]}']), max_size=6)
+)
+def test_no_stream_at_all_makes_the_reader_raise(datas: list[bytes]) -> None:
+    reply, log = stream(*datas, end=b"")
+    assert outcome_of(reply, log)[0] in ("truncated", "bad_json", "empty", "ok")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "delta", "content", "usage", "completion_tokens", "error"]), inner
+        )
+    ),
+)
+
+
+@given(st.lists(json_values, max_size=4))
+def test_any_json_leaves_aligned_lists_and_numbers_that_can_be_written(values: list[Any]) -> None:
+    reply, _ = stream(*[json.dumps(value).encode() for value in values])
+    assert len(reply.event_reads) == len(reply.event_tokens) == len(reply.event_words) == len(reply.parts)
+    msgspec.msgpack.encode([reply.event_tokens, reply.output_tokens, reply.text])

@@ -1,0 +1,95 @@
+"""The event stream grammar, both ways through the decoder against a plain reading of the standard."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadgen._sse import _by_block, _by_line, events
+
+BOM = b"\xef\xbb\xbf"
+LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
+VALUES = st.sampled_from([b"", b" ", b"a", b" a", b"  a", b"a:b", b"data: x", '{"é"}'.encode(), b"[DONE]"])
+FIELDS = st.sampled_from([b"data:", b"data: ", b"event: ", b"id:", b"retry: ", b":", b": ", b"data ", b"x"])
+LINES = st.just(b"") | st.just(b"data") | st.tuples(FIELDS, VALUES).map(b"".join)
+
+
+def by_the_standard(body: bytes) -> list[tuple[bytes, int]]:
+    """A slow decoder, one byte after the other, as the HTML standard's grammar reads."""
+    position = len(BOM) if body.startswith(BOM) else 0
+    found: list[tuple[bytes, int]] = []
+    line, data = b"", None
+    while position < len(body):
+        byte = body[position : position + 1]
+        position += 1
+        if byte not in (b"\r", b"\n"):
+            line += byte
+            continue
+        if byte == b"\r" and body[position : position + 1] == b"\n":
+            position += 1
+        name, colon, value = line.partition(b":")
+        if not line:
+            if data is not None:
+                found.append((data[:-1], position))
+            data = None
+        elif name == b"data":
+            value = value.removeprefix(b" ") if colon else b""
+            data = (data or b"") + value + b"\n"
+        line = b""
+    return found
+
+
+@given(st.booleans(), st.lists(st.tuples(LINES, LINE_ENDS), max_size=25), st.binary(max_size=5))
+@settings(max_examples=400)
+def test_any_stream_is_read_as_the_standard_says(
+    bom: bool, lines: list[tuple[bytes, bytes]], rest: bytes
+) -> None:
+    body = (BOM if bom else b"") + b"".join(line + end for line, end in lines) + rest
+    assert events(body) == by_the_standard(body)
+
+
+@given(st.lists(LINES, max_size=25), st.binary(max_size=5))
+@settings(max_examples=300)
+def test_the_fast_way_and_the_way_by_line_agree(lines: list[bytes], rest: bytes) -> None:
+    body = b"\n".join(lines) + rest.replace(b"\r", b"")
+    assert _by_block(body) == _by_line(body, 0)
+
+
+@given(st.binary())
+def test_any_bytes_at_all_are_read_as_the_standard_says(body: bytes) -> None:
+    assert events(body) == by_the_standard(body)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_each_line_end_ends_a_line(end: bytes) -> None:
+    body = b"data: 1" + end + end + b"data: 2" + end + end
+    half = len(body) // 2
+    assert events(body) == [(b"1", half), (b"2", len(body))]
+
+
+def test_comments_and_other_fields_are_ignored() -> None:
+    assert [data for data, _ in events(b": ping\n\nevent: x\nid: 7\nretry: 1\ndata: 1\n\n")] == [b"1"]
+
+
+def test_data_over_several_lines_are_joined() -> None:
+    assert [data for data, _ in events(b"data: {\ndata: }\n\n")] == [b"{\n}"]
+
+
+def test_only_one_leading_space_is_taken_off() -> None:
+    assert [data for data, _ in events(b"data:a\n\ndata:  b\n\n")] == [b"a", b" b"]
+
+
+def test_a_byte_order_mark_is_passed_over_at_the_start_only() -> None:
+    body = BOM + b"data: 1\n\n" + BOM + b"data: 2\n\n"
+    assert events(body) == [(b"1", 12)]
+
+
+def test_an_event_without_its_blank_line_is_discarded() -> None:
+    assert [data for data, _ in events(b"data: 1\n\ndata: 2\n")] == [b"1"]
+    assert [data for data, _ in events(b"data: 1\r\n\r\ndata: 2\r\n")] == [b"1"]
+
+
+def test_an_event_ends_after_its_blank_line() -> None:
+    body = b"\n\n: x\n\ndata: 1\n\n\n\ndata: 2\n\n"
+    assert [body[:end][-9:] for _, end in events(body)] == [b"data: 1\n\n", b"data: 2\n\n"]
