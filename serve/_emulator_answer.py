@@ -38,8 +38,9 @@ def wanted_tokens(ask: Ask, natural: int, room: int) -> tuple[int, bool]:
 
 
 def make_answer(ask: Ask, pieces: list[str], stop_event: bool) -> Answer:
-    """The answer with these pieces, cut at the first stop string in it."""
-    cut = _first_stop("".join(pieces), ask.stop) if ask.stop else None
+    """The answer with these pieces, cut at the first stop string after min_tokens."""
+    least = sum(map(len, pieces[: ask.min_tokens]))
+    cut = _first_stop("".join(pieces), ask.stop, least) if ask.stop else None
     if cut is None:
         return Answer(pieces, stop_event, "stop" if stop_event else "length")
     at, stop_string = cut
@@ -59,6 +60,6 @@ def _cut_answer(kept: list[str], stop_string: str) -> Answer:
     return Answer(whole, len(whole) < len(kept), "stop", stop_string)
 
 
-def _first_stop(text: str, stops: tuple[str, ...]) -> tuple[int, str] | None:
-    found = [(text.find(stop), stop) for stop in stops if stop and stop in text]
-    return min(found, default=None)
+def _first_stop(text: str, stops: tuple[str, ...], least: int) -> tuple[int, str] | None:
+    found = [(text.find(stop, least), stop) for stop in stops if stop]
+    return min((place for place in found if place[0] >= 0), default=None)

@@ -6,6 +6,9 @@ epoch, so that a stepped wall clock bends no interval.
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 import time
 
 monotonic_ns = time.monotonic_ns
@@ -20,6 +23,31 @@ BUCKETS = 200_000
 def epoch_ns(moment_ns: int) -> int:
     """A moment of the monotonic clock in nanoseconds since the Unix epoch."""
     return moment_ns + _EPOCH_OFFSET_NS
+
+
+_TIMESTAMPNS = 35
+"""SO_TIMESTAMPNS and SCM_TIMESTAMPNS on Linux; the socket module names neither."""
+_STAMP = struct.Struct("@qq")
+STAMP_BYTES = socket.CMSG_SPACE(_STAMP.size)
+
+
+def stamp_arrivals(sock: socket.socket) -> None:
+    """Have the kernel say when it received what is read; where it can't, `arrival_ns` says when it was read."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
+
+
+def arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """The monotonic moment at which the kernel received the last byte of a read: now minus the stamp's age.
+
+    A request that came while this process was busy came when it came, not when it was looked at.
+    """
+    age_ns = 0
+    for _, kind, data in ancillary:
+        if kind == _TIMESTAMPNS and len(data) >= _STAMP.size:
+            seconds, nanoseconds = _STAMP.unpack_from(data)
+            age_ns = max(time.time_ns() - seconds * 1_000_000_000 - nanoseconds, 0)
+    return monotonic_ns() - age_ns
 
 
 class Lateness:

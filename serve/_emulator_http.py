@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from serve._emulator_clock import monotonic_ns
+from serve._emulator_clock import STAMP_BYTES, arrival_ns, monotonic_ns, stamp_arrivals
 from serve._emulator_parse import BadRequest, Request, RequestReader
 from serve._emulator_reactor import Reactor
 
@@ -64,6 +64,8 @@ class Connection:
         self._closing = False
         self._choosing = False
         self._shaken = not isinstance(sock, ssl.SSLSocket)
+        if self._shaken:
+            stamp_arrivals(sock)
         reactor.watch(sock, selectors.EVENT_READ, self._ready)
 
     # Writing
@@ -168,21 +170,28 @@ class Connection:
         """Read until the kernel (and, under TLS, the decrypted rest) has nothing more."""
         while self.open:
             try:
-                data = self._sock.recv(READ_BYTES)
+                data, arrived_ns = self._receive()
             except _BUSY:
                 return
             except OSError:
-                data = b""
+                data, arrived_ns = b"", 0
             if not data:
                 self.close()
                 return
-            self._feed(data)
+            self._feed(data, arrived_ns)
             if len(data) < READ_BYTES and not isinstance(self._sock, ssl.SSLSocket):
                 return
 
-    def _feed(self, data: bytes) -> None:
+    def _receive(self) -> tuple[bytes, int]:
+        """The next bytes and when they came; under TLS, where no stamp can be had, when they were read."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            return self._sock.recv(READ_BYTES), monotonic_ns()
+        data, ancillary, _, _ = self._sock.recvmsg(READ_BYTES, STAMP_BYTES)
+        return data, arrival_ns(ancillary)
+
+    def _feed(self, data: bytes, arrived_ns: int) -> None:
         try:
-            self._requests.feed(data)
+            self._requests.feed(data, arrived_ns)
         except BadRequest as error:
             self._refuse(error.status, str(error))
             return

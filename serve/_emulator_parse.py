@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 import httptools
 
-from serve._emulator_clock import monotonic_ns
-
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
@@ -23,7 +21,7 @@ class BadRequest(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """One request, complete. `received_ns` is the monotonic moment its last byte was read."""
+    """One request, complete. `received_ns` is the monotonic moment its last byte came."""
 
     method: str
     path: str
@@ -50,9 +48,11 @@ class RequestReader:
         self._go_on = go_on
         self._parser = httptools.HttpRequestParser(self)
         self._draft = _Draft()
+        self._arrived_ns = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes; raises BadRequest."""
+    def feed(self, data: bytes, arrived_ns: int) -> None:
+        """Take the next bytes, which came at that monotonic moment; raises BadRequest."""
+        self._arrived_ns = arrived_ns
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -88,7 +88,7 @@ class RequestReader:
                 path=draft.url.split(b"?", 1)[0].decode("latin-1"),
                 headers=draft.headers,
                 body=b"".join(draft.body),
-                received_ns=monotonic_ns(),
+                received_ns=self._arrived_ns,
                 keep_alive=parser.should_keep_alive(),
                 version=parser.get_http_version(),
             )

@@ -108,8 +108,14 @@ def test_a_request_waits_until_the_cache_has_room_for_it():
     first, second = (Sequence(prompt_tokens=half, output_tokens=10) for _ in range(2))
     scheduler.add(first)
     scheduler.add(second)
+    while not first.made:
+        scheduler.begin_step()
+        scheduler.end_step()
+    # The first one's prompt no longer fills the steps: only the memory keeps the second out.
     scheduler.begin_step()
     assert list(scheduler.waiting) == [second]
+    assert 0.4 < scheduler.kv_usage < 0.6
+    scheduler.end_step()
     run_to_end(scheduler)
     assert (first.made, second.made) == (10, 10)
     assert scheduler.kv_usage == 0

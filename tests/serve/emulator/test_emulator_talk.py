@@ -187,6 +187,13 @@ def test_an_answer_is_the_text_before_the_first_stop_string(pieces, stops):
     assert 1 <= answer.tokens <= len(pieces)
 
 
+def test_a_stop_string_within_the_least_tokens_does_not_count():
+    pieces = ["one ", "stop ", "two ", "stop "]
+    answer = make_answer(ask_of(stop=("stop",), min_tokens=2), pieces, stop_event=False)
+    assert "".join(answer.pieces) == "one stop two "
+    assert answer.tokens == 4
+
+
 @given(st.integers(0, 10**6), st.integers(0, 3000))
 def test_text_can_be_taken_from_anywhere_in_any_length(start, count):
     ring = make_ring(0, pieces=100)

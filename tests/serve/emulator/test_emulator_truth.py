@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import socket
 import statistics
+import sys
+import termios
 import threading
 import time
 
@@ -110,7 +113,10 @@ def test_bytes_that_the_kernel_does_not_take_are_stamped_when_they_have_left():
     for _ in range(200):
         connection.write(block, sent.append)
     taken_at_once = len(sent)
+    waiting = bytearray(4)
+    fcntl.ioctl(theirs, termios.FIONREAD, waiting)
     assert 0 < taken_at_once < 150
+    assert taken_at_once == int.from_bytes(waiting, sys.byteorder) // len(block)
     read_from_ns = time.monotonic_ns()
     got = 0
     theirs.settimeout(5)
