@@ -6,7 +6,7 @@ import json
 import os
 import re
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]+")
@@ -14,7 +14,9 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]+")
 
 def slug(name: str) -> str:
     """A file name from any text, by allow-list: never a path, never empty, at most 60 characters."""
-    return _NOT_IN_A_NAME.sub("-", Path(name).stem if "/" in name else name).strip("-.")[:60] or "run"
+    last = PurePosixPath(name).name if "/" in name else name
+    plain = last.removesuffix(".yaml").removesuffix(".yml")
+    return _NOT_IN_A_NAME.sub("-", plain).strip("-.")[:60] or "run"
 
 
 def new_run_dir(asked: str | None, scenario: str, started: datetime, again: bool = False) -> Path:
