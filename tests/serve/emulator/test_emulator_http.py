@@ -29,7 +29,7 @@ def test_requests_are_whole_again_however_they_are_cut(cuts):
     both = REQUEST + REQUEST
     edges = [0, *sorted(cuts), len(both)]
     for start, end in pairwise(edges):
-        reader.feed(both[start:end])
+        reader.feed(both[start:end], start)
     assert [request.body for request in reader.ready] == [BODY, BODY]
     assert {request.path for request in reader.ready} == {"/v1/chat/completions"}
     assert {request.headers["x-request-id"] for request in reader.ready} == {"a/b"}
@@ -39,7 +39,7 @@ def test_requests_are_whole_again_however_they_are_cut(cuts):
 def test_garbage_is_a_bad_request_or_nothing_yet(data):
     reader = RequestReader(lambda: None)
     with contextlib.suppress(BadRequest):
-        reader.feed(data)
+        reader.feed(data, 0)
 
 
 def talk(port: int, data: bytes) -> bytes:
