@@ -6,16 +6,17 @@ bool or None and types do no work: everything is checked in `settings_from`, all
 
 from __future__ import annotations
 
-import json
-import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen._settings import Settings
+from loadgen import _option_values as values
+from loadgen._settings import Settings, without_userinfo
 from loadgen._times import seconds
 
-SLO_KEYS = ("ttft_ms", "response_delay_ms", "ttg_ms", "tpot_ms", "share")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,12 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
         if not text:
             return empty
         try:
-            return convert(text)
+            return convert(values.sound(text))
         except ValueError as error:
             problems.append(f"--{name.replace('_', '-')}: {error}")
             return empty
 
-    levels = read("levels", _levels)
+    levels = read("levels", values.levels)
     once = bool(options.get("once"))
     think_default = "none" if levels or once else "scenario"
     fields = {
@@ -123,35 +124,35 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
         "users": options.get("num_users") or 1,
         "spawn_rate": options.get("spawn_rate"),
         "run_time_s": read("turnbench_run_time_s", seconds),
-        "hold_s": read("hold", _positive_time, 60.0),
+        "hold_s": read("hold", values.positive_time, 60.0),
         "warmup_s": read("warmup", seconds, 5.0),
         "once": once,
-        "think_time": read("think_time", _think_time, think_default),
-        "max_tokens": read("max_tokens", _positive_int),
+        "think_time": read("think_time", values.think_time, think_default),
+        "max_tokens": read("max_tokens", values.positive_int),
         "exact_tokens": bool(options.get("exact_tokens")),
-        "temperature": read("temperature", _number(0, 100)),
-        "top_p": read("top_p", _number(0, 1)),
-        "body": read("body", _json_object, {}),
-        "slo": read("slo", _limits, {}),
-        "connect_timeout_s": read("connect_timeout", _positive_time, 5.0),
-        "idle_timeout_s": read("idle_timeout", _positive_time, 30.0),
-        "deadline_s": read("deadline", _positive_time, 600.0),
+        "temperature": read("temperature", values.number(0, 100)),
+        "top_p": read("top_p", values.number(0, 1)),
+        "body": read("body", values.json_object, {}),
+        "slo": read("slo", values.limits, {}),
+        "connect_timeout_s": read("connect_timeout", values.positive_time, 5.0),
+        "idle_timeout_s": read("idle_timeout", values.positive_time, 30.0),
+        "deadline_s": read("deadline", values.positive_time, 600.0),
         "drain_s": read("drain", seconds, 60.0),
-        "retry": read("retry", _whole, 0),
-        "abort_errors": read("abort_errors", _number(0, 1), 1.0),
-        "clock": read("clock", _clock, "kernel"),
-        "seed": read("seed", _whole, 0),
-        "salt": read("salt", _hex),
+        "retry": read("retry", values.whole, 0),
+        "abort_errors": read("abort_errors", values.number(0, 1), 1.0),
+        "clock": read("clock", values.clock, "kernel"),
+        "seed": read("seed", values.whole, 0),
+        "salt": read("salt", values.hexadecimal),
         "run_dir": read("run_dir", str),
-        "labels": _pairs(options.get("label"), "=", "--label", problems),
+        "labels": values.pairs(options.get("label"), "=", "--label", problems),
         "keep_text": bool(options.get("keep_text")),
-        "headers": _pairs(options.get("header"), ":", "--header", problems),
+        "headers": values.pairs(options.get("header"), ":", "--header", problems),
         "insecure": bool(options.get("insecure")),
         "trust_env": bool(options.get("trust_env")),
-        "api_key_env": read("api_key_env", str, "OPENAI_API_KEY"),
+        "api_key_env": read("api_key_env", values.variable, "OPENAI_API_KEY"),
         "server_facts": read("server_facts", str),
     }
-    problems += _contradictions(fields, options)
+    problems += _header_problems(fields["headers"]) + _contradictions(fields, options)
     if problems:
         raise OptionErrors(problems)
     return Settings(**fields)
@@ -160,10 +161,10 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
 def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:
     """Options that exclude each other; `turnbench_users_given` says whether -u was typed."""
     found = []
-    if not fields["host"].startswith(("http://", "https://")):
-        found.append(
-            f"-H {fields['host']!r}: not an http:// or https:// URL; write e.g. http://127.0.0.1:8000"
-        )
+    host = fields["host"]
+    if not host.startswith(("http://", "https://")) or not host.isprintable():
+        shown = without_userinfo(host)
+        found.append(f"-H {shown!r}: not an http:// or https:// URL; write e.g. http://127.0.0.1:8000")
     if fields["levels"] and options.get("turnbench_users_given"):
         found.append("--levels and -u exclude each other: a level is a number of people; drop -u")
     if fields["levels"] and fields["run_time_s"]:
@@ -173,95 +174,8 @@ def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[
     return found
 
 
-def _levels(text: str) -> list[int]:
-    try:
-        levels = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list of whole numbers such as 1,4,16") from None
-    if min(levels) < 1:
-        raise ValueError(f"{min(levels)} people make no load; every level is at least 1")
-    return levels
-
-
-def _positive_time(text: str) -> float:
-    value = seconds(text)
-    if value <= 0:
-        raise ValueError(f"{text!r} must be longer than zero")
-    return value
-
-
-def _think_time(text: str) -> str:
-    if text in ("none", "scenario"):
-        return text
-    if text.startswith("scenario*"):
-        factor = _number(0, 1e6)(text.partition("*")[2])
-        return f"scenario*{factor:g}"
-    return f"{seconds(text):g}"
-
-
-def _whole(text: str) -> int:
-    if not text.lstrip("+").isdigit():
-        raise ValueError(f"{text!r} is not a whole number from 0 up")
-    return int(text)
-
-
-def _positive_int(text: str) -> int:
-    if _whole(text) == 0:
-        raise ValueError("must be at least 1")
-    return int(text)
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise ValueError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return value
-
-    return convert
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError('not a JSON object such as {"top_k": 20}')
-    return value
-
-
-def _limits(text: str) -> dict[str, float]:
-    found = {}
-    for part in text.split(","):
-        key, separator, value = part.strip().partition("=")
-        if not separator or key not in SLO_KEYS:
-            raise ValueError(f"{part.strip()!r}: write KEY=LIMIT with KEY one of {', '.join(SLO_KEYS)}")
-        found[key] = _number(0, 1 if key == "share" else 1e9)(value)
-    return found
-
-
-def _clock(text: str) -> str:
-    if text not in ("kernel", "user"):
-        raise ValueError(f"{text!r} is not a clock; kernel or user")
-    return text
-
-
-def _hex(text: str) -> str:
-    if not text or set(text.lower()) - set("0123456789abcdef"):
-        raise ValueError(f"{text!r} is not hexadecimal")
-    return text.lower()
-
-
-def _pairs(given: list[str] | None, separator: str, flag: str, problems: list[str]) -> dict[str, str]:
-    found = {}
-    for text in given or []:
-        key, found_separator, value = text.partition(separator)
-        if not found_separator or not key.strip():
-            problems.append(f"{flag} {text!r}: write NAME{separator}VALUE")
-        else:
-            found[key.strip()] = value.strip()
-    return found
+def _header_problems(headers: dict[str, str]) -> list[str]:
+    """What no request could carry; a value is never shown, it may be a key."""
+    found = [f"--header {n!r}: not a header's name" for n in headers if not _HEADER_NAME.fullmatch(n)]
+    bad = [name for name, value in headers.items() if _CONTROL.search(value)]
+    return found + [f"--header {name}: its value has a control character; take it out" for name in bad]

@@ -99,7 +99,7 @@ def base_url(host: str) -> str:
 
 def without_userinfo(url: str) -> str:
     """The URL with `user:password@` replaced by `***@`."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     authority, slash, path = rest.partition("/")
     if "@" not in authority:
         return url

@@ -1,0 +1,316 @@
+"""Options to settings: the documented defaults, every mistake at once, and no secret written down."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen._frames import Unpacker, pack
+from loadgen._options import OPTIONS, OptionErrors, add_options, settings_from
+from loadgen._settings import Settings, base_url, without_userinfo
+
+HOST = "http://127.0.0.1:8000"
+
+# Each option's default as a person reads it, and what it becomes.
+DEFAULTS: dict[str, tuple[Any, str, Any]] = {
+    "scenario": ("chat", "scenario", "chat"),
+    "model": ("", "model", None),
+    "levels": ("", "levels", None),
+    "hold": ("60s", "hold_s", 60.0),
+    "warmup": ("5s", "warmup_s", 5.0),
+    "once": (False, "once", False),
+    "think-time": ("", "think_time", "scenario"),
+    "max-tokens": ("", "max_tokens", None),
+    "exact-tokens": (False, "exact_tokens", False),
+    "temperature": ("", "temperature", None),
+    "top-p": ("", "top_p", None),
+    "body": ("", "body", {}),
+    "slo": ("", "slo", {}),
+    "connect-timeout": ("5s", "connect_timeout_s", 5.0),
+    "idle-timeout": ("30s", "idle_timeout_s", 30.0),
+    "deadline": ("600s", "deadline_s", 600.0),
+    "drain": ("60s", "drain_s", 60.0),
+    "retry": ("0", "retry", 0),
+    "abort-errors": ("1", "abort_errors", 1.0),
+    "clock": ("kernel", "clock", "kernel"),
+    "seed": ("0", "seed", 0),
+    "salt": ("", "salt", None),
+    "run-dir": ("", "run_dir", None),
+    "label": (None, "labels", {}),
+    "no-analysis": (False, None, None),
+    "keep-text": (False, "keep_text", False),
+    "header": (None, "headers", {}),
+    "insecure": (False, "insecure", False),
+    "trust-env": (False, "trust_env", False),
+    "api-key-env": ("OPENAI_API_KEY", "api_key_env", "OPENAI_API_KEY"),
+    "server-facts": ("", "server_facts", None),
+}  # type: ignore[assignment]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the extra words that Locust's parser takes."""
+
+    def add_argument(self, *flags: str, **words: Any) -> Any:  # type: ignore[override]
+        words.pop("include_in_web_ui", None)
+        self.env_vars = [*getattr(self, "env_vars", []), words.pop("env_var", None)]
+        return super().add_argument(*flags, **words)
+
+
+def typed(*words: str) -> dict[str, Any]:
+    parser = _Parser()
+    add_options(parser)
+    return {"host": HOST} | vars(parser.parse_args(words))
+
+
+def read(*words: str, **more: Any) -> Settings:
+    return settings_from(typed(*words) | more)
+
+
+def problems(*words: str, **more: Any) -> list[str]:
+    with pytest.raises(OptionErrors) as caught:
+        read(*words, **more)
+    return caught.value.problems
+
+
+def test_every_option_has_its_documented_default() -> None:
+    assert [option.name for option in OPTIONS] == list(DEFAULTS)
+    found = typed()
+    for name, (default, _, _) in DEFAULTS.items():
+        assert found[name.replace("-", "_")] == default, name
+
+
+def test_nothing_typed_gives_the_defaults_of_settings() -> None:
+    assert read() == Settings(host=HOST)
+    for name, (_, field, value) in DEFAULTS.items():
+        if field is not None:
+            assert getattr(read(), field) == value, name
+
+
+def test_every_option_can_come_from_the_environment() -> None:
+    parser = _Parser()
+    add_options(parser)
+    wanted = ["TURNBENCH_" + name.replace("-", "_").upper() for name in DEFAULTS]
+    assert [name for name in parser.env_vars if name] == wanted
+
+
+def test_every_option_has_a_help_text() -> None:
+    assert all(option.help.endswith(".") for option in OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--scenario", "my.yaml"], "scenario", "my.yaml"),
+        (["--model", "org/name"], "model", "org/name"),
+        (["--levels", "1, 4,16"], "levels", [1, 4, 16]),
+        (["--hold", "2m"], "hold_s", 120.0),
+        (["--warmup", "0"], "warmup_s", 0.0),
+        (["--once"], "once", True),
+        (["--think-time", "none"], "think_time", "none"),
+        (["--think-time", "scenario"], "think_time", "scenario"),
+        (["--think-time", "scenario*0.50"], "think_time", "scenario*0.5"),
+        (["--think-time", "250ms"], "think_time", "0.25"),
+        (["--max-tokens", "64"], "max_tokens", 64),
+        (["--exact-tokens"], "exact_tokens", True),
+        (["--temperature", "0"], "temperature", 0.0),
+        (["--top-p", "0.9"], "top_p", 0.9),
+        (["--body", '{"top_k": 20}'], "body", {"top_k": 20}),
+        (
+            ["--slo", "ttft_ms=500, tpot_ms=50,share=0.9"],
+            "slo",
+            {"ttft_ms": 500, "tpot_ms": 50, "share": 0.9},
+        ),
+        (["--connect-timeout", "1s"], "connect_timeout_s", 1.0),
+        (["--idle-timeout", "100ms"], "idle_timeout_s", 0.1),
+        (["--deadline", "1h"], "deadline_s", 3600.0),
+        (["--drain", "0"], "drain_s", 0.0),
+        (["--retry", "3"], "retry", 3),
+        (["--abort-errors", "0.5"], "abort_errors", 0.5),
+        (["--clock", "user"], "clock", "user"),
+        (["--seed", "7"], "seed", 7),
+        (["--salt", "9F3C"], "salt", "9f3c"),
+        (["--run-dir", "out/x"], "run_dir", "out/x"),
+        (["--label", "gpu=a100", "--label", "note=a=b"], "labels", {"gpu": "a100", "note": "a=b"}),
+        (["--keep-text"], "keep_text", True),
+        (["--header", "X-A: b:c", "--header", "X-D:$VAR"], "headers", {"X-A": "b:c", "X-D": "$VAR"}),
+        (["--insecure"], "insecure", True),
+        (["--trust-env"], "trust_env", True),
+        (["--api-key-env", "MY_KEY"], "api_key_env", "MY_KEY"),
+        (["--server-facts", "facts.json"], "server_facts", "facts.json"),
+    ],
+    ids=lambda value: (
+        " ".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else ""
+    ),
+)
+def test_an_option_becomes_its_setting(words: list[str], field: str, value: Any) -> None:
+    assert getattr(read(*words), field) == value
+
+
+@pytest.mark.parametrize("words", [["--levels", "1,2"], ["--once"]], ids=" ".join)
+def test_levels_and_once_leave_no_time_to_think_unless_asked(words: list[str]) -> None:
+    assert read(*words).think_time == "none"
+    assert read(*words, "--think-time", "scenario").think_time == "scenario"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--levels", "1,x"], "1,4,16"),
+        (["--levels", "0,4"], "at least 1"),
+        (["--levels", "1,9999999999999999999999"], "more than 1000000"),
+        (["--levels", "-3"], "at least 1"),
+        (["--levels", ","], "1,4,16"),
+        (["--hold", "soon"], "90s"),
+        (["--hold", "0"], "longer than zero"),
+        (["--warmup", "-1"], "90s"),
+        (["--deadline", "9" * 400], "90s"),
+        (["--think-time", "scenario*x"], "from 0"),
+        (["--think-time", "later"], "90s"),
+        (["--max-tokens", "0"], "at least 1"),
+        (["--max-tokens", "²"], "whole number"),
+        (["--max-tokens", "++5"], "whole number"),
+        (["--temperature", "nan"], "from 0 to 100"),
+        (["--top-p", "1.5"], "from 0 to 1"),
+        (["--body", "[1]"], "JSON object"),
+        (["--body", "{x"], "not JSON"),
+        (["--body", '{"a": NaN}'], "not JSON"),
+        (["--body", '{"a": 1e999}'], "not JSON"),
+        (["--body", '{"a": 1' + "0" * 40 + "}"], "not JSON"),
+        (["--body", '{"a":' * 100_000], "not JSON"),
+        (["--slo", "ttft=5"], "ttft_ms"),
+        (["--slo", "share=2"], "from 0 to 1"),
+        (["--slo", "ttft_ms=inf"], "from 0 to"),
+        (["--retry", "-1"], "whole number"),
+        (["--abort-errors", "2"], "from 0 to 1"),
+        (["--clock", "atomic"], "kernel or user"),
+        (["--seed", "1.5"], "whole number"),
+        (["--seed", "9" * 40], "whole number"),
+        (["--salt", "xyz"], "hexadecimal"),
+        (["--label", "gpu"], "NAME=VALUE"),
+        (["--label", "=x"], "NAME=VALUE"),
+        (["--header", "X-A"], "NAME:VALUE"),
+        (["--header", "X A: b"], "not a header's name"),
+        (["--header", "X-A: b\nX-B: c"], "control character"),
+        (["--api-key-env", "sk-not-a-name"], "name of an environment variable"),
+        (["--model", "a\udc80"], "not valid text"),
+        (["--label", "a=\udc80"], "not valid text"),
+    ],
+    ids=lambda value: (
+        " ".join(value)[:30].encode("ascii", "replace").decode() if isinstance(value, list) else ""
+    ),
+)
+def test_a_mistake_is_told_with_its_option_and_a_hint(words: list[str], hint: str) -> None:
+    (problem,) = problems(*words)
+    assert problem.startswith(words[0])
+    assert hint in problem
+    assert "\n" not in problem
+    assert len(problem) < 300
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    found = problems(
+        "--hold", "x", "--seed", "y", "--levels", "z", "--header", "bad", "--once", host="nowhere"
+    )
+    assert {problem.split()[0].rstrip(":") for problem in found} == {
+        "--hold", "--seed", "--levels", "--header", "--once", "-H",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "flags"),
+    [
+        (["--levels", "1,2"], {"num_users": 4, "turnbench_users_given": True}, ("--levels", "-u")),
+        (["--levels", "1,2"], {"turnbench_run_time_s": "90s"}, ("--levels", "-t")),
+        (["--once", "--hold", "5s"], {}, ("--once", "--hold")),
+    ],
+    ids=["levels and -u", "levels and -t", "once and hold"],
+)
+def test_options_that_exclude_each_other_are_refused(
+    words: list[str], more: dict[str, Any], flags: tuple[str, str]
+) -> None:
+    (problem,) = problems(*words, **more)
+    assert problem.startswith(f"{flags[0]} and {flags[1]} exclude each other")
+
+
+def test_users_and_time_are_locusts() -> None:
+    found = read(num_users=8, spawn_rate=2.5, turnbench_run_time_s="2m")
+    assert (found.users, found.spawn_rate, found.run_time_s) == (8, 2.5, 120.0)
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1:8000", "ftp://x", "localhost"])
+def test_a_host_that_is_no_url_is_refused_with_an_example(host: str) -> None:
+    (problem,) = problems(host=host)
+    assert problem.startswith("-H")
+    assert "http://127.0.0.1:8000" in problem
+
+
+def test_a_refused_host_shows_no_password() -> None:
+    assert "hunter2" not in problems(host="me:hunter2@server:8000")[0]
+
+
+def test_a_mistaken_header_or_key_is_not_repeated() -> None:
+    """What is wrong may be a key typed in the wrong place, and messages end up in logs."""
+    assert "sk-123" not in "".join(problems("--header", "Authorization sk-123"))
+    assert "sk-123" not in "".join(problems("--api-key-env", "sk-123"))
+    assert "sk-123" not in "".join(problems("--header", "X: sk-123\x00y"))
+
+
+texts = st.text() | st.sampled_from(
+    ["-1", "nan", "inf", "1e999", "9" * 5000, "{}", "1,2", "5s", "a=b", "a:b", "x\udcff"]
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([o.dest for o in OPTIONS if not o.repeats]), texts, max_size=6),
+    st.lists(texts, max_size=3),
+    st.lists(texts, max_size=3),
+    texts,
+)
+def test_any_text_gives_settings_that_can_be_sent_or_option_errors(
+    options: dict[str, str], labels: list[str], headers: list[str], host: str
+) -> None:
+    try:
+        found = settings_from(options | {"label": labels, "header": headers, "host": "http://" + host})
+    except OptionErrors:
+        return
+    (message,) = Unpacker().feed(pack({"settings": found}))
+    assert msgspec.convert(message["settings"], Settings) == found
+    json.dumps(found.recorded(), allow_nan=False).encode()
+
+
+@given(
+    st.lists(st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=6), min_size=1, max_size=4)
+)
+def test_header_values_are_never_recorded(values: list[str]) -> None:
+    headers = [f"X-{number}: VALUE{value}" for number, value in enumerate(values)]
+    found = settings_from({"host": HOST, "header": headers}).recorded()
+    assert found["headers"] == {f"X-{number}": "***" for number in range(len(values))}
+    assert "VALUE" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:hunter2@h:8000/v1", "http://***@h:8000/v1"),
+        ("https://token@h", "https://***@h"),
+        ("http://a:b@c@h/x@y", "http://***@h/x@y"),
+        ("me:hunter2@h", "***@h"),
+        ("http://h:8000/v1", "http://h:8000/v1"),
+    ],
+)
+def test_a_password_in_the_url_is_never_recorded(url: str, shown: str) -> None:
+    assert without_userinfo(url) == shown
+    assert Settings(host=url).recorded()["host"] == shown
+
+
+@pytest.mark.parametrize(
+    "typed_host", ["http://h:8000", "http://h:8000/", "http://h:8000/v1", " http://h:8000/v1/ "]
+)
+def test_the_endpoint_may_be_typed_with_or_without_v1(typed_host: str) -> None:
+    assert base_url(typed_host) == "http://h:8000/v1"
