@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from loadgen._options import OPTIONS
+from loadgen._runwriter import slug
 
 PLAN_FORMAT = "turnbench-sweep-plan/1"
 _BACKENDS = ("vllm", "vllm-cpu", "emulator")
@@ -41,7 +43,7 @@ def read_plan(path: str) -> SweepPlan:
     """Read a plan file; raises PlanError with every mistake."""
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise PlanError([f"{path}: {' '.join(str(error).split())}"]) from None
     if not isinstance(raw, dict):
         raise PlanError([f"{path}: not a mapping; start with `format: {PLAN_FORMAT}`"])
@@ -67,10 +69,12 @@ def _problems(raw: dict[str, Any]) -> list[str]:
     models = raw.get("models")
     if not isinstance(models, list) or not models or not all(isinstance(m, str) for m in models):
         found.append("models is missing: a list of names that `python -m serve list` shows")
-    elif len(set(models)) < len(models):
+    elif len({slug(model) for model in models}) < len(models):  # each has a directory of its own
         found.append("models names one model twice")
     if raw.get("backend", "emulator") not in _BACKENDS:
         found.append(f"backend {raw['backend']!r}: one of {', '.join(_BACKENDS)}")
+    if not isinstance(raw.get("hardware", ""), str):
+        found.append("hardware is not a word, such as a100-40gb")
     found += _parallel_problems(raw)
     run = raw.get("run", {})
     if not isinstance(run, dict):
@@ -78,13 +82,14 @@ def _problems(raw: dict[str, Any]) -> list[str]:
     known = {option.name for option in OPTIONS if not option.repeats} - set(_OURS)
     known |= {"users", "spawn-rate", "run-time"}
     found += [f"run: unknown option {name!r}" for name in run if name not in known]
-    return found
+    odd = [name for name in known & run.keys() if not isinstance(run[name], str)]
+    return found + [f"run: {name} is not one value; write it as on the command line" for name in odd]
 
 
 def _parallel_problems(raw: dict[str, Any]) -> list[str]:
     parallel = raw.get("parallel", "1")
-    if not str(parallel).isdigit() or int(parallel) < 1:
-        return [f"parallel is {parallel!r}: a whole number from 1 up"]
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", str(parallel)):
+        return [f"parallel is {str(parallel)[:40]!r}: a whole number from 1 up"]
     if int(parallel) > 1 and raw.get("backend", "emulator") != "emulator":
         return ["parallel is for emulators: real servers would slow each other down"]
     return []

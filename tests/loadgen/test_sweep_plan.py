@@ -1,0 +1,141 @@
+"""Plan files of a sweep: all mistakes at once, none by a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loadgen._sweep_plan import PLAN_FORMAT, PlanError, SweepPlan, read_plan
+
+ROOT = Path(__file__).parents[2]
+GOOD: dict[str, Any] = {"format": PLAN_FORMAT, "name": "mine", "models": ["yi-6b", "llama-2-7b"]}
+Problems = Callable[..., list[str]]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str | bytes], str]:
+    """Write a plan file; returns its path."""
+
+    def written(text: str | bytes) -> str:
+        path = tmp_path / "plan.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return written
+
+
+@pytest.fixture
+def problems(write: Callable[[str], str]) -> Problems:
+    """The problems of a good plan with these changes."""
+
+    def found(**changes: Any) -> list[str]:
+        with pytest.raises(PlanError) as caught:
+            read_plan(write(yaml.safe_dump(GOOD | changes)))
+        return caught.value.problems
+
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_projects_own_plans_are_sound(path: Path) -> None:
+    assert read_plan(str(path)).models
+
+
+def test_a_short_plan_gets_the_defaults(write: Callable[[str], str]) -> None:
+    plan = read_plan(write(yaml.safe_dump(GOOD)))
+    assert plan == SweepPlan(name="mine", models=["yi-6b", "llama-2-7b"])
+    assert (plan.backend, plan.hardware, plan.parallel, plan.run) == ("emulator", "a100-40gb", 1, {})
+
+
+def test_options_of_the_runs_are_kept_as_typed(write: Callable[[str], str]) -> None:
+    """No YAML surprise: `no` and 12:30 and 1,4 stay what was typed."""
+    text = yaml.safe_dump(GOOD) + "parallel: 3\nrun:\n  levels: 1,4\n  hold: 1m\n  salt: 012\n  once: no\n"
+    plan = read_plan(write(text))
+    assert (plan.parallel, plan.run) == (3, {"levels": "1,4", "hold": "1m", "salt": "012", "once": "no"})
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"modles": ["x"]}, "unknown key 'modles'"),
+        ({"format": "other/1"}, PLAN_FORMAT),
+        ({"name": ""}, "name is missing"),
+        ({"name": ["x"]}, "name is missing"),
+        ({"models": []}, "models is missing"),
+        ({"models": "yi-6b"}, "models is missing"),
+        ({"models": [["yi-6b"]]}, "models is missing"),
+        ({"models": ["a", "a"]}, "twice"),
+        ({"models": ["a b", "a-b"]}, "twice"),
+        ({"backend": "magic"}, "vllm, vllm-cpu, emulator"),
+        ({"backend": ["emulator"]}, "vllm, vllm-cpu, emulator"),
+        ({"hardware": ["a100"]}, "hardware"),
+        ({"parallel": "0"}, "from 1 up"),
+        ({"parallel": "²"}, "from 1 up"),
+        ({"parallel": "9" * 5000}, "from 1 up"),
+        ({"parallel": "many"}, "from 1 up"),
+        ({"parallel": "2", "backend": "vllm"}, "for emulators"),
+        ({"run": ["levels"]}, "run is not a mapping"),
+        ({"run": {"levles": "1"}}, "unknown option 'levles'"),
+        ({"run": {"model": "x"}}, "unknown option 'model'"),
+        ({"run": {"levels": [1, 4]}}, "levels"),
+        ({"run": {"body": {"top_k": 3}}}, "body"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_a_mistake_is_told_with_the_file_and_a_hint(
+    problems: Problems, change: dict[str, Any], hint: str
+) -> None:
+    (problem,) = problems(**change)
+    assert "plan.yaml: " in problem
+    assert hint in problem
+    assert "\n" not in problem
+
+
+def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
+    assert (
+        len(problems(format="x", name="", models=[], backend="y", parallel="z", run={"q": "1"}, huh="1")) == 7
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a", "just words", "a: [", "a: b: c", b"\xff\xfe\x00", "[" * 2_000, "? [a]\n: b"], ids=repr
+)
+def test_a_file_that_is_no_mapping_is_told_in_one_line(write: Callable[[str], str], text: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        read_plan(write(text))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="No such file"):
+        read_plan(str(tmp_path / "none.yaml"))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["name", "models", "backend", "hardware", "parallel", "run", "x"]), values
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_plan_is_read_or_refused(write: Callable[[str], str], changes: dict[str, Any]) -> None:
+    try:
+        plan = read_plan(write(yaml.safe_dump(GOOD | changes)))
+    except PlanError:
+        return
+    assert plan.parallel >= 1
+    assert all(
+        isinstance(value, str) for value in [plan.name, plan.hardware, *plan.models, *plan.run.values()]
+    )
