@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ class Events:
     tokens: npt.NDArray[np.int32]
     words: npt.NDArray[np.int32]
 
-    @property
+    @cached_property
     def counts(self) -> Ints:
         """Events of each turn."""
         return np.diff(self.offsets)
@@ -43,26 +44,27 @@ class Events:
         """Maximum over the events of each turn; minus infinity where a turn has none."""
         return _reduced(np.maximum, values, self.offsets, -np.inf)
 
-    def running(self, values: npt.NDArray[np.generic]) -> Ints:
-        """Sum of the values up to and including each event, from 0 at the start of its turn."""
-        total = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
-        sums: Ints = total[1:] - np.repeat(total[self.offsets[:-1]], self.counts)
+    def before(self, values: npt.NDArray[np.generic]) -> Ints:
+        """Sum of the values before each event, from 0 at the start of its turn."""
+        total = _totals(values)
+        sums: Ints = total[:-1].copy()
+        sums -= np.repeat(total[self.offsets[:-1]], self.counts)
         return sums
 
-    def take(self, rows: Ints) -> Events:
-        """The events of these turns alone, in this order."""
-        where = positions(self.offsets, rows)
-        offsets = np.concatenate(([0], np.cumsum(self.counts[rows])))
-        return Events(offsets, self.at_us[where], self.tokens[where], self.words[where])
+    def reaching(self, values: npt.NDArray[np.generic], least: int) -> Floats:
+        """Arrival (in microseconds) of the event with which a turn's sum reaches `least`; NaN if it doesn't.
+
+        Values must not be negative: the sums over all turns are then in order and can be searched.
+        """
+        total = _totals(values)
+        where = np.searchsorted(total[1:], total[self.offsets[:-1]] + least, side="left")
+        return _at(self.at_us, where, where < self.offsets[1:])
 
 
-def positions(offsets: Ints, rows: Ints) -> Ints:
-    """Flat indices of the events of these turns, turn by turn."""
-    counts = np.diff(offsets)[rows]
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    where: Ints = np.arange(total) + np.repeat(offsets[rows] - (ends - counts), counts)
-    return where
+def _totals(values: npt.NDArray[np.generic]) -> Ints:
+    total = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, out=total[1:])
+    return total
 
 
 def _at(values: npt.NDArray[np.generic], index: Ints, present: Bools) -> Floats:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats, Ints, positions
+from analysis.arrays import Floats, Ints
 from analysis.bootstrap import Resampler
+from analysis.gaps import gaps_of
 from analysis.percentiles import QUANTILES, allowed, effective_turns, percentile
 from analysis.study import Study
 from analysis.throughput import arrived_tokens, conversations_kept
@@ -32,7 +33,6 @@ DISTRIBUTIONS = (
 _SOURCE = {"output_tokens": "tokens"}
 _HIGHER_IS_BETTER = ("decode_tokens_per_s", "request_tps")
 MOST_COALESCED = 0.01
-_MOST_GAPS = 500_000
 
 Cell = dict[str, Any]
 
@@ -78,15 +78,11 @@ def _turn_part(study: Study, rows: pd.DataFrame) -> Cell:
         "failed": len(rows) - len(ok) - int((rows["outcome"] == "unfinished").sum()),
         "unfinished": int((rows["outcome"] == "unfinished").sum()),
     }
-    coalesced = coalesced_share(rows, study)
     for name in DISTRIBUTIONS:
         if name == "itl_ms":
-            values, clusters = _gaps(study, rows, talks)
-            telling = coalesced <= MOST_COALESCED
+            cell[name] = _gap_distribution(study, rows, talks, resampler)
         else:
-            values, clusters = _values(rows, name, talks)
-            telling = True
-        cell[name] = distribution(values, clusters, resampler, telling)
+            cell[name] = distribution(*_values(rows, name, talks), resampler)
     cell["tps"] = _rate(floats(ok["tokens"]).sum(), ttg_s)
     cell["chars_per_s"] = _rate(float(ok["chars"].sum()), ttg_s)
     cell["words_per_s"] = _rate(float(ok["words"].sum()), ttg_s)
@@ -121,43 +117,32 @@ def _values(rows: pd.DataFrame, name: str, talks: Ints) -> tuple[Floats, Ints]:
     return values[keep], talks[keep]
 
 
-def _gaps(study: Study, rows: pd.DataFrame, talks: Ints) -> tuple[Floats, Ints]:
-    """Milliseconds between neighbouring events of the cell's ok turns, and their conversations."""
-    ok = (rows["outcome"] == "ok").to_numpy()
-    index = rows.index.to_numpy()[ok]
-    counts = study.events.counts[index]
-    at_us = study.events.at_us[positions(study.events.offsets, index)]
-    if len(at_us) < 2:
-        return np.zeros(0), np.zeros(0, dtype=np.int64)
-    inner = np.ones(len(at_us), dtype=bool)
-    inner[np.cumsum(counts)[counts > 0] - counts[counts > 0]] = False
-    gaps = np.diff(at_us, prepend=0)[inner] / 1e3
-    return gaps, np.repeat(talks[ok], counts)[inner]
-
-
-def distribution(values: Floats, clusters: Ints, resampler: Resampler, telling: bool = True) -> Cell:
-    """`{n, mean, p50, p90, p95, p99, ci95}` with null where a number isn't allowed.
-
-    telling: False where n and mean alone say something true (gaps between events that share a read).
-    """
-    sample, groups = _thinned(values, clusters)
-    # Values beyond the sample weigh as much as those in it: the design effect is the same.
-    effective = effective_turns(sample, groups) * len(values) / max(len(sample), 1)
-    names = allowed(effective) if telling else []
+def distribution(values: Floats, clusters: Ints, resampler: Resampler) -> Cell:
+    """`{n, mean, p50, p90, p95, p99, ci95}` with null where a number isn't allowed."""
     mean = float(values.mean()) if len(values) and np.isfinite(values).all() else None
+    return _told(values, clusters, resampler, len(values), mean)
+
+
+def _gap_distribution(study: Study, rows: pd.DataFrame, talks: Ints, resampler: Resampler) -> Cell:
+    """As `distribution`, of the gaps between events; n and mean alone where too many events share a read."""
+    ok = (rows["outcome"] == "ok").to_numpy()
+    gaps = gaps_of(study.events, rows.index.to_numpy()[ok], talks[ok])
+    if coalesced_share(rows, study) > MOST_COALESCED:
+        return _told(gaps.values_ms[:0], gaps.clusters[:0], resampler, gaps.n, gaps.mean_ms)
+    return _told(gaps.values_ms, gaps.clusters, resampler, gaps.n, gaps.mean_ms)
+
+
+def _told(values: Floats, clusters: Ints, resampler: Resampler, n: int, mean: float | None) -> Cell:
+    # n may be more than there are values, where those are a sample; its design effect is that of all.
+    effective = effective_turns(values, clusters) * n / max(len(values), 1)
+    names = allowed(effective) if len(values) else []
     told = {name: percentile(values, QUANTILES[name]) if name in names else None for name in QUANTILES}
     names = [name for name in names if told[name] is not None]
-    found = resampler.intervals(sample, groups, names) if len(sample) else {}
+    found = resampler.intervals(values, clusters, names) if len(values) else {}
     ends = {name: found.get(name) for name in ("mean", *QUANTILES)}
     if mean is None:
         ends["mean"] = None
-    return {"n": len(values), "mean": mean, **told, "ci95": ends}
-
-
-def _thinned(values: Floats, clusters: Ints) -> tuple[Floats, Ints]:
-    """At most half a million values, picked evenly: enough for an interval, and it keeps memory flat."""
-    step = -(-len(values) // _MOST_GAPS)
-    return (values[::step], clusters[::step]) if step > 1 else (values, clusters)
+    return {"n": n, "mean": mean, **told, "ci95": ends}
 
 
 def coalesced_share(rows: pd.DataFrame, study: Study) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from loadgen import Run, TurnRecord
 
 _LISTS = ("event_us", "event_tokens", "event_words", "text")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
+_row = attrgetter(*COLUMNS)
+_ONE, _ZERO = array("i", [1]), array("i", [0])
 _NULLABLE = (
     "sent_ns",
     "head_ns",
@@ -46,13 +49,13 @@ def load_turns(run: Run) -> Turns:
     unusable = 0
     for record in run.turns():
         count = len(record.event_us)
-        row = tuple(getattr(record, name) for name in COLUMNS)
+        row = _row(record)
         try:
             array("q", [value for value in row if isinstance(value, int)])
             parts = (
                 array("q", record.event_us),
-                array("i", _fitted(record.event_tokens, count, 1)),
-                array("i", _fitted(record.event_words, count, 0)),
+                _fitted(record.event_tokens, count, _ONE),
+                _fitted(record.event_words, count, _ZERO),
             )
         except OverflowError:  # no clock or counter of ours makes such a number
             unusable += 1
@@ -71,9 +74,9 @@ def load_turns(run: Run) -> Turns:
     return Turns(_frame(rows), events, unusable)
 
 
-def _fitted(values: list[int] | None, count: int, default: int) -> list[int]:
+def _fitted(values: list[int] | None, count: int, default: array[int]) -> array[int]:
     """`count` numbers: the record's own where they are aligned with its events, else the default."""
-    return values if values is not None and len(values) == count else [default] * count
+    return array("i", values) if values is not None and len(values) == count else default * count
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

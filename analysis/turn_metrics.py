@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.arrays import Bools, Events, Floats
@@ -33,7 +34,7 @@ def turn_metrics(frame: pd.DataFrame, events: Events, prefill_ms: Floats, decode
             "ttfat_ms": _first_answer_ms(frame, events),
             "response_delay_ms": first_ms + late_ms,
             "ttg_ms": ttg_ms,
-            "ttg256_ms": np.where(split_known, _arrival_of_token_ms(events, _EXACT_TOKENS), np.nan),
+            "ttg256_ms": np.where(split_known, events.reaching(events.tokens, _EXACT_TOKENS) / 1e3, np.nan),
             "tpot_ms": tpot_ms,
             "request_tps": _ratio(output, ttg_ms / 1e3),
             "decode_tokens_per_s": _ratio(np.full(len(frame), 1e3), tpot_ms),
@@ -85,29 +86,23 @@ def _first_answer_ms(frame: pd.DataFrame, events: Events) -> Floats:
     return out
 
 
-def _arrival_of_token_ms(events: Events, number: int) -> Floats:
-    """Arrival of the number-th token; null where fewer came, never extrapolated."""
-    arrived = np.where(events.running(events.tokens) >= number, -events.at_us, -np.inf)
-    earliest = -events.maxima(arrived)
-    return np.where(np.isfinite(earliest), earliest / 1e3, np.nan)
-
-
 def _stall_ms(frame: pd.DataFrame, events: Events, words_per_min: float = WORDS_PER_MIN) -> Floats:
     """Time a reader of the answer waits for text after its first word.
 
     A reader who starts at the first word and never reads ahead of the text has waited, at the end,
     the largest of (arrival of a word - first arrival - time to read the words before it).
     """
-    ms_per_word = 60e3 / words_per_min
+    us_per_word = 60e6 / words_per_min
+    words = _answer_words(frame, events)
+    late_us = np.where(words > 0, events.at_us - events.before(words) * us_per_word, -np.inf)
+    stall_us = events.maxima(late_us) - events.reaching(words, 1)
+    return np.where(np.isfinite(stall_us), stall_us / 1e3, np.nan)
+
+
+def _answer_words(frame: pd.DataFrame, events: Events) -> npt.NDArray[np.int32]:
+    """Words of each event, without those of the reasoning before the answer."""
+    answer = np.nan_to_num(floats(frame["answer_event"]), nan=np.inf)
+    if not ((answer > 0) & (events.counts > 0)).any():
+        return events.words
     index = np.arange(len(events.at_us)) - np.repeat(events.offsets[:-1], events.counts)
-    answer = np.repeat(np.nan_to_num(floats(frame["answer_event"]), nan=np.inf), events.counts)
-    words = np.where(index >= answer, events.words, 0)
-    before = events.running(words) - words
-    slack = np.where(words > 0, events.at_us / 1e3 - before * ms_per_word, -np.inf)
-    first = np.where((words > 0) & (before == 0), slack, -np.inf)
-    has_words = events.sums(words) > 0
-    return np.subtract(events.maxima(slack), events.maxima(first), where=has_words, out=_nans(len(frame)))
-
-
-def _nans(length: int) -> Floats:
-    return np.full(length, np.nan)
+    return np.where(index >= np.repeat(answer, events.counts), events.words, 0).astype(np.int32)

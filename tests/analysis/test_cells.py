@@ -187,3 +187,13 @@ def test_fluidity_uses_the_limits_of_the_task(made: MadeRun) -> None:
     strict = MadeRun(made.path.with_name("b"), made.turns)
     strict.manifest["slo"] = {"chat": {"ttft_ms": 1000, "tpot_ms": 80}}
     assert cell_of(summary_of(strict))["fluidity"] < 0.5
+
+
+def test_of_very_many_gaps_a_random_sample_tells_the_percentiles(made: MadeRun) -> None:
+    rng = random.Random(4)
+    made.turns = [turn(n, gap_ms=rng.uniform(10, 30), events=2001) for n in range(150)]
+    found = cell_of(summary_of(made))["itl_ms"]
+    gaps = np.concatenate([np.diff(r.event_us) for r in made.turns]) / 1000
+    assert found["n"] == 300_000
+    assert found["mean"] == pytest.approx(gaps.mean())
+    assert found["p50"] == pytest.approx(np.quantile(gaps, 0.5), rel=0.01)
