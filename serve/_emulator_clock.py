@@ -32,7 +32,7 @@ STAMP_BYTES = socket.CMSG_SPACE(_STAMP.size)
 
 
 def stamp_arrivals(sock: socket.socket) -> None:
-    """Have the kernel say when it received what is read; where it can't, `arrival_ns` says when it was read."""
+    """Have the kernel say when it received what is read; elsewhere `arrival_ns` says when it was read."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
 

@@ -10,7 +10,7 @@ import ssl
 from selectors import EVENT_READ
 
 from serve._emulator_app import App
-from serve._emulator_clock import monotonic_ns
+from serve._emulator_clock import monotonic_ns, stamp_arrivals
 from serve._emulator_http import Connection
 from serve._emulator_reactor import Reactor
 
@@ -78,6 +78,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Accepted sockets inherit it, so that a request sent before its connection is taken in is stamped too.
+    stamp_arrivals(listener)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)

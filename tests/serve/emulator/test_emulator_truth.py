@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import http.client
 import json
+import os
+import signal
 import socket
 import statistics
 import sys
@@ -100,6 +102,22 @@ def test_the_emulator_tells_its_lateness_when_it_stops(timed, make_chat):
     code, out, _err = timed.stop()
     assert code == 0
     assert out.startswith("lateness: 30 events sent, p50 ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps arrivals")
+def test_a_request_came_when_the_kernel_got_it_even_if_the_emulator_was_not_looking(timed):
+    body = b'{"prompt":"x","max_tokens":2}'
+    os.kill(timed.process.pid, signal.SIGSTOP)
+    with socket.create_connection(("127.0.0.1", timed.port), timeout=10) as sock:
+        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        sent_ns = time.time_ns()
+        time.sleep(0.4)
+        os.kill(timed.process.pid, signal.SIGCONT)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    timed.stop()
+    (row,) = timed.truth()
+    assert row["received_ns"] < sent_ns + 50_000_000
+    assert row["end_ns"] > sent_ns + 400_000_000
 
 
 def test_bytes_that_the_kernel_does_not_take_are_stamped_when_they_have_left():
