@@ -42,7 +42,7 @@ def _analyse_sweep(sweep: Sweep) -> tuple[Summary, list[RunFacts]]:
         try:
             summary, of_run = analyse_run(folder)
         except RunError as error:
-            summaries.append(missing(cell, str(error)))
+            summaries.append(missing(cell, str(error).replace(str(folder), cell.folder)))
             continue
         _write(summary, of_run, folder)
         summaries.append(summary | {"run": cell.folder})

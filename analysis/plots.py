@@ -9,6 +9,7 @@ from analysis.cells import ALL
 from analysis.tables import clean, name_of, shared_models
 
 Figure = dict[str, Any]
+MEANS = "Medians with 95 % intervals. Open or faint: a mean, where too few turns allow a median."
 _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 """Colours that people with any colour vision tell apart (after Okabe and Ito)."""
 
@@ -43,17 +44,13 @@ def _wait_by_task(summary: dict[str, Any]) -> list[Figure]:
     loads = list(dict.fromkeys(cell["load"] for cell in cells))
     if len(loads) <= 1:
         data = [_bars(cells, name, n) for n, name in enumerate(_names(cells))]
-        return (
-            [_figure("wait", "Time to generate by task", "", data, "task", "TTG, s (median)")] if data else []
-        )
+        return [_figure("wait", "Time to generate by task", "", data, "task", "TTG, s")] if data else []
     made = []
     for task in tasks:
         mine = [cell for cell in cells if cell["task"] == task]
         data = [_line(mine, name, n) for n, name in enumerate(_names(cells))]
         data = [trace for trace in data if trace["x"]]
-        made.append(
-            _figure("wait", f"Time to generate: {clean(task)}", "", data, "people", "TTG, s (median)")
-        )
+        made.append(_figure("wait", f"Time to generate: {clean(task)}", "", data, "people", "TTG, s"))
         span = [-0.4, len(loads) - 0.6]
         made[-1]["layout"]["xaxis"] |= {"type": "category", "categoryarray": loads, "range": span}
     return made
@@ -65,25 +62,45 @@ def _names(cells: list[dict[str, Any]]) -> list[str]:
 
 def _bars(cells: list[dict[str, Any]], name: str, number: int) -> Figure:
     mine = [cell for cell in cells if cell["name"] == name]
-    trace: Figure = {"type": "bar", "name": label(name), "marker": {"color": _colour(number)}}
-    return trace | {"x": [label(cell["task"]) for cell in mine]} | _medians(mine)
+    trace = {"type": "bar", "name": label(name), "x": [label(cell["task"]) for cell in mine]} | _middles(mine)
+    faint = [0.45 if kind == "mean" else 1.0 for kind in trace.pop("kinds")]
+    return trace | {"marker": {"color": _colour(number), "opacity": faint}}
 
 
 def _line(cells: list[dict[str, Any]], name: str, number: int) -> Figure:
     mine = [cell for cell in cells if cell["name"] == name]
     trace: Figure = {"type": "scatter", "mode": "lines+markers", "name": label(name)}
-    trace |= {"line": {"color": _colour(number)}, "x": [label(cell["load"]) for cell in mine]}
-    return trace | _medians(mine)
+    return trace | {"x": [label(cell["load"]) for cell in mine]} | _points(mine, number)
 
 
-def _medians(cells: list[dict[str, Any]]) -> Figure:
-    """Medians in seconds with their intervals; a gap where one isn't allowed."""
-    middles = [cell["ttg_ms"]["p50"] for cell in cells]
-    ends = [(cell["ttg_ms"]["ci95"] or {}).get("p50") or [None, None] for cell in cells]
+def _middles(cells: list[dict[str, Any]]) -> Figure:
+    """Medians in seconds with their intervals; where one isn't allowed the mean, as an open marker."""
+    told = [cell["ttg_ms"] for cell in cells]
+    kinds = ["mean" if item["p50"] is None else "p50" for item in told]
+    middles = [item[kind] for item, kind in zip(told, kinds, strict=True)]
+    ends = [item["ci95"][kind] or [None, None] for item, kind in zip(told, kinds, strict=True)]
     up = [_apart(end[1], middle) for end, middle in zip(ends, middles, strict=True)]
     down = [_apart(middle, end[0]) for end, middle in zip(ends, middles, strict=True)]
     error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
-    return {"y": [None if m is None else m / 1e3 for m in middles], "error_y": error}
+    hover = [
+        f"{'mean' if kind == 'mean' else 'median'} of {item['n']}"
+        for kind, item in zip(kinds, told, strict=True)
+    ]
+    return {
+        "y": [None if middle is None else middle / 1e3 for middle in middles],
+        "error_y": error,
+        "hovertext": hover,
+        "kinds": kinds,
+    }
+
+
+def _points(cells: list[dict[str, Any]], number: int) -> Figure:
+    trace = _middles(cells)
+    open_where_mean = ["circle-open" if kind == "mean" else "circle" for kind in trace.pop("kinds")]
+    return trace | {
+        "marker": {"symbol": open_where_mean, "size": 8, "color": _colour(number)},
+        "line": {"color": _colour(number)},
+    }
 
 
 def _apart(above: float | None, below: float | None) -> float:
@@ -102,12 +119,17 @@ def _load_curve(summary: dict[str, Any]) -> list[Figure]:
             "name": label(name),
             "textposition": "top center",
         }
-        trace |= {"line": {"color": _colour(number)}, "x": [cell["aggregate_tps"] for cell in mine]}
-        data.append(trace | {"text": [label(cell["load"]) for cell in mine]} | _medians(mine))
+        trace |= {
+            "x": [cell["aggregate_tps"] for cell in mine],
+            "text": [label(cell["load"]) for cell in mine],
+        }
+        data.append(trace | _points(mine, number))
     if not data:
         return []
-    note = "Each point is one level, named by its load. Up is a longer wait, right is more work done."
-    axes = ("aggregate tokens/s", "TTG, s (median)")
+    note = (
+        "Each point is one level, named by its load. Up is a longer wait, right is more work done. " + MEANS
+    )
+    axes = ("aggregate tokens/s", "TTG, s")
     return [_figure("load", "Throughput against waiting", note, data, *axes)]
 
 

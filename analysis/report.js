@@ -13,7 +13,7 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("--ink"), family: "system-ui, sans-serif", size: 12 },
       margin: { l: 56, r: 12, t: 12, b: 48 },
-      legend: { orientation: "h", y: -0.25 },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
       barmode: "group",
     };
   };

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from analysis.cells import ALL
 from analysis.export import flat
-from analysis.plots import figures
+from analysis.plots import MEANS, figures
 from analysis.sentences import answer
 from analysis.study import Study
 from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows, name_of, number, shared_models
@@ -88,6 +88,7 @@ def _page(summary: dict[str, Any], facts: list[RunFacts]) -> str:
         detailed=_DETAILED,
         cells=_named_cells(summary),
         figures=made,
+        means=MEANS,
         setups=[(run.name, _setup(run.manifest), run.scenario) for run in facts],
         insecure=any(_insecure(run.manifest) for run in facts),
         style=Markup(_own("report.css")),
