@@ -33,7 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a vLLM that serves `tiny` on this machine's CPU; it must also stop cleanly in the end."""
     told = tmp_path_factory.mktemp("vllm") / "launcher.txt"
-    command = [sys.executable, "-m", "serve", "up", "tiny", "--backend", "vllm-cpu", "--port", "0"]
+    # The client of the whole-run test has the other core: vLLM's threads would take every one they may.
+    command = ["taskset", "-c", "0", sys.executable, "-m", "serve", "up", "tiny"]
+    command += ["--backend", "vllm-cpu", "--port", "0"]
     with (
         told.open("wb") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as launcher,
