@@ -14,9 +14,10 @@ from loadgen._arrivals import Arrivals, Broken, body_of, head_end, read_of_raw
 from loadgen._http import current_log
 from loadgen._records import Outcome
 from loadgen._reply import ERROR_CHARS, Reply, outcome_of, read_reply
+from loadgen._turnstile import Turnstile
 
 _ERROR_BYTES = 2048
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+")  # and spaces, of which one is enough
 _CONTEXT_FULL = re.compile(r"maximum context length|max_model_len|maximum model length|context window", re.I)
 _LOCAL_ERRORS: dict[int, Outcome] = {
     errno.EADDRNOTAVAIL: "client_ports",
@@ -48,17 +49,25 @@ class Exchange:
             self._task.cancel()
 
     async def run(
-        self, session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        body: bytes,
+        headers: dict[str, str],
+        turnstile: Turnstile,
     ) -> None:
         self._task = asyncio.get_running_loop().create_task(self._request(session, url, body, headers))
         await asyncio.wait({self._task})
         if self.log.connection is not None:
             self.log.connection.finish(self.log)
         if self._task.cancelled():
-            self.outcome, self.error = self._ending or ("cut", "cancelled")
+            self._was_cut(*(self._ending or ("cut", "cancelled")))
         else:
             self._classify(self._task.exception())
-        self._read_reply()
+        async with turnstile:
+            self._read_reply()
+        if self.error is not None:
+            self.error = clean(self.error.encode("utf-8", "replace"))
 
     async def _request(
         self, session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]
@@ -67,32 +76,35 @@ class Exchange:
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             self.status = response.status
             self.encoding = response.headers.get("Content-Encoding", "identity")
-            if response.status != 200:
-                await self._refused(response)
-            elif response.content_type != "text/event-stream":
-                sample = clean((await _first_bytes(response))[:ERROR_CHARS])
-                self.outcome, self.error = "bad_content_type", f"{response.content_type}: {sample}"
+            if response.status != 200 or response.content_type != "text/event-stream":
+                start = bytearray()
+                try:
+                    await _read_start(response, start)
+                finally:  # however that ended, the head has said what this is
+                    self._refused(response, clean(bytes(start)))
             else:
                 self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
                 if self.chunked:
                     self.log.deferred_from = len(self.log.reads)
                 await response.content.wait_eof()
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> None:
-        text = clean((await _first_bytes(response))[:ERROR_CHARS])
+    def _refused(self, response: aiohttp.ClientResponse, text: str) -> None:
         self.outcome, self.error = _refusal(response.status, text), text
         if self.outcome == "redirect":
-            target = clean(response.headers.get("Location", "?").encode())
-            self.error = f"redirected to {target}; not followed"
+            self.error = f"redirected to {response.headers.get('Location', '?')}; not followed"
+        elif self.outcome == "bad_content_type":
+            self.error = f"{response.content_type}: {text}"
         self.retry_after_s = _retry_after(response.headers.get("Retry-After"))
         if self.retry_after_s is not None:
-            self.error = f"{text} (Retry-After: {self.retry_after_s:g} s)"
+            self.error += f" (Retry-After: {self.retry_after_s:g} s)"
+
+    def _was_cut(self, outcome: Outcome, why: str) -> None:
+        if self.outcome == "ok":  # else the response's head has said what it is
+            self.outcome, self.error = outcome, why
 
     def _classify(self, exception: BaseException | None) -> None:
-        """Name a failure before or during the stream; one in the body is judged by what the body says."""
-        if exception is None or (self.status == 200 and self.outcome == "ok"):
-            return
-        if self.status is None:
+        """Name a failure before the response's head; after it, head and body say what came of it."""
+        if exception is not None and self.status is None:
             self.outcome, self.error = _connection_failure(exception, self.log)
 
     def _read_reply(self) -> None:
@@ -104,12 +116,13 @@ class Exchange:
             self.outcome, self.error = "bad_json", str(error)
         if self.outcome == "ok":
             self.outcome, self.error = outcome_of(self.reply, self.log)
-        if self.error is not None:
-            self.error = clean(self.error.encode())
 
     @property
     def head_ns(self) -> int | None:
-        end = head_end(b"".join(self.log.reads[:4])) if self.status is not None else None
+        if self.status is None:
+            return None
+        reads = self.log.reads  # the head is in the first one, but for odd servers
+        end = head_end(b"".join(reads[:4])) or head_end(b"".join(reads))
         return None if end is None else self.log.at_ns[read_of_raw(self.log, end)]
 
 
@@ -118,16 +131,14 @@ def clean(raw: bytes) -> str:
     return _CONTROL.sub(" ", raw.decode("utf-8", "replace")).strip()[:ERROR_CHARS]
 
 
-async def _first_bytes(response: aiohttp.ClientResponse) -> bytes:
-    """The start of a body that is not a stream; the connection is closed if there is more of it."""
-    data = b""
-    while len(data) < _ERROR_BYTES:
-        part = await response.content.read(_ERROR_BYTES - len(data))
+async def _read_start(response: aiohttp.ClientResponse, start: bytearray) -> None:
+    """Into `start`, the start of a body that is not a stream; closes the connection if there is more."""
+    while len(start) < _ERROR_BYTES:
+        part = await response.content.read(_ERROR_BYTES - len(start))
         if not part:
-            return data
-        data += part
+            return
+        start += part
     response.close()
-    return data
 
 
 def _refusal(status: int, text: str) -> Outcome:
@@ -135,6 +146,8 @@ def _refusal(status: int, text: str) -> Outcome:
         return "http_429"
     if 300 <= status < 400:
         return "redirect"
+    if status < 300:
+        return "bad_content_type"  # a success of some sort, but no stream
     if status == 400 and _CONTEXT_FULL.search(text):
         return "context_full"
     return "http_4xx" if 400 <= status < 500 else "http_5xx"

@@ -103,7 +103,11 @@ class StampedHandler(ResponseHandler):
         if self.log is not None and isinstance(exc, OSError):
             self.log.reset = exc
         self._reader.give_back(self)
+        payload = self._payload
         super().connection_lost(exc)
+        # aiohttp tells nobody that a body ended in chunks it could not read.
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(aiohttp.ClientPayloadError("the connection ended before the body"))
 
 
 class StampedConnector(aiohttp.TCPConnector):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from loadgen._settings import Job, Settings
 from scenarios import Conversation, Turn
+
+_SHORTEST_SECRET = 4
+"""A header's value of less is no secret, and hiding it would garble every message."""
 
 EXACT_TOKENS = 256
 """Length of an answer under --exact-tokens without --max-tokens."""
@@ -71,6 +76,22 @@ def headers_of(settings: Settings) -> dict[str, str]:
     for name, value in settings.headers.items():
         headers[name] = _from_environment(name, value)
     return headers
+
+
+def secrets_of(settings: Settings, headers: dict[str, str]) -> list[str]:
+    """What must never be written down, longest first: keys, header values, the password of the URL.
+
+    A server may repeat a key with or without `Bearer` before it.
+    """
+    values = [value for name, value in headers.items() if name in settings.headers]
+    values += [headers["Authorization"]] if "Authorization" in headers else []
+    parts = urlsplit(settings.host)
+    if parts.password is not None:
+        password = unquote(parts.password)
+        pair = f"{unquote(parts.username or '')}:{password}"
+        values += [password, parts.password, b64encode(pair.encode()).decode()]
+    found = {word for value in values for word in (value, value.rpartition(" ")[2])}
+    return sorted((word for word in found if len(word) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 
 def _from_environment(name: str, value: str) -> str:

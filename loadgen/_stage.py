@@ -12,9 +12,10 @@ import aiohttp
 from loadgen._clock import Timeline
 from loadgen._exchange import Exchange
 from loadgen._records import Outcome, TurnRecord, encode
-from loadgen._request import body_of_turn, encode_body, headers_of, think_s
+from loadgen._request import body_of_turn, encode_body, headers_of, secrets_of, think_s
 from loadgen._settings import Job, base_url
 from loadgen._turn_record import Place, record_of
+from loadgen._turnstile import Turnstile
 from scenarios import Conversation, Scenario, Turn, opening, plan
 
 _OVERSIZED_BYTES = 64 * 1024 * 1024
@@ -41,7 +42,6 @@ class Person:
     """One simulated person in one conversation."""
 
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
-    exchange: Exchange | None = None
 
 
 @dataclass(slots=True)
@@ -77,10 +77,10 @@ class Stage:
         self._timeline = timeline
         self._emit = emit
         self._spawn = spawn
+        self._turnstile = Turnstile()
         self._url = base_url(job.settings.host) + "/chat/completions"
         self._headers = headers_of(job.settings)
-        self._secrets = [v for k, v in self._headers.items() if k in job.settings.headers and len(v) > 3]
-        self._secrets += [self._headers["Authorization"][7:]] if "Authorization" in self._headers else []
+        self._secrets = secrets_of(job.settings, self._headers)
         self._next = job.worker
         self._level = 0
         self._window = Window()
@@ -131,8 +131,8 @@ class Stage:
         for exchange in list(self.in_flight):
             measured = self._window.holds(exchange.log.sent_ns)
             exchange.cut("unfinished" if measured else "cut", "the level ended while this turn ran")
-        tasks = [task for person, task in self._people.values() if person.exchange is not None]
-        if tasks:
+        # All of them: one who waits for another attempt has no exchange, but an open turn in the ledger.
+        if tasks := [task for _, task in self._people.values()]:
             await asyncio.wait(tasks)
 
     # --- how a conversation goes ---
@@ -157,9 +157,9 @@ class Stage:
 
     async def _converse(self, person: Person, number: int) -> bool:
         """One conversation, its follow-ups answering the server's real replies; False if a turn failed."""
+        due_ns = self._timeline.now_ns()
         conversation = plan(self._scenario, self.job.settings.seed, number)
         messages = opening(conversation, self.job.salt, self._level)
-        due_ns = self._timeline.now_ns()
         for index, turn in enumerate(conversation.turns):
             if index:
                 due_ns += int(think_s(self.job.settings, turn) * 1e9)
@@ -187,7 +187,8 @@ class Stage:
         due_ns: int,
     ) -> tuple[TurnRecord, str]:
         """One turn with its attempts: a stale connection once more at once, others as --retry asks."""
-        body = encode_body(body_of_turn(self.job, conversation, turn, messages))
+        async with self._turnstile:
+            body = encode_body(body_of_turn(self.job, conversation, turn, messages))
         self.ledger.begun += 1
         retries, was_stale, attempt = self.job.settings.retry, False, 0
         while True:
@@ -207,15 +208,16 @@ class Stage:
                 retries -= 1
                 wait_s = exchange.retry_after_s if exchange.retry_after_s is not None else _FAILURE_PAUSE_S
                 await self._pause_until(person, self._timeline.now_ns() + int(wait_s * 1e9))
+                if person.leaving.is_set():
+                    self.ledger.finished += 1
+                    return record, ""
 
     async def _attempt(self, person: Person, place: Place, body: bytes) -> Exchange:
         exchange = Exchange(self._timeline.now_ns())
-        person.exchange = exchange
         self.in_flight.add(exchange)
         headers = self._headers | {"X-Request-Id": place.request_id(self.job.run)}
-        await exchange.run(self._session, self._url, body, headers)
+        await exchange.run(self._session, self._url, body, headers, self._turnstile)
         self.in_flight.discard(exchange)
-        person.exchange = None
         return exchange
 
     async def _pause_until(self, person: Person, due_ns: int) -> None:

@@ -8,6 +8,8 @@ from loadgen._exchange import Exchange
 from loadgen._records import TurnRecord
 from loadgen._settings import Job
 
+_SHORTEST_START = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -72,4 +74,14 @@ def _detail(details: object, name: str) -> int | None:
 def _scrubbed(text: str | None, secrets: list[str]) -> str | None:
     for secret in secrets:
         text = text.replace(secret, "***") if text else text
+    for secret in secrets if text else ():
+        text = _without_start(text or "", secret)
+    return text
+
+
+def _without_start(text: str, secret: str) -> str:
+    """Without the start of a secret at the text's end: a long message was cut in the middle of it."""
+    for length in range(len(secret) - 1, _SHORTEST_START, -1):
+        if text.endswith(secret[:length]):
+            return text[:-length] + "***"
     return text
