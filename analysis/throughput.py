@@ -65,12 +65,13 @@ def conversations_kept(study: Study, rows: pd.DataFrame) -> tuple[int, int] | No
 
     A conversation belongs to the window in which its first turn was sent. None where no turn has limits.
     """
+    if rows["meets"].isna().all():
+        return None
     counted = study.frame[study.frame["counts"]]
     first = counted[(counted["turn"] == 1) & counted["in_window"]]
     talks = first["talk"][first["talk"].isin(rows["talk"])]
-    if counted["meets"].isna().all():
-        return None
-    own = counted[counted["talk"].isin(talks)]
-    was_cut = own["outcome"].isin(["cut", "unfinished", "lost"]).groupby(own["talk"]).any()
-    kept = own["meets"].fillna(True).astype(bool).groupby(own["talk"]).all()
-    return int((kept & ~was_cut).sum()), int(was_cut.sum())
+    limited = counted[counted["talk"].isin(talks) & counted["meets"].notna()]
+    was_cut = limited["outcome"].isin(["cut", "unfinished", "lost"]).groupby(limited["talk"]).any()
+    # A turn that was cut meets no limit, so a conversation that was cut is never among the kept ones.
+    kept = limited["meets"].astype(bool).groupby(limited["talk"]).all()
+    return int(kept.sum()), int(was_cut.sum())

@@ -174,6 +174,15 @@ def test_a_conversation_is_good_only_if_every_turn_is(made: MadeRun) -> None:
     assert cell["conversations_cut"] == 1
 
 
+def test_conversations_of_a_task_without_limits_are_neither_good_nor_bad(made: MadeRun) -> None:
+    made.manifest["slo"] = {"chat": {"ttft_ms": 200}}
+    made.turns = [turn(0), turn(1, task="free")]
+    summary = summary_of(made)
+    assert cell_of(summary)["conversation_goodput_per_s"] == pytest.approx(1 / 60)
+    assert cell_of(summary)["turn_goodput_per_s"] == pytest.approx(1 / 60)
+    assert cell_of(summary, "free")["conversation_goodput_per_s"] is None
+
+
 def test_without_limits_there_is_no_goodput(made: MadeRun) -> None:
     made.turns = [turn(0)]
     cell = cell_of(summary_of(made))
