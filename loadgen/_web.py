@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from flask import jsonify, redirect, request, session, url_for
-from flask_login import UserMixin, login_user
+from flask_login import UserMixin, current_user, login_user
 
 from loadgen._options import OptionErrors
 from loadgen._prepare import prepare
@@ -25,6 +25,8 @@ def check_start_form(web_ui: Any, face: Any) -> None:
     def check() -> Any:
         if request.method != "POST" or not request.path.endswith("/swarm"):
             return None
+        if web_ui.web_login and not current_user.is_authenticated:
+            return None  # Locust sends a stranger to the login page; nothing is looked up for one
         if face.busy:
             return _refusal(face, ["a run is under way or still draining; stop it, wait, and start again"])
         options = vars(face.options) | _typed(request.form.to_dict(), vars(face.options))

@@ -6,7 +6,7 @@ import json
 import re
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ class Ui:
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=10) as page:
             return str(page.read().decode())
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.get("/"))
+        except OSError:
+            return False
 
     def start(self, **form: str) -> dict[str, Any]:
         data = urllib.parse.urlencode(form).encode()
@@ -44,22 +50,15 @@ class Ui:
 
 
 @pytest.fixture
-def ui(locust: Any, tools: Any, tmp_path: Path) -> Iterator[Callable[[str], Ui]]:
+def ui(locust: Any, tools: Any, tmp_path: Path) -> Callable[[str], Ui]:
     def start(host: str) -> Ui:
         port = tools.free_port()
         load = locust("--web-port", str(port), "-H", host, "--warmup", "200ms", where=tmp_path / "web")
         page = Ui(load, f"http://127.0.0.1:{port}")
-
-        def answers() -> bool:
-            try:
-                return bool(page.get("/"))
-            except OSError:
-                return False
-
-        tools.wait_until(answers, "the web page")
+        tools.wait_until(page.answers, "the web page")
         return page
 
-    yield start
+    return start
 
 
 def finished(folder: Path) -> Callable[[], bool]:
@@ -142,7 +141,30 @@ def test_ctrl_c_in_the_web_ui_ends_the_run_properly_and_the_process_with_0(
     assert (tmp_path / "web" / "summary.json").exists()
 
 
-def test_a_password_is_asked_for_when_web_login_is_on(locust: Any, monkeypatch: Any) -> None:
+def test_nobody_starts_a_run_without_the_password(
+    locust: Any, server: Any, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TURNBENCH_WEB_PASSWORD", "open sesame")
+    at, port = server(), tools.free_port()
+    load = locust("--web-login", "--web-port", str(port), "-H", at.url, where=tmp_path / "web")
+    page = Ui(load, f"http://127.0.0.1:{port}")
+    tools.wait_until(page.answers, "the login page")
+    form = {"user_count": "1", "spawn_rate": "1", "host": at.url, "scenario": "choose"}
+
+    def posted(path: str, opener: urllib.request.OpenerDirector, **fields: str) -> str:
+        with opener.open(page.url + path, urllib.parse.urlencode(fields).encode(), timeout=30) as answer:
+            return str(answer.geturl())
+
+    stranger, friend = (urllib.request.build_opener(urllib.request.HTTPCookieProcessor()) for _ in range(2))
+    assert "/login" in posted("/turnbench-login", stranger, password="guess")
+    assert "/login" in posted("/swarm", stranger, **form)
+    assert not (tmp_path / "web").exists()
+    assert posted("/turnbench-login", friend, password="open sesame") == page.url + "/"
+    assert posted("/swarm", friend, **form) == page.url + "/swarm"
+    tools.wait_until((tmp_path / "web").exists, "the run directory")
+
+
+def test_a_web_login_without_a_password_is_refused(locust: Any, monkeypatch: Any) -> None:
     monkeypatch.delenv("TURNBENCH_WEB_PASSWORD", raising=False)
     load = locust("--web-login", "--web-port", "0")
     assert load.end() == 2
