@@ -48,7 +48,7 @@ class RunWriter:
         self._files: dict[str, IO[bytes]] = {}
         (path / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
         self.write_manifest()
-        self._point_latest()
+        point_latest(path)
 
     def append(self, kind: str, worker: int, line: bytes) -> None:
         """Add a line to turns-W.jsonl, health-W.jsonl or server.jsonl."""
@@ -73,14 +73,16 @@ class RunWriter:
         temporary.write_text(json.dumps(self.manifest, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, self.path / "run.json")
 
-    def _point_latest(self) -> None:
-        link = self.path.parent / "LATEST"
-        if link.exists() and not link.is_symlink():
-            return  # somebody's own file of that name
-        temporary = self.path.parent / f".LATEST-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(self.path.name)
-        os.replace(temporary, link)
+
+def point_latest(path: Path) -> None:
+    """Make LATEST beside this run or sweep a link to it; the runs of a sweep leave that to the sweep."""
+    link = path.parent / "LATEST"
+    if (path.parent / "sweep.json").exists() or (link.exists() and not link.is_symlink()):
+        return  # or somebody's own file of that name
+    temporary = path.parent / f".LATEST-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path.name)
+    os.replace(temporary, link)
 
 
 def iso_now() -> str:

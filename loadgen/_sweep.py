@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen._options import OPTIONS
-from loadgen._runwriter import new_run_dir, slug
+from loadgen._runwriter import new_run_dir, point_latest, slug
 from loadgen._sweep_plan import SweepPlan
 
 SWEEP_FORMAT = "turnbench-sweep/1"
@@ -46,6 +46,7 @@ class Sweep:
         self._cells = [{"dir": slug(model), "model": model, "status": "waiting"} for model in plan.models]
         self.failed = False
         self._write()
+        point_latest(folder)
 
     async def play(self) -> None:
         places = asyncio.Semaphore(self._plan.parallel)
