@@ -46,7 +46,9 @@ def effective_turns(values: Floats, clusters: Ints) -> float:
 
 def _correlation(values: Floats, clusters: Ints) -> float:
     finite: Bools = np.isfinite(values)
-    values, (_, clusters) = values[finite], np.unique(clusters[finite], return_inverse=True)
+    values, clusters = values[finite], clusters[finite]
+    present = np.bincount(clusters) > 0
+    clusters = (np.cumsum(present) - 1)[clusters]
     sizes = np.bincount(clusters)
     n, groups = len(values), len(sizes)
     if n == groups:

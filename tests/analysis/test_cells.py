@@ -200,9 +200,9 @@ def test_fluidity_uses_the_limits_of_the_task(made: MadeRun) -> None:
 
 def test_of_very_many_gaps_a_random_sample_tells_the_percentiles(made: MadeRun) -> None:
     rng = random.Random(4)
-    made.turns = [turn(n, gap_ms=rng.uniform(10, 30), events=2001) for n in range(150)]
+    made.turns = [turn(n, gap_ms=rng.uniform(10, 30), events=2001) for n in range(75)]
     found = cell_of(summary_of(made))["itl_ms"]
     gaps = np.concatenate([np.diff(r.event_us) for r in made.turns]) / 1000
-    assert found["n"] == 300_000
+    assert found["n"] == 150_000
     assert found["mean"] == pytest.approx(gaps.mean())
-    assert found["p50"] == pytest.approx(np.quantile(gaps, 0.5), rel=0.01)
+    assert found["p50"] == pytest.approx(np.quantile(gaps, 0.5), rel=0.02)
