@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from loadgen import _option_values as values
 from loadgen._settings import Settings, without_userinfo
@@ -162,7 +163,7 @@ def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[
     """Options that exclude each other; `turnbench_users_given` says whether -u was typed."""
     found = []
     host = fields["host"]
-    if not host.startswith(("http://", "https://")) or not host.isprintable():
+    if not _is_url(host):
         shown = without_userinfo(host)
         found.append(f"-H {shown!r}: not an http:// or https:// URL; write e.g. http://127.0.0.1:8000")
     if fields["levels"] and options.get("turnbench_users_given"):
@@ -172,6 +173,15 @@ def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[
     if fields["once"] and str(options.get("hold") or "60s") != "60s":
         found.append("--once and --hold exclude each other: the scenario's end ends the run; drop --hold")
     return found
+
+
+def _is_url(host: str) -> bool:
+    try:
+        parts = urlsplit(host)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address that is none
+        return False
+    return named and host.isprintable() and parts.scheme in ("http", "https")
 
 
 def _header_problems(headers: dict[str, str]) -> list[str]:

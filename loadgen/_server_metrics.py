@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,9 +15,12 @@ import aiohttp
 from loadgen._clock import Timeline
 from loadgen._settings import Settings, base_url
 
-_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+([-+0-9.eEnNaAiIfF]+)")
+# Labels end at a brace outside of quotes; a time after the value is ignored.
+_SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]+(\S+)')
 _SERVER_PREFIXES = ("vllm:", "sglang:", "tgi_")
 _LEFT_OUT = ("_bucket", "_created")
+_EVERY_S = 1.0
+_PAGE_BYTES = 4 << 20
 
 
 def samples(text: str) -> dict[str, float]:
@@ -27,8 +31,17 @@ def samples(text: str) -> dict[str, float]:
             continue
         match = _SAMPLE.match(line)
         if match and not match.group(1).endswith(_LEFT_OUT):
-            found[match.group(1)] += float(match.group(2))
+            value = _number(match.group(2))
+            if math.isfinite(value):
+                found[match.group(1)] += value
     return dict(found)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 async def watch_server(
@@ -44,11 +57,19 @@ async def watch_server(
         while True:
             try:
                 async with session.get(url, ssl=not settings.insecure, allow_redirects=False) as response:
-                    if response.status != 200:
+                    if response.status < 500 and response.status != 200:
                         return
-                    found = samples(await response.text(errors="replace"))
+                    found = samples(await _page(response)) if response.status == 200 else {}
             except (aiohttp.ClientError, TimeoutError, OSError):
                 found = {}  # a server that is down for a while is asked again
             if found:
                 emit({"op": "server", "line": json.dumps({"t_ns": timeline.now_ns()} | found).encode()})
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_EVERY_S)
+
+
+async def _page(response: aiohttp.ClientResponse) -> str:
+    """The page's text, as far as a page of this sort goes."""
+    page = bytearray()
+    while len(page) < _PAGE_BYTES and (part := await response.content.read(_PAGE_BYTES - len(page))):
+        page += part
+    return page.decode("utf-8", "replace")

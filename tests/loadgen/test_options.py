@@ -243,7 +243,20 @@ def test_users_and_time_are_locusts() -> None:
     assert (found.users, found.spawn_rate, found.run_time_s) == (8, 2.5, 120.0)
 
 
-@pytest.mark.parametrize("host", ["", "127.0.0.1:8000", "ftp://x", "localhost"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "127.0.0.1:8000",
+        "ftp://x",
+        "localhost",
+        "http://",
+        "http://[",
+        "http://h:x",
+        "http://h:99999",
+        "http://a\nb",
+    ],
+)
 def test_a_host_that_is_no_url_is_refused_with_an_example(host: str) -> None:
     (problem,) = problems(host=host)
     assert problem.startswith("-H")

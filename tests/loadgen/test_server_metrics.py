@@ -1,0 +1,126 @@
+"""What a server says of itself on /metrics; whatever it says, the engine lives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import loadgen._server_metrics as module
+from loadgen._clock import Timeline
+from loadgen._server_metrics import samples, watch_server
+from loadgen._settings import Settings
+
+PAGE = """# HELP vllm:num_requests_running Running.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 2.0
+vllm:kv_cache_usage_perc{note="a } and a \\" in it"} 2.5e-01 1700000000000
+vllm:ttft_seconds_bucket{le="0.1"} 5.0
+vllm:ttft_seconds_sum 1.5
+vllm:ttft_seconds_count 5
+vllm:ttft_seconds_created 1.7e+09
+vllm:broken 1.2.3
+vllm:word e
+vllm:nothing NaN
+vllm:endless +Inf
+python_gc_total 7
+"""
+
+
+def test_samples_are_summed_over_labels_and_the_rest_is_left_out() -> None:
+    assert samples(PAGE) == {
+        "vllm:num_requests_running": 5.0,
+        "vllm:kv_cache_usage_perc": 0.25,
+        "vllm:ttft_seconds_sum": 1.5,
+        "vllm:ttft_seconds_count": 5.0,
+    }
+
+
+@given(st.text() | st.text(st.sampled_from('vllm:{}" \n+-.0123eEnaNfiI')).map("vllm:x ".__add__))
+def test_any_page_gives_finite_numbers(page: str) -> None:
+    assert all(math.isfinite(value) for value in samples(page).values())
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Watch a URL until `lines` samples have come, or until it ends by itself."""
+    monkeypatch.setattr(module, "_EVERY_S", 0.01)
+
+    async def watched(url: str, lines: int = 1) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        enough = asyncio.Event()
+
+        def emit(message: dict[str, Any]) -> None:
+            assert message["op"] == "server"
+            found.append(json.loads(message["line"]))
+            if len(found) >= lines:
+                enough.set()
+
+        headers = {"Authorization": "Bearer key", "Accept": "text/event-stream"}
+        task = asyncio.create_task(watch_server(Settings(host=url), headers, Timeline(), emit))
+        wait = asyncio.create_task(enough.wait())
+        done, _ = await asyncio.wait({task, wait}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert done, "neither samples nor an end"
+        for one in (task, wait):
+            one.cancel()
+        ended = await asyncio.gather(task, wait, return_exceptions=True)
+        assert [error for error in ended if isinstance(error, Exception)] == []
+        return found
+
+    return watched
+
+
+def page_of(*pages: tuple[str, bytes]) -> Any:
+    """A script that answers the n-th request of all with the n-th of these, and then with the last."""
+    answered = 0
+
+    async def script(peer: Any) -> None:
+        nonlocal answered
+        await peer.request()
+        status, text = pages[min(answered, len(pages) - 1)]
+        answered += 1
+        await peer.head(status, f"Content-Length: {len(text)}", "Connection: close")
+        await peer.send(text)
+
+    return script
+
+
+async def test_a_sample_a_second_is_told_with_its_time(serve: Any, watch: Any) -> None:
+    server = await serve(page_of(("200 OK", PAGE.encode())))
+    first, second = (await watch(server.url + "/v1", 2))[:2]
+    assert first["vllm:num_requests_running"] == 5.0
+    assert first["t_ns"] < second["t_ns"]
+    assert server.requests[0].startswith(b"GET /metrics ")
+    assert b"Authorization: Bearer key" in server.requests[0]
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "401 Unauthorized", "302 Found"])
+async def test_without_such_a_page_it_ends_by_itself(serve: Any, watch: Any, status: str) -> None:
+    server = await serve(page_of((status, b"")))
+    assert await watch(server.url) == []
+    assert len(server.requests) == 1
+
+
+async def test_a_server_that_is_down_for_a_while_is_asked_again(serve: Any, watch: Any) -> None:
+    good = PAGE.encode()
+    server = await serve(page_of(("503 Busy", b"later"), ("200 OK", b"\xff\xfe not text"), ("200 OK", good)))
+    (found,) = (await watch(server.url))[:1]
+    assert found["vllm:num_requests_running"] == 5.0
+
+
+async def test_an_endless_page_is_read_in_part(serve: Any, watch: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head("200 OK", "Transfer-Encoding: chunked")
+        await peer.chunk(PAGE.encode())
+        while True:
+            await peer.chunk(b"x" * 1_000_000)
+
+    server = await serve(script)
+    assert (await watch(server.url))[0]["vllm:num_requests_running"] == 5.0
