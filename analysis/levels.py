@@ -15,6 +15,7 @@ from analysis.arrays import Bools, Ints
 UNMEASURED = ("cut", "lost", "dropped")
 """Outcomes that are no measurement: cut by a level's end, or known from the ledger only."""
 NO_LEVEL = -1
+_MOST_NS = 2**62
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Level:
 def corrected(frame: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
     """The table with every worker's `*_ns` brought to the clock of the run's writer."""
     offsets = {
-        w["index"]: w.get("clock_offset_ns") or 0 for w in dicts(manifest.get("workers")) if "index" in w
+        _whole(w.get("index")): _whole(w.get("clock_offset_ns")) or 0 for w in dicts(manifest.get("workers"))
     }
     shift = frame["worker"].map(offsets).fillna(0).astype("int64")
     times = {name: frame[name] - shift for name in ("due_ns", "sent_ns", "head_ns", "end_ns")}
@@ -72,7 +73,7 @@ def _level(number: int, level: dict[str, Any], first_ns: int, last_ns: int) -> L
     return Level(
         index=number if index is None else index,
         users=users if rate is None else None,
-        arrival_rate_per_s=float(rate) if isinstance(rate, int | float) else None,
+        arrival_rate_per_s=_rate(rate),
         start_ns=start_ns,
         window_start_ns=window_start_ns,
         window_end_ns=max(end_ns if window[1] is None else window[1], window_start_ns),
@@ -82,7 +83,14 @@ def _level(number: int, level: dict[str, Any], first_ns: int, last_ns: int) -> L
 
 
 def _whole(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """An integer that times can be computed with, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST_NS:
+        return None
+    return int(value)
+
+
+def _rate(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value < _MOST_NS else None
 
 
 def dicts(value: object) -> list[dict[str, Any]]:

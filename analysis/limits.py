@@ -10,6 +10,7 @@ import pandas as pd
 
 LIMITED = ("ttft_ms", "response_delay_ms", "ttg_ms", "tpot_ms")
 DEFAULT_SHARE = 0.95
+_MOST = 1e15
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def limits_of(manifest: dict[str, Any]) -> dict[str, Limits]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def meets(frame: pd.DataFrame, limits: dict[str, Limits]) -> pd.Series:

@@ -1,4 +1,7 @@
-"""What one turn measured: each number as `docs/metrics.md` defines it, for all turns at once."""
+"""What one turn measured, for all turns at once.
+
+a_1..a_k are the arrivals of its content events, N_k the tokens counted up to a_k, N all output tokens.
+"""
 
 from __future__ import annotations
 
