@@ -71,10 +71,11 @@ def headers_of(settings: Settings) -> dict[str, str]:
     """
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     headers["Accept-Encoding"] = "identity"
-    if key := os.environ.get(settings.api_key_env):
+    if key := _variable(settings.api_key_env):
         headers["Authorization"] = f"Bearer {key}"
     for name, value in settings.headers.items():
-        headers[name] = _from_environment(name, value)
+        ours = next((known for known in headers if known.lower() == name.lower()), name)
+        headers[ours] = _from_environment(name, value)
     return headers
 
 
@@ -83,7 +84,8 @@ def secrets_of(settings: Settings, headers: dict[str, str]) -> list[str]:
 
     A server may repeat a key with or without `Bearer` before it.
     """
-    values = [value for name, value in headers.items() if name in settings.headers]
+    typed = {name.lower() for name in settings.headers}
+    values = [value for name, value in headers.items() if name.lower() in typed]
     values += [headers["Authorization"]] if "Authorization" in headers else []
     parts = urlsplit(settings.host)
     if parts.password is not None:
@@ -97,7 +99,15 @@ def secrets_of(settings: Settings, headers: dict[str, str]) -> list[str]:
 def _from_environment(name: str, value: str) -> str:
     if not value.startswith("$"):
         return value
-    found = os.environ.get(value[1:])
+    found = _variable(value[1:])
     if found is None:
         raise ValueError(f"--header {name}: the environment variable {value[1:]} is not set on this machine")
     return found
+
+
+def _variable(name: str) -> str | None:
+    """A variable without the line end of the file it may come from; ValueError if no header can carry it."""
+    value = os.environ.get(name)
+    if value is not None and not value.strip().isprintable():
+        raise ValueError(f"the environment variable {name} has a control character; take it out")
+    return value if value is None else value.strip()
