@@ -16,7 +16,10 @@ from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows
 _COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 _PLAIN_WIDTH = 100
 _NAMES = 2
-"""The first columns hold names, which may be folded; numbers may not."""
+"""The first columns hold names, which are folded when they are very long; numbers never."""
+_LONGEST_NAME = 16
+_UNITS = {"TTFT p50": "s", "TTG p50": "s", "TPOT p50": "ms"}
+"""Said once in the header here, to leave room for the names."""
 
 
 def console() -> Console:
@@ -45,15 +48,34 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(
         title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
     )
+    rows = [[clean(text) for text in row.texts] for row in headline_rows(summary)]
     for index, header in enumerate(HEADERS):
         name = index < _NAMES
-        table.add_column(header, justify="left" if name else "right", overflow="fold", no_wrap=not name)
-    above = ""
-    for row in headline_rows(summary):
-        model, *others = (clean(text) for text in row.texts)
-        table.add_row(Text("" if model == above else model), *map(Text, others))
-        above = model
+        longest = max((len(row[index]) for row in rows), default=0)
+        table.add_column(
+            _header(header),
+            justify="left" if name else "right",
+            overflow="fold",
+            no_wrap=not name,
+            min_width=min(longest, _LONGEST_NAME) if name else None,
+        )
+    above = ["", ""]
+    for row in rows:
+        model, task = row[:_NAMES]
+        names = ["" if model == above[0] else model, "" if [model, task] == above else task]
+        table.add_row(*map(Text, names), *map(_number, HEADERS[_NAMES:], row[_NAMES:]))
+        above = [model, task]
     return table
+
+
+def _header(name: str) -> str:
+    """A column's name over two lines, with its unit."""
+    return " ".join([name, _UNITS.get(name, "")]).strip().replace(" ", "\n", 1)
+
+
+def _number(header: str, text: str) -> Text:
+    unit = _UNITS.get(header)
+    return Text(text.replace(f" {unit}", "", 1) if unit else text)
 
 
 def _finding(finding: dict[str, Any]) -> Text:
