@@ -21,7 +21,7 @@ from loadgen._http import open_session
 from loadgen._reader import StampedReader
 from loadgen._records import decode
 from loadgen._settings import Job, Settings
-from loadgen._stage import Ledger, Stage
+from loadgen._stage import Stage
 from scenarios import parse
 
 ONE_TURN = """
@@ -199,13 +199,9 @@ class Client:
     def records(self) -> list[TurnRecord]:
         return [decode(line) for line in self.lines]
 
-    @property
-    def ledger(self) -> Ledger:
-        return self.stage.ledger
-
     def check_ledger(self) -> None:
         """Every turn that became due was begun or dropped, and every one begun has ended once."""
-        ledger = self.ledger
+        ledger = self.stage.ledger
         assert ledger.planned == ledger.begun + ledger.dropped
         assert ledger.begun == ledger.finished
         assert ledger.finished == len({(r.conversation, r.turn) for r in self.records})
