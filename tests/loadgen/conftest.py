@@ -285,11 +285,8 @@ class Played:
         return record
 
 
-Play = Callable[..., Awaitable[Played]]
-
-
 @pytest.fixture
-async def play(serve: Serve, client: Connect) -> Play:
+async def play(serve: Serve, client: Connect) -> Callable[..., Awaitable[Played]]:
     """Play one conversation against a script, to its end; keyword arguments are settings."""
 
     async def one(script: Script, server_tls: ssl.SSLContext | None = None, **settings: Any) -> Played:
