@@ -143,7 +143,7 @@ def test_a_killed_master_stops_the_load_of_its_workers(
     master.process.kill()
     master.process.communicate()
     assert [worker.end(15) for worker in workers] == [3, 3]
-    assert not any(alive(engine) for engine in engines)
+    tools.wait_until(lambda: not any(alive(engine) for engine in engines), "the engines to end", 3)
     tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
 
 
