@@ -1,6 +1,6 @@
 """How true are the times? Runs against the emulator's fixed schedule, set beside its own truth log.
 
-    python -m benchmarks.clock [--seconds 15] [--only 400]
+    python -m benchmarks.clock [--seconds 15] [--only 400] [--repeats 3]
 
 The server has one core, the client (Locust, engine and all) another. Truth is what the server logged: when
 the request came and when each event was handed to the kernel.
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -156,18 +157,26 @@ def show(rows: list[Row], console: Console) -> None:
 
 
 def promises(rows: list[Row]) -> list[str]:
-    """What the kernel clock is held to, and by how much it missed; empty if it kept everything."""
-    broken = []
-    for r in (row for row in rows if row.clock == "kernel"):
+    """What the kernel clock is held to, and by how much it missed; empty if it kept everything.
+
+    With --repeats the median miss of each figure counts: a shared machine is disturbed now and then.
+    """
+    kernel = [row for row in rows if row.clock == "kernel"]
+    misses: dict[tuple[int, str, float], list[float]] = {}
+    for r in kernel:
         limits = {"TTFT p50": (r.ttft_p50 - r.ttft_p50_true, 0.5),
                   "TTFT p99": (r.ttft_p99 - r.ttft_p99_true, 15.0 if r.streams == 800 else 5.0),
                   "CPU per token over the raw client's": (r.cpu_us / r.raw_cpu_us, 3.0)}  # fmt: skip
         if r.streams == 400:
             limits["ITL p50"] = (r.itl_p50 - r.itl_p50_true, 0.05)
             limits["ITL p99"] = (r.itl_p99 - r.itl_p99_true, 1.0)
-        broken += [f"{r.streams} streams: {what} off by {off:.2f}, allowed {limit:g}"
-                   for what, (off, limit) in limits.items() if abs(off) > limit]  # fmt: skip
-    return broken
+        for what, (off, limit) in limits.items():
+            misses.setdefault((r.streams, what, limit), []).append(off)
+    return [
+        f"{streams} streams: {what} off by {median(offs):.2f}, allowed {limit:g}"
+        for (streams, what, limit), offs in misses.items()
+        if abs(median(offs)) > limit
+    ]
 
 
 def main() -> int:
@@ -175,13 +184,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each window")
+    parser.add_argument("--repeats", type=int, default=1, help="times that each load is played")
     parser.add_argument("--only", type=int, help="only the load with this many streams")
     options = parser.parse_args()
     console = Console(width=int(os.environ.get("COLUMNS", "150")))
     rows = []
-    for streams, rate in LOADS:
-        if options.only not in (None, streams):
-            continue
+    loads = [load for load in LOADS if options.only in (None, load[0])]
+    for streams, rate in loads * options.repeats:
         with tempfile.TemporaryDirectory() as name:
             server = Emulator(Path(name), rate)
             raw_us = raw_cpu_us(server.url, streams, options.seconds)

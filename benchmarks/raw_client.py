@@ -57,7 +57,7 @@ def measure(host: str, port: int, streams: int, tokens: int, seconds: float) -> 
             sock = sockets[fd]
             count, _, _, _ = sock.recvmsg_into(buffer, _ANCILLARY_BYTES)
             reads += 1
-            if buffer[0][count - 5 : count] == b"0\r\n\r\n":
+            if bytes(buffer[0][count - 5 : count]) == b"0\r\n\r\n":
                 answers += 1
                 sock.send(request)
     cpu_s = time.process_time() - started_cpu
