@@ -1,6 +1,6 @@
 """How true are the times? Runs against the emulator's fixed schedule, set beside its own truth log.
 
-    python -m benchmarks.clock [--seconds 15] [--only 400] [--repeats 3]
+    python -m benchmarks.clock [--seconds 12] [--only 400] [--repeats 3]
 
 The server has one core, the client (Locust, engine and all) another. Truth is what the server logged: when
 the request came and when each event was handed to the kernel.
@@ -183,7 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=15.0, help="length of each window")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of each window")
     parser.add_argument("--repeats", type=int, default=1, help="times that each load is played")
     parser.add_argument("--only", type=int, help="only the load with this many streams")
     options = parser.parse_args()

@@ -64,6 +64,16 @@ async def probe(settings: Settings) -> Endpoint:
     return endpoint
 
 
-if __name__ == "__main__":
-    found = asyncio.run(probe(msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)))
+def main() -> int:
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+    try:
+        found = asyncio.run(probe(settings))
+    except ValueError as error:  # a header's variable that is not set here
+        print(error, file=sys.stderr)
+        return 2
     sys.stdout.buffer.write(msgspec.json.encode(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
