@@ -58,6 +58,8 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     """Number of the conversation in the plan, from 0."""
     turn: int
     """Number of the turn in the conversation, from 1."""
+    last: bool = False
+    """Whether the plan ends the conversation with this turn."""
     attempt: int = 1
     """From 1; a turn counts once, by its highest attempt."""
     task: str

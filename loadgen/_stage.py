@@ -193,7 +193,8 @@ class Stage:
         retries, was_stale, attempt = self.job.settings.retry, False, 0
         while True:
             attempt += 1
-            place = Place(conversation.index, index + 1, attempt, conversation.task, due_ns)
+            last = index + 1 == len(conversation.turns)
+            place = Place(conversation.index, index + 1, attempt, conversation.task, due_ns, last)
             exchange = await self._attempt(person, place, body)
             record = record_of(self.job, place, exchange, self._timeline.now_ns(), self._secrets)
             stale = exchange.outcome == "stale_connection" and not was_stale

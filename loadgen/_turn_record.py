@@ -20,6 +20,7 @@ class Place:
     attempt: int
     task: str
     due_ns: int
+    last: bool = False
 
     def request_id(self, run: str) -> str:
         return f"{run}/{self.conversation}/{self.turn}/{self.attempt}"
@@ -36,6 +37,7 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
         run=job.run,
         conversation=place.conversation,
         turn=place.turn,
+        last=place.last,
         attempt=place.attempt,
         task=place.task,
         model=job.model,

@@ -8,6 +8,8 @@ import sys
 from collections import Counter
 from typing import Any
 
+from scenarios import parse, plan
+
 
 def test_a_headless_sweep_records_every_turn_that_the_server_saw(
     server: Any, headless: Any, tools: Any
@@ -120,3 +122,15 @@ def test_health_lines_close_the_ledger_of_a_finished_run(server: Any, headless: 
     samples = list(run.health())
     assert all(json.dumps(sample) for sample in samples)
     assert samples[-1]["in_flight"] == 0
+
+
+def test_the_record_says_which_turn_ends_its_conversation_by_plan(server: Any, locust: Any) -> None:
+    at = server("--ttft", "5ms", "--itl", "1ms", "--tokens", "5")
+    load = locust("--headless", "-H", at.url, "--scenario", "chat", "--levels", "4", "--hold", "1s",
+                  "--warmup", "0", "--max-tokens", "5", "--seed", "3")  # fmt: skip
+    assert load.end() == 0, load.said
+    run = load.run()
+    scenario = parse(run.scenario_text() or "")
+    for turn in run.turns():
+        planned = plan(scenario, 3, turn.conversation)
+        assert turn.last == (turn.turn == len(planned.turns))
