@@ -39,7 +39,8 @@ def show(summary: dict[str, Any], report: Path, out: Console) -> None:
     out.print(Text(verdict["status"].upper(), style=f"bold {_COLOURS[verdict['status']]}"))
     for finding in verdict["findings"]:
         out.print(_finding(finding))
-    out.print(Text.assemble("Report: ", clean(str(report))), soft_wrap=True)
+    mark = "Report (EMULATED): " if summary["emulated"] else "Report: "
+    out.print(Text.assemble(mark, clean(str(report))), soft_wrap=True)
 
 
 def _table(summary: dict[str, Any]) -> Table:
