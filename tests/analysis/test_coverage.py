@@ -1,0 +1,32 @@
+"""Intervals against a known law; `python -m benchmarks.coverage` draws 1,000 times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.quantile_interval import quantile_ends
+from benchmarks.coverage import coverage
+
+
+@pytest.mark.parametrize(("name", "conversations"), [("mean", 100), ("p50", 100), ("p90", 30), ("p95", 61)])
+def test_an_interval_holds_the_truth_in_about_95_percent_of_draws(name: str, conversations: int) -> None:
+    (item,) = coverage([name], conversations, draws=400)
+    assert 0.91 <= item.share <= 0.98
+
+
+def test_an_interval_that_takes_turns_of_one_conversation_for_independent_is_narrower() -> None:
+    rng = np.random.default_rng(3)
+    talks = np.repeat(np.arange(100), 5)
+    values = rng.normal(0, 1, 100)[talks] + rng.normal(0, 0.2, 500) + 10
+    ordered = np.sort(values)
+    low, high = quantile_ends(ordered, values, talks, 0.5)
+    naive_low, naive_high = quantile_ends(ordered, values, np.arange(500), 0.5)
+    assert None not in (low, high, naive_low, naive_high)
+    assert high - low > 1.5 * (naive_high - naive_low)  # type: ignore[operator]
+
+
+def test_an_end_beyond_the_sample_is_not_told() -> None:
+    values = np.arange(1.0, 70.0)
+    _, high = quantile_ends(values, values, np.arange(len(values)), 0.99)
+    assert high is None
