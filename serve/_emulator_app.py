@@ -5,12 +5,15 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
 
 from serve._emulator_answer import Answer
+from serve._emulator_clock import Lateness
 from serve._emulator_events import Events
+from serve._emulator_faults import Mischief
 from serve._emulator_http import Connection
 from serve._emulator_metrics import prometheus_text
 from serve._emulator_parse import Request
@@ -33,11 +36,21 @@ class Schedule(Protocol):
 class App:
     """Serves one model to any number of connections."""
 
-    def __init__(self, limits: Limits, schedule: Schedule, books: Books, api_key: str | None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        schedule: Schedule,
+        books: Books,
+        api_key: str | None,
+        mischief: Mischief | None = None,
+    ) -> None:
         self._limits = limits
         self._schedule = schedule
         self._books = books
         self._api_key = api_key
+        self._mischief = mischief
+        # What is late on purpose says nothing of this process: its lateness is kept apart.
+        self._bent_books = books if mischief is None else replace(books, lateness=Lateness())
         self._started_s = int(time.time())
         self._answered = 0
         self._pages: dict[str, Callable[[], tuple[str, bytes]]] = {
@@ -77,6 +90,9 @@ class App:
         return hmac.compare_digest(given.encode(), f"Bearer {self._api_key}".encode())
 
     def _complete(self, connection: Connection, request: Request) -> None:
+        wire = connection if self._mischief is None else self._mischief.meet(connection)
+        if wire is None:
+            return
         request_id = request.headers.get("x-request-id")
         try:
             ask = self._readers[request.path](request.body, self._limits, request_id, request.received_ns)
@@ -85,7 +101,8 @@ class App:
             return
         answer = self._schedule.answer(ask)
         events = Events(ask, answer, self._new_id(ask), int(time.time()), self._limits.model)
-        self._schedule.start(Reply(connection, ask, answer, events, self._books))
+        books = self._books if wire is connection else self._bent_books
+        self._schedule.start(Reply(wire, ask, answer, events, books))
 
     def _new_id(self, ask: Ask) -> str:
         self._answered += 1

@@ -6,9 +6,11 @@ rest waits here and is stamped when its last byte has gone.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -50,6 +52,7 @@ class Connection:
         sock: socket.socket,
         serve: Callable[[Connection, Request], None],
         closed: Callable[[Connection], None],
+        idle_ns: int | None = None,
     ) -> None:
         self.open = True
         self.reply: Reply | None = None
@@ -58,6 +61,8 @@ class Connection:
         self._send = sock.send
         self._serve = serve
         self._closed = closed
+        self._idle_ns = idle_ns
+        self._idle_since_ns = monotonic_ns()
         self._requests = RequestReader(self._go_on)
         self._backlog: deque[tuple[memoryview, Sent | None]] = deque()
         self._busy = False
@@ -67,6 +72,7 @@ class Connection:
         if self._shaken:
             stamp_arrivals(sock)
         reactor.watch(sock, selectors.EVENT_READ, self._ready)
+        self._rest()
 
     # Writing
 
@@ -125,6 +131,25 @@ class Connection:
                 self.close()
         else:
             self._next()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing to do: with a limit on idleness the connection ends when it is over."""
+        if self._idle_ns is not None and not self._busy and self.open:
+            self._idle_since_ns = monotonic_ns()
+            self._reactor.at(self._idle_since_ns + self._idle_ns, self._close_idle)
+
+    def _close_idle(self, due_ns: int) -> None:
+        assert self._idle_ns is not None
+        if not self._busy and due_ns - self._idle_since_ns >= self._idle_ns:
+            self.close()
+
+    def reset(self) -> None:
+        """Close so that the client sees the connection reset, not ended."""
+        if self.open:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
 
     def close(self) -> None:
         """Close the socket and tell the reply under way."""

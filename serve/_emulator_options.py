@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
         help="fixed: content tokens before the stop token (default: the request's max_tokens, else 256)",
     )
     add("--truth", metavar="FILE", help="append when each event really went out, one JSON line a request")
+    add("--faults", metavar="FILE", help="things that go wrong on purpose, by request number or rate (YAML)")
     add(
         "--max-num-seqs",
         type=_count,

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from serve._emulator_answer import Answer
 from serve._emulator_clock import Lateness, monotonic_ns
 from serve._emulator_events import Events
-from serve._emulator_http import Connection, head
+from serve._emulator_http import Reply as Abandoned
+from serve._emulator_http import Sent, head
 from serve._emulator_request import Ask
 from serve._emulator_truth import Truth, TruthLog
 
 _STREAM_HEAD = head(
     200, "text/event-stream; charset=utf-8", "Cache-Control: no-cache\r\nTransfer-Encoding: chunked"
 )
+
+
+class Wire(Protocol):
+    """Where an answer goes: its connection, or a fault in front of it."""
+
+    @property
+    def reply(self) -> Abandoned | None: ...
+
+    @reply.setter
+    def reply(self, reply: Abandoned | None) -> None: ...
+
+    def write(self, data: bytes, sent: Sent | None = None) -> None: ...
+
+    def respond(self, status: int, body: bytes, content_type: str, sent: Sent | None = None) -> None: ...
+
+    def done(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -43,9 +61,7 @@ class Books:
 class Reply:
     """Sends one answer and books when each part really left."""
 
-    def __init__(
-        self, connection: Connection, ask: Ask, answer: Answer, events: Events, books: Books
-    ) -> None:
+    def __init__(self, connection: Wire, ask: Ask, answer: Answer, events: Events, books: Books) -> None:
         self.ask = ask
         self.answer = answer
         self.cached_tokens: int | None = None

@@ -27,12 +27,18 @@ class Clients:
     """Takes in connections and keeps those that are open."""
 
     def __init__(
-        self, reactor: Reactor, app: App, listener: socket.socket, tls: ssl.SSLContext | None
+        self,
+        reactor: Reactor,
+        app: App,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None,
+        idle_ns: int | None = None,
     ) -> None:
         self._reactor = reactor
         self._app = app
         self._listener = listener
         self._tls = tls
+        self._idle_ns = idle_ns
         self._open: set[Connection] = set()
 
     def accept(self, _mask: int) -> None:
@@ -56,7 +62,8 @@ class Clients:
             # The client has gone again already.
             sock.close()
             return
-        self._open.add(Connection(self._reactor, sock, self._app.serve, self._open.discard))
+        connection = Connection(self._reactor, sock, self._app.serve, self._open.discard, self._idle_ns)
+        self._open.add(connection)
 
     def _pause(self) -> None:
         """No descriptor is left: a listener that stays readable would keep the loop spinning."""

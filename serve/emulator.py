@@ -18,6 +18,8 @@ from typing import BinaryIO
 
 from serve._emulator_app import App, Schedule
 from serve._emulator_cost import Machine
+from serve._emulator_faultfile import BadFaults, FaultPlan, read_faults
+from serve._emulator_faults import Mischief
 from serve._emulator_fixed import FixedSchedule, FixedTimes
 from serve._emulator_options import parser
 from serve._emulator_reactor import Reactor
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         _serve(options)
-    except (BadConfiguration, TruthLost) as error:
+    except (BadConfiguration, BadFaults, TruthLost) as error:
         print(f"serve.emulator: {error}", file=sys.stderr)
         return 2
     return 0
@@ -49,13 +51,15 @@ def _serve(options: argparse.Namespace) -> None:
     reactor = Reactor()
     model = _model(options)
     limits = _limits(options, model)
+    faults = read_faults(Path(options.faults)) if options.faults else FaultPlan()
+    mischief = Mischief(faults, reactor) if faults.rules else None
     tls = tls_context(options.tls_cert, options.tls_key)
     with _truth_file(options.truth) as truth_file:
         books = Books(TruthLog(truth_file))
         schedule = _schedule(options, model, limits, reactor, books)
-        app = App(limits, schedule, books, _api_key(options.api_key_env))
+        app = App(limits, schedule, books, _api_key(options.api_key_env), mischief)
         listener = listen(options.host, options.port)
-        clients = Clients(reactor, app, listener, tls)
+        clients = Clients(reactor, app, listener, tls, faults.close_idle_ns)
         reactor.watch(listener, EVENT_READ, clients.accept)
         reactor.stop_on_signals()
         _ready(options.host, listener, tls is not None)
