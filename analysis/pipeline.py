@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
+from analysis.comparison import comparison_of
 from analysis.export import write_csv, write_json, write_parquet
 from analysis.report import RunFacts, facts_of, write_report
+from analysis.sample import sample_of, side_by_side
 from analysis.study import study_run
 from analysis.summary import Summary, summarise
 from analysis.sweep import Sweep, missing, pooled, read_sweep
@@ -21,33 +25,40 @@ def analyse(path: Path) -> tuple[Summary, Path]:
     Raises RunError where it can't be read and OSError where it can't be written.
     """
     sweep = read_sweep(path)
-    summary, facts = analyse_run(path) if sweep is None else _analyse_sweep(sweep)
+    summary, facts, samples = _of_run(path) if sweep is None else _analyse_sweep(sweep)
+    summary["comparison"] = comparison_of(side_by_side(samples))
     _write(summary, facts, path)
     return summary, path / REPORT_NAME
 
 
-def analyse_run(path: Path) -> tuple[Summary, list[RunFacts]]:
-    """The summary of one run, and what its report tells besides; writes turns.parquet."""
+def _of_run(path: Path) -> tuple[Summary, list[RunFacts], list[pd.DataFrame]]:
+    summary, facts, sample = analyse_run(path)
+    return summary, facts, [sample]
+
+
+def analyse_run(path: Path, name: str = "") -> tuple[Summary, list[RunFacts], pd.DataFrame]:
+    """The summary of one run, what its report tells besides, and its turns; writes turns.parquet."""
     study = study_run(read_run(path))
     summary = summarise(study)
     write_parquet(study, path / "turns.parquet")
-    return summary, [facts_of(study)]
+    return summary, [facts_of(study)], sample_of(study, name or summary["run"])
 
 
-def _analyse_sweep(sweep: Sweep) -> tuple[Summary, list[RunFacts]]:
+def _analyse_sweep(sweep: Sweep) -> tuple[Summary, list[RunFacts], list[pd.DataFrame]]:
     """Every cell by itself, its files in its own directory, then all of them in one summary."""
-    summaries, facts = [], []
+    summaries, facts, samples = [], [], []
     for cell in sweep.cells:
         folder = sweep.path / cell.folder
         try:
-            summary, of_run = analyse_run(folder)
+            summary, of_run, sample = analyse_run(folder, cell.folder)
         except RunError as error:
             summaries.append(missing(cell, str(error).replace(str(folder), cell.folder)))
             continue
         _write(summary, of_run, folder)
         summaries.append(summary | {"run": cell.folder})
         facts += of_run
-    return pooled(sweep, summaries), facts
+        samples.append(sample)
+    return pooled(sweep, summaries), facts, samples
 
 
 def _write(summary: Summary, facts: list[RunFacts], path: Path) -> None:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from analysis.cells import ALL
 from analysis.export import flat
 from analysis.plots import MEANS, figures
+from analysis.ranking_tables import effect_rows, order_rows, swap_tables
 from analysis.sentences import answer
 from analysis.study import Study
 from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows, name_of, number, shared_models
@@ -76,12 +77,17 @@ def _page(summary: dict[str, Any], facts: list[RunFacts]) -> str:
     environment.filters["clean"] = clean
     environment.filters["number"] = number
     made = figures(summary, [lag for run in facts for lag in run.lags])
+    comparison = summary.get("comparison")
     levels = [level | {"name": level.get("run", "")} for level in summary["levels"]]
     return environment.from_string(_own("report.jinja")).render(
         summary=summary | {"levels": levels},
         title=("EMULATED · " if summary["emulated"] else "") + clean(summary["run"]),
         policy=_policy(plotly, script),
         sentences=answer(summary),
+        comparison=comparison,
+        orders=order_rows(comparison),
+        swaps=swap_tables(comparison),
+        effects=effect_rows(comparison),
         headers=HEADERS,
         rows=headline_rows(summary),
         footnote=FOOTNOTE,

@@ -17,6 +17,8 @@ from loadgen import Run
 
 DEFAULT_PREFILL_MS = 2000.0
 DEFAULT_DECODE_MS = 100.0
+_RESERVED = {"all": "all (by name)"}
+"""A task or model that is called like the sum over all of them."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def study_run(run: Run) -> Study:
     """Read a run's records and measure every turn."""
     turns = load_turns(run)
     health = load_health(run)
-    frame = corrected(turns.frame, run.manifest)
+    frame = _named_apart(corrected(turns.frame, run.manifest))
     levels = levels_of(run.manifest, frame)
-    limits = limits_of(run.manifest)
+    limits = {_RESERVED.get(task, task): item for task, item in limits_of(run.manifest).items()}
     frame = counted_once(placed(frame, levels))
     prefill_ms = _deadline_ms(frame, limits, "ttft_ms", DEFAULT_PREFILL_MS)
     decode_ms = _deadline_ms(frame, limits, "tpot_ms", DEFAULT_DECODE_MS)
@@ -63,6 +65,10 @@ def study_run(run: Run) -> Study:
     frame = pd.concat([frame, metrics], axis=1)
     frame["meets"] = meets(frame, limits)
     return Study(run, frame, turns.events, health, levels, limits, run.torn + turns.unusable)
+
+
+def _named_apart(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(**{key: frame[key].replace(_RESERVED) for key in ("task", "model")})
 
 
 def _deadline_ms(frame: pd.DataFrame, limits: dict[str, Limits], key: str, default: float) -> Floats:

@@ -35,6 +35,8 @@ def show(summary: dict[str, Any], report: Path, out: Console) -> None:
     rows = [text for row in headline_rows(summary) for text in row.texts]
     if any(text.startswith("m ") or text == "∞" for text in rows):
         out.print(Text(FOOTNOTE, style="dim"))
+    if summary.get("comparison"):
+        out.print(Text(clean(summary["comparison"]["words"])))
     verdict = summary["verdict"]
     out.print(Text(verdict["status"].upper(), style=f"bold {_COLOURS[verdict['status']]}"))
     for finding in verdict["findings"]:

@@ -29,7 +29,9 @@ def turn_metrics(frame: pd.DataFrame, events: Events, prefill_ms: Floats, decode
     split_known, scale = _token_scale(frame, counted, output)
     late_ms = floats(frame["sent_ns"] - frame["due_ns"]) / 1e6
     met, total = fluidity(events, prefill_ms, decode_ms)
-    tpot_ms = _tpot_ms(events, first_ms, last_ms, counted, scale)
+    later = np.where(events.counts > 1, (counted - events.first(events.tokens)) * scale, 0.0)
+    # TPOT is (a_k - a_1) / (N_k - n_1); null for one event, or where all tokens came with the first.
+    tpot_ms = _ratio(last_ms - first_ms, later)
     ttg_ms = last_ms
     return pd.DataFrame(
         {
@@ -44,6 +46,7 @@ def turn_metrics(frame: pd.DataFrame, events: Events, prefill_ms: Floats, decode
             "stall_ms": _stall_ms(frame, events),
             "tokens": output,
             "token_scale": scale,
+            "later_tokens": np.where(events.counts > 0, later, np.nan),
             "fluid_met": met,
             "fluid_total": total,
         },
@@ -73,12 +76,6 @@ def _token_scale(frame: pd.DataFrame, counted: Floats, output: Floats) -> tuple[
     scale = np.ones(len(frame))
     np.divide(output, counted, out=scale, where=odd)
     return ~odd, scale
-
-
-def _tpot_ms(events: Events, first_ms: Floats, last_ms: Floats, counted: Floats, scale: Floats) -> Floats:
-    """(a_k - a_1) / (N_k - n_1); null for one event, or where all tokens came with the first."""
-    later = (counted - events.first(events.tokens)) * scale
-    return _ratio(last_ms - first_ms, np.where(events.counts > 1, later, 0.0))
 
 
 def _first_answer_ms(frame: pd.DataFrame, events: Events) -> Floats:
