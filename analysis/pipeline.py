@@ -1,7 +1,8 @@
-"""From a directory, a run's or a sweep's, to its summary and files."""
+"""From directories, of runs or sweeps, to summaries and files."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,49 +20,86 @@ SUMMARY_NAMES = ("summary.json", "summary.csv")
 REPORT_NAME = "report.html"
 
 
-def analyse(path: Path) -> tuple[Summary, Path]:
-    """Analyse a run or a sweep and write its files into its directory; the summary and the report's path.
+@dataclass(frozen=True)
+class Analysed:
+    """A run or a sweep: its summary, what its report tells besides, and its measured turns, a table a run."""
+
+    summary: Summary
+    facts: list[RunFacts]
+    samples: list[pd.DataFrame]
+    path: Path
+
+    @property
+    def report(self) -> Path:
+        return self.path / REPORT_NAME
+
+    @property
+    def turns(self) -> pd.DataFrame:
+        """The turns of all its runs, with a `name` that tells models apart."""
+        return side_by_side(self.samples)
+
+
+def analyse(path: Path) -> Analysed:
+    """Analyse a run or a sweep and write its files into its directory.
 
     Raises RunError where it can't be read and OSError where it can't be written.
     """
     sweep = read_sweep(path)
-    summary, facts, samples = _of_run(path) if sweep is None else _analyse_sweep(sweep)
-    summary["comparison"] = comparison_of(side_by_side(samples))
-    _write(summary, facts, path)
-    return summary, path / REPORT_NAME
+    found = _of_run(path, "") if sweep is None else _of_sweep(sweep)
+    found.summary["comparison"] = comparison_of(found.turns)
+    _write(found)
+    return found
 
 
-def _of_run(path: Path) -> tuple[Summary, list[RunFacts], list[pd.DataFrame]]:
-    summary, facts, sample = analyse_run(path)
-    return summary, facts, [sample]
-
-
-def analyse_run(path: Path, name: str = "") -> tuple[Summary, list[RunFacts], pd.DataFrame]:
-    """The summary of one run, what its report tells besides, and its turns; writes turns.parquet."""
+def _of_run(path: Path, name: str) -> Analysed:
+    """One run, under this name in a sweep; writes turns.parquet."""
     study = study_run(read_run(path))
     summary = summarise(study)
     write_parquet(study, path / "turns.parquet")
-    return summary, [facts_of(study)], sample_of(study, name or summary["run"])
+    return Analysed(summary, [facts_of(study)], [sample_of(study, name or summary["run"])], path)
 
 
-def _analyse_sweep(sweep: Sweep) -> tuple[Summary, list[RunFacts], list[pd.DataFrame]]:
+def _of_sweep(sweep: Sweep) -> Analysed:
     """Every cell by itself, its files in its own directory, then all of them in one summary."""
     summaries, facts, samples = [], [], []
     for cell in sweep.cells:
         folder = sweep.path / cell.folder
         try:
-            summary, of_run, sample = analyse_run(folder, cell.folder)
+            one = _of_run(folder, cell.folder)
         except RunError as error:
             summaries.append(missing(cell, str(error).replace(str(folder), cell.folder)))
             continue
-        _write(summary, of_run, folder)
-        summaries.append(summary | {"run": cell.folder})
-        facts += of_run
-        samples.append(sample)
-    return pooled(sweep, summaries), facts, samples
+        _write(one)
+        summaries.append(one.summary | {"run": cell.folder})
+        facts += one.facts
+        samples += one.samples
+    return Analysed(pooled(sweep, summaries), facts, samples, sweep.path)
 
 
-def _write(summary: Summary, facts: list[RunFacts], path: Path) -> None:
-    write_json(summary, path / SUMMARY_NAMES[0])
-    write_csv(summary, path / SUMMARY_NAMES[1])
-    write_report(summary, facts, path / REPORT_NAME)
+def several(found: list[Analysed]) -> Analysed:
+    """Runs and sweeps as one result, each run under its directory's name; nothing is written."""
+    names = _apart([one.path.resolve() for one in found])
+    summaries, samples = [], []
+    for one, name in zip(found, names, strict=True):
+        summaries.append(one.summary | {"run": name})
+        inner = "runs" in one.summary
+        samples += [s.assign(run=name + "/" + s["run"] if inner else name) for s in one.samples]
+    together = Sweep(found[0].path, f"{len(found)} runs", [])
+    summary = pooled(together, summaries)
+    summary["comparison"] = comparison_of(side_by_side(samples))
+    return Analysed(summary, [], samples, found[0].path)
+
+
+def _apart(paths: list[Path]) -> list[str]:
+    """The shortest ends of these paths that differ."""
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path} ({number})" for number, path in enumerate(paths, 1)]
+
+
+def _write(one: Analysed) -> None:
+    write_json(one.summary, one.path / SUMMARY_NAMES[0])
+    write_csv(one.summary, one.path / SUMMARY_NAMES[1])
+    write_report(one.summary, one.facts, one.report)

@@ -109,7 +109,12 @@ def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
 
 
 def _tagged(summaries: list[Summary], part: Any) -> list[dict[str, Any]]:
-    return [item | {"run": summary["run"]} for summary in summaries for item in part(summary)]
+    """Each with the run that it is of; those of a sweep inside keep their own name after the sweep's."""
+    return [
+        item | {"run": f"{summary['run']}/{item['run']}" if "run" in item else summary["run"]}
+        for summary in summaries
+        for item in part(summary)
+    ]
 
 
 def _worst_client(clients: list[dict[str, Any]]) -> dict[str, Any]:

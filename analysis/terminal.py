@@ -29,8 +29,8 @@ def console() -> Console:
     return Console(width=_PLAIN_WIDTH, highlight=False, color_system=None, legacy_windows=False)
 
 
-def show(summary: dict[str, Any], report: Path, out: Console) -> None:
-    """Print a summary and the path of its report."""
+def show(summary: dict[str, Any], report: Path | None, out: Console) -> None:
+    """Print a summary and the path of its report, if it has one."""
     out.print(_table(summary))
     rows = [text for row in headline_rows(summary) for text in row.texts]
     if any(text.startswith("m ") or text == "∞" for text in rows):
@@ -41,6 +41,8 @@ def show(summary: dict[str, Any], report: Path, out: Console) -> None:
     out.print(Text(verdict["status"].upper(), style=f"bold {_COLOURS[verdict['status']]}"))
     for finding in verdict["findings"]:
         out.print(_finding(finding))
+    if report is None:
+        return
     mark = "Report (EMULATED): " if summary["emulated"] else "Report: "
     out.print(Text.assemble(mark, clean(str(report))), soft_wrap=True)
 
