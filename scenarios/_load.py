@@ -11,10 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from scenarios._check import check
+from scenarios._draw import shuffled
 from scenarios._errors import FOUND_MAX, Problem, ScenarioError, nearest, quoted
 from scenarios._explain import problems_of
+from scenarios._questions import varied
 from scenarios._scenario import Scenario, Script
-from scenarios._schema import Document, Item
+from scenarios._schema import Document, Item, Task
 from scenarios._yaml import BYTES_MAX, Map, Seq, Text, read
 
 _HERE = Path(__file__).parent
@@ -27,10 +29,14 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str) -> Scenario:
-    """A built-in scenario by name, or one from a YAML file. Raises ScenarioError with every mistake."""
-    found = (_built_in("mixes") | _built_in("tasks")).get(name_or_path)
-    if found is not None:
-        return parse(found.read_text(encoding="utf-8"), found.name)
+    """A built-in scenario by name, or one from a YAML file. Raises ScenarioError with every mistake.
+
+    `paper:24` is the built-in `paper` with `limit: 24` in each of its tasks.
+    """
+    name, _, limit = name_or_path.partition(":")
+    found = (_built_in("mixes") | _built_in("tasks")).get(name)
+    if found is not None and (limit.isdecimal() or name == name_or_path):
+        return _limited(found, limit) if limit else parse(found.read_text(encoding="utf-8"), found.name)
     return parse(_read_file(name_or_path), name_or_path)
 
 
@@ -52,6 +58,12 @@ def parse(text: str, source: str = "scenario.yaml") -> Scenario:
     return _scenario(document)
 
 
+def _limited(path: Path, limit: str) -> Scenario:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["tasks"] = [task | {"limit": limit} for task in content["tasks"]]
+    return parse(yaml.safe_dump(content, sort_keys=False), f"{path.stem}:{limit}")
+
+
 @lru_cache
 def _built_in(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in (_HERE / folder).glob("*.yaml")}
@@ -61,6 +73,12 @@ def _built_in(folder: str) -> dict[str, Path]:
 def _tree(path: Path) -> Map:
     """The tree of a built-in file; never changed, since it is shared."""
     return cast(Map, read(path.read_text(encoding="utf-8"), path.name)[0])
+
+
+@lru_cache
+def _items(name: str) -> Seq:
+    items = cast(Seq, _tree(_built_in("texts")[name])["items"])
+    return varied(items) if name == "questions" else items
 
 
 def _read_file(path: str) -> str:
@@ -110,7 +128,7 @@ def _with_sets(root: Map, own: Map) -> Map:
     for task in root["tasks"] if isinstance(root.get("tasks"), Seq) else ():
         name = task.get("texts") if isinstance(task, Map) else None
         if isinstance(name, Text) and name not in sets and name in _built_in("texts"):
-            sets[name] = _tree(_built_in("texts")[name])["items"]
+            sets[name] = _items(name)
     if "sets" not in root or isinstance(root["sets"], Map):
         root[_marked(Text("sets"), root)] = sets
     return root
@@ -128,7 +146,7 @@ def _copy(node: Map) -> Map:
 def _scenario(document: Document) -> Scenario:
     script = Script(
         tasks=document.tasks,
-        items=tuple(document.sets[task.texts] for task in document.tasks),
+        items=tuple(_kept(task, document.sets[task.texts]) for task in document.tasks),
         weights=tuple(task.weight for task in document.tasks),
         sampling=tuple(task.sampling.model_dump(exclude_none=True) for task in document.tasks),
     )
@@ -142,6 +160,13 @@ def _scenario(document: Document) -> Scenario:
         description=document.description or "",
         script=script,
     )
+
+
+def _kept(task: Task, items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The items that the task's `limit` leaves, in their own order: of 24 and of 48 the 24 are a part."""
+    if task.limit is None:
+        return items
+    return tuple(items[i] for i in sorted(shuffled(len(items), "limit", task.texts)[: task.limit]))
 
 
 class _Writer(_DUMPER):  # type: ignore[misc]

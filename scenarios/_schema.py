@@ -130,13 +130,15 @@ class Task(_Strict):
     `texts` names a set, of this file or built in; each of its items can open a conversation through
     `prompt`. `once`: a plan plays each item once before any comes again, and `--once` ends after that.
     `then` are follow-ups for any item, used when the item's own are spent. `think_s` is the time a
-    person takes before each follow-up. `shared`: all conversations start with the same system message,
+    person takes before each follow-up. `limit` keeps that many of the set's items, the same ones for every
+    task and seed. `shared`: all conversations start with the same system message,
     which a server may answer from its prefix cache.
     """
 
     name: Slug
     weight: Positive = 1.0
     texts: Slug
+    limit: Annotated[int, Field(ge=1, le=20_000)] | None = None
     once: bool = False
     system: Words | None = None
     shared: bool = False

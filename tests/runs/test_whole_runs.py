@@ -76,7 +76,7 @@ def test_once_plays_every_conversation_of_a_finite_scenario_exactly_once(server:
         [sys.executable, "-m", "scenarios", "list"], capture_output=True, text=True, check=True
     )
     assert "choose" in described.stdout
-    assert sorted(played) == list(range(66))
+    assert sorted(played) == list(range(660))
     assert set(played.values()) == {1}
 
 

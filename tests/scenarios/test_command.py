@@ -29,7 +29,7 @@ def test_show_reads_well(capsys):
 
 def test_check_says_good_in_one_line(capsys):
     assert main(["check", "paper"]) == 0
-    assert capsys.readouterr().out == "paper: good; 198 conversations, tasks choose, paraphrase, explain\n"
+    assert capsys.readouterr().out == "paper: good; 1980 conversations, tasks choose, paraphrase, explain\n"
 
 
 def test_check_tells_every_mistake_and_exits_with_2(capsys, monkeypatch):
