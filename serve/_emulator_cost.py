@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from serve.catalogue import FP16_BYTES, Gpu, Model
+from serve.catalogue import FP16_BYTES, Gpu, Model, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,22 @@ class Machine:
     model: Model
     gpu: Gpu
     efficiency: Efficiency = Efficiency()
+    precision: Precision = "fp16"
 
     def step_ns(self, work: Work) -> int:
         """Duration of a step in nanoseconds."""
         return round(max(self.memory_s(work), self.compute_s(work)) * 1e9) + self.efficiency.overhead_ns
 
     def memory_s(self, work: Work) -> float:
-        read = self.model.decode_weight_bytes + self.model.kv_bytes_per_token * work.context
+        read = self.step_weight_bytes + self.model.kv_bytes_per_token * work.context
         return read / (self.gpu.bandwidth_gb_per_s * 1e9 * self.efficiency.bandwidth)
+
+    @property
+    def step_weight_bytes(self) -> int:
+        """Bytes of weights that one step reads: all but the rows of an untied input table."""
+        model = self.model
+        saved = model.fp16_bytes - model.weight_bytes(self.precision)
+        return model.decode_weight_bytes - saved
 
     def compute_s(self, work: Work) -> float:
         model = self.model
@@ -64,11 +72,12 @@ class Machine:
 
     def bound_tokens_per_s(self) -> float:
         """The most that one sequence can get: peak bandwidth over the weights read for a token."""
-        return self.gpu.bandwidth_gb_per_s * 1e9 / self.model.decode_weight_bytes
+        return self.gpu.bandwidth_gb_per_s * 1e9 / self.step_weight_bytes
 
     def kv_tokens(self) -> int:
         """Tokens of context that fit beside the weights; negative if the weights do not fit."""
         memory = self.gpu.memory_gb * 1e9 * self.efficiency.memory
         return int(
-            (memory - self.model.fp16_bytes - self.efficiency.working_bytes) // self.model.kv_bytes_per_token
+            (memory - self.model.weight_bytes(self.precision) - self.efficiency.working_bytes)
+            // self.model.kv_bytes_per_token
         )

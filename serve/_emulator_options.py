@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
+from serve.catalogue import PRECISIONS
+
 _UNIT_NS = {"": 1e9, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
 
 
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a GPU of the catalogue (default: %(default)s)",
     )
+    add("--precision", choices=PRECISIONS, default="fp16", help="of the weights (%(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=_port, default=8000, help="0 picks a free one (%(default)s)")
     add("--api-key-env", metavar="NAME", help="demand the key held by this environment variable")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serve.catalogue import Catalogue, Model, nearest
+from serve.catalogue import Catalogue, Model, Precision, nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 TINY_FOLDER = ROOT / "build" / "models" / "tiny"
 
 Backend = Literal["vllm", "vllm-cpu", "emulator"]
+Weights = Literal["real", "dummy"]
 BACKENDS: tuple[Backend, ...] = ("vllm", "vllm-cpu", "emulator")
 
 GIB = 2**30
@@ -52,6 +53,32 @@ class Request:
     hardware: str
     extra: tuple[str, ...] = ()
     """Options handed on to the server; they come last, so they win."""
+    precision: Precision = "fp16"
+    weights: Weights = "real"
+    layers: int | None = None
+    """Fewer layers than the model has, with dummy weights only."""
+
+    @property
+    def dummy(self) -> bool:
+        """No weights are loaded: random ones take their place."""
+        return self.weights == "dummy" or is_tiny(self.target)
+
+    @property
+    def made_here(self) -> bool:
+        """The project makes the model's folder itself."""
+        return self.dummy and self.target.model is not None
+
+    @property
+    def kept_precision(self) -> Precision:
+        """The precision that the model really gets: one that refuses FP16 gets BF16."""
+        model = self.target.model
+        refused = self.precision == "fp16" and model is not None and not model.float16
+        return "bf16" if refused else self.precision
+
+    @property
+    def source(self) -> str:
+        """Where the server finds the model; raises Refusal where precision or weights can't be had."""
+        return _source(self)
 
 
 @dataclass(frozen=True)
@@ -99,24 +126,83 @@ def emulator_launch(request: Request, python: str) -> Launch:
             "(python -m serve list)"
         )
     command = [python, "-m", "serve.emulator", "--model", request.target.name, "--host", request.host]
-    command += ["--port", str(request.port), "--hardware", request.hardware, *request.extra]
-    return Launch(tuple(command), {})
+    command += ["--port", str(request.port), "--hardware", request.hardware]
+    if request.precision != "fp16":
+        command += ["--precision", request.precision]
+    if request.weights == "dummy" or request.layers is not None:
+        raise Refusal("the emulator has no weights at all: leave WEIGHTS and LAYERS out")
+    return Launch((*command, *request.extra), {})
 
 
 def vllm_launch(request: Request, python: str, environment: Mapping[str, str]) -> Launch:
     """vLLM in FP16 with the whole model in the device's memory, on exactly the address asked for."""
     target, cpu = request.target, request.backend == "vllm-cpu"
+    source = request.source
     # As a module: the `vllm` command of the CPU package looks for a package of another name.
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", target.source]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", source]
     command += ["--served-model-name", target.name, "--host", request.host, "--port", str(request.port)]
-    command += ["--dtype", "float16", "--enable-prefix-caching", "--enable-prompt-tokens-details"]
+    command += [*precision_options(request), "--enable-prefix-caching", "--enable-prompt-tokens-details"]
     command += ["--disable-uvicorn-access-log"]
     if target.model is not None:
         command += ["--max-model-len", str(target.model.max_positions)]
     command += _cpu_options() if cpu else _gpu_options()
-    if is_tiny(target):
+    if request.dummy:
         command += ["--load-format", "dummy"]
-    return Launch((*command, *request.extra), _vllm_environment(target, cpu, environment))
+    return Launch((*command, *request.extra), _vllm_environment(request, cpu, environment))
+
+
+QUANTISED = {"int8": "int8_per_channel_weight_only", "fp8": "fp8_per_tensor"}
+"""vLLM 0.32's own names for what it makes of a plain checkpoint while it loads."""
+
+
+def precision_options(request: Request) -> list[str]:
+    """vLLM's options for the precision; what is computed stays at 16 bits."""
+    model, precision = request.target.model, request.kept_precision
+    bfloat = precision == "bf16" or (model is not None and not model.float16)
+    options = ["--dtype", "bfloat16" if bfloat else "float16"]
+    if precision in QUANTISED:
+        options += ["--quantization", QUANTISED[precision]]
+    return options
+
+
+def _source(request: Request) -> str:
+    target = request.target
+    if request.layers is not None and not request.made_here:
+        raise Refusal(
+            "fewer layers go with random weights only: add WEIGHTS=dummy, with a model of the catalogue"
+        )
+    if request.precision == "int4":
+        return _int4_source(request)
+    if request.made_here:
+        return str(dummy_folder(request))
+    if request.dummy and target.source == target.name:
+        raise Refusal(
+            f"nothing is known of {target.name} here, so it can't be made without a download: name one of "
+            "the catalogue (python -m serve list) or a folder with config.json and tokenizer"
+        )
+    return target.source
+
+
+def _int4_source(request: Request) -> str:
+    target = request.target
+    if request.dummy:
+        raise Refusal(
+            "int4 needs a quantised checkpoint, and random weights have none: PRECISION=int8 or fp8"
+        )
+    if target.model is None or target.model.int4_repo is None:
+        raise Refusal(
+            f"no 4-bit repository of {target.name} is known, and vLLM cannot make one while it loads: "
+            "PRECISION=int8 or fp8, or name such a repository as MODEL"
+        )
+    return target.model.int4_repo
+
+
+def dummy_folder(request: Request) -> Path:
+    """Where the model's folder without weights is made."""
+    if is_tiny(request.target) and request.layers is None:
+        return TINY_FOLDER
+    fewer = "" if request.layers is None else f"-{request.layers}-layers"
+    return TINY_FOLDER.with_name(f"{request.target.name}-dummy{fewer}")
 
 
 def is_tiny(target: Target) -> bool:
@@ -134,20 +220,22 @@ def _cpu_options() -> list[str]:
     return ["--enforce-eager", "--block-size", "32"]
 
 
-def _vllm_environment(target: Target, cpu: bool, given: Mapping[str, str]) -> dict[str, str]:
+def _vllm_environment(request: Request, cpu: bool, given: Mapping[str, str]) -> dict[str, str]:
     added = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if is_tiny(target):
+    if request.dummy:
         added["HF_HUB_OFFLINE"] = "1"
     if cpu:
-        added["VLLM_CPU_KVCACHE_SPACE"] = given.get("VLLM_CPU_KVCACHE_SPACE") or str(_cpu_cache_gib(target))
+        added["VLLM_CPU_KVCACHE_SPACE"] = given.get("VLLM_CPU_KVCACHE_SPACE") or str(cpu_cache_gib(request))
     return added
 
 
-def _cpu_cache_gib(target: Target) -> int:
+def cpu_cache_gib(request: Request) -> int:
     """At least one conversation of the longest context must fit."""
-    if target.model is None:
+    model = request.target.model
+    if model is None:
         return CPU_CACHE_GIB
-    return max(1, -(-target.model.kv_bytes_per_token * target.model.max_positions // GIB))
+    per_token = model.kv_bytes_per_token * (request.layers or model.layers) // model.layers
+    return max(1, -(-per_token * model.max_positions // GIB))
 
 
 def split_extra(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from serve._launch import GPU_MEMORY_SHARE, VENV_PYTHON, Backend, Refusal, Target
+from serve._launch import VENV_PYTHON, Backend, Refusal, Target
 
 MIB = 2**20
 GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
@@ -57,20 +57,12 @@ def _why_no_port(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host} port {port} ({error.strerror}): use HOST=127.0.0.1"
 
 
-def require_gpu(target: Target, extra: tuple[str, ...], environment: Mapping[str, str]) -> None:
-    """Raises Refusal without a CUDA device, or if the weights do not fit into one.
-
-    Options of one's own may spread or shrink the model, so with them only the device is checked.
-    """
+def require_gpu(environment: Mapping[str, str]) -> list[int]:
+    """Memory of each CUDA device in bytes; raises Refusal without one."""
     memories = cuda_memories_bytes(environment)
     if not memories:
         raise Refusal(f"no CUDA device here, and BACKEND=vllm needs one: {WITHOUT_GPU}")
-    largest = max(memories)
-    if target.model and largest and not extra and target.model.fp16_bytes > GPU_MEMORY_SHARE * largest:
-        raise Refusal(
-            f"{target.name} needs {target.model.fp16_bytes / 1e9:.1f} GB for its FP16 weights, the GPU has "
-            f"{largest / 1e9:.1f} GB: take a smaller model, or spread it (ARGS='--tensor-parallel-size 2')"
-        )
+    return memories
 
 
 def cuda_memories_bytes(environment: Mapping[str, str]) -> list[int]:

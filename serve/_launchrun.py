@@ -49,11 +49,14 @@ class _Server:
             pass  # it has ended in the meantime, which is what was wanted
 
 
-def run_server(launch: Launch, url: str, log: Path, say: Say) -> int:
+def run_server(
+    launch: Launch, url: str, log: Path, say: Say, on_ready: Callable[[], None] = lambda: None
+) -> int:
     """Run until the server ends or a signal stops it; returns the exit code for the shell.
 
-    Prints `ready: URL` on standard output; everything else goes to `say`. 0: stopped on request once it was
-    ready. 128 + N: stopped by signal N before that. 1: the server ended by itself; 2: over its options.
+    Calls `on_ready`, then prints `ready: URL` on standard output; everything else goes to `say`.
+    0: stopped on request once it was ready. 128 + N: stopped by signal N before that. 1: the server ended by
+    itself; 2: over its options.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with SignalPipe(*STOP_SIGNALS, signal.SIGCHLD) as signals:
@@ -61,6 +64,7 @@ def run_server(launch: Launch, url: str, log: Path, say: Say) -> int:
         server = _Server(_start(launch, log), signals, url, log, say)
         try:
             if (stop := _until_ready(server)) is None and server.runs():
+                on_ready()
                 print(f"ready: {url}", flush=True)
                 say(f"ready after {time.monotonic() - started:.1f} s; log: {log}; Ctrl-C stops it")
                 return _end(server, _until_stopped(server), was_ready=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,12 @@ from serve._strictyaml import Place, read_strict_yaml
 
 MODELS_FILE = Path(__file__).resolve().with_name("models.yaml")
 FP16_BYTES = 2
+
+Precision = Literal["fp16", "bf16", "int8", "fp8", "int4"]
+PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp8", "int4")
+LAYER_WEIGHT_BYTES: dict[Precision, float] = {"fp16": 2, "bf16": 2, "int8": 1, "fp8": 1, "int4": 0.56}
+"""Bytes of one weight of a layer; embeddings stay at two. At 4 bits, scales, zero points and
+what is left unquantised add an eighth."""
 
 Count = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -61,6 +67,33 @@ class Model(_Facts):
     tied_embeddings: bool
     """Input and output embeddings are one table."""
     parameters: Count
+    float16: bool = True
+    """vLLM serves it in FP16; else it runs in BF16."""
+    int4_repo: str | None = None
+    """Hugging Face id of the same model at 4 bits."""
+    config: dict[str, Any]
+    """What its config.json has beside the dimensions."""
+
+    def weight_bytes(self, precision: Precision) -> int:
+        """Bytes of all weights when the layers are held in this precision."""
+        tables = (1 if self.tied_embeddings else 2) * self.vocab * self.hidden
+        return int(FP16_BYTES * tables + LAYER_WEIGHT_BYTES[precision] * (self.parameters - tables))
+
+    def config_json(self, layers: int | None = None) -> dict[str, Any]:
+        """The model's config.json, with fewer layers if asked for."""
+        return {
+            **self.config,
+            "hidden_size": self.hidden,
+            "num_hidden_layers": layers or self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.intermediate,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": self.max_positions,
+            "tie_word_embeddings": self.tied_embeddings,
+            "dtype": "float16" if self.float16 else "bfloat16",
+        }
 
     @property
     def fp16_bytes(self) -> int:

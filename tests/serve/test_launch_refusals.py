@@ -7,12 +7,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from serve._launch import Refusal, Target, find_target
-from serve._launchchecks import claim_port, cuda_memories_bytes, require_gpu, require_licence, require_vllm
+from serve import _launchfit
+from serve._launch import Refusal, Request, Target, find_target
+from serve._launchchecks import claim_port, cuda_memories_bytes, require_licence, require_vllm
+from serve._launchfit import require_fit, require_memory
 from serve.catalogue import load_catalogue
 
 CATALOGUE = load_catalogue()
@@ -22,6 +25,10 @@ GIB = 2**30
 
 def target(name: str) -> Target:
     return find_target(name, CATALOGUE)
+
+
+def asked(name: str, *extra: str) -> Request:
+    return Request(target(name), "vllm", "127.0.0.1", 8000, "a100-40gb", extra)
 
 
 def refusal(*arguments: str, **environment: str) -> str:
@@ -115,13 +122,73 @@ def test_an_earlier_download_of_a_gated_model_needs_no_token(tmp_path: Path) -> 
     require_licence(target("gemma-7b"), {"HOME": "/nowhere", "HF_HUB_CACHE": str(tmp_path)})
 
 
-def test_a_model_that_does_not_fit_is_refused_with_both_sizes(gpu: Callable[[str], dict[str, str]]) -> None:
+def test_a_model_that_does_not_fit_is_refused_with_both_sizes() -> None:
     with pytest.raises(Refusal, match=r"gemma-7b needs 17\.1 GB.* 17\.2 GB"):
-        require_gpu(target("gemma-7b"), (), gpu("16384\\n"))
+        require_fit(asked("gemma-7b"), [16 * GIB])
 
 
-def test_options_of_ones_own_may_spread_a_model(gpu: Callable[[str], dict[str, str]]) -> None:
-    require_gpu(target("gemma-7b"), ("--tensor-parallel-size", "2"), gpu("16384\\n16384\\n"))
+@pytest.mark.parametrize("form", [("--tensor-parallel-size", "2"), ("-tp=2",)])
+def test_a_model_spread_over_two_gpus_fits(form: tuple[str, ...]) -> None:
+    assert "fits" in require_fit(asked("gemma-7b", *form), [16 * GIB, 16 * GIB])
+
+
+def test_more_gpus_than_there_are_is_refused() -> None:
+    with pytest.raises(Refusal, match="needs 2 GPUs, and 1 are here"):
+        require_fit(asked("gemma-7b", "--tensor-parallel-size=2"), [80 * GIB])
+
+
+def test_room_is_told_in_tokens() -> None:
+    # (0.9 x 40 GiB - 16.06 GB - 1 GB) / 128 KiB
+    assert "room for 164,750 tokens" in require_fit(asked("llama-3-8b"), [40 * GIB])
+
+
+def test_a_context_without_room_is_refused_with_one_that_has_it() -> None:
+    with pytest.raises(Refusal, match=r"--max-model-len (\d+)") as caught:
+        require_fit(asked("llama-3.1-8b"), [24 * GIB])
+    shorter = str(caught.value).split("--max-model-len ")[1].split("'")[0]
+    assert "fits" in require_fit(asked("llama-3.1-8b", "--max-model-len", shorter), [24 * GIB])
+
+
+def test_fewer_bits_or_fewer_layers_make_room() -> None:
+    request = asked("mistral-small-24b")
+    with pytest.raises(Refusal):
+        require_fit(request, [40 * GIB])
+    assert "INT8" in require_fit(replace(request, precision="int8"), [40 * GIB])
+    assert require_fit(replace(request, weights="dummy", layers=2), [8 * GIB])
+
+
+def test_a_gpu_that_hides_its_memory_and_a_model_without_facts_are_let_pass() -> None:
+    assert require_fit(asked("gemma-7b"), [0]) == ""
+    assert require_fit(asked("someone/else"), [GIB]) == ""
+
+
+def test_a_machine_without_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8000000 kB\n")
+    monkeypatch.setattr(_launchfit, "MEMINFO", tmp_path / "meminfo")
+    with pytest.raises(Refusal, match=r"gemma-7b needs about 24 GB of memory and 8 GB are free"):
+        require_memory(asked("gemma-7b"), {})
+    require_memory(replace(asked("gemma-7b"), weights="dummy", layers=2), {"VLLM_CPU_KVCACHE_SPACE": "1"})
+
+
+def test_fewer_layers_need_dummy_weights() -> None:
+    assert "WEIGHTS=dummy" in refusal("up", "yi-6b", "--port", "0", "--layers", "2", **WITHOUT_GPU)
+
+
+def test_dummy_weights_of_a_model_without_facts_are_refused() -> None:
+    assert "catalogue" in refusal("up", "someone/else", "--port", "0", "--weights", "dummy", **WITHOUT_GPU)
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "gemma-7b", "someone/else"])
+def test_int4_without_a_quantised_repository_is_refused_with_the_reason(name: str) -> None:
+    said = refusal("up", name, "--port", "0", "--precision", "int4", **WITHOUT_GPU)
+    assert "no 4-bit repository" in said
+    assert "PRECISION=int8" in said
+
+
+def test_an_emulator_of_dummy_weights_is_refused() -> None:
+    assert "no weights" in refusal(
+        "up", "yi-6b", "--backend", "emulator", "--port", "0", "--weights", "dummy"
+    )
 
 
 def test_the_memory_of_each_gpu_is_read(gpu: Callable[[str], dict[str, str]]) -> None:
