@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -68,6 +68,8 @@ class Run:
     exhausted: dict[str, int] = field(default_factory=dict)
     turns: int = 0
     failed: int = 0
+    lookout: Callable[[WorkerState, bytes], None] | None = None
+    """Is shown every record as it comes in."""
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -225,6 +227,8 @@ class Conductor:
                 if kind == "turns":
                     worker.records += 1
                     run.turns += 1
+                    if run.lookout is not None:
+                        run.lookout(worker, line)
         except OSError as error:
             self.disk_failed(run, error)
         run.failed += message["failed"]

@@ -68,8 +68,8 @@ class Engine:
                 self._stage.play(user)
             case {"op": "leave", "user": user} if self._stage is not None:
                 self._stage.leave(user)
-            case {"op": "level", "level": level} if self._stage is not None:
-                self._stage.begin_level(level)
+            case {"op": "level", "level": level, "arrivals": arrivals} if self._stage is not None:
+                self._stage.begin_level(level, arrivals)
             case {"op": "measure", "start_ns": start, "end_ns": end} if self._stage is not None:
                 self._stage.measure(start, end)
             case {"op": "close", "level": level, "drain_s": drain_s} if self._stage is not None:
@@ -116,7 +116,7 @@ class Engine:
 
     async def _cut(self, stage: Stage, level: int) -> None:
         await stage.cut()
-        self.emit({"op": "was_cut", "level": level})
+        self.emit({"op": "was_cut", "level": level, "next": stage.next_conversation})
 
     async def _quiet(self, stage: Stage, drain_s: float) -> None:
         await stage.quiet(drain_s)
@@ -164,6 +164,8 @@ def _check_files(job: Job) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = job.settings
     people = max(settings.levels or [settings.users])
+    if settings.arrival_rate_per_s is not None:
+        return  # how many will be there at once is the server's doing
     needed = -(-people // job.workers) + _SPARE_FILES
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise ValueError(

@@ -15,7 +15,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen._conductor import Conductor, Run
-from loadgen._levels import play_run
+from loadgen._levels import first_users, play_run
 from loadgen._options import OptionErrors, add_options
 from loadgen._prepare import Prepared, prepare
 from loadgen._web import check_start_form, protect
@@ -68,10 +68,10 @@ class Face:
         if self.options.headless:
             quiet_locust(self.options)
             self.prepared = self._prepare_or_exit()
-            levels = self.prepared.settings.levels
-            if levels:
-                self.options.num_users = levels[0]
-                self.options.spawn_rate = self.options.spawn_rate or min(levels[0], 100)
+            first = first_users(self.prepared.settings)
+            if first is not None:
+                self.options.num_users = first
+                self.options.spawn_rate = self.options.spawn_rate or min(first, 100)
         self.conductor = Conductor(self.environment)
         if web_ui is not None:
             protect(web_ui, self.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gevent
@@ -9,10 +10,38 @@ from gevent.event import Event
 
 from loadgen._clock_offset import measure_offsets
 from loadgen._conductor import Conductor, Run
+from loadgen._punctuality import Arrivals, sentence
+from loadgen._records import decode
+from loadgen._settings import Settings
 
 _READY_S = 60.0
 _ARRIVE_SPARE_S = 30.0
 _ANSWER_S = 10.0
+_LAST_BATCH_S = 0.6
+"""Two of the workers' batches: what was open at the cut has come by then."""
+_HEADSTART_NS = 500_000_000
+"""From telling the workers of arrivals to the first of them."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a level asks of the server: so many people, or so many arrivals."""
+
+    users: int | None = None
+    rate_per_s: float | None = None
+
+
+def _loads(settings: Settings) -> list[Load]:
+    if settings.arrival_rate_per_s is not None:
+        return [Load(rate_per_s=settings.arrival_rate_per_s)]
+    return [Load(users) for users in settings.levels or [settings.users]]
+
+
+def first_users(settings: Settings) -> int | None:
+    """How many users Locust starts with where the run says so itself; None: as -u asks."""
+    if settings.arrival_rate_per_s is not None:
+        return 1
+    return settings.levels[0] if settings.levels else None
 
 
 def play_run(conductor: Conductor, run: Run) -> None:
@@ -25,10 +54,10 @@ def play_run(conductor: Conductor, run: Run) -> None:
         for worker in silent:
             conductor.lose(run, worker)
         measure_offsets(conductor, run)
-        for index, users in enumerate(settings.levels or [settings.users]):
+        for index, load in enumerate(_loads(settings)):
             if run.stop.is_set():
                 break
-            _play_level(conductor, run, index, users)
+            play_level(conductor, run, index, load)
         if not run.hurry.is_set():
             measure_offsets(conductor, run)
     finally:
@@ -37,23 +66,20 @@ def play_run(conductor: Conductor, run: Run) -> None:
         conductor.close_run(run)
 
 
-def _play_level(conductor: Conductor, run: Run, index: int, users: int) -> None:
+def play_level(conductor: Conductor, run: Run, index: int, load: Load) -> dict[str, Any]:
+    """One level from its first person to its cut; its entry in the manifest."""
     settings = run.prepared.settings
-    level: dict[str, Any] = {
-        "index": index,
-        "users": users,
-        "arrival_rate_per_s": None,
-        "start_ns": run.timeline.now_ns(),
-        "window_start_ns": None,
-        "window_end_ns": None,
-        "end_ns": None,
-    }
-    run.manifest["levels"].append(level)
-    _tell_all(conductor, run, "level", level=index)
-    _gather(conductor, run, users)
+    level = _new_level(run, index, load)
+    arrivals = _listen(run) if load.rate_per_s else None
+    if load.rate_per_s is None:
+        _tell_all(conductor, run, "level", level=index, arrivals=None)
+        _gather(conductor, run, load.users or 1)
+    else:
+        _gather(conductor, run, len(run.workers))  # one user a worker asks its engine for the arrivals
+        _open_arrivals(conductor, run, level, load.rate_per_s)
     if settings.once:
         _measure(conductor, run, level, level["start_ns"], None)
-        _wait_exhausted(run, users)
+        _wait_exhausted(run, load.users or 1)
     else:
         _measure_for_a_time(conductor, run, level)
     if level["window_start_ns"] is not None:
@@ -64,14 +90,59 @@ def _play_level(conductor: Conductor, run: Run, index: int, users: int) -> None:
     _drain(conductor, run, index)
     conductor.ask(run, "cut", "was_cut", _ANSWER_S, level=index)
     level["end_ns"] = run.timeline.now_ns()
+    if arrivals is not None:
+        _tell_arrivals(run, level, arrivals)
     run.writer.write_manifest()
+    return level
+
+
+def _new_level(run: Run, index: int, load: Load) -> dict[str, Any]:
+    level: dict[str, Any] = {
+        "index": index,
+        "users": load.users,
+        "arrival_rate_per_s": load.rate_per_s,
+        "start_ns": run.timeline.now_ns(),
+        "window_start_ns": None,
+        "window_end_ns": None,
+        "end_ns": None,
+    }
+    run.manifest["levels"].append(level)
+    return level
+
+
+def _listen(run: Run) -> Arrivals:
+    arrivals = Arrivals()
+    run.lookout = lambda worker, line: arrivals.add(decode(line), worker.offset_ns)
+    return arrivals
+
+
+def _open_arrivals(conductor: Conductor, run: Run, level: dict[str, Any], rate_per_s: float) -> None:
+    """Tell every worker from when arrivals come, on its own clock, and with which number they begin."""
+    settings = run.prepared.settings
+    window_s = None if settings.run_time_s is None else settings.run_time_s - settings.warmup_s
+    spans_s = [settings.warmup_s] + ([] if window_s is None else [window_s])
+    first = max((worker.answers.get("was_cut", {}).get("next", 0) for worker in run.alive()), default=0)
+    level["start_ns"] = run.timeline.now_ns() + _HEADSTART_NS
+    for worker in run.alive():
+        start_ns = level["start_ns"] + worker.offset_ns
+        arrivals = {"start_ns": start_ns, "first": first, "rate_per_s": rate_per_s, "spans_s": spans_s}
+        conductor.tell(worker, "level", level=level["index"], arrivals=arrivals)
+
+
+def _tell_arrivals(run: Run, level: dict[str, Any], arrivals: Arrivals) -> None:
+    gevent.sleep(_LAST_BATCH_S)
+    run.lookout = None
+    if level["window_start_ns"] is not None:
+        told = arrivals.summary(level["window_start_ns"], level["window_end_ns"])
+        level["arrivals"] = told
+        print(sentence(level["arrival_rate_per_s"], told), flush=True)
 
 
 def _gather(conductor: Conductor, run: Run, users: int) -> None:
     """Have Locust bring the people of this level, and wait until all are there."""
     runner, settings = conductor.runner, run.prepared.settings
-    rate = settings.spawn_rate or (min(users, 100) if settings.levels else 1)
-    if settings.levels and runner.target_user_count != users:
+    rate = settings.spawn_rate or (1 if first_users(settings) is None else min(users, 100))
+    if first_users(settings) is not None and runner.target_user_count != users:
         _wait(run, lambda: runner.state == "running", _ARRIVE_SPARE_S)
         runner.start(users, rate)
     limit_s = users / rate + _ARRIVE_SPARE_S
@@ -84,7 +155,9 @@ def _gather(conductor: Conductor, run: Run, users: int) -> None:
 
 def _measure_for_a_time(conductor: Conductor, run: Run, level: dict[str, Any]) -> None:
     settings = run.prepared.settings
-    start_ns = run.timeline.now_ns() + int(settings.warmup_s * 1e9)
+    # Arrivals have a clock of their own; people begin when all are there.
+    from_ns = run.timeline.now_ns() if level["arrival_rate_per_s"] is None else level["start_ns"]
+    start_ns = from_ns + int(settings.warmup_s * 1e9)
     end_ns: int | None = None
     if settings.levels:
         end_ns = start_ns + int(settings.hold_s * 1e9)

@@ -41,6 +41,8 @@ OPTIONS = (
     Option("levels", "Concurrency sweep, such as 1,4,16; -r is then the spawn rate.", metavar="LIST"),
     Option("hold", "How long each level is measured.", "60s", "TIME"),
     Option("warmup", "Time between everybody being there and the start of measuring.", "5s", "TIME"),
+    Option("arrival-rate", "Open loop: conversations that begin per second; -t says how long.", metavar="R"),
+    Option("burstiness", "Shape of the gamma gaps between arrivals: 1 Poisson, below 1 bursty.", "1", "K"),
     Option("once", "Play every conversation of a finite scenario exactly once, then end."),
     Option("think-time", "none, scenario, scenario*X or a TIME; default: none with --levels and --once, "
            "else scenario.", metavar="HOW"),
@@ -127,6 +129,8 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
         "run_time_s": read("turnbench_run_time_s", seconds),
         "hold_s": read("hold", values.positive_time, 60.0),
         "warmup_s": read("warmup", seconds, 5.0),
+        "arrival_rate_per_s": read("arrival_rate", values.number(1e-6, 1e5)),
+        "burstiness": read("burstiness", values.number(0.01, 1000), 1.0),
         "once": once,
         "think_time": read("think_time", values.think_time, think_default),
         "max_tokens": read("max_tokens", values.positive_int),
@@ -170,9 +174,26 @@ def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[
         found.append("--levels and -u exclude each other: a level is a number of people; drop -u")
     if fields["levels"] and fields["run_time_s"]:
         found.append("--levels and -t exclude each other: say with --hold how long each level lasts; drop -t")
+    if fields["arrival_rate_per_s"]:
+        found += _open_loop_contradictions(fields, options)
     if fields["once"] and str(options.get("hold") or "60s") != "60s":
         found.append("--once and --hold exclude each other: the scenario's end ends the run; drop --hold")
     return found
+
+
+def _open_loop_contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """With --arrival-rate nobody says how many people there are: they come at the rate."""
+    others = {
+        "-u": options.get("turnbench_users_given"),
+        "--levels": fields["levels"],
+        "--once": fields["once"],
+    }
+    why = "people come at the rate, however many are there"
+    return [
+        f"--arrival-rate and {name} exclude each other: {why}; drop one"
+        for name, given in others.items()
+        if given
+    ]
 
 
 def _is_url(host: str) -> bool:

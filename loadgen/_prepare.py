@@ -67,7 +67,7 @@ def _impossible(settings: Settings, scenario: Scenario) -> list[str]:
     if settings.once and scenario.size is None:
         return [f"--once: scenario {scenario.name} has no end; choose a finite one such as paper"]
     if settings.run_time_s is not None and not settings.once:
-        ramp_s = settings.users / (settings.spawn_rate or 1)
+        ramp_s = 0 if settings.arrival_rate_per_s else settings.users / (settings.spawn_rate or 1)
         if ramp_s + settings.warmup_s >= settings.run_time_s:
             return [
                 f"-t {settings.run_time_s:g}s leaves nothing to measure: {settings.users} people at "

@@ -23,6 +23,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     run_time_s: float | None = None
     hold_s: float = 60.0
     warmup_s: float = 5.0
+    arrival_rate_per_s: float | None = None
+    """Open loop: conversations that begin per second, over all workers."""
+    burstiness: float = 1.0
+    """Shape of the gamma gaps between arrivals."""
     once: bool = False
     think_time: str = "scenario"
     """none | scenario | scenario*X | seconds as a number."""

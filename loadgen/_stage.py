@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
+from loadgen._arrival_plan import arrivals_of
 from loadgen._clock import Timeline
 from loadgen._exchange import Exchange
 from loadgen._records import Outcome, TurnRecord, encode
 from loadgen._request import body_of_turn, encode_body, headers_of, secrets_of, think_s
 from loadgen._settings import Job, base_url
-from loadgen._turn_record import Place, record_of
+from loadgen._turn_record import Place, dropped_record, record_of
 from loadgen._turnstile import Turnstile
 from scenarios import Conversation, Scenario, Turn, opening, plan
 
@@ -86,12 +87,21 @@ class Stage:
         self._window = Window()
         self._open = asyncio.Event()
         self._people: dict[int, tuple[Person, asyncio.Task[None]]] = {}
+        self._arrivals: Iterator[tuple[int, int]] | None = None
 
     # --- what Locust asks for ---
 
-    def begin_level(self, level: int) -> None:
+    def begin_level(self, level: int, arrivals: dict[str, Any] | None) -> None:
+        """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
         self._level, self._window = level, Window()
+        if arrivals is not None:
+            self._arrivals = arrivals_of(self.job, **arrivals)
         self._open.set()
+
+    @property
+    def next_conversation(self) -> int:
+        """The lowest number from which on this worker has begun no conversation."""
+        return self._next
 
     def measure(self, start_ns: int, end_ns: int | None) -> None:
         """Tell the window of the level, as soon as it is known: what `unfinished` means hangs on it."""
@@ -129,8 +139,8 @@ class Stage:
         for person, _ in self._people.values():
             person.leaving.set()
         for exchange in list(self.in_flight):
-            measured = self._window.holds(exchange.log.sent_ns)
-            exchange.cut("unfinished" if measured else "cut", "the level ended while this turn ran")
+            outcome: Outcome = "unfinished" if self._is_measured(exchange) else "cut"
+            exchange.cut(outcome, "the level ended while this turn ran")
         # All of them: one who waits for another attempt has no exchange, but an open turn in the ledger.
         if tasks := [task for _, task in self._people.values()]:
             await asyncio.wait(tasks)
@@ -138,11 +148,17 @@ class Stage:
     # --- how a conversation goes ---
 
     def _measured_open(self) -> int:
-        return sum(self._window.holds(exchange.log.sent_ns) for exchange in self.in_flight)
+        return sum(self._is_measured(exchange) for exchange in self.in_flight)
+
+    def _is_measured(self, exchange: Exchange) -> bool:
+        """Sent in the window; or begun in it and still not sent, since somebody waits for it all the same."""
+        return self._window.holds(exchange.log.sent_ns or exchange.started_ns)
 
     async def _play(self, user: int, person: Person) -> None:
         await _first(self._open.wait(), person.leaving.wait())
-        if not person.leaving.is_set():
+        if self.job.settings.arrival_rate_per_s is not None:
+            await self._receive(person)
+        elif not person.leaving.is_set():
             number, self._next = self._next, self._next + self.job.workers
             once = self.job.settings.once
             if once and number >= (self._scenario.size or 0):
@@ -150,14 +166,47 @@ class Stage:
                 self._emit({"op": "exhausted", "user": user})
                 return
             started_ns = self._timeline.now_ns()
-            if not await self._converse(person, number):
+            if not await self._converse(person, number, started_ns):
                 await self._pause_until(person, started_ns + int(_FAILURE_PAUSE_S * 1e9))
         del self._people[user]
         self._emit({"op": "played", "user": user})
 
-    async def _converse(self, person: Person, number: int) -> bool:
+    async def _receive(self, host: Person) -> None:
+        """Open loop: begin each conversation when it arrives, until this person leaves.
+
+        Each is awaited by its time, never by a sum of sleeps: one that comes late makes no other late.
+        """
+        arrivals, self._arrivals = self._arrivals, None
+        if arrivals is None:  # a second person here: the arrivals are another's
+            await host.leaving.wait()
+            return
+        for number, due_ns in arrivals:
+            await self._pause_until(host, due_ns)
+            if host.leaving.is_set():
+                if due_ns > self._timeline.now_ns():
+                    return
+                self._drop(plan(self._scenario, self.job.settings.seed, number), 0, due_ns)
+                continue
+            self._next = number + self.job.workers
+            person, key = Person(), -1 - number  # Locust's people have positive numbers
+            self._people[key] = (person, self._spawn(self._arrive(key, person, number, due_ns)))
+
+    async def _arrive(self, key: int, person: Person, number: int, due_ns: int) -> None:
+        await self._converse(person, number, due_ns)
+        del self._people[key]
+
+    def _drop(self, conversation: Conversation, index: int, due_ns: int) -> TurnRecord:
+        """A turn that became due and could not begin before the level's end: counted, never made up."""
+        self.ledger.planned += 1
+        self.ledger.dropped += 1
+        last = index + 1 == len(conversation.turns)
+        place = Place(conversation.index, index + 1, 1, conversation.task, due_ns, last)
+        record = dropped_record(self.job, place)
+        self._tell(record)
+        return record
+
+    async def _converse(self, person: Person, number: int, due_ns: int) -> bool:
         """One conversation, its follow-ups answering the server's real replies; False if a turn failed."""
-        due_ns = self._timeline.now_ns()
         conversation = plan(self._scenario, self.job.settings.seed, number)
         messages = opening(conversation, self.job.salt, self._level)
         for index, turn in enumerate(conversation.turns):
@@ -167,10 +216,9 @@ class Stage:
                 if person.leaving.is_set():
                     break
                 messages.append({"role": "user", "content": turn.user})
-            self.ledger.planned += 1
             record, answer = await self._turn(person, conversation, index, turn, messages, due_ns)
             if record.outcome != "ok":
-                return record.outcome in ("cut", "unfinished")
+                return record.outcome in ("cut", "unfinished", "dropped")
             messages.append({"role": "assistant", "content": answer})
             due_ns = record.end_ns or due_ns
             if person.leaving.is_set():
@@ -188,7 +236,10 @@ class Stage:
     ) -> tuple[TurnRecord, str]:
         """One turn with its attempts: a stale connection once more at once, others as --retry asks."""
         async with self._turnstile:
+            if person.leaving.is_set() and self.job.settings.arrival_rate_per_s is not None:
+                return self._drop(conversation, index, due_ns), ""
             body = encode_body(body_of_turn(self.job, conversation, turn, messages))
+        self.ledger.planned += 1
         self.ledger.begun += 1
         retries, was_stale, attempt = self.job.settings.retry, False, 0
         while True:

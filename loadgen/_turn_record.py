@@ -69,6 +69,23 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
     )
 
 
+def dropped_record(job: Job, place: Place) -> TurnRecord:
+    """The record of a turn that became due and never began."""
+    return TurnRecord(
+        run=job.run,
+        conversation=place.conversation,
+        turn=place.turn,
+        last=place.last,
+        task=place.task,
+        model=job.model,
+        worker=job.worker,
+        due_ns=place.due_ns,
+        clock=job.settings.clock,
+        outcome="dropped",
+        error="the level ended before this turn could begin",
+    )
+
+
 def _detail(details: object, name: str) -> int | None:
     return getattr(details, name, None)
 

@@ -24,6 +24,8 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "levels": ("", "levels", None),
     "hold": ("60s", "hold_s", 60.0),
     "warmup": ("5s", "warmup_s", 5.0),
+    "arrival-rate": ("", "arrival_rate_per_s", None),
+    "burstiness": ("1", "burstiness", 1.0),
     "once": (False, "once", False),
     "think-time": ("", "think_time", "scenario"),
     "max-tokens": ("", "max_tokens", None),

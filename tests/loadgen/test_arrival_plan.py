@@ -1,0 +1,64 @@
+"""Open loop: arrivals come at the asked rate, in the asked gaps, the same for every worker."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from loadgen._arrival_plan import arrival_offsets_s, gap
+
+
+def planned(count: int, rate: float = 50.0, shape: float = 1.0, seed: int = 0, **more: object) -> list[float]:
+    return list(islice(arrival_offsets_s(seed, 0, rate, shape, **more), count))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [0.25, 0.5, 1.0, 2.0, 10.0])
+def test_gaps_pass_a_kolmogorov_smirnov_test_for_the_asked_gamma(shape: float) -> None:
+    gaps = np.diff([0.0, *planned(6000, shape=shape, spans_s=(5.0, 55.0))])
+    told = stats.kstest(gaps, stats.gamma(shape, scale=1 / (50 * shape)).cdf)
+    assert told.pvalue > 0.01
+    wrong = stats.kstest(gaps, stats.gamma(shape * 1.5, scale=1 / (75 * shape)).cdf)
+    assert wrong.pvalue < 1e-3, "this test could not fail"
+
+
+@pytest.mark.parametrize("shape", [0.25, 1.0, 4.0])
+def test_a_window_is_offered_the_asked_rate(shape: float) -> None:
+    times = np.array(planned(4000, shape=shape, spans_s=(5.0, 60.0)))
+    assert np.count_nonzero(times <= 5.0 + 1e-9) == 250
+    assert np.count_nonzero((times > 5.0 + 1e-9) & (times <= 65.0 + 1e-9)) == 3000
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**63),
+    workers=st.integers(1, 9),
+    rate=st.floats(0.01, 5000),
+    shape=st.floats(0.05, 20),
+)
+def test_workers_together_play_exactly_the_arrivals_of_one(
+    seed: int, workers: int, rate: float, shape: float
+) -> None:
+    alone = planned(200, rate, shape, seed)
+    shares = [planned(200, rate, shape, seed)[w::workers] for w in range(workers)]
+    assert sorted(time for share in shares for time in share) == alone
+    assert alone == sorted(alone)
+
+
+def test_a_draw_is_decided_by_seed_and_number_alone() -> None:
+    assert gap(7, 5, 1.0) == gap(7, 5, 1.0)
+    assert len({gap(seed, k, 1.0) for seed in range(10) for k in range(100)}) == 1000
+
+
+def test_rare_arrivals_are_not_clockwork() -> None:
+    gaps = np.diff([0.0, *planned(2000, rate=0.01, spans_s=(5.0, 300.0))])
+    assert stats.kstest(gaps, stats.expon(scale=100).cdf).pvalue > 0.01
+
+
+def test_a_long_window_does_not_drift_from_its_rate() -> None:
+    times = planned(200_000, rate=1000.0)
+    assert times[-1] == pytest.approx(200.0, abs=1e-6)
