@@ -13,7 +13,7 @@ from pathlib import Path
 from analysis.compare import THRESHOLD, compare
 from analysis.compare_tables import show_comparison, write_markdown
 from analysis.export import write_json
-from analysis.pipeline import Analysed, analyse, several
+from analysis.pipeline import analyse, several
 from analysis.summary import EXIT_BAD_CONFIGURATION, EXIT_INVALID, EXIT_MISSED, EXIT_VALID, exit_code
 from analysis.tables import clean
 from analysis.terminal import console, show
@@ -71,10 +71,9 @@ def _severity(code: int) -> int:
 
 def _compared(options: argparse.Namespace) -> int:
     """A against baseline B; more runs of one side are repeats of it."""
-    sides: list[list[Analysed]] = [
-        [analyse(path) for path in side] for side in (options.run, options.compare)
-    ]
-    found = compare(*([one.turns for one in side] for side in sides), options.threshold)
+    sides = [[analyse(path) for path in side] for side in (options.run, options.compare)]
+    a, b = ([one.turns for one in side] for side in sides)
+    found = compare(a, b, options.threshold)
     show_comparison(found, options.threshold, console())
     write_json({"changes": [change.as_dict() for change in found.changes]}, options.run[0] / "compare.json")
     if options.markdown:

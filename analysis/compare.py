@@ -140,7 +140,8 @@ def _judged(cells: list[Any], threshold: float) -> list[Change]:
         verdict = "same"
         if open_ and (ratio > 1 + threshold or ratio < 1 / (1 + threshold)):
             verdict = "worse" if ratio > 1 else "better"
-        changes.append(Change(*key, a.median(), b.median(), ratio, ends, verdict))
+        model, task, load, metric = key
+        changes.append(Change(model, task, load, metric, a.median(), b.median(), ratio, ends, verdict))
     return sorted(changes, key=lambda c: (c.model, c.task, len(c.load), c.load, METRICS.index(c.metric)))
 
 
