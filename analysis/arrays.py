@@ -28,6 +28,13 @@ class Events:
         """Events of each turn."""
         return np.diff(self.offsets)
 
+    def of(self, turns: Ints) -> tuple[Ints, Ints]:
+        """(turn, index) of every event of these turns, in their order."""
+        counts = self.counts[turns]
+        before = np.cumsum(counts) - counts
+        turn = np.repeat(turns, counts)
+        return turn, np.arange(len(turn)) + np.repeat(self.offsets[turns] - before, counts)
+
     def first(self, values: npt.NDArray[np.generic]) -> Floats:
         """The value of each turn's first event; NaN where a turn has none."""
         return _at(values, self.offsets[:-1], self.counts > 0)

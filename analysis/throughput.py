@@ -24,16 +24,20 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
     sent_us = np.nan_to_num(floats(frame["sent_ns"] - origin_ns) / 1e3)
     end_us = floats(frame["end_ns"] - origin_ns) / 1e3
     scale = floats(frame["token_scale"])
-    weights: Floats = np.repeat(scale, events.counts) * events.tokens.astype(np.float64)
-    after = np.maximum(np.nan_to_num(floats(frame["tokens"]) - events.sums(weights)), 0.0)
+    counted = events.sums(events.tokens) * scale
+    after = np.maximum(np.nan_to_num(floats(frame["tokens"]) - counted), 0.0)
     codes, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["model", "task"]]))
     codes = codes.astype(np.int64)
-    at_us = np.repeat(sent_us, events.counts) + events.at_us
-    code = np.repeat(codes, events.counts)
+    first_us, last_us = (sent_us + edge(events.at_us) for edge in (events.first, events.last))
     parts = []
     for level in study.levels:
         window = _window_us(level, origin_ns)
-        found = _inside(at_us, weights, code, window, len(keys))
+        whole = (first_us >= window[0]) & (last_us < window[1])
+        found = np.bincount(codes[whole], counted[whole], len(keys)).astype(np.float64)
+        rows = np.flatnonzero(~whole & (first_us < window[1]) & (last_us >= window[0]))
+        turn, event = events.of(rows)  # only turns that cross an end of the window are looked at by event
+        weights = scale[turn] * events.tokens[event]
+        found += _inside(sent_us[turn] + events.at_us[event], weights, codes[turn], window, len(keys))
         found += _inside(end_us, after, codes, window, len(keys))
         part = pd.DataFrame(list(keys), columns=["model", "task"])
         parts.append(part.assign(level=level.index, tokens=found))
