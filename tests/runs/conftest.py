@@ -183,6 +183,7 @@ def tools() -> Any:
 
     class Tools:
         root = ROOT
+        now_ns = staticmethod(time.time_ns)
         wait_until = staticmethod(wait_until)
         free_port = staticmethod(free_port)
         request_ids = staticmethod(request_ids)

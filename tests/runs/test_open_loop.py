@@ -1,0 +1,79 @@
+"""Open loop on real processes: the asked rate, workers that share it, and a server that freezes."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+
+def first_turns(run: Any) -> list[Any]:
+    return sorted((t for t in run.turns() if t.turn == 1 and t.attempt == 1), key=lambda t: t.due_ns)
+
+
+def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
+    server: Any, headless: Any, tools: Any
+) -> None:
+    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
+    load = headless(at, "--arrival-rate", "40", "--burstiness", "0.5", "-t", "9s", "--warmup", "2500ms")
+    assert load.end() in (0, 3), load.said
+    run = load.run()
+    (level,) = run.manifest["levels"]
+    assert (level["users"], level["arrival_rate_per_s"]) == (None, 40.0)
+    assert abs(level["arrivals"]["begun_per_s"] / 40 - 1) < 0.01
+    assert "start lateness" in load.said
+    due_s = np.array([turn.due_ns for turn in first_turns(run)]) / 1e9
+    assert stats.kstest(np.diff(due_s), stats.gamma(0.5, scale=1 / 20).cdf).pvalue > 0.01
+    ledger = tools.ledger_of(run)
+    assert ledger["planned"] == ledger["begun"] + ledger["dropped"]
+    assert ledger["begun"] == ledger["finished"]
+    assert tools.request_ids(run) == set(at.truth())
+
+
+def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
+    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
+    options = ["--arrival-rate", "20", "-t", "5s", "--warmup", "0", "--seed", "3"]
+    alone = headless(at, *options)
+    assert alone.end() in (0, 3), alone.said
+    shared = headless(at, *options, "--processes", "2")
+    assert shared.end() in (0, 3), shared.said
+    plans = []
+    for load in (alone, shared):
+        turns = first_turns(load.run())[:100]
+        assert sorted(turn.conversation for turn in turns) == list(range(100))
+        start_ns = load.run().manifest["levels"][0]["start_ns"]
+        plans.append({turn.conversation: (turn.due_ns - start_ns) / 1e6 for turn in turns})
+    assert all(abs(plans[0][k] - plans[1][k]) < 5 for k in range(100)), "the two plans differ"
+    assert {turn.worker for turn in shared.run().turns()} == {0, 1}
+    assert all(turn.conversation % 2 == turn.worker for turn in shared.run().turns()), "played by another"
+
+
+def test_a_server_frozen_for_five_seconds_shows_in_every_turn_that_came_due(
+    server: Any, headless: Any, tools: Any
+) -> None:
+    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
+    load = headless(at, "--arrival-rate", "20", "-t", "13s", "--warmup", "0")
+    load.wait_for_turns(30)
+    at.process.send_signal(signal.SIGSTOP)
+    frozen = first_turns(load.run())[-1].due_ns
+    due = frozen + int(5e9)
+    tools.wait_until(lambda: tools.now_ns() > due, "five seconds", 15)
+    at.process.send_signal(signal.SIGCONT)
+    thawed = tools.now_ns()
+    assert load.end() in (0, 3), load.said
+    turns = [t for t in first_turns(load.run()) if frozen + int(3e8) < t.due_ns < thawed - int(2e8)]
+    assert abs(len(turns) - 90) < 30, "arrivals went on while the server was frozen"
+    for turn in turns:
+        assert turn.outcome == "ok", turn.error
+        seen_ns = turn.sent_ns + turn.event_us[0] * 1000
+        assert seen_ns - turn.due_ns >= thawed - turn.due_ns - int(5e7)
+
+
+def test_a_rate_excludes_a_number_of_people(headless: Any, server: Any) -> None:
+    load = headless(server(), "--arrival-rate", "5", "-u", "3", "--levels", "1,2")
+    assert load.end() == 2
+    assert "--arrival-rate and -u" in load.said
+    assert "--arrival-rate and --levels" in load.said
+    assert not load.where.exists()
