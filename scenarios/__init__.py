@@ -8,9 +8,10 @@ A plan is a pure function of (scenario, seed, k): the same on every machine, in 
 and whatever was planned before.
 """
 
+from scenarios._dialogue import dialogue, drop_oldest, opening
 from scenarios._errors import ScenarioError
 from scenarios._load import load, names, parse
-from scenarios._plan import opening, plan
+from scenarios._plan import plan, think_after
 from scenarios._scenario import Conversation, Scenario, Turn
 
 __all__ = [
@@ -18,9 +19,12 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "Turn",
+    "dialogue",
+    "drop_oldest",
     "load",
     "names",
     "opening",
     "parse",
     "plan",
+    "think_after",
 ]

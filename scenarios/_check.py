@@ -13,7 +13,7 @@ from scenarios._errors import Problem, listed, nearest, quoted
 from scenarios._plan import PLACEHOLDER
 from scenarios._yaml import Map, Seq, Text, key_of
 
-_OPTIONAL = {"then"}
+_OPTIONAL = {"then", "calls"}
 _TRUE = ("true", "yes", "on", "1", "t", "y")
 """The words that pydantic takes for true."""
 
@@ -38,11 +38,12 @@ def _task(task: Map, sets: Map) -> Iterator[Problem]:
         yield _at(
             key_of(task, "shared"), "'shared' is about the system message; add 'system: ...' or drop it"
         )
+    yield from _incomplete(task)
+    for name in texts_of(task):
+        if name not in sets:
+            yield _at(name, f"no set of texts is named {quoted(name)}; {nearest(name, sets, 'sets')}")
     texts = task.get("texts")
-    if not isinstance(texts, Text):
-        return
-    if texts not in sets:
-        yield _at(texts, f"no set of texts is named {quoted(texts)}; {nearest(texts, sets, 'sets')}")
+    if not isinstance(texts, Text) or texts not in sets:
         return
     items = [item for item in _seq(sets[texts]) if isinstance(item, Map)]
     if items:
@@ -50,9 +51,33 @@ def _task(task: Map, sets: Map) -> Iterator[Problem]:
         yield from _too_few_follow_ups(task, items)
 
 
+def texts_of(task: Any) -> list[Text]:
+    """The names of all sets that a task draws on, as far as they are texts."""
+    if not isinstance(task, Map):
+        return []
+    bundle = task.get("bundle")
+    more = _seq(bundle.get("texts")) if isinstance(bundle, Map) else []
+    return [name for name in [task.get("texts"), *more] if isinstance(name, Text)]
+
+
+def _incomplete(task: Map) -> Iterator[Problem]:
+    """Keys that mean nothing without another one."""
+    if task.get("history") == "canned" and not _seq(task.get("replies")):
+        yield _at(
+            key_of(task, "history"), "'history: canned' needs the replies to tell; add 'replies: [...]'"
+        )
+    if task.get("history") != "canned" and "replies" in task:
+        yield _at(
+            key_of(task, "replies"), "'replies' are told with 'history: canned' only; add it or drop them"
+        )
+    if "remember" in task and str(task.get("fresh")).lower() not in _TRUE:
+        yield _at(key_of(task, "remember"), "'remember' is about fresh prompts; add 'fresh: true' or drop it")
+
+
 def _placeholders(task: Map, item: Map) -> Iterator[Problem]:
     prompt = task.get("prompt")
     known = {key for key in item if key not in _OPTIONAL} | ({"answer_text"} if "choices" in item else set())
+    known |= {"bundle"} if "bundle" in task else set()
     for match in PLACEHOLDER.finditer(prompt if isinstance(prompt, Text) else ""):
         if match[2] and match[2] not in known:
             use = nearest(match[2], known, "its texts have")
@@ -61,7 +86,7 @@ def _placeholders(task: Map, item: Map) -> Iterator[Problem]:
 
 
 def _too_few_follow_ups(task: Map, items: list[Map]) -> Iterator[Problem]:
-    if not isinstance(task.get("then", Seq()), Seq):
+    if not isinstance(task.get("then", Seq()), Seq) or str(task.get("fresh")).lower() in _TRUE:
         return
     turns = task.get("turns")
     highest = _whole(turns.get("max") if isinstance(turns, Map) else turns)
@@ -104,7 +129,7 @@ def _idle_weights(tasks: list[Map]) -> Iterator[Problem]:
 
 
 def _unused(own_sets: Map, tasks: list[Map]) -> Iterator[Problem]:
-    used = {task["texts"] for task in tasks if isinstance(task.get("texts"), Text)}
+    used = {name for task in tasks for name in texts_of(task)}
     told = listed(used)
     for name in own_sets:
         if name not in used:

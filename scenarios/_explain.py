@@ -7,7 +7,19 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from scenarios._errors import FOUND_MAX, Problem, nearest, quoted
-from scenarios._schema import FORMAT, Document, Limits, Sampling, Spread, Task, TurnCount
+from scenarios._schema import (
+    FORMAT,
+    Bundle,
+    Call,
+    Document,
+    Limits,
+    Patience,
+    Sampling,
+    Spread,
+    Task,
+    Tool,
+    TurnCount,
+)
 from scenarios._yaml import Map, Node, Seq, Text, key_of
 
 _KEYS: dict[str, type[BaseModel]] = {
@@ -17,6 +29,11 @@ _KEYS: dict[str, type[BaseModel]] = {
     "turns": TurnCount,
     "think_s": Spread,
     "max_tokens": Spread,
+    "bundle": Bundle,
+    "tokens": Spread,
+    "patience": Patience,
+    "tools": Tool,
+    "calls": Call,
 }
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
@@ -80,6 +97,8 @@ def _say(detail: Any, node: Node, key: str) -> str:
         return f"no {last!r} here; add {_example(last)}"
     if kind == "extra_forbidden":
         return f"unknown key {quoted(last)}; {nearest(last, _known_keys(detail['loc']), 'known keys')}"
+    if kind == "literal_error" and key != "format":
+        return f"{quoted(key)} is {_shown(node)}; write one of {context['expected']}"
     if kind == "literal_error":
         return f"{key} is {_shown(node)}; this version reads '{FORMAT}'"
     if kind == "value_error":

@@ -10,7 +10,7 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from scenarios._check import check
+from scenarios._check import check, texts_of
 from scenarios._draw import shuffled
 from scenarios._errors import FOUND_MAX, Problem, ScenarioError, nearest, quoted
 from scenarios._explain import problems_of
@@ -126,9 +126,9 @@ def _with_sets(root: Map, own: Map) -> Map:
     """The built-in sets of texts that tasks name and the file itself does not bring."""
     sets = _copy(own) if own else _marked(Map(), root)
     for task in root["tasks"] if isinstance(root.get("tasks"), Seq) else ():
-        name = task.get("texts") if isinstance(task, Map) else None
-        if isinstance(name, Text) and name not in sets and name in _built_in("texts"):
-            sets[name] = _items(name)
+        for name in texts_of(task):
+            if name not in sets and name in _built_in("texts"):
+                sets[name] = _items(name)
     if "sets" not in root or isinstance(root["sets"], Map):
         root[_marked(Text("sets"), root)] = sets
     return root
@@ -148,6 +148,7 @@ def _scenario(document: Document) -> Scenario:
         tasks=document.tasks,
         items=tuple(_kept(task, document.sets[task.texts]) for task in document.tasks),
         weights=tuple(task.weight for task in document.tasks),
+        bundles=tuple(_documents(task, document.sets) for task in document.tasks),
         sampling=tuple(task.sampling.model_dump(exclude_none=True) for task in document.tasks),
     )
     finite = all(task.once for task in document.tasks)
@@ -159,7 +160,12 @@ def _scenario(document: Document) -> Scenario:
         slo={task.name: task.slo.model_dump(exclude_none=True) for task in document.tasks},
         description=document.description or "",
         script=script,
+        needs_context={task.name: task.needs_context for task in document.tasks if task.needs_context},
     )
+
+
+def _documents(task: Task, sets: dict[str, tuple[Item, ...]]) -> tuple[Item, ...]:
+    return tuple(item for name in task.bundle.texts for item in sets[name]) if task.bundle else ()
 
 
 def _kept(task: Task, items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -191,5 +197,7 @@ def _text(document: Document) -> str:
 
 
 def _item(item: Item) -> dict[str, Any]:
-    special = item.model_dump(mode="json", include={"choices", "answer", "then"}, exclude_defaults=True)
+    special = item.model_dump(
+        mode="json", include={"choices", "answer", "then", "calls"}, exclude_defaults=True
+    )
     return {**(item.__pydantic_extra__ or {}), **special}

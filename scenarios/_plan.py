@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from base64 import b32encode
-from collections.abc import Iterator
-from functools import lru_cache
-from hashlib import sha256
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from itertools import islice
+from typing import Any
 
+from scenarios._bundle import as_tool, bundle
 from scenarios._draw import geometric, log_normal, pick, shuffled, stream
 from scenarios._scenario import Conversation, Scenario, Script, Turn
-from scenarios._schema import Item, Spread, Task, TurnCount
+from scenarios._schema import Item, Pace, Spread, Task, TurnCount
 
 PLACEHOLDER = re.compile(r"\{\{([a-z][a-z0-9_]*)\}\}|\{([a-z][a-z0-9_]*)\}")
 """`{name}` in a prompt stands for a text of the item; `{{name}}` is the literal `{name}`."""
@@ -24,8 +24,19 @@ def plan(scenario: Scenario, seed: int, k: int) -> Conversation:
     script = scenario.script
     task_index, item_index = _which(script, scenario.size, seed, k)
     task, item = script.tasks[task_index], script.items[task_index][item_index]
-    turns = tuple(_turns(task, item, seed, k))
-    return Conversation(k, task.name, task.system, task.shared, turns, dict(script.sampling[task_index]))
+    drawn = partial(_prompt, script, task_index, item_index, seed, k)
+    return Conversation(
+        index=k,
+        task=task.name,
+        system=task.system,
+        shared_system=task.shared,
+        turns=tuple(_turns(task, item, drawn, seed, k)),
+        sampling=dict(script.sampling[task_index]),
+        tools=tuple(as_tool(tool) for tool in task.tools),
+        history=task.history,
+        at_context_end=task.at_context_end,
+        needs_context=task.needs_context,
+    )
 
 
 def _which(script: Script, size: int | None, seed: int, k: int) -> tuple[int, int]:
@@ -53,14 +64,80 @@ def _cycle(script: Script, size: int, seed: int, cycle: int) -> tuple[tuple[int,
     return tuple((index, item) for _, index, item in sorted(entries))
 
 
-def _turns(task: Task, item: Item, seed: int, k: int) -> Iterator[Turn]:
+Prompt = Callable[[int], tuple[str, str | None]]
+"""The filled prompt of turn n, from 0, and what is remembered of it."""
+Said = tuple[str, str | None, dict[str, Any] | None]
+"""What is said, what is remembered of it, and the tool call that it answers."""
+
+
+def _prompt(
+    script: Script, task_index: int, item_index: int, seed: int, k: int, n: int
+) -> tuple[str, str | None]:
+    task, items = script.tasks[task_index], script.items[task_index]
+    texts = items[(item_index + n) % len(items)].fields()
+    remembered = fill(task.remember, texts) if task.remember else None
+    if task.bundle is not None:
+        tokens = _value(task.bundle.tokens, stream(seed, k, "bundle_tokens", n))
+        texts["bundle"] = bundle(script.bundles[task_index], texts, tokens, (seed, k, "bundle", n))
+    return fill(task.prompt, texts), remembered
+
+
+def _turns(task: Task, item: Item, prompt: Prompt, seed: int, k: int) -> Iterator[Turn]:
+    thinks, lengths, leaves = (stream(seed, k, what) for what in ("think_s", "max_tokens", "leave"))
+    words = 0.0
+    for n, (text, remembered, call) in enumerate(_said(task, item, prompt, seed, k)):
+        pace = task.think_s if isinstance(task.think_s, Pace) and n and call is None else None
+        pause = 0.0 if n == 0 or call is not None else _pause(task.think_s, thinks, words, text)
+        tokens = _tokens(task, lengths)
+        words = 0.75 * tokens
+        yield Turn(
+            user=text,
+            think_s=round(pause, 2),
+            max_tokens=tokens,
+            stop=task.stop,
+            read_wpm=pace.read_wpm if pace else None,
+            type_wpm=pace.type_wpm if pace else None,
+            patience_s=task.patience.first_s,
+            leave_after_s=task.patience.after_s if next(leaves) < task.patience.share else None,
+            remembered=remembered,
+            canned=task.replies[n % len(task.replies)] if task.replies else None,
+            call=call,
+        )
+
+
+def _said(task: Task, item: Item, prompt: Prompt, seed: int, k: int) -> Iterator[Said]:
+    """The messages: the prompt, the results of the item's tool calls, then follow-ups or fresh prompts."""
     number = task.turns
     if isinstance(number, TurnCount):
         number = geometric(stream(seed, k, "turns"), number.mean, number.max)
-    thinks, lengths = stream(seed, k, "think_s"), stream(seed, k, "max_tokens")
-    yield Turn(fill(task.prompt, item.fields()), 0.0, _tokens(task, lengths), task.stop)
-    for text in islice(_follow_ups(task, item, seed, k), number - 1):
-        yield Turn(text, round(_value(task.think_s, thinks), 2), _tokens(task, lengths), task.stop)
+    yield (*prompt(0), None)
+    for n, call in enumerate(item.calls, start=1):
+        yield call.result, None, {"id": f"call_{k}_{n}", "name": call.tool, "arguments": call.arguments}
+    if task.fresh:
+        yield from ((*prompt(n), None) for n in range(1, number))
+    else:
+        yield from ((text, None, None) for text in islice(_follow_ups(task, item, seed, k), number - 1))
+
+
+def _pause(think: float | Spread | Pace, draws: Iterator[float], words: float, text: str) -> float:
+    if isinstance(think, Pace):
+        return pace_s(think.read_wpm, think.type_wpm, words, text)
+    return _value(think, draws)
+
+
+def pace_s(read_wpm: float, type_wpm: float, words: float, text: str) -> float:
+    """Seconds to read so many words and then to type the text."""
+    return 60.0 * (words / read_wpm + len(text.split()) / type_wpm)
+
+
+def think_after(turn: Turn, reply_words: int) -> float:
+    """Seconds that a person waits before this turn, after a reply of so many words.
+
+    Where the turn has a pace: reading at `read_wpm`, then typing the turn at `type_wpm`; else `think_s`.
+    """
+    if turn.read_wpm is None or turn.type_wpm is None:
+        return turn.think_s
+    return pace_s(turn.read_wpm, turn.type_wpm, reply_words, turn.user)
 
 
 def _follow_ups(task: Task, item: Item, seed: int, k: int) -> Iterator[str]:
@@ -88,28 +165,3 @@ def fill(prompt: str, texts: dict[str, str]) -> str:
         return texts[match[2]] if match[2] else "{" + match[1] + "}"
 
     return PLACEHOLDER.sub(one, prompt)
-
-
-def opening(conversation: Conversation, salt: str, level: int) -> list[dict[str, str]]:
-    """The messages of the first request: the system message, if there is one, and the first user message.
-
-    The first of them starts with a tag of (salt, level, conversation), so that no server can answer it
-    from the prefix cache of an earlier one. A shared system message has a tag of (salt, level) only: it
-    is meant to be found in the cache, but not from an earlier run or level.
-    """
-    own = _tag(salt, level, conversation.index)
-    user = {"role": "user", "content": conversation.turns[0].user}
-    if conversation.system is None:
-        return [user | {"content": own + user["content"]}]
-    if not conversation.shared_system:
-        return [{"role": "system", "content": own + conversation.system}, user]
-    return [
-        {"role": "system", "content": _tag(salt, level, "shared") + conversation.system},
-        user | {"content": own + user["content"]},
-    ]
-
-
-def _tag(salt: str, level: int, which: int | str) -> str:
-    """`[8 letters] `: 40 bits, so that a million conversations hardly ever share one."""
-    digest = sha256(f"{level}/{which}/{salt}".encode()).digest()
-    return f"[{b32encode(digest[:5]).decode().lower()}] "

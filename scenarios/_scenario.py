@@ -17,6 +17,19 @@ class Turn:
     """Seconds the person waits after the reply before; 0.0 for the first turn."""
     max_tokens: int
     stop: tuple[str, ...] = ()
+    read_wpm: float | None = None
+    """Not None: the wait before follows from the real reply (see think_after); think_s is then a guess."""
+    type_wpm: float | None = None
+    patience_s: float | None = None
+    """The person leaves when nothing has come for this long after the request."""
+    leave_after_s: float | None = None
+    """The person leaves this long after the first word, if the answer still runs."""
+    remembered: str | None = None
+    """What stays of `user` in later requests, where that is not all of it (a context looked up anew)."""
+    canned: str | None = None
+    """The reply that later requests tell, where the conversation's history is `canned`."""
+    call: dict[str, Any] | None = None
+    """Not None: `user` is the result of this tool call (id, name, arguments), sent in the role of a tool."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,16 @@ class Conversation:
     shared_system: bool
     turns: tuple[Turn, ...]
     sampling: dict[str, Any] = field(default_factory=dict)
+    tools: tuple[dict[str, Any], ...] = ()
+    """The `tools` of each request, in the form of the chat completions API."""
+    history: str = "real"
+    """What a request tells of earlier replies: real, canned or none (no earlier turn at all)."""
+    at_context_end: str = "stop"
+    """stop, drop_oldest or fail, when the next request would not fit into the model's context."""
+    needs_context: int | None = None
+    """Tokens of context without which the task is skipped."""
+    shared_start: bool = False
+    """The first message carries the tag of (salt, level) only: its prefix is meant to be shared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +65,8 @@ class Script:
     items: tuple[tuple[Item, ...], ...]
     weights: tuple[float, ...]
     sampling: tuple[dict[str, Any], ...]
+    bundles: tuple[tuple[Item, ...], ...] = ()
+    """Per task, the documents that a bundle is made of."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +83,5 @@ class Scenario:
     """Limits per task: ttft_ms, response_delay_ms, ttg_ms, tpot_ms and perhaps share."""
     description: str = field(compare=False)
     script: Script = field(repr=False, compare=False)
+    needs_context: dict[str, int] = field(default_factory=dict, compare=False)
+    """Tokens of context that a task can't do without, for those that say so."""

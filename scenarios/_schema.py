@@ -48,7 +48,42 @@ class TurnCount(_Strict):
     max: Annotated[int, Field(ge=1, le=100)]
 
 
+class Pace(_Strict):
+    """A pause that follows from what is read and typed: the reply at `read_wpm` words a minute (238:
+    Brysbaert 2019), then the person's next message at `type_wpm`."""
+
+    read_wpm: Annotated[float, Field(ge=10, le=10_000)]
+    type_wpm: Annotated[float, Field(ge=1, le=10_000)]
+
+
+class Patience(_Strict):
+    """When a person gives up: after `first_s` seconds without a word, or, a `share` of the turns, when the
+    answer has been coming for `after_s` seconds."""
+
+    first_s: Positive | None = None
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    after_s: Positive = 5.0
+
+
+class Tool(_Strict):
+    """A function that a model may call; `arguments` names each and says what it is (all are texts)."""
+
+    name: Slug
+    description: Words
+    arguments: Annotated[dict[Slug, Words], Field(max_length=20)] = {}
+
+
+class Call(_Strict):
+    """One call of a tool and what it gave back."""
+
+    tool: Slug
+    arguments: Annotated[dict[Slug, Words], Field(max_length=20)] = {}
+    result: Words
+
+
 def _shape(value: Any) -> str:
+    if isinstance(value, Pace) or (isinstance(value, dict) and {"read_wpm", "type_wpm"} & set(value)):
+        return "a pace"
     return "a mapping" if isinstance(value, dict | BaseModel) else "a number"
 
 
@@ -57,8 +92,18 @@ Turns = Annotated[
     Annotated[int, Field(ge=1, le=100), _Number] | Annotated[TurnCount, _Mapping],
     _Shape,
 ]
-Think = Annotated[Annotated[Seconds, _Number] | Annotated[Spread, _Mapping], _Shape]
+Think = Annotated[
+    Annotated[Seconds, _Number] | Annotated[Spread, _Mapping] | Annotated[Pace, Tag("a pace")], _Shape
+]
 Length = Annotated[Annotated[Tokens, _Number] | Annotated[Spread, _Mapping], _Shape]
+
+
+class Bundle(_Strict):
+    """Documents of some sets, in a seeded order, until there are about `tokens` of them (4.5 characters
+    each). The item's own `text` is among them. A prompt uses it as `{bundle}`."""
+
+    texts: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=10)]
+    tokens: Length
 
 
 class Sampling(_Strict):
@@ -89,6 +134,7 @@ class Item(BaseModel):
 
     `choices` (letters to texts) needs `answer`, one of its letters; a prompt may then use `{choices}`,
     `{answer}` and `{answer_text}`. `then` lists follow-ups that fit whatever the model replied.
+    `calls` are the tool calls that follow the first message, with their results.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -97,6 +143,7 @@ class Item(BaseModel):
     choices: Annotated[dict[str, Words], Field(min_length=2, max_length=8)] | None = None
     answer: Words | None = None
     then: tuple[Words, ...] = ()
+    calls: Annotated[tuple[Call, ...], Field(max_length=20)] = ()
 
     @model_validator(mode="after")
     def _one_right_choice(self) -> Item:
@@ -132,7 +179,10 @@ class Task(_Strict):
     `then` are follow-ups for any item, used when the item's own are spent. `think_s` is the time a
     person takes before each follow-up. `limit` keeps that many of the set's items, the same ones for every
     task and seed. `shared`: all conversations start with the same system message,
-    which a server may answer from its prefix cache.
+    which a server may answer from its prefix cache. `fresh`: every turn fills the prompt from another item;
+    of each such message only `remember` stays in the history. `history` is what the next request tells of
+    the replies so far: the real ones, the `replies` written here, or nothing. `needs_context`: the tokens
+    of context without which the task can't be played. `at_context_end`: what a person does when it is full.
     """
 
     name: Slug
@@ -150,6 +200,15 @@ class Task(_Strict):
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=4)] = ()
     sampling: Sampling = Sampling()
     slo: Limits = Limits()
+    bundle: Bundle | None = None
+    fresh: bool = False
+    remember: Words | None = None
+    needs_context: Tokens | None = None
+    patience: Patience = Patience()
+    history: Literal["real", "canned", "none"] = "real"
+    replies: tuple[Words, ...] = ()
+    at_context_end: Literal["stop", "drop_oldest", "fail"] = "stop"
+    tools: Annotated[tuple[Tool, ...], Field(max_length=20)] = ()
 
 
 class Document(_Strict):

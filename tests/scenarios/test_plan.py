@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scenarios
@@ -77,6 +77,7 @@ def test_the_draws_are_the_same_as_ever():
     assert opening(conversation, "salt", 1)[0]["content"].startswith(PINNED_TAG)
 
 
+@settings(deadline=None)
 @given(st.integers(), st.integers(0, 10**12))
 def test_any_seed_and_number_give_a_conversation_that_can_be_played(seed, k):
     for name in ("paper", "work"):
@@ -96,6 +97,7 @@ def test_a_negative_conversation_number_is_refused():
 
 
 @pytest.mark.parametrize("name", ["paper", "demo", "choose", "paraphrase", "explain"])
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32), cycle=st.integers(0, 5))
 def test_each_cycle_of_a_finite_scenario_plays_every_question_of_every_task_once(name, seed, cycle):
     scenario = load(name)
@@ -110,6 +112,7 @@ def test_each_cycle_has_an_order_of_its_own():
     assert first != second
 
 
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32))
 def test_the_tasks_of_the_paper_mix_take_turns(seed):
     paper = load("paper")
