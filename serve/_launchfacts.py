@@ -33,9 +33,10 @@ def describe_server(request: Request, launch: Launch, environment: Mapping[str, 
     return {
         "url": local_url(request),
         "model": request.target.name,
+        "served_name": request.source if request.backend == "transformers" else request.target.name,
         "source": None if emulated else request.source,
         "backend": request.backend,
-        "version": EMULATOR_VERSION if emulated else " ".join(f"{k} {v}" for k, v in versions.items()),
+        "version": EMULATOR_VERSION if emulated else _version(request, versions),
         "arguments": _without_secrets(launch.command[3:]),
         "precision": request.kept_precision,
         "weights": "none" if emulated else ("dummy" if request.dummy else "real"),
@@ -49,6 +50,11 @@ def describe_server(request: Request, launch: Launch, environment: Mapping[str, 
         "pid_started_s": psutil.Process().create_time(),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _version(request: Request, versions: Mapping[str, str]) -> str:
+    ours = "transformers" if request.backend == "transformers" else "vllm"
+    return " ".join(f"{name} {version}" for name, version in versions.items() if name.startswith(ours))
 
 
 def write_facts(facts: dict[str, Any], folder: Path = FOLDER) -> Path:

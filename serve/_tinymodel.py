@@ -1,6 +1,6 @@
 """Makes the folder of a model without weights: its configuration, and a tokenizer of the right size.
 
-    VLLM_PYTHON serve/_tinymodel.py FOLDER CONFIG_JSON system|no-system
+    VLLM_PYTHON serve/_tinymodel.py FOLDER CONFIG_JSON system|no-system [weights]
 
 Runs as a script under the interpreter that has vLLM, since `tokenizers` and `transformers` live only there;
 so it imports nothing of ours. vLLM fills in random weights (`--load-format dummy`): the words mean nothing,
@@ -114,5 +114,19 @@ def training_text() -> list[str]:
     return lines
 
 
+def make_weights(folder: Path) -> None:
+    """Random weights in the folder of a model, for an engine that can't make them up; config.json stays."""
+    import torch  # type: ignore[import-not-found]
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = (folder / "config.json").read_bytes()
+    torch.manual_seed(0)
+    read = AutoConfig.from_pretrained(folder)
+    AutoModelForCausalLM.from_config(read, dtype=read.dtype).save_pretrained(folder)
+    (folder / "config.json").write_bytes(config)
+
+
 if __name__ == "__main__":
     make_folder(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "system")
+    if sys.argv[4:] == ["weights"]:
+        make_weights(Path(sys.argv[1]))

@@ -97,6 +97,19 @@ def test_dummy_weights_need_neither_download_nor_the_hub() -> None:
     assert "HF_HUB_OFFLINE=1 " in command
 
 
+def test_transformers_serves_with_continuous_batching() -> None:
+    command = printed("yi-6b", "--backend", "transformers", VLLM_PYTHON="/opt/bin/python")
+    assert command == (
+        "DO_NOT_TRACK=1 HF_HUB_DISABLE_TELEMETRY=1 /opt/bin/python -m transformers.cli.transformers serve "
+        "01-ai/Yi-6B-Chat --continuous-batching --host 127.0.0.1 --port 8000 --dtype float16"
+    )
+
+
+def test_transformers_gets_a_folder_with_weights() -> None:
+    folder = TINY_FOLDER.with_name("tiny-random")
+    assert f"serve {folder} --cont" in printed("tiny", "--backend", "transformers")
+
+
 def test_the_emulator_plays_a_precision() -> None:
     assert printed("yi-6b", "--backend", "emulator", "--precision", "int8").endswith("--precision int8")
 

