@@ -10,6 +10,7 @@ from analysis.client import cpu_busy, lag_p99_ms
 from analysis.finding import Finding
 from analysis.levels import Level
 from analysis.rate import rate_findings
+from analysis.steadiness import drift
 from analysis.study import Study
 from analysis.turn_metrics import floats
 from analysis.warmup import too_short
@@ -52,7 +53,7 @@ def level_findings(study: Study, level: Level) -> list[Finding]:
         found.append(nothing_finished(study, level.index))
     if rows.empty:
         return found
-    checks = (_faults, _late, _lag, _coalesced, _failed, _unfinished, _busy, _warm)
+    checks = (_faults, _late, _lag, _coalesced, _failed, _unfinished, _busy, _warm, drift)
     for check in checks:
         found += check(study, level, rows)
     return found + rate_findings(study, level)
@@ -120,7 +121,13 @@ def _failed(study: Study, level: Level, rows: pd.DataFrame) -> list[Finding]:
     if len(bad) <= MOST_FAILED * len(rows):
         return []
     named = ", ".join(f"{count} {name}" for name, count in bad["outcome"].value_counts().items())
-    what = f"level {level.index}: {len(bad)} of {len(rows)} turns failed ({named})"
+    from_s, to_s = (
+        (int(at) - level.window_start_ns) / 1e9 for at in (bad["moment_ns"].min(), bad["moment_ns"].max())
+    )
+    what = (
+        f"level {level.index}: {len(bad)} of {len(rows)} turns failed ({named}), sent from {from_s:.0f} to "
+        f"{to_s:.0f} s of the window"
+    )
     remedy = "see the errors in turns-*.jsonl and the server's log: times are of the turns that got through"
     return [Finding("suspect", "failed", what, remedy, level.index)]
 

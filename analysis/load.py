@@ -104,3 +104,13 @@ def load_health(run: Run) -> pd.DataFrame:
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
     frame = frame.dropna(subset=["t_ns", "worker"])
     return frame.sort_values(["worker", "t_ns"]).reset_index(drop=True)
+
+
+def load_server(run: Run) -> list[dict[str, Any]]:
+    """The server's own metrics in order of time; lines without a time are left out."""
+    lines = [line for line in run.server() if isinstance(line, dict) and _is_time(line.get("t_ns"))]
+    return sorted(lines, key=lambda line: line["t_ns"])
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.arrays import Events, Floats
 from analysis.levels import Level, corrected, counted_once, levels_of, placed
 from analysis.limits import Limits, limits_of, meets
-from analysis.load import load_health, load_turns
+from analysis.load import load_health, load_server, load_turns
 from analysis.turn_metrics import floats, turn_metrics
 from loadgen import Run
 
@@ -29,6 +29,8 @@ class Study:
     frame: pd.DataFrame
     events: Events
     health: pd.DataFrame
+    server: list[dict[str, Any]]
+    """Lines of server.jsonl in order of time."""
     levels: list[Level]
     limits: dict[str, Limits]
     torn: int
@@ -64,7 +66,8 @@ def study_run(run: Run) -> Study:
     metrics = turn_metrics(frame, turns.events, prefill_ms, decode_ms)
     frame = pd.concat([frame, metrics], axis=1)
     frame["meets"] = meets(frame, limits)
-    return Study(run, frame, turns.events, health, levels, limits, run.torn + turns.unusable)
+    server = load_server(run)
+    return Study(run, frame, turns.events, health, server, levels, limits, run.torn + turns.unusable)
 
 
 def _named_apart(frame: pd.DataFrame) -> pd.DataFrame:

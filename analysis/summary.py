@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from analysis.by_turn import by_context, by_turn, conversations_of
 from analysis.cells import cells_of
 from analysis.client import client_of
 from analysis.finding import Finding, worst
 from analysis.ledger import ledger_of, outcomes_of
 from analysis.levels import Level
 from analysis.limits import level_holds
+from analysis.load_curve import little, load_curve
 from analysis.study import Study
 from analysis.throughput import streams_mean
 from analysis.verdict import findings_of
@@ -24,13 +26,17 @@ def summarise(study: Study) -> Summary:
     """The summary of one run; every number is finite or null."""
     ledger = ledger_of(study)
     findings = findings_of(study, ledger)
+    levels = [_level(study, level, findings) for level in study.levels]
     return {
         "format": SUMMARY_FORMAT,
         "run": study.run.path.resolve().name,
         "emulated": study.emulated,
         "partial": study.manifest.get("status") != "finished",
         "verdict": {"status": worst(findings), "findings": [finding.as_dict() for finding in findings]},
-        "levels": [_level(study, level, findings) for level in study.levels],
+        "levels": levels,
+        "curve": load_curve(study, levels),
+        "by_turn": by_turn(study),
+        "by_context": by_context(study),
         "cells": cells_of(study),
         "client": client_of(study),
         "outcomes": outcomes_of(study, ledger),
@@ -40,6 +46,7 @@ def summarise(study: Study) -> Summary:
 
 def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any]:
     rows = study.measured[study.measured["level"] == level.index]
+    streams = streams_mean(study.frame, level)
     return {
         "index": level.index,
         "users": level.users,
@@ -47,7 +54,9 @@ def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any
         "load": level.load,
         "status": worst(finding for finding in findings if finding.at == level.index),
         "window_s": level.window_s,
-        "streams_mean": streams_mean(study.frame, level),
+        "streams_mean": streams,
+        "little": little(rows, level, streams),
+        "conversations": conversations_of(study, level),
         "holds_limits": level_holds(rows, study.limits),
     }
 

@@ -94,6 +94,8 @@ def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
         "verdict": {"status": max(statuses, key=RANK.__getitem__), "findings": findings},
         "levels": _tagged(summaries, lambda summary: summary["levels"]),
         "cells": _tagged(summaries, lambda summary: summary["cells"]),
+        "by_turn": _tagged(summaries, lambda summary: summary.get("by_turn", [])),
+        "by_context": _tagged(summaries, lambda summary: summary.get("by_context", [])),
         "client": _worst_client([summary["client"] for summary in summaries if summary["client"]]),
         "outcomes": dict(outcomes),
         "runs": [
@@ -102,6 +104,7 @@ def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
                 "verdict": s["verdict"]["status"],
                 "emulated": s["emulated"],
                 "client": s["client"],
+                "curve": s.get("curve"),
             }
             for s in summaries
         ],

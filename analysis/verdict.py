@@ -6,6 +6,7 @@ from analysis.finding import Finding
 from analysis.ledger import Ledger, ledger_findings
 from analysis.level_checks import finished, level_findings, nothing_finished
 from analysis.levels import NO_LEVEL, dicts
+from analysis.steadiness import lengths, restarts, warm_cache
 from analysis.study import Study
 
 
@@ -17,6 +18,7 @@ def findings_of(study: Study, ledger: Ledger) -> list[Finding]:
     else:
         for level in study.levels:
             found += level_findings(study, level)
+        found += lengths(study) + restarts(study, study.server) + warm_cache(study)
     return list(dict.fromkeys(found))
 
 

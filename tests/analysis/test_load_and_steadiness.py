@@ -1,0 +1,121 @@
+"""Load curves, turns of a conversation, and servers that do not stay what they were."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from analysis.steadiness import change_point
+from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
+
+
+def test_more_load_buys_no_more_throughput_from_the_second_level_on(made: MadeRun) -> None:
+    made.levels = [
+        level(n, start_s=n * 100, window_s=(n * 100, n * 100 + 60), end_s=n * 100 + 90, users=4**n)
+        for n in range(3)
+    ]
+    for n, per_s in enumerate((1, 3, 3)):
+        every_s = 1 / per_s
+        made.turns += [turn(1000 * n + k, sent_s=n * 100 + k * every_s) for k in range(60 * per_s)]
+    curve = summary_of(made)["curve"]
+    assert curve["saturation"] == "4"
+    assert curve["saturation_ci95"] == ["4", "4"]
+
+
+def test_throughput_that_still_grows_has_no_saturation(made: MadeRun) -> None:
+    made.levels = [
+        level(n, start_s=n * 100, window_s=(n * 100, n * 100 + 60), end_s=n * 100 + 90, users=n + 1)
+        for n in range(2)
+    ]
+    for n, per_s in enumerate((1, 2)):
+        made.turns += [turn(1000 * n + k, sent_s=n * 100 + k / per_s) for k in range(60 * per_s)]
+    curve = summary_of(made)["curve"]
+    assert curve["saturation"] is None
+    assert curve["saturation_ci95"] == [None, None]
+
+
+def test_capacity_is_the_highest_load_whose_limits_hold(made: MadeRun) -> None:
+    made.levels = [
+        level(n, start_s=n * 100, window_s=(n * 100, n * 100 + 60), end_s=n * 100 + 90, users=n + 1)
+        for n in range(2)
+    ]
+    made.manifest = {"slo": {"chat": {"ttft_ms": 200}}}
+    for n, ttft_ms in enumerate((100, 300)):
+        made.turns += [turn(1000 * n + k, sent_s=n * 100 + k, ttft_ms=ttft_ms) for k in range(60)]
+    assert summary_of(made)["curve"]["capacity"] == "1"
+
+
+def test_a_steady_level_obeys_littles_law(made: MadeRun) -> None:
+    made.turns = [turn(k, sent_s=4 + k / 10) for k in range(620)]
+    assert summary_of(made)["levels"][0]["little"] == pytest.approx(1, abs=0.02)
+
+
+def test_time_to_first_token_is_told_by_turn_with_the_cache_that_was_expected(made: MadeRun) -> None:
+    for k in range(30):
+        for n in (1, 2):
+            cached = {1: 0, 2: 50}[n]
+            made.turns.append(turn(k, n, sent_s=6 + k + n / 4, ttft_ms=100 * n, cached_tokens=cached))
+    first, second = summary_of(made)["by_turn"]
+    assert (first["turn"], first["ttft_ms"]["p50"]) == (1, 100)
+    assert (second["turn"], second["ttft_ms"]["p50"]) == (2, 200)
+    assert (first["expected_cached_mean"], first["cached_tokens_mean"]) == (0, 0)
+    assert (second["expected_cached_mean"], second["cached_tokens_mean"]) == (60, 50)
+
+
+def test_a_conversation_lasts_from_its_first_due_to_its_last_end(made: MadeRun) -> None:
+    for k in range(30):
+        made.turns += [turn(k, 1, sent_s=6 + k), turn(k, 2, sent_s=8 + k, last=True)]
+    made.turns.append(turn(99, 1, sent_s=40, outcome="http_5xx", events=0))
+    told = summary_of(made)["levels"][0]["conversations"]
+    assert (told["begun"], told["completed"], told["failed"], told["cut"]) == (31, 30, 1, 0)
+    assert told["duration_ms"]["p50"] == pytest.approx(2000 + 280)
+
+
+def test_a_server_that_slows_down_inside_a_level_is_found(made: MadeRun) -> None:
+    rng = np.random.default_rng(1)
+    gaps = 20 * np.exp(rng.normal(0, 0.1, 400)) * np.where(np.arange(400) < 200, 1, 1.3)
+    made.turns = [turn(k, sent_s=6 + k / 8, gap_ms=gap) for k, gap in enumerate(gaps)]
+    assert checks(summary_of(made))["drift"] == "suspect"
+
+
+def test_noise_is_seldom_taken_for_drift() -> None:
+    rng = np.random.default_rng(2)
+    found = sum(change_point(rng.normal(0, 0.5, 400)) is not None for _ in range(500))
+    assert found <= 5
+
+
+def test_answers_whose_length_follows_the_load_are_noted(made: MadeRun) -> None:
+    made.levels = [
+        level(n, start_s=n * 100, window_s=(n * 100, n * 100 + 60), end_s=n * 100 + 90, users=n + 1)
+        for n in range(2)
+    ]
+    for n, events in enumerate((10, 20)):
+        made.turns += [turn(1000 * n + k, sent_s=n * 100 + k, events=events) for k in range(50)]
+    assert checks(summary_of(made))["lengths"] == "note"
+
+
+def test_a_counter_that_falls_is_a_restart(made: MadeRun) -> None:
+    made.turns = [turn(k, sent_s=6 + k) for k in range(40)]
+    made.write()
+    values = [10, 20, 5, 9]
+    lines = [
+        {"t_ns": START_NS + n * S, "vllm:generation_tokens_total": value} for n, value in enumerate(values)
+    ]
+    (made.path / "server.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, [], {}]))
+    found = [f for f in summary_of(made)["verdict"]["findings"] if f["check"] == "restart"]
+    assert len(found) == 1
+    assert "1 time(s) during the run, at 2 s" in found[0]["what"]
+
+
+def test_a_first_turn_that_is_in_the_cache_already_is_found(made: MadeRun) -> None:
+    made.turns = [turn(k, sent_s=6 + k, cached_tokens=40) for k in range(40)]
+    assert checks(summary_of(made))["warm_cache"] == "suspect"
+
+
+def test_failures_are_told_with_their_window_in_time(made: MadeRun) -> None:
+    made.turns = [turn(k, sent_s=6 + k) for k in range(40)]
+    made.turns += [turn(100 + k, sent_s=25 + k, outcome="http_5xx", events=0) for k in range(5)]
+    (found,) = [f for f in summary_of(made)["verdict"]["findings"] if f["check"] == "failed"]
+    assert "sent from 20 to 24 s of the window" in found["what"]
