@@ -1,11 +1,12 @@
-"""How far each worker's clock is from the conductor's: best of twenty round trips, as NTP does it.
+"""How far each engine's time line is from the conductor's: best of twenty round trips, as NTP does it.
+
+Time lines and not wall clocks are compared, since records and windows are on time lines: a wall clock that
+is stepped before or during a run moves neither.
 
 Offset = worker's time - the middle of the round trip; error = half the round trip (Mills, RFC 5905).
 """
 
 from __future__ import annotations
-
-import time
 
 from loadgen._conductor import Conductor, Run, WorkerState
 
@@ -32,8 +33,8 @@ def measure_offsets(conductor: Conductor, run: Run) -> None:
 
 def _round_trip(conductor: Conductor, run: Run, worker: WorkerState, trip: int) -> bool:
     worker.answers.pop("pong", None)
-    sent_ns = time.time_ns()
-    conductor.tell(worker, "ping", n=trip, sent_ns=sent_ns)
+    sent_ns = run.timeline.now_ns()
+    conductor.tell(worker, "ping", n=trip)
     conductor.wait_for_one(run, worker, "pong", _ANSWER_S)
     pong = worker.answers.get("pong")
     if pong is None:

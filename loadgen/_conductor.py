@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -65,6 +64,10 @@ class Run:
     ending: str | None = None
     """Why it ends early: interrupted | stopped | failed | errors."""
     unwritable: bool = False
+    locust_stopped: bool = False
+    """Locust stopped its users by itself: the stop button, or its last worker is gone."""
+    level: int = -1
+    """Index of the level being played; answers about another one come too late to count."""
     exhausted: dict[str, int] = field(default_factory=dict)
     turns: int = 0
     failed: int = 0
@@ -110,7 +113,7 @@ class Conductor:
         started = datetime.now(UTC)
         path = new_run_dir(settings.run_dir, prepared.scenario.name, started, again)
         salt = settings.salt or secrets.token_hex(8)
-        ids = self._worker_ids()
+        ids = self.worker_ids()
         manifest = self._manifest(prepared, salt, started)
         run = Run(
             prepared,
@@ -156,7 +159,7 @@ class Conductor:
             "findings": [],
         }
 
-    def _worker_ids(self) -> list[str]:
+    def worker_ids(self) -> list[str]:
         """Client ids of the workers that are there, in Locust's order."""
         if not isinstance(self.runner, MasterRunner):
             return ["local"]
@@ -198,6 +201,8 @@ class Conductor:
         if run is None or msg.node_id not in run.workers:
             return
         worker, message = run.workers[msg.node_id], msg.data
+        if message["run"] != run.writer.path.name or message.get("level", run.level) != run.level:
+            return
         match message["op"]:
             case "batch":
                 self._on_batch(run, worker, message)
@@ -216,7 +221,7 @@ class Conductor:
             case "exhausted":
                 run.exhausted[worker.client_id] = message["users"]
             case op:
-                worker.answers[op] = message | {"received_ns": time.time_ns()}
+                worker.answers[op] = message | {"received_ns": run.timeline.now_ns()}
         self._news.set()
 
     def _on_batch(self, run: Run, worker: WorkerState, message: dict[str, Any]) -> None:
@@ -238,6 +243,13 @@ class Conductor:
                         "the run was ended as --abort-errors asks; look at the outcomes")  # fmt: skip
             run.end("errors")
 
+    def write_manifest(self, run: Run) -> None:
+        """Write run.json; a directory that is gone or full ends the run, it never stops the ending."""
+        try:
+            run.writer.write_manifest()
+        except OSError as error:
+            self.disk_failed(run, error)
+
     def disk_failed(self, run: Run, error: OSError) -> None:
         run.unwritable = True
         run.finding("invalid", "not_writable", f"{run.writer.path}: {error.strerror or error}",
@@ -253,11 +265,12 @@ class Conductor:
                 run.writer.flush()
             except OSError as error:
                 self.disk_failed(run, error)
-            if isinstance(self.runner, MasterRunner) and not run.stop.is_set():
-                self._look_for_lost(run, run.alive())
+            if not run.locust_stopped:  # after its own stop Locust forgets the workers for a moment
+                self.look_for_lost(run)
 
-    def _look_for_lost(self, run: Run, workers: Iterable[WorkerState]) -> None:
-        for worker in workers:
+    def look_for_lost(self, run: Run) -> None:
+        """End the run if Locust no longer knows one of its workers."""
+        for worker in run.alive() if isinstance(self.runner, MasterRunner) else []:
             node = self.runner.clients.get(worker.client_id)
             if node is None or node.state == "missing":
                 self.lose(run, worker)
@@ -274,8 +287,9 @@ class Conductor:
     def late_worker(self, client_id: str) -> None:
         """A worker that joins during a run gets no job: who plays what was fixed at the start."""
         if self.run is not None and client_id not in self.run.workers:
-            what = f"worker {client_id} joined during the run and stayed idle"
-            self.run.finding("suspect", "late_worker", what,
+            # Locust moves some of the people to it all the same, so fewer make load than the level says.
+            what = f"worker {client_id} joined during the run and stayed idle, with the people Locust gave it"
+            self.run.finding("invalid", "late_worker", what,
                              "start all workers first (--expect-workers N)")  # fmt: skip
 
     def close_run(self, run: Run) -> None:
@@ -296,11 +310,11 @@ class Conductor:
         status = {None: "finished", "stopped": "finished", "interrupted": "interrupted"}
         try:
             run.writer.close()
-            run.manifest["status"] = status.get(run.ending, "failed")
-            run.manifest["ended_at"] = iso_now()
-            run.writer.write_manifest()
         except OSError as error:
             self.disk_failed(run, error)
+        run.manifest["status"] = status.get(run.ending, "failed")
+        run.manifest["ended_at"] = iso_now()
+        self.write_manifest(run)
         self.run = None
 
     def _beat(self) -> None:

@@ -79,7 +79,9 @@ class Engine:
             case {"op": "quiet", "drain_s": drain_s} if self._stage is not None:
                 self._spawn(self._quiet(self._stage, drain_s))
             case {"op": "finish"} if self._stage is not None:
-                await self._finish(self._stage)
+                self._spawn(self._finish(self._stage))
+            case {"op": "ping", "n": n}:
+                self.emit({"op": "pong", "n": n, "here_ns": self._timeline.now_ns()})
 
     async def _take_job(self, job: Job) -> None:
         """Get ready for a run; answers `ready`, or `refused` with what is wrong."""
@@ -163,7 +165,7 @@ def _check_files(job: Job) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = job.settings
-    people = max(settings.levels or [settings.users])
+    people = settings.people
     if settings.arrival_rate_per_s is not None:
         return  # how many will be there at once is the server's doing
     needed = -(-people // job.workers) + _SPARE_FILES
@@ -176,9 +178,9 @@ def _check_files(job: Job) -> None:
 
 async def _main(fd: int) -> None:
     await Engine(socket.socket(fileno=fd)).run()
+    os._exit(0)  # at once: asyncio would wait for a look-up of a host name that hangs in a thread
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(_main(int(sys.argv[1])))
-    os._exit(0)

@@ -14,6 +14,7 @@ from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from loadgen._capacity import find_capacity
 from loadgen._conductor import Conductor, Run
 from loadgen._levels import first_users, play_run
 from loadgen._options import OptionErrors, add_options
@@ -97,6 +98,9 @@ class Face:
             return
         try:
             prepared = self.prepared or prepare(vars(self.options))
+            workers = len(self.conductor.worker_ids())
+            if prepared.settings.once and prepared.settings.people < workers:
+                raise OptionErrors([f"--once: {workers} workers need at least as many people; raise -u"])
             run = self.conductor.open_run(prepared, again=self._runs > 0)
         except (OptionErrors, OSError) as error:
             logger.error("turnbench: %s", error)
@@ -109,14 +113,27 @@ class Face:
 
     def _drive(self, run: Run) -> None:
         assert self.conductor is not None
+        code = _INVALID
         try:
-            play_run(self.conductor, run)
-        finally:
-            code = 0 if self.options.no_analysis else _analyse(run)
-            if self._signal is not None:
-                code = _EXIT_OF_SIGNAL[signal.Signals(self._signal)]
+            searching = run.prepared.settings.find_capacity
+            play_run(self.conductor, run, find_capacity if searching else None)
+            code = self._judge(run)
+        finally:  # whatever went wrong, Locust must not be left waiting
             self._note_exit(run, code)
             self._idle.set()
+            self._leave(run, code)
+
+    def _judge(self, run: Run) -> int:
+        """The run's exit code: the analysis's, unless it was interrupted or is INVALID by what we saw."""
+        broken = any(finding["level"] == "invalid" for finding in run.manifest["findings"])
+        code = 0 if self.options.no_analysis else _analyse(run)
+        if self._signal is not None:
+            return _EXIT_OF_SIGNAL[signal.Signals(self._signal)]
+        if code == 1 and run.prepared.settings.find_capacity:
+            code = 0  # it has to go beyond the limits to find where they are
+        return _INVALID if broken else code
+
+    def _leave(self, run: Run, code: int) -> None:
         if self.options.headless:
             self.environment.process_exit_code = code
             self.runner.quit()
@@ -134,6 +151,9 @@ class Face:
 
     def on_test_stopping(self) -> None:
         if self.conductor is not None and self.conductor.run is not None:
+            # Locust also stops by itself when its last worker is gone, and knows that already.
+            self.conductor.look_for_lost(self.conductor.run)
+            self.conductor.run.locust_stopped = True
             self.conductor.run.end("stopped")
 
     # --- the end ---
@@ -148,8 +168,10 @@ class Face:
         elif run is not None:
             run.hurry.set()
             run.stop.set()
+        elif self._idle.is_set() and self.options.headless:
+            gevent.kill(self._main, SystemExit(_EXIT_OF_SIGNAL[signal.Signals(number)]))
         elif self._idle.is_set() and number == signal.SIGINT:
-            gevent.kill(self._main, SystemExit(130) if self.options.headless else KeyboardInterrupt)
+            gevent.kill(self._main, KeyboardInterrupt)
 
     def on_quitting(self) -> None:
         """Locust is about to end its runner: not before the run is closed and analysed."""
@@ -173,7 +195,9 @@ def quiet_locust(options: Any) -> None:
 def _analyse(run: Run) -> int:
     """Analyse in a child, no pandas under gevent; it prints its table, its exit code is the run's."""
     sys.stdout.flush()
-    done = subprocess.run([sys.executable, "-m", "analysis", str(run.writer.path)], check=False)
+    command = [sys.executable, "-m", "analysis", str(run.writer.path)]
+    # In a session of its own: Ctrl-C must not take the report away from who asked for a partial one.
+    done = subprocess.run(command, check=False, start_new_session=True)
     return done.returncode if done.returncode in (0, 1) else _INVALID
 
 

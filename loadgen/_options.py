@@ -44,8 +44,10 @@ OPTIONS = (
     Option("arrival-rate", "Open loop: conversations that begin per second; -t says how long.", metavar="R"),
     Option("burstiness", "Shape of the gamma gaps between arrivals: 1 Poisson, below 1 bursty.", "1", "K"),
     Option("once", "Play every conversation of a finite scenario exactly once, then end."),
-    Option("think-time", "none, scenario, scenario*X or a TIME; default: none with --levels and --once, "
-           "else scenario.", metavar="HOW"),
+    Option("find-capacity", "Find the highest load at which the limits hold: people, or conversations per "
+           "second if --arrival-rate gives the first to try."),
+    Option("think-time", "none, scenario, scenario*X or a TIME; default: none with --levels, --once and "
+           "--find-capacity, else scenario.", metavar="HOW"),
     Option("max-tokens", "Longest answer in tokens; default: the scenario's.", metavar="N"),
     Option("exact-tokens", "Answers of exactly --max-tokens tokens (256 if not given)."),
     Option("temperature", "Sampling temperature; default: the scenario's.", metavar="T"),
@@ -118,7 +120,8 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
 
     levels = read("levels", values.levels)
     once = bool(options.get("once"))
-    think_default = "none" if levels or once else "scenario"
+    find_capacity = bool(options.get("find_capacity"))
+    think_default = "none" if levels or once or find_capacity else "scenario"
     fields = {
         "host": str(options.get("host") or ""),
         "scenario": read("scenario", str, "chat"),
@@ -132,6 +135,7 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
         "arrival_rate_per_s": read("arrival_rate", values.number(1e-6, 1e5)),
         "burstiness": read("burstiness", values.number(0.01, 1000), 1.0),
         "once": once,
+        "find_capacity": find_capacity,
         "think_time": read("think_time", values.think_time, think_default),
         "max_tokens": read("max_tokens", values.positive_int),
         "exact_tokens": bool(options.get("exact_tokens")),
@@ -176,6 +180,15 @@ def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[
         found.append("--levels and -t exclude each other: say with --hold how long each level lasts; drop -t")
     if fields["arrival_rate_per_s"]:
         found += _open_loop_contradictions(fields, options)
+    if fields["once"] and len(fields["levels"] or [1]) > 1:
+        found.append("--once and several --levels exclude each other: one level plays everything; give one")
+    if fields["once"] and fields["run_time_s"]:
+        found.append("--once and -t exclude each other: the scenario's end ends the run; drop -t")
+    if fields["find_capacity"]:
+        others = {"--levels": fields["levels"], "--once": fields["once"], "-t": fields["run_time_s"]}
+        why = "it chooses its loads and how long each lasts (about --hold)"
+        found += [f"--find-capacity and {name} exclude each other: {why}; drop {name}"
+                  for name, given in others.items() if given]  # fmt: skip
     if fields["once"] and str(options.get("hold") or "60s") != "60s":
         found.append("--once and --hold exclude each other: the scenario's end ends the run; drop --hold")
     return found

@@ -66,6 +66,8 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
 def _impossible(settings: Settings, scenario: Scenario) -> list[str]:
     if settings.once and scenario.size is None:
         return [f"--once: scenario {scenario.name} has no end; choose a finite one such as paper"]
+    if settings.find_capacity and not (settings.slo.keys() - {"share"} or any(scenario.slo.values())):
+        return ["--find-capacity: no limits to hold; give them, such as --slo ttft_ms=500,tpot_ms=50"]
     if settings.run_time_s is not None and not settings.once:
         ramp_s = 0 if settings.arrival_rate_per_s else settings.users / (settings.spawn_rate or 1)
         if ramp_s + settings.warmup_s >= settings.run_time_s:

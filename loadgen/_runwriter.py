@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -63,9 +64,11 @@ class RunWriter:
             file.flush()
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files = {}
+        """Close every file; the first OSError is raised after all were tried."""
+        files, self._files = self._files, {}
+        with ExitStack() as closing:
+            for file in files.values():
+                closing.callback(file.close)
 
     def write_manifest(self) -> None:
         """Replace run.json whole, so that a kill leaves the old one or the new one."""

@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     burstiness: float = 1.0
     """Shape of the gamma gaps between arrivals."""
     once: bool = False
+    find_capacity: bool = False
     think_time: str = "scenario"
     """none | scenario | scenario*X | seconds as a number."""
     max_tokens: int | None = None
@@ -56,6 +57,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     trust_env: bool = False
     api_key_env: str = "OPENAI_API_KEY"
     server_facts: str | None = None
+
+    @property
+    def people(self) -> int:
+        """The most people there are at once."""
+        return max(self.levels or [self.users])
 
     def recorded(self) -> dict[str, Any]:
         """For run.json: header values are never written down."""

@@ -216,7 +216,10 @@ class Stage:
                 if person.leaving.is_set():
                     break
                 messages.append({"role": "user", "content": turn.user})
-            record, answer = await self._turn(person, conversation, index, turn, messages, due_ns)
+            played = await self._turn(person, conversation, index, turn, messages, due_ns)
+            if played is None:
+                break
+            record, answer = played
             if record.outcome != "ok":
                 return record.outcome in ("cut", "unfinished", "dropped")
             messages.append({"role": "assistant", "content": answer})
@@ -233,11 +236,15 @@ class Stage:
         turn: Turn,
         messages: list[dict[str, str]],
         due_ns: int,
-    ) -> tuple[TurnRecord, str]:
-        """One turn with its attempts: a stale connection once more at once, others as --retry asks."""
+    ) -> tuple[TurnRecord, str] | None:
+        """One turn with its attempts: a stale connection once more at once, others as --retry asks.
+
+        None in closed loop where the person left before it could begin.
+        """
         async with self._turnstile:
-            if person.leaving.is_set() and self.job.settings.arrival_rate_per_s is not None:
-                return self._drop(conversation, index, due_ns), ""
+            if person.leaving.is_set():  # while this turn waited here
+                open_loop = self.job.settings.arrival_rate_per_s is not None
+                return (self._drop(conversation, index, due_ns), "") if open_loop else None
             body = encode_body(body_of_turn(self.job, conversation, turn, messages))
         self.ledger.planned += 1
         self.ledger.begun += 1

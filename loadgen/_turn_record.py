@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loadgen._clock import KERNEL_STAMPS
 from loadgen._exchange import Exchange
 from loadgen._records import TurnRecord
 from loadgen._settings import Job
@@ -51,7 +52,7 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
         event_tokens=None if all(n == 1 for n in reply.event_tokens) else reply.event_tokens,
         event_words=reply.event_words,
         answer_event=reply.answer_event,
-        clock=settings.clock,
+        clock="kernel" if settings.clock == "kernel" and KERNEL_STAMPS else "user",
         lag_us_max=log.lag_ns_max // 1000,
         coalesced=len(reply.event_reads) - len(set(reply.event_reads)),
         prompt_tokens=usage.prompt_tokens if usage else None,

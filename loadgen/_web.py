@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import jsonify, redirect, request, session, url_for
 from flask_login import UserMixin, current_user, login_user
+from werkzeug.datastructures import ImmutableMultiDict
 
 from loadgen._options import OptionErrors
 from loadgen._prepare import prepare
@@ -36,6 +37,8 @@ def check_start_form(web_ui: Any, face: Any) -> None:
             face.prepared = prepare(options)
         except OptionErrors as error:
             return _refusal(face, error.problems)
+        # Our own clock ends the run: Locust's timer would stop the users before their turns are drained.
+        request.form = ImmutableMultiDict({k: v for k, v in request.form.items() if k != "run_time"})
         return None
 
 
@@ -48,6 +51,8 @@ def _typed(form: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
         typed["num_users"] = int(form["user_count"]) if form["user_count"].isdigit() else 0
     if "spawn_rate" in form:
         typed["spawn_rate"] = float(form["spawn_rate"] or 1)
+        if form.get("levels") and typed["spawn_rate"] == 1:
+            typed["spawn_rate"] = None  # the form's default; with levels ours is the level
     if form.get("run_time"):
         typed["turnbench_run_time_s"] = form["run_time"]
     return typed

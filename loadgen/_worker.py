@@ -35,6 +35,7 @@ class Worker:
         self._waiting: dict[int, Event] = {}
         self._exhausted: set[int] = set()
         self._users = 0
+        self._run = ""
         self._lines: list[tuple[str, bytes]] = []
         self._failed = 0
         self._batches = 0
@@ -74,8 +75,6 @@ class Worker:
         match op:
             case "beat":
                 return
-            case "ping":
-                self._tell("pong", n=message["n"], sent_ns=message["sent_ns"], here_ns=time.time_ns())
             case "job":
                 self._begin(message)
             case _:
@@ -85,6 +84,7 @@ class Worker:
     def _begin(self, message: dict[str, Any]) -> None:
         self._batches = self._records = 0
         self._lines, self._exhausted = [], set()
+        self._run = message["job"]["run"]
         if self._bridge is None:
             self._start_engine()
         self._send("job", job=message["job"])
@@ -137,7 +137,7 @@ class Worker:
                 )
 
     def _on_engine_death(self, why: str) -> None:
-        self._bridge = None
+        self.close()
         self._ready.clear()
         self._flush()
         self._tell("engine_lost", why=why)
@@ -152,7 +152,7 @@ class Worker:
             self._bridge.send(op, **fields)
 
     def _tell(self, op: str, **fields: Any) -> None:
-        self.runner.send_message(TO_CONDUCTOR, {"op": op, **fields})
+        self.runner.send_message(TO_CONDUCTOR, {"op": op, "run": self._run, **fields})
 
     def _send_batches(self) -> None:
         while True:

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "arrival-rate": ("", "arrival_rate_per_s", None),
     "burstiness": ("1", "burstiness", 1.0),
     "once": (False, "once", False),
+    "find-capacity": (False, "find_capacity", False),
     "think-time": ("", "think_time", "scenario"),
     "max-tokens": ("", "max_tokens", None),
     "exact-tokens": (False, "exact_tokens", False),
