@@ -12,6 +12,8 @@ import pytest
     [
         (["--levels", "4", "-u", "3"], "--levels and -u exclude each other"),
         (["--levels", "4", "-t", "9s"], "--levels and -t exclude each other"),
+        (["--once", "-t", "9s"], "--once and -t exclude each other"),
+        (["--once", "--levels", "1,2"], "--once and several --levels exclude each other"),
         (["--once", "--hold", "5s"], "--once and --hold exclude each other"),
         (["--hold", "5 parsecs"], "'5 parsecs' is not a time"),
         (["--slo", "ttf_ms=3"], "KEY one of ttft_ms"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,11 +148,12 @@ def test_a_killed_master_stops_the_load_of_its_workers(
 
 
 def test_a_full_disk_stops_the_load_keeps_the_files_and_exits_3(server: Any, headless: Any) -> None:
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    load = headless(server("--ttft", "20ms", "--itl", "2ms", "--tokens", "50"), *LONG, preexec_fn=small_files)
+    load = headless(server("--ttft", "20ms", "--itl", "2ms", "--tokens", "50"), *LONG)
+    load.wait_for_turns(4)
+    written = (load.where / "turns-0.jsonl").stat().st_size
+    psutil.Process(load.process.pid).rlimit(psutil.RLIMIT_FSIZE, (written + 5_000, written + 5_000))
     assert load.end(40) == 3, load.said
+    assert load.run().manifest["status"] == "failed"
     assert "free space or choose another --run-dir" in load.said
     assert (load.where / "turns-0.jsonl").stat().st_size > 0
 
@@ -174,3 +175,68 @@ def alive(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_run_directory_that_vanishes_ends_the_run_with_exit_3(
+    server: Any, headless: Any, tools: Any
+) -> None:
+    at = server(*SLOW)
+    load = headless(at, "--levels", "2,3", "--hold", "2s", "--warmup", "200ms", "--drain", "5s")
+    load.wait_for_turns(1)
+    shutil.rmtree(load.where)
+    assert load.end(40) == 3, load.said
+    assert "choose another --run-dir" in load.said
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+
+
+def test_killing_the_only_worker_ends_the_run_in_time(
+    server: Any, headless: Any, locust: Any, tools: Any
+) -> None:
+    at, port = server(*SLOW), str(tools.free_port())
+    master = headless(at, *LONG, "--master", "--expect-workers", "1", "--master-bind-port", port)
+    worker = locust("--worker", "--master-port", port)
+    master.wait_for_turns(4)
+    worker.process.kill()
+    assert master.end(30) == 3, master.said
+    manifest = master.run().manifest
+    assert manifest["status"] == "failed"
+    assert [finding["check"] for finding in manifest["findings"]] == ["worker_lost"]
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+
+
+def test_a_worker_that_comes_late_plays_nothing_and_the_run_is_invalid(
+    server: Any, headless: Any, locust: Any, tools: Any
+) -> None:
+    at, port = server(*SLOW), str(tools.free_port())
+    master = headless(at, "--levels", "4", "--hold", "8s", "--warmup", "200ms", "--master",
+                      "--expect-workers", "1", "--master-bind-port", port)  # fmt: skip
+    first = locust("--worker", "--master-port", port)
+    master.wait_for_turns(4)
+    late = locust("--worker", "--master-port", port)
+    assert master.end(40) == 3, master.said
+    assert (first.end(), late.end()) == (0, 0)
+    run = master.run()
+    assert [finding["check"] for finding in run.manifest["findings"]] == ["late_worker"]
+    assert {turn.worker for turn in run.turns()} == {0}
+    assert tools.request_ids(run) == set(at.truth())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_master_that_waits_for_its_workers_can_be_stopped(
+    server: Any, headless: Any, number: int, code: int
+) -> None:
+    load = headless(server(), *LONG, "--master", "--expect-workers", "3", "--master-bind-port", "0")
+    for line in load.process.stdout:
+        if "Waiting for workers" in line:
+            break
+    load.process.send_signal(number)
+    assert load.end(20) == code, load.said
+
+
+def test_an_invalid_run_exits_3_without_its_analysis_too(server: Any, headless: Any, tools: Any) -> None:
+    load = headless(server(*SLOW), *LONG, "--no-analysis")
+    wait_for_open_turns(load, tools)
+    load.engines()[0].kill()
+    assert load.end(30) == 3, load.said
+    assert load.run().manifest["exit_code"] == 3
+    assert not (load.where / "summary.json").exists()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 from scenarios import parse, plan
@@ -120,7 +120,6 @@ def test_health_lines_close_the_ledger_of_a_finished_run(server: Any, headless: 
     assert ledger["planned"] == ledger["begun"] + ledger["dropped"]
     assert ledger["begun"] == ledger["finished"] == len({(t.conversation, t.turn) for t in run.turns()})
     samples = list(run.health())
-    assert all(json.dumps(sample) for sample in samples)
     assert samples[-1]["in_flight"] == 0
 
 
@@ -134,3 +133,26 @@ def test_the_record_says_which_turn_ends_its_conversation_by_plan(server: Any, l
     for turn in run.turns():
         planned = plan(scenario, 3, turn.conversation)
         assert turn.last == (turn.turn == len(planned.turns))
+
+
+def test_a_smaller_level_after_a_larger_one_has_its_own_people_only(
+    server: Any, headless: Any, tools: Any
+) -> None:
+    at = server("--ttft", "300ms", "--itl", "20ms")
+    load = headless(at, "--levels", "6,1", "--hold", "3s", "--warmup", "0", "-r", "100",
+                    "--exact-tokens", "--max-tokens", "30")  # fmt: skip
+    assert load.end() == 0, load.said
+    run = load.run()
+    small = run.manifest["levels"][1]
+    inside = [t for t in run.turns() if t.sent_ns is not None and t.sent_ns >= small["start_ns"]]
+    assert inside
+    spans = sorted((t.sent_ns, t.end_ns) for t in inside)
+    overlaps = [1 for (_, end), (begin, _) in pairwise(spans) if begin < end - 50_000_000]
+    assert not overlaps, "two streams ran at once in a level of one person"
+    assert tools.request_ids(run) == set(at.truth())
+
+
+def test_once_with_fewer_people_than_workers_is_refused(server: Any, headless: Any) -> None:
+    load = headless(server(), "--once", "-u", "1", "--processes", "2")
+    assert load.end() == 2, load.said
+    assert "need at least as many people" in load.said
