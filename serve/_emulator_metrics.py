@@ -17,6 +17,7 @@ def prometheus_text(model: str, counters: Counters) -> bytes:
         ("prefix_cache_queries_total", "counter", "Prompt tokens looked up", counters.cache_queries),
         ("prefix_cache_hits_total", "counter", "Prompt tokens found cached", counters.cache_hits),
     ]
+    rows.append(("num_preemptions_total", "counter", "Requests computed again", counters.preemptions))
     lines: list[str] = []
     for name, kind, help_text, value in rows:
         lines += [*_heading(name, kind, help_text), f"vllm:{name}{{{labels}}} {float(value)}"]

@@ -46,6 +46,7 @@ class Counters:
     generation_tokens: int = 0
     cache_queries: int = 0
     cache_hits: int = 0
+    preemptions: int = 0
     finished: dict[str, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0})
 
 

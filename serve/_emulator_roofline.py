@@ -97,3 +97,4 @@ class RooflineSchedule:
         self._counters.running = len(self._scheduler.running)
         self._counters.waiting = len(self._scheduler.waiting)
         self._counters.kv_usage = self._scheduler.kv_usage
+        self._counters.preemptions = self._scheduler.preemptions

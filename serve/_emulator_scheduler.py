@@ -1,9 +1,10 @@
 """Continuous batching, one step at a time, in virtual time: no clock, no sockets, no randomness.
 
 Each step gives every running sequence one token and spends what is left of the token budget on prompts:
-first on those begun, then on the queue, in order of arrival. A sequence enters only when its whole prompt and
-answer fit into the key-value cache, so none is ever evicted half-way (a real engine overcommits and
-recomputes; it does not know the answer's length beforehand, this one does).
+first on those begun, then on the queue, in order of arrival. A sequence enters when its prompt fits into the
+key-value cache and takes a block more for every 16 tokens that it makes. When no block is left, the sequence
+that came in last goes back to the head of the queue and is computed again later, its answer so far included
+(preemption by recompute, as vLLM does it).
 """
 
 from __future__ import annotations
@@ -31,14 +32,26 @@ class Sequence:
     computed: int = 0
     made: int = 0
     left: bool = False
+    redo: int = 0
+    """Tokens of the answer that must be computed again after a preemption."""
+    held_blocks: int = 0
 
     @property
     def context(self) -> int:
-        return self.computed + self.made
+        return self.computed + self.made - self.redo
 
     @property
-    def reserved_blocks(self) -> int:
-        return -(-(self.prompt_tokens + self.output_tokens) // BLOCK_TOKENS)
+    def to_compute(self) -> int:
+        """Tokens that stand before the next one to be made."""
+        return self.prompt_tokens + self.redo
+
+    @property
+    def decodes(self) -> bool:
+        return self.made > 0 and self.computed >= self.to_compute
+
+
+def blocks_for(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS)
 
 
 class Scheduler:
@@ -52,6 +65,7 @@ class Scheduler:
         self._machine = machine
         self._max_seqs = max_seqs
         self._max_batched_tokens = max_batched_tokens
+        self.preemptions = 0
         self._reserved = 0
         self._chunks: list[tuple[Sequence, int]] = []
 
@@ -76,12 +90,13 @@ class Scheduler:
 
     def begin_step(self) -> int | None:
         """Choose the work of the next step; its duration in ns, or None when there is nothing to do."""
-        self._chunks = [(sequence, 1) for sequence in self.running if sequence.made]
+        preempted = self._grow()
+        self._chunks = [(sequence, 1) for sequence in self.running if sequence.decodes]
         budget = self._max_batched_tokens - len(self._chunks)
         for sequence in self.running:
-            if not sequence.made:
+            if not sequence.decodes:
                 budget -= self._chunk(sequence, budget)
-        while budget > 0 and self._admit():
+        while budget > 0 and not preempted and self._admit():
             budget -= self._chunk(self.running[-1], budget)
         return self._machine.step_ns(self._work()) if self._chunks else None
 
@@ -91,9 +106,9 @@ class Scheduler:
         for sequence, tokens in self._chunks:
             if sequence.left:
                 continue
-            if sequence.made == 0:
+            if not sequence.decodes:
                 sequence.computed += tokens
-                if sequence.computed < sequence.prompt_tokens:
+                if sequence.computed < sequence.to_compute:
                     continue
                 self.cache.insert(sequence.blocks)
             sequence.made += 1
@@ -105,7 +120,7 @@ class Scheduler:
         return grown
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
-        tokens = min(budget, sequence.prompt_tokens - sequence.computed)
+        tokens = min(budget, sequence.to_compute - sequence.computed)
         if tokens > 0:
             self._chunks.append((sequence, tokens))
         return tokens
@@ -114,21 +129,50 @@ class Scheduler:
         if not self.waiting or len(self.running) >= self._max_seqs:
             return False
         sequence = self.waiting[0]
-        if self._reserved + sequence.reserved_blocks > self.total_blocks:
+        needed = blocks_for(sequence.to_compute + 1)
+        if self.running and self._reserved + needed > self.total_blocks:
             return False
         self.waiting.popleft()
-        self._reserved += sequence.reserved_blocks
-        self.cache.shrink(self.total_blocks - self._reserved)
-        sequence.cached_tokens = self.cache.lookup(sequence.blocks, sequence.prompt_tokens)
-        sequence.computed = sequence.cached_tokens
+        self._hold(sequence, needed)
+        sequence.computed = self.cache.lookup(sequence.blocks, sequence.prompt_tokens)
+        if not sequence.redo:
+            sequence.cached_tokens = sequence.computed
         self.running.append(sequence)
         return True
+
+    def _grow(self) -> bool:
+        """A block for each sequence whose next token needs one; True if another had to make room for it."""
+        before = self.preemptions
+        for sequence in list(self.running):
+            needed = blocks_for(sequence.context + 1) if sequence.decodes else 0
+            if needed <= sequence.held_blocks or sequence not in self.running:
+                continue
+            while (
+                self._reserved + needed - sequence.held_blocks > self.total_blocks and len(self.running) > 1
+            ):
+                self._preempt(last := self.running[-1])
+                if last is sequence:
+                    break
+            else:
+                self._hold(sequence, needed)
+        return self.preemptions > before
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.preemptions += 1
+        self.running.remove(sequence)
+        self._hold(sequence, 0)
+        sequence.computed, sequence.redo = 0, sequence.made
+        self.waiting.appendleft(sequence)
+
+    def _hold(self, sequence: Sequence, blocks: int) -> None:
+        self._reserved += blocks - sequence.held_blocks
+        sequence.held_blocks = blocks
+        self.cache.shrink(self.total_blocks - self._reserved)
 
     def _release(self, sequence: Sequence) -> None:
         sequence.left = True
         self.running.remove(sequence)
-        self._reserved -= sequence.reserved_blocks
-        self.cache.shrink(self.total_blocks - self._reserved)
+        self._hold(sequence, 0)
 
     def _work(self) -> Work:
         tokens = context = pairs = 0

@@ -183,3 +183,39 @@ def test_every_sequence_gets_exactly_its_tokens_unless_it_leaves(wanted, max_seq
         scheduler.end_step()
     assert all(s.made == s.output_tokens for s in sequences if s not in leaving)
     assert (scheduler.running, list(scheduler.waiting), scheduler._reserved) == ([], [], 0)
+
+
+def test_a_full_cache_sends_the_newest_back_and_computes_it_again():
+    scheduler = Scheduler(machine(), max_seqs=8)
+    scheduler.total_blocks = 8
+    first, second = (Sequence(prompt_tokens=40, output_tokens=60) for _ in range(2))
+    scheduler.add(first)
+    scheduler.add(second)
+    _, moments = run_to_end(scheduler)
+    assert (first.made, second.made) == (60, 60)
+    assert scheduler.preemptions >= 1
+    assert second.redo > 0
+    # The older one never stopped; the newer one waited for it and then went on where it was.
+    assert moments[first][-1] < moments[second][-1]
+    assert first.redo == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.integers(1, 60)), min_size=1, max_size=20),
+    st.integers(1, 8),
+    st.integers(10, 30),
+)
+def test_whatever_is_preempted_every_sequence_gets_its_tokens_and_the_cache_is_never_overfull(
+    wanted, max_seqs, blocks
+):
+    scheduler = Scheduler(machine(), max_seqs, 64)
+    scheduler.total_blocks = blocks
+    sequences = [Sequence(prompt_tokens=p, output_tokens=o) for p, o in wanted]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while scheduler.begin_step() is not None:
+        assert scheduler._reserved == sum(each.held_blocks for each in scheduler.running) <= blocks
+        assert scheduler.kv_usage <= 1
+        scheduler.end_step()
+    assert all(each.made == each.output_tokens for each in sequences)
+    assert (scheduler._reserved, scheduler.running, list(scheduler.waiting)) == (0, [], [])
