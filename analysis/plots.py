@@ -21,7 +21,7 @@ def label(text: object) -> str:
 
 def figures(summary: dict[str, Any], lags: list[dict[str, Any]]) -> list[Figure]:
     """Every figure: `{id, group, title, note, data, layout}`."""
-    made = [*_wait_by_task(summary), *_load_curve(summary), *_lag(lags)]
+    made = [*_wait_by_task(summary), *_load_curve(summary), *_by_turn(summary), *_lag(lags)]
     prefix = "EMULATED · " if summary["emulated"] else ""
     return [{**figure, "id": f"plot-{n}", "title": prefix + figure["title"]} for n, figure in enumerate(made)]
 
@@ -131,6 +131,26 @@ def _load_curve(summary: dict[str, Any]) -> list[Figure]:
     )
     axes = ("aggregate tokens/s", "TTG, s")
     return [_figure("load", "Throughput against waiting", note, data, *axes)]
+
+
+def _by_turn(summary: dict[str, Any]) -> list[Figure]:
+    """Time to first token as the conversation grows, at each run's highest load."""
+    cells = summary.get("by_turn") or []
+    data = []
+    for number, run in enumerate(dict.fromkeys(cell.get("run", "") for cell in cells)):
+        mine = [cell for cell in cells if cell.get("run", "") == run]
+        top = max(cell["level"] for cell in mine)
+        told = [cell | {"ttg_ms": cell["ttft_ms"]} for cell in mine if cell["level"] == top]
+        if len(told) > 1:
+            trace: Figure = {"type": "scatter", "mode": "lines+markers", "name": label(run or "TTFT")}
+            data.append(trace | {"x": [cell["turn"] for cell in told]} | _points(told, number))
+    if not data:
+        return []
+    note = "At the last level of each run. " + MEANS
+    axes = ("turn of the conversation", "TTFT, s")
+    figure = _figure("turns", "Time to first token by turn", note, data, *axes)
+    figure["layout"]["xaxis"] |= {"dtick": 1, "rangemode": "normal"}
+    return [figure]
 
 
 def _lag(lags: list[dict[str, Any]]) -> list[Figure]:

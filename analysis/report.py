@@ -88,6 +88,7 @@ def _page(summary: dict[str, Any], facts: list[RunFacts]) -> str:
         orders=order_rows(comparison),
         swaps=swap_tables(comparison),
         effects=effect_rows(comparison),
+        curves=_curves(summary),
         headers=HEADERS,
         rows=headline_rows(summary),
         footnote=FOOTNOTE,
@@ -102,6 +103,13 @@ def _page(summary: dict[str, Any], facts: list[RunFacts]) -> str:
         plotly=Markup(plotly),
         script=Markup(script),
     )
+
+
+def _curves(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Each run's load curve with its name, which a single run needn't say."""
+    if summary.get("curve"):
+        return [("", summary["curve"])]
+    return [(run["run"], run["curve"]) for run in summary.get("runs", []) if run.get("curve")]
 
 
 def _named_cells(summary: dict[str, Any]) -> list[dict[str, Any]]:
