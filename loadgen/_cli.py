@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from loadgen._options import OPTIONS
-from loadgen._sweep import run_sweep
+from loadgen._sweep import resume_sweep, run_sweep
 from loadgen._sweep_plan import PlanError, read_plan
 
 
@@ -19,17 +19,18 @@ def main(arguments: list[str]) -> int:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     sweep = commands.add_parser("sweep", help="serve each model of a plan, load it, and compare them all")
-    sweep.add_argument("file", metavar="FILE.yaml", help="the plan of the sweep")
+    what = sweep.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", nargs="?", metavar="FILE.yaml", help="the plan of the sweep")
+    what.add_argument("--resume", metavar="SWEEP", help="go on with the sweep in this directory")
     given = parser.parse_args(arguments)
     if given.command is None:
         parser.print_help()
         return 0
     try:
-        plan = read_plan(given.file)
+        return resume_sweep(given.resume) if given.resume else run_sweep(read_plan(given.file))
     except PlanError as error:
         print("\n".join(f"turnbench: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
-    return run_sweep(plan)
 
 
 def _options_text() -> str:

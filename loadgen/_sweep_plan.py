@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from loadgen._runwriter import slug
 
 PLAN_FORMAT = "turnbench-sweep-plan/1"
 _BACKENDS = ("vllm", "vllm-cpu", "emulator")
-_KEYS = ("format", "name", "models", "backend", "hardware", "parallel", "run")
+_KEYS = ("format", "name", "models", "backend", "hardware", "parallel", "run", "scenarios", "repeats", "seed")
 _OURS = ("run-dir", "model")
 
 
@@ -37,6 +38,35 @@ class SweepPlan:
     parallel: int = 1
     run: dict[str, str] = field(default_factory=dict)
     """Options of each run, by their long name without dashes."""
+    scenarios: list[str] = field(default_factory=list)
+    """Each model plays each of them in a run of its own; empty: the one of `run`."""
+    repeats: int = 1
+    seed: int = 0
+    """Decides the order of the runs where a model has more than one."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep and the name of its directory."""
+
+    dir: str
+    model: str
+    scenario: str | None
+
+
+def cells_of(plan: SweepPlan) -> list[Cell]:
+    """Every run of the plan; shuffled by its seed where models have several, so that no time favours one."""
+    cells = []
+    scenarios: list[str | None] = [*plan.scenarios] or [None]
+    for repeat in range(1, plan.repeats + 1):
+        for model in plan.models:
+            for scenario in scenarios:
+                parts = [slug(model)] + ([slug(scenario)] if scenario else [])
+                parts += [f"r{repeat}"] if plan.repeats > 1 else []
+                cells.append(Cell("-".join(parts), model, scenario))
+    if len(cells) > len(plan.models):
+        random.Random(plan.seed).shuffle(cells)
+    return cells
 
 
 def read_plan(path: str) -> SweepPlan:
@@ -57,6 +87,9 @@ def read_plan(path: str) -> SweepPlan:
         hardware=raw.get("hardware", "a100-40gb"),
         parallel=int(raw.get("parallel", "1")),
         run=raw.get("run", {}),
+        scenarios=raw.get("scenarios", []),
+        repeats=int(raw.get("repeats", "1")),
+        seed=int(raw.get("seed", "0")),
     )
 
 
@@ -75,7 +108,7 @@ def _problems(raw: dict[str, Any]) -> list[str]:
         found.append(f"backend {raw['backend']!r}: one of {', '.join(_BACKENDS)}")
     if not isinstance(raw.get("hardware", ""), str):
         found.append("hardware is not a word, such as a100-40gb")
-    found += _parallel_problems(raw)
+    found += _parallel_problems(raw) + _cell_problems(raw)
     run = raw.get("run", {})
     if not isinstance(run, dict):
         return [*found, "run is not a mapping of options, such as `levels: 1,4`"]
@@ -84,6 +117,23 @@ def _problems(raw: dict[str, Any]) -> list[str]:
     found += [f"run: unknown option {name!r}" for name in run if name not in known]
     odd = [name for name in known & run.keys() if not isinstance(run[name], str)]
     return found + [f"run: {name} is not one value; write it as on the command line" for name in odd]
+
+
+def _cell_problems(raw: dict[str, Any]) -> list[str]:
+    found = []
+    scenarios = raw.get("scenarios", [])
+    if not isinstance(scenarios, list) or not all(isinstance(name, str) and name for name in scenarios):
+        found.append("scenarios is not a list of names or files")
+    elif len({slug(name) for name in scenarios}) < len(scenarios):
+        found.append("scenarios names one scenario twice")
+    elif scenarios and isinstance(raw.get("run"), dict) and "scenario" in raw["run"]:
+        found.append("scenarios and run: scenario exclude each other; keep one")
+    for name, pattern in (("repeats", r"[1-9][0-9]{0,3}"), ("seed", r"[0-9]{1,18}")):
+        if not re.fullmatch(pattern, str(raw.get(name, "1"))):
+            found.append(
+                f"{name} is {str(raw[name])[:40]!r}: a whole number from {int(name == 'repeats')} up"
+            )
+    return found
 
 
 def _parallel_problems(raw: dict[str, Any]) -> list[str]:
