@@ -11,14 +11,17 @@ and whatever was planned before.
 from scenarios._dialogue import dialogue, drop_oldest, opening
 from scenarios._errors import ScenarioError
 from scenarios._load import load, names, parse
-from scenarios._plan import plan, think_after
+from scenarios._plan import plan
+from scenarios._replay import arrivals
 from scenarios._scenario import Conversation, Scenario, Turn
+from scenarios._turns import think_after
 
 __all__ = [
     "Conversation",
     "Scenario",
     "ScenarioError",
     "Turn",
+    "arrivals",
     "dialogue",
     "drop_oldest",
     "load",

@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("-n", type=int, default=1, metavar="N", help="how many (default 1)")
     sampling.set_defaults(command=_sample)
     for command in (showing, checking, sampling):
-        command.add_argument("name", metavar="NAME|FILE", help="a built-in name or a YAML file")
+        command.add_argument(
+            "name", metavar="NAME|FILE", help="a built-in name, a YAML file or a file of data"
+        )
     return parser
 
 

@@ -15,6 +15,7 @@ from scenarios._schema import (
     Limits,
     Patience,
     Sampling,
+    Source,
     Spread,
     Task,
     Tool,
@@ -28,6 +29,7 @@ _KEYS: dict[str, type[BaseModel]] = {
     "slo": Limits,
     "turns": TurnCount,
     "think_s": Spread,
+    "source": Source,
     "max_tokens": Spread,
     "bundle": Bundle,
     "tokens": Spread,
@@ -115,6 +117,8 @@ def _say(detail: Any, node: Node, key: str) -> str:
         return f"{quoted(key)} has {len(node):,} characters; {context['max_length']:,} are the most"
     if kind == "model_type" and detail["loc"][:-1] == ("tasks",):
         return f"{quoted(key)} is {_shown(node)}; write 'from: ' and a built-in task's name, or a task's keys"
+    if key == "sha256":
+        return f"'sha256' is {_shown(node)}; write the 64 digits that sha256sum gives, or leave it out"
     wanted = _WANTED.get(kind, f"something else ({detail['msg']})")
     return f"{quoted(key)} is {_shown(node)}; write {wanted}"
 

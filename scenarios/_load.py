@@ -15,8 +15,9 @@ from scenarios._draw import shuffled
 from scenarios._errors import FOUND_MAX, Problem, ScenarioError, nearest, quoted
 from scenarios._explain import problems_of
 from scenarios._questions import varied
+from scenarios._replay import FORMS, open_file, open_own
 from scenarios._scenario import Scenario, Script
-from scenarios._schema import Document, Item, Task
+from scenarios._schema import Document, Item, OwnDocument, Task
 from scenarios._yaml import BYTES_MAX, Map, Seq, Text, read
 
 _HERE = Path(__file__).parent
@@ -37,7 +38,14 @@ def load(name_or_path: str) -> Scenario:
     found = (_built_in("mixes") | _built_in("tasks")).get(name)
     if found is not None and (limit.isdecimal() or name == name_or_path):
         return _limited(found, limit) if limit else parse(found.read_text(encoding="utf-8"), found.name)
+    if name_or_path.endswith(FORMS) and Path(name_or_path).is_file():
+        return open_file(name_or_path)
     return parse(_read_file(name_or_path), name_or_path)
+
+
+def pages() -> str:
+    """All our own pages as one text."""
+    return "\n\n".join(str(item["text"]) for name in ("documents", "passages") for item in _items(name))
 
 
 def parse(text: str, source: str = "scenario.yaml") -> Scenario:
@@ -46,6 +54,8 @@ def parse(text: str, source: str = "scenario.yaml") -> Scenario:
     if not isinstance(root, Map):
         what = "a scenario is a mapping; start it with 'format: turnbench-scenario/1'"
         raise ScenarioError([*problems, Problem(source, root.line, what)])
+    if "source" in root and "tasks" not in root:
+        return _own(root, problems, source)
     own_sets = root["sets"] if isinstance(root.get("sets"), Map) else Map()
     whole = _with_sets(_with_tasks(root, problems), own_sets)
     problems += islice(check(whole, own_sets), FOUND_MAX)
@@ -56,6 +66,16 @@ def parse(text: str, source: str = "scenario.yaml") -> Scenario:
     if problems:
         raise ScenarioError(problems)
     return _scenario(document)
+
+
+def _own(root: Map, problems: list[Problem], source: str) -> Scenario:
+    try:
+        document = OwnDocument.model_validate(root)
+    except ValidationError as error:
+        raise ScenarioError([*problems, *problems_of(error, root)]) from None
+    if problems:
+        raise ScenarioError(problems)
+    return open_own(document, source, str(Path(source).parent))
 
 
 def _limited(path: Path, limit: str) -> Scenario:

@@ -9,9 +9,11 @@ from itertools import islice
 from typing import Any
 
 from scenarios._bundle import as_tool, bundle
-from scenarios._draw import geometric, log_normal, pick, shuffled, stream
+from scenarios._draw import geometric, pick, shuffled, stream
+from scenarios._replay import conversation_of
 from scenarios._scenario import Conversation, Scenario, Script, Turn
-from scenarios._schema import Item, Pace, Spread, Task, TurnCount
+from scenarios._schema import Item, Task, TurnCount
+from scenarios._turns import turn_pause, value
 
 PLACEHOLDER = re.compile(r"\{\{([a-z][a-z0-9_]*)\}\}|\{([a-z][a-z0-9_]*)\}")
 """`{name}` in a prompt stands for a text of the item; `{{name}}` is the literal `{name}`."""
@@ -21,6 +23,8 @@ def plan(scenario: Scenario, seed: int, k: int) -> Conversation:
     """Conversation k, from 0. In a finite scenario k = 0 .. size-1 plays each item of each task once."""
     if k < 0:
         raise ValueError(f"conversation {k}: they are numbered from 0")
+    if scenario.own is not None:
+        return conversation_of(scenario, scenario.own, seed, k)
     script = scenario.script
     task_index, item_index = _which(script, scenario.size, seed, k)
     task, item = script.tasks[task_index], script.items[task_index][item_index]
@@ -77,7 +81,7 @@ def _prompt(
     texts = items[(item_index + n) % len(items)].fields()
     remembered = fill(task.remember, texts) if task.remember else None
     if task.bundle is not None:
-        tokens = _value(task.bundle.tokens, stream(seed, k, "bundle_tokens", n))
+        tokens = value(task.bundle.tokens, stream(seed, k, "bundle_tokens", n))
         texts["bundle"] = bundle(script.bundles[task_index], texts, tokens, (seed, k, "bundle", n))
     return fill(task.prompt, texts), remembered
 
@@ -86,17 +90,17 @@ def _turns(task: Task, item: Item, prompt: Prompt, seed: int, k: int) -> Iterato
     thinks, lengths, leaves = (stream(seed, k, what) for what in ("think_s", "max_tokens", "leave"))
     words = 0.0
     for n, (text, remembered, call) in enumerate(_said(task, item, prompt, seed, k)):
-        pace = task.think_s if isinstance(task.think_s, Pace) and n and call is None else None
-        pause = 0.0 if n == 0 or call is not None else _pause(task.think_s, thinks, words, text)
-        tokens = _tokens(task, lengths)
+        at_once = n == 0 or call is not None
+        think_s, read_wpm, type_wpm = turn_pause(task.think_s, thinks, words, text, first=at_once)
+        tokens = max(1, round(value(task.max_tokens, lengths)))
         words = 0.75 * tokens
         yield Turn(
             user=text,
-            think_s=round(pause, 2),
+            think_s=think_s,
             max_tokens=tokens,
             stop=task.stop,
-            read_wpm=pace.read_wpm if pace else None,
-            type_wpm=pace.type_wpm if pace else None,
+            read_wpm=read_wpm,
+            type_wpm=type_wpm,
             patience_s=task.patience.first_s,
             leave_after_s=task.patience.after_s if next(leaves) < task.patience.share else None,
             remembered=remembered,
@@ -119,43 +123,11 @@ def _said(task: Task, item: Item, prompt: Prompt, seed: int, k: int) -> Iterator
         yield from ((text, None, None) for text in islice(_follow_ups(task, item, seed, k), number - 1))
 
 
-def _pause(think: float | Spread | Pace, draws: Iterator[float], words: float, text: str) -> float:
-    if isinstance(think, Pace):
-        return pace_s(think.read_wpm, think.type_wpm, words, text)
-    return _value(think, draws)
-
-
-def pace_s(read_wpm: float, type_wpm: float, words: float, text: str) -> float:
-    """Seconds to read so many words and then to type the text."""
-    return 60.0 * (words / read_wpm + len(text.split()) / type_wpm)
-
-
-def think_after(turn: Turn, reply_words: int) -> float:
-    """Seconds that a person waits before this turn, after a reply of so many words.
-
-    Where the turn has a pace: reading at `read_wpm`, then typing the turn at `type_wpm`; else `think_s`.
-    """
-    if turn.read_wpm is None or turn.type_wpm is None:
-        return turn.think_s
-    return pace_s(turn.read_wpm, turn.type_wpm, reply_words, turn.user)
-
-
 def _follow_ups(task: Task, item: Item, seed: int, k: int) -> Iterator[str]:
     """The item's own follow-ups in random order, then the task's."""
     for texts, whose in ((item.then, "item"), (task.then, "task")):
         keyed = list(zip(stream(seed, k, "then", whose), texts, strict=False))
         yield from (text for _, text in sorted(keyed))
-
-
-def _tokens(task: Task, draws: Iterator[float]) -> int:
-    return max(1, round(_value(task.max_tokens, draws)))
-
-
-def _value(source: float | Spread, draws: Iterator[float]) -> float:
-    if not isinstance(source, Spread):
-        return source
-    drawn = max(source.min, log_normal(next(draws), source.median, source.p90))
-    return drawn if source.max is None else min(source.max, drawn)
 
 
 def fill(prompt: str, texts: dict[str, str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from scenarios._schema import Item, Task
+from scenarios._own import Dialogues, Prompts, Trace
+from scenarios._schema import Item, Source, Task
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ class Script:
     """Per task, the documents that a bundle is made of."""
 
 
+@dataclass(frozen=True, eq=False)
+class Own:
+    """The rows of a file of one's own, in place of a Script's tasks."""
+
+    source: Source
+    rows: Dialogues | Prompts | Trace
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A scenario that has passed every check."""
@@ -85,3 +94,7 @@ class Scenario:
     script: Script = field(repr=False, compare=False)
     needs_context: dict[str, int] = field(default_factory=dict, compare=False)
     """Tokens of context that a task can't do without, for those that say so."""
+    own: Own | None = field(default=None, repr=False, compare=False)
+    """The file behind a scenario of one's own data; `text` names it with its digest."""
+    timed: bool = field(default=False, compare=False)
+    """A trace, whose conversations have times of their own (see arrivals)."""

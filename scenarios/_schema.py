@@ -211,6 +211,35 @@ class Task(_Strict):
     tools: Annotated[tuple[Tool, ...], Field(max_length=20)] = ()
 
 
+Form = Literal["sharegpt", "messages", "csv", "parquet", "mmlu", "azure", "mooncake"]
+
+
+class Source(_Strict):
+    """A file of one's own. `prompt` is filled from the columns of a CSV or Parquet file. `max_tokens` is
+    the length of the answers where the file does not tell one. `sha256` refuses a changed file."""
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4_000)]
+    kind: Form | None = None
+    sha256: Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")] | None = None
+    prompt: Words | None = None
+    system: Words | None = None
+    max_tokens: Tokens = 256
+    think_s: Think = 0.0
+    history: Literal["real", "canned", "none"] = "real"
+    at_context_end: Literal["stop", "drop_oldest", "fail"] = "stop"
+    sampling: Sampling = Sampling()
+    slo: Limits = Limits()
+
+
+class OwnDocument(_Strict):
+    """A scenario file whose conversations lie in another file, each of them one conversation."""
+
+    format: Literal["turnbench-scenario/1"]
+    name: Slug
+    description: Words | None = None
+    source: Source
+
+
 class Document(_Strict):
     """A scenario file: one task or a mix of several, taken with chances in proportion to their weights."""
 

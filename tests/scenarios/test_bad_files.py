@@ -1,4 +1,4 @@
-"""Each file in bad/ has beside it, in a .txt, every line that a person must be told about it."""
+"""Each file in bad/ and bad_data/ has beside it, in a .txt, every line that a person must be told of it."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,25 @@ import scenarios
 from scenarios import ScenarioError
 
 BAD = Path(__file__).parent / "bad"
+BAD_DATA = Path(__file__).parent / "bad_data"
 HEAD = "format: turnbench-scenario/1\nname: x\n"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in BAD.glob("*.yaml")))
-def test_every_mistake_is_told_at_once_with_its_file_and_line(name, monkeypatch):
-    monkeypatch.chdir(BAD)
+FILES = sorted(path for folder in (BAD, BAD_DATA) for path in folder.iterdir() if path.suffix != ".txt")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_mistake_is_told_at_once_with_its_file_and_line(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
     with pytest.raises(ScenarioError) as caught:
-        scenarios.load(f"{name}.yaml")
-    told = (BAD / f"{name}.txt").read_text(encoding="utf-8")
+        scenarios.load(path.name)
+    told = path.with_suffix(".txt").read_text(encoding="utf-8")
     assert str(caught.value) + "\n" == told
     assert caught.value.problems == told.splitlines()
+
+
+def test_at_least_thirty_bad_files_are_kept():
+    assert len(FILES) >= 30
 
 
 @pytest.mark.parametrize(
