@@ -85,6 +85,12 @@ class Sweep:
         """Serve one model, run the load, stop the server; a failure is shown and the others go on."""
         self._note(cell, "running")
         log = self.folder / f"{cell['dir']}.log"
+        if (url := self.plan.endpoints.get(cell["model"])) is not None:
+            with log.open("wb") as said:
+                client = await _start("locust", *self._client_options(cell, url), stdout=said, stderr=said)
+                await _until_ended(client)
+            self._conclude(cell, log, client)
+            return
         with log.open("wb") as said:
             server = await _start("serve", "up", *self._serve_options(cell["model"]), stderr=said)
             try:
@@ -96,6 +102,9 @@ class Sweep:
                 await _until_ended(client)
             finally:
                 await _stop(server)
+        self._conclude(cell, log, client)
+
+    def _conclude(self, cell: dict[str, Any], log: Path, client: asyncio.subprocess.Process) -> None:
         status = _status(self.folder / cell["dir"])
         if status is None:
             self._fail(cell, log, f"its run did not start (exit code {client.returncode})")

@@ -15,7 +15,8 @@ from loadgen._runwriter import slug
 
 PLAN_FORMAT = "turnbench-sweep-plan/1"
 _BACKENDS = ("vllm", "vllm-cpu", "emulator")
-_KEYS = ("format", "name", "models", "backend", "hardware", "parallel", "run", "scenarios", "repeats", "seed")
+_KEYS = ("format", "name", "models", "backend", "hardware", "parallel", "run", "scenarios", "repeats", "seed",
+         "endpoints")  # fmt: skip
 _OURS = ("run-dir", "model")
 
 
@@ -40,6 +41,8 @@ class SweepPlan:
     """Options of each run, by their long name without dashes."""
     scenarios: list[str] = field(default_factory=list)
     """Each model plays each of them in a run of its own; empty: the one of `run`."""
+    endpoints: dict[str, str] = field(default_factory=dict)
+    """Servers that run already, name to URL, instead of models to serve."""
     repeats: int = 1
     seed: int = 0
     """Decides the order of the runs where a model has more than one."""
@@ -82,7 +85,8 @@ def read_plan(path: str) -> SweepPlan:
         raise PlanError(problems)
     return SweepPlan(
         name=raw["name"],
-        models=raw["models"],
+        models=raw.get("models") or list(raw["endpoints"]),
+        endpoints=raw.get("endpoints", {}),
         backend=raw.get("backend", "emulator"),
         hardware=raw.get("hardware", "a100-40gb"),
         parallel=int(raw.get("parallel", "1")),
@@ -100,7 +104,9 @@ def _problems(raw: dict[str, Any]) -> list[str]:
     if not isinstance(raw.get("name"), str) or not raw.get("name"):
         found.append("name is missing: a word for the sweep's directory")
     models = raw.get("models")
-    if not isinstance(models, list) or not models or not all(isinstance(m, str) for m in models):
+    if "endpoints" in raw:
+        found += _endpoint_problems(raw)
+    elif not isinstance(models, list) or not models or not all(isinstance(m, str) for m in models):
         found.append("models is missing: a list of names that `python -m serve list` shows")
     elif len({slug(model) for model in models}) < len(models):  # each has a directory of its own
         found.append("models names one model twice")
@@ -117,6 +123,19 @@ def _problems(raw: dict[str, Any]) -> list[str]:
     found += [f"run: unknown option {name!r}" for name in run if name not in known]
     odd = [name for name in known & run.keys() if not isinstance(run[name], str)]
     return found + [f"run: {name} is not one value; write it as on the command line" for name in odd]
+
+
+def _endpoint_problems(raw: dict[str, Any]) -> list[str]:
+    endpoints = raw["endpoints"]
+    if "models" in raw:
+        return ["models and endpoints exclude each other: models are served, endpoints run already"]
+    if not isinstance(endpoints, dict) or not endpoints:
+        return ["endpoints is not a mapping of a name to a URL, such as `mine: http://127.0.0.1:8000`"]
+    bad = [name for name, url in endpoints.items() if not re.match(r"https?://[^/\s]", str(url))]
+    found = [f"endpoints: {name}: not an http:// or https:// URL" for name in bad]
+    if len({slug(str(name)) for name in endpoints}) < len(endpoints):
+        found.append("endpoints names one server twice")
+    return found
 
 
 def _cell_problems(raw: dict[str, Any]) -> list[str]:

@@ -63,3 +63,16 @@ def test_a_directory_without_a_sweep_cannot_be_resumed(tmp_path: Path) -> None:
     said, _ = (process := sweep(tmp_path, "--resume", str(tmp_path))).communicate(timeout=30)
     assert process.returncode == 2
     assert "no sweep that can be resumed" in said
+
+
+def test_a_sweep_loads_servers_that_run_already(server: Any, tmp_path: Path) -> None:
+    at = server("--ttft", "5ms", "--itl", "1ms", "--tokens", "3")
+    plan = PLAN.replace("models: [yi-6b]", f"endpoints: {{mine: '{at.url}', again: '{at.url}/v1'}}")
+    plan = plan.replace("[choose, explain]", "[choose]").replace("repeats: 2", "repeats: 1")
+    (tmp_path / "plan.yaml").write_text(plan)
+    said, _ = (process := sweep(tmp_path, "plan.yaml")).communicate(timeout=100)
+    assert process.returncode == 0, said
+    (where,) = tmp_path.glob("runs/*-short")
+    lines = [(where / f"{n}-choose" / "turns-0.jsonl").read_bytes().count(b"\n") for n in ("mine", "again")]
+    assert min(lines) > 0
+    assert sum(lines) == len(at.truth())
