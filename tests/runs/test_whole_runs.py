@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -16,10 +14,12 @@ def test_a_headless_sweep_records_every_turn_that_the_server_saw(
 ) -> None:
     at = server()
     load = headless(at, "--levels", "2,5", "--hold", "2s", "--warmup", "500ms")
-    assert load.end() == 0, load.said
+    code = load.end()
+    # 3 too: how late a busy machine's client was is the verdict's affair, not this test's.
+    assert code in (0, 3), load.said
     run = load.run()
     assert run.manifest["status"] == "finished"
-    assert run.manifest["exit_code"] == 0
+    assert run.manifest["exit_code"] == code
     assert run.manifest["emulated"] is True
     assert [level["users"] for level in run.manifest["levels"]] == [2, 5]
     assert tools.request_ids(run) == set(at.truth())
@@ -29,7 +29,7 @@ def test_a_headless_sweep_records_every_turn_that_the_server_saw(
 
 def test_the_token_counts_of_every_turn_are_the_servers_own(server: Any, headless: Any) -> None:
     at = server()
-    load = headless(at, "-u", "3", "-r", "3", "-t", "4s", "--warmup", "1s")
+    load = headless(at, "--no-analysis", "-u", "3", "-r", "3", "-t", "4s", "--warmup", "1s")
     assert load.end() == 0, load.said
     turns = [turn for turn in load.run().turns() if turn.outcome == "ok"]
     truth = at.truth()
@@ -43,10 +43,10 @@ def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
     server: Any, headless: Any, locust: Any, tools: Any
 ) -> None:
     at, port = server("--ttft", "200ms", "--itl", "10ms", "--tokens", "40"), str(tools.free_port())
-    master = headless(at, "--levels", "100,200", "--hold", "3s", "--warmup", "1s", "--master",
-                      "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
+    master = headless(at, "--no-analysis", "--levels", "100,200", "--hold", "3s",
+                      "--warmup", "1s", "--master", "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
     workers = [locust("--worker", "--master-port", port) for _ in range(2)]
-    assert master.end() in (0, 1), master.said
+    assert master.end() == 0, master.said
     assert [worker.end() for worker in workers] == [0, 0]
     run = master.run()
     assert run.manifest["findings"] == []
@@ -61,7 +61,9 @@ def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
 
 def test_forked_workers_yield_the_same_run_directory(server: Any, headless: Any, tools: Any) -> None:
     at = server()
-    load = headless(at, "--levels", "6", "--hold", "2s", "--warmup", "500ms", "--processes", "2")
+    load = headless(
+        at, "--no-analysis", "--levels", "6", "--hold", "2s", "--warmup", "500ms", "--processes", "2"
+    )
     assert load.end() == 0, load.said
     run = load.run()
     assert {turn.worker for turn in run.turns()} == {0, 1}
@@ -69,21 +71,25 @@ def test_forked_workers_yield_the_same_run_directory(server: Any, headless: Any,
 
 
 def test_once_plays_every_conversation_of_a_finite_scenario_exactly_once(server: Any, headless: Any) -> None:
-    load = headless(server("--ttft", "5ms", "--itl", "1ms", "--tokens", "3"), "--once", "-u", "8", "-r", "8")
-    assert load.end() in (0, 1), load.said
-    played = Counter(turn.conversation for turn in load.run().turns())
-    described = subprocess.run(
-        [sys.executable, "-m", "scenarios", "list"], capture_output=True, text=True, check=True
+    load = headless(
+        server("--ttft", "5ms", "--itl", "1ms", "--tokens", "3"),
+        "--no-analysis",
+        "--once",
+        "-u",
+        "8",
+        "-r",
+        "8",
     )
-    assert "choose" in described.stdout
+    assert load.end() == 0, load.said
+    played = Counter(turn.conversation for turn in load.run().turns())
     assert sorted(played) == list(range(660))
     assert set(played.values()) == {1}
 
 
 def test_follow_up_turns_answer_the_servers_real_replies(server: Any, locust: Any) -> None:
     at = server("--ttft", "5ms", "--itl", "1ms", "--tokens", "5")
-    load = locust("--headless", "-H", at.url, "--scenario", "chat", "--levels", "4", "--hold", "2s",
-                  "--warmup", "0", "--max-tokens", "5")  # fmt: skip
+    load = locust("--headless", "--no-analysis", "-H", at.url, "--scenario", "chat", "--levels", "4",
+                  "--hold", "2s", "--warmup", "0", "--max-tokens", "5")  # fmt: skip
     assert load.end() == 0, load.said
     by_turn: dict[int, list[int]] = {}
     for turn in load.run().turns():
@@ -101,7 +107,8 @@ def test_settings_are_recorded_and_secrets_are_not(server: Any, locust: Any, mon
     load = locust("--headless", "-H", at.url, "--scenario", "choose", "-u", "2", "-r", "2", "-t", "3s",
                   "--warmup", "500ms", "--header", "X-Token: $MY_TOKEN", "--label", "gpu=none",
                   "--seed", "7", "--salt", "abc123")  # fmt: skip
-    assert load.end() == 0, load.said
+    assert load.end() in (0, 3), load.said
+    assert (load.where / "report.html").exists()
     manifest = load.run().manifest
     assert manifest["labels"] == {"gpu": "none"}
     assert (manifest["seed"], manifest["salt"]) == (7, "abc123")
@@ -113,7 +120,7 @@ def test_settings_are_recorded_and_secrets_are_not(server: Any, locust: Any, mon
 
 
 def test_health_lines_close_the_ledger_of_a_finished_run(server: Any, headless: Any, tools: Any) -> None:
-    load = headless(server(), "--levels", "3", "--hold", "2s", "--warmup", "0")
+    load = headless(server(), "--no-analysis", "--levels", "3", "--hold", "2s", "--warmup", "0")
     assert load.end() == 0, load.said
     run = load.run()
     ledger = tools.ledger_of(run)
@@ -125,8 +132,8 @@ def test_health_lines_close_the_ledger_of_a_finished_run(server: Any, headless: 
 
 def test_the_record_says_which_turn_ends_its_conversation_by_plan(server: Any, locust: Any) -> None:
     at = server("--ttft", "5ms", "--itl", "1ms", "--tokens", "5")
-    load = locust("--headless", "-H", at.url, "--scenario", "chat", "--levels", "4", "--hold", "1s",
-                  "--warmup", "0", "--max-tokens", "5", "--seed", "3")  # fmt: skip
+    load = locust("--headless", "--no-analysis", "-H", at.url, "--scenario", "chat", "--levels", "4",
+                  "--hold", "1s", "--warmup", "0", "--max-tokens", "5", "--seed", "3")  # fmt: skip
     assert load.end() == 0, load.said
     run = load.run()
     scenario = parse(run.scenario_text() or "")
@@ -139,7 +146,7 @@ def test_a_smaller_level_after_a_larger_one_has_its_own_people_only(
     server: Any, headless: Any, tools: Any
 ) -> None:
     at = server("--ttft", "300ms", "--itl", "20ms")
-    load = headless(at, "--levels", "6,1", "--hold", "3s", "--warmup", "0", "-r", "100",
+    load = headless(at, "--no-analysis", "--levels", "6,1", "--hold", "3s", "--warmup", "0", "-r", "100",
                     "--exact-tokens", "--max-tokens", "30")  # fmt: skip
     assert load.end() == 0, load.said
     run = load.run()
@@ -153,6 +160,6 @@ def test_a_smaller_level_after_a_larger_one_has_its_own_people_only(
 
 
 def test_once_with_fewer_people_than_workers_is_refused(server: Any, headless: Any) -> None:
-    load = headless(server(), "--once", "-u", "1", "--processes", "2")
+    load = headless(server(), "--no-analysis", "--once", "-u", "1", "--processes", "2")
     assert load.end() == 2, load.said
     assert "need at least as many people" in load.said
