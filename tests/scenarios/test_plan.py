@@ -210,3 +210,14 @@ def test_a_shared_system_message_is_the_same_within_a_level_only():
     assert one[1]["content"].endswith(plan(guided, 0, 0).turns[0].user)
     assert one[1]["content"].startswith("[")
     assert len({m[1]["content"].partition("] ")[0] for m in (one, other, later)}) == 3
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**63), workers=st.integers(1, 9), name=st.sampled_from(scenarios.names()))
+def test_any_number_of_workers_play_the_same_plan_byte_for_byte(seed, workers, name):
+    alone = [repr(plan(load(name), seed, k)).encode() for k in range(40)]
+    divided = {}
+    for worker in range(workers):
+        own = parse(load(name).text)  # each worker reads the text it was sent
+        divided |= {k: repr(plan(own, seed, k)).encode() for k in range(worker, 40, workers)}
+    assert [divided[k] for k in range(40)] == alone
