@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from loadgen import _option_values as values
 from loadgen._options import OPTIONS
 from loadgen._runwriter import new_run_dir, point_latest
 from loadgen._sweep_plan import PlanError, SweepPlan, cells_of
+from loadgen._times import seconds
 
 SWEEP_FORMAT = "turnbench-sweep/1"
 _SWITCHES = {option.name for option in OPTIONS if option.metavar is None}
@@ -43,6 +45,10 @@ def resume_sweep(path: str) -> int:
 
 def _play(sweep: Sweep) -> int:
     plan, folder = sweep.plan, sweep.folder
+    if least_s := sweep.least_s():
+        print(
+            f"this takes at least {least_s:.0f} s; a better guess comes with the first run done", flush=True
+        )
     print(f"sweep {folder}: {', '.join(plan.models)} ({plan.backend})", flush=True)
     try:
         asyncio.run(sweep.play())
@@ -66,11 +72,21 @@ class Sweep:
                 cell["status"] = "finished"
             else:
                 _put_aside(folder, cell["dir"])
-        self._waiting = sum(cell["status"] == "waiting" for cell in self._cells)
+        self._waiting: int = sum(cell["status"] == "waiting" for cell in self._cells)
         self._played = 0
         self.failed = False
         self._write()
         point_latest(folder)
+
+    def least_s(self) -> float | None:
+        """Warm-ups and windows of what is left, without starts and drains; None where the plan can't say."""
+        run = self.plan.run
+        try:
+            levels = len(values.levels(run["levels"]))
+            one_s: float = levels * (seconds(run.get("warmup", "5s")) + seconds(run.get("hold", "60s")))
+        except (KeyError, ValueError):  # its first run says what is wrong
+            return None
+        return self._waiting * one_s / self.plan.parallel
 
     async def play(self) -> None:
         places = asyncio.Semaphore(self.plan.parallel)

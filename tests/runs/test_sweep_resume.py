@@ -49,6 +49,7 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(tmp_path: Path, to
     said, _ = second.communicate(timeout=110)
     assert second.returncode == 0, said
     assert "left, about" in said
+    assert "this takes at least" in said
     assert set(cells()) == set(before) == {f"yi-6b-{s}-r{r}" for s in ("choose", "explain") for r in (1, 2)}
     assert set(cells().values()) == {"finished"}
     for name, turns in kept.items():
