@@ -10,10 +10,11 @@ import yaml
 from scenarios._bundle import CHARACTERS_PER_TOKEN
 from scenarios._draw import shuffled, stream
 from scenarios._errors import Problem, ScenarioError
-from scenarios._own import Trace, open_rows
+from scenarios._own import open_rows
 from scenarios._rows import digest
 from scenarios._scenario import Conversation, Own, Scenario, Script, Turn
 from scenarios._schema import OwnDocument, Source
+from scenarios._trace import Trace
 from scenarios._turns import turn_pause
 
 FORMS = (".json", ".jsonl", ".csv", ".parquet")

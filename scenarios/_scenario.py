@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from scenarios._own import Dialogues, Prompts, Trace
+from scenarios._own import Dialogues, Prompts
 from scenarios._schema import Item, Source, Task
+from scenarios._trace import Trace
 
 
 @dataclass(frozen=True)
