@@ -78,16 +78,24 @@ class Emulator:
 def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path) -> Run:
     """One level of `streams` people against `url`, on the client's core."""
     where = folder / f"run-{clock}"
-    subprocess.run(
+    done = subprocess.run(
         ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "locust", "-f", "loadgen/", "--headless"]
         + ["-H", url, "--scenario", "explain", "--levels", str(streams), "--hold", f"{seconds:g}s"]
         + ["--exact-tokens", "--max-tokens", str(TOKENS), "--warmup", "4s", "--clock", clock]
         + ["--run-dir", str(where)],
         check=False,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
-    return read_run(where)
+    if not (where / "run.json").exists():
+        raise SystemExit(f"the run did not start (exit code {done.returncode}):\n{done.stderr}")
+    run = read_run(where)
+    failed = [turn for turn in run.turns() if turn.outcome not in ("ok", "cut")]
+    if failed or run.manifest["findings"]:
+        raise SystemExit(
+            f"{len(failed)} turns failed, findings {run.manifest['findings']}: nothing to compare"
+        )
+    return run
 
 
 def measured(run: Run) -> list[TurnRecord]:
@@ -103,12 +111,11 @@ def truth_of(path: Path) -> dict[str, dict[str, Any]]:
 
 def engine_cpu_us(run: Run) -> float:
     """CPU microseconds of the engine per token, over the whole run (connections and decoding included)."""
-    last: dict[str, Any] = {}
+    last_ns = run.manifest["levels"][0]["start_ns"]
     cpu_s = 0.0
     for sample in run.health():
-        if last:
-            cpu_s += sample["cpu_share"] * (sample["t_ns"] - last["t_ns"]) / 1e9
-        last = sample
+        cpu_s += sample["cpu_share"] * (sample["t_ns"] - last_ns) / 1e9
+        last_ns = sample["t_ns"]
     return cpu_s / max(sum(t.output_tokens or 0 for t in run.turns()), 1) * 1e6
 
 

@@ -44,7 +44,8 @@ def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
 ) -> None:
     at, port = server("--ttft", "200ms", "--itl", "10ms", "--tokens", "40"), str(tools.free_port())
     master = headless(at, "--no-analysis", "--levels", "100,200", "--hold", "3s",
-                      "--warmup", "1s", "--master", "--expect-workers", "2", "--master-bind-port", port)  # fmt: skip
+                      "--warmup", "1s", "--master", "--expect-workers", "2",
+                      "--master-bind-port", port)  # fmt: skip
     workers = [locust("--worker", "--master-port", port) for _ in range(2)]
     assert master.end() == 0, master.said
     assert [worker.end() for worker in workers] == [0, 0]
