@@ -200,11 +200,15 @@ def main() -> int:
     for streams, rate in loads * options.repeats:
         with tempfile.TemporaryDirectory() as name:
             server = Emulator(Path(name), rate)
-            raw_us = raw_cpu_us(server.url, streams, options.seconds)
-            runs = [
-                run_client(server.url, streams, c, options.seconds, Path(name)) for c in ("kernel", "user")
-            ]
-            console.print(f"{streams} x {rate}/s, the server on itself: {server.stop()}")
+            try:
+                raw_us = raw_cpu_us(server.url, streams, options.seconds)
+                runs = [
+                    run_client(server.url, streams, clock, options.seconds, Path(name))
+                    for clock in ("kernel", "user")
+                ]
+            finally:
+                said = server.stop()
+            console.print(f"{streams} x {rate}/s, the server on itself: {said}")
             truth = truth_of(server.truth)
             rows += [compare(run, truth, streams, rate, raw_us) for run in runs]
     show(rows, console)
