@@ -91,7 +91,7 @@ class Stage:
 
     # --- what Locust asks for ---
 
-    def begin_level(self, level: int, arrivals: dict[str, Any] | None) -> None:
+    def begin_level(self, level: int, arrivals: dict[str, Any] | None = None) -> None:
         """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
         self._level, self._window = level, Window()
         if arrivals is not None:
