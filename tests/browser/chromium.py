@@ -19,6 +19,18 @@ import websocket
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _START_S = 30.0
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--remote-debugging-port=0",
+    "--remote-allow-origins=*",
+    "--no-first-run",
+    # A test needs nothing from outside, so nothing may be asked for.
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 @dataclass
@@ -74,9 +86,8 @@ class Page:
 def chromium(profile: Path) -> Iterator[Page]:
     """A browser with one page, ended with the block."""
     assert PROGRAM is not None
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]
-    extra = [f"--user-data-dir={profile}", "--remote-allow-origins=*", "about:blank"]
-    with subprocess.Popen([PROGRAM, *flags, *extra], stderr=subprocess.DEVNULL) as browser:
+    flags = [*_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    with subprocess.Popen([PROGRAM, *flags], stderr=subprocess.DEVNULL) as browser:
         try:
             socket = websocket.create_connection(_page_url(profile), timeout=60)
             page = Page(socket)
