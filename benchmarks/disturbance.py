@@ -1,0 +1,51 @@
+"""How much of two cores went to others while a benchmark ran: what a shared machine took from it.
+
+From the kernel's own accounts (`proc(5)`): `steal` is time that the host of a virtual machine gave to others,
+`foreign` is CPU time of these cores that none of our own processes used.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_BUSY = (0, 1, 2)  # user, nice, system; interrupts belong to the traffic, which is ours
+_STEAL = 7
+
+
+@dataclass(frozen=True)
+class Account:
+    """CPU seconds so far: of the cores together, stolen from them, and of our own processes."""
+
+    busy_s: float
+    steal_s: float
+    own_s: float
+
+
+def account(server_pid: int) -> Account:
+    """The account now; our processes are this one, its ended children, and the server that still runs."""
+    cores = [line.split()[1:] for line in Path("/proc/stat").read_text().splitlines() if line[:4] in _NAMES]
+    busy = sum(int(core[column]) for core in cores for column in _BUSY)
+    steal = sum(int(core[_STEAL]) for core in cores)
+    own = sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+    return Account(busy * _TICK_S, steal * _TICK_S, own + _cpu_s(server_pid))
+
+
+def lost_s(before: Account, after: Account) -> float:
+    """Seconds of CPU between the two that went to others."""
+    foreign_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
+    return max(foreign_s, 0.0) + after.steal_s - before.steal_s
+
+
+_NAMES = {f"cpu{core}" for core in range(2)}
+
+
+def _cpu_s(pid: int) -> float:
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) * _TICK_S
