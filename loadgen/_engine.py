@@ -28,6 +28,8 @@ from loadgen._request import headers_of
 from loadgen._server_metrics import watch_server
 from loadgen._settings import Job
 from loadgen._stage import Stage
+from loadgen._watch import watch
+from loadgen._wire import Wire
 from scenarios import ScenarioError, parse
 
 _SPARE_FILES = 64
@@ -102,11 +104,12 @@ class Engine:
             ssl=not settings.insecure,
             trust_env=settings.trust_env,
         )
-        self._stage = Stage(job, scenario, self._session, self._timeline, self.emit, self._spawn)
-        self._health = Health(self._timeline, job.worker)
-        self._spawn(self._stage.watch())
+        wire = Wire(job, self._session, self._timeline, self.emit)
+        self._stage = Stage(wire, scenario, self._spawn)
+        self._health = Health(wire)
+        self._spawn(watch(wire))
         self._spawn(self._health.lag.run())
-        self._spawn(self._health.run(self._stage, self.emit))
+        self._spawn(self._health.run())
         if job.worker == 0:
             self._spawn(watch_server(settings, headers, self._timeline, self.emit))
         gc.collect()
@@ -128,7 +131,7 @@ class Engine:
         """The run is over: cut what is left, tell the last counts, forget the run."""
         await stage.cut()
         assert self._health is not None
-        self.emit({"op": "health", "line": self._health.line(stage)})
+        self.emit({"op": "health", "line": self._health.line()})
         await self._drop_run()
         self.emit({"op": "finished"})
 

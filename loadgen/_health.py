@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import psutil
 
 from loadgen._clock import Timeline
-from loadgen._stage import Stage
+from loadgen._wire import Wire
 
 _TICK_S = 0.02
 
@@ -36,24 +35,23 @@ class LoopLag:
 class Health:
     """Makes the health lines of one worker."""
 
-    def __init__(self, timeline: Timeline, worker: int) -> None:
-        self._timeline = timeline
-        self._worker = worker
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._process = psutil.Process()
         self._process.cpu_percent()
-        self.lag = LoopLag(timeline)
+        self.lag = LoopLag(wire.timeline)
 
-    def line(self, stage: Stage) -> bytes:
+    def line(self) -> bytes:
         """`cpu_share` is of one core; `files` are open descriptors; the counts are cumulative."""
-        ledger = stage.ledger
+        ledger = self._wire.ledger
         sample: dict[str, Any] = {
-            "t_ns": self._timeline.now_ns(),
-            "worker": self._worker,
+            "t_ns": self._wire.timeline.now_ns(),
+            "worker": self._wire.job.worker,
             "loop_lag_ms": self.lag.take_ms(),
             "cpu_share": round(self._process.cpu_percent() / 100, 4),
             "rss_mb": round(self._process.memory_info().rss / 1e6, 1),
             "files": self._process.num_fds(),
-            "in_flight": len(stage.in_flight),
+            "in_flight": len(self._wire.in_flight),
             "planned": ledger.planned,
             "dropped": ledger.dropped,
             "begun": ledger.begun,
@@ -61,7 +59,7 @@ class Health:
         }
         return json.dumps(sample).encode()
 
-    async def run(self, stage: Stage, emit: Callable[[dict[str, Any]], None]) -> None:
+    async def run(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            emit({"op": "health", "line": self.line(stage)})
+            self._wire.emit({"op": "health", "line": self.line()})

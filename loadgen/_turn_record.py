@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from loadgen._clock import KERNEL_STAMPS
 from loadgen._exchange import Exchange
 from loadgen._records import TurnRecord
@@ -30,20 +32,9 @@ class Place:
 def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: list[str]) -> TurnRecord:
     """The record of one attempt; secrets are scrubbed from what the server said."""
     log, reply = exchange.log, exchange.reply
-    usage = reply.usage
-    text = reply.text
-    sent_ns = log.sent_ns
-    settings = job.settings
-    return TurnRecord(
-        run=job.run,
-        conversation=place.conversation,
-        turn=place.turn,
-        last=place.last,
-        attempt=place.attempt,
-        task=place.task,
-        model=job.model,
-        worker=job.worker,
-        due_ns=place.due_ns,
+    usage, text, sent_ns = reply.usage, reply.text, log.sent_ns
+    return structs.replace(
+        _unsent(job, place),
         sent_ns=sent_ns,
         head_ns=exchange.head_ns,
         end_ns=log.at_ns[-1] if log.at_ns and exchange.outcome == "ok" else end_ns,
@@ -52,7 +43,6 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
         event_tokens=None if all(n == 1 for n in reply.event_tokens) else reply.event_tokens,
         event_words=reply.event_words,
         answer_event=reply.answer_event,
-        clock="kernel" if settings.clock == "kernel" and KERNEL_STAMPS else "user",
         lag_us_max=log.lag_ns_max // 1000,
         coalesced=len(reply.event_reads) - len(set(reply.event_reads)),
         prompt_tokens=usage.prompt_tokens if usage else None,
@@ -66,24 +56,29 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
         status=exchange.status,
         outcome=exchange.outcome,
         error=_scrubbed(exchange.error, secrets),
-        text=text if settings.keep_text else None,
+        text=text if job.settings.keep_text else None,
     )
 
 
 def dropped_record(job: Job, place: Place) -> TurnRecord:
     """The record of a turn that became due and never began."""
+    why = "the level ended before this turn could begin"
+    return structs.replace(_unsent(job, place), outcome="dropped", error=why)
+
+
+def _unsent(job: Job, place: Place) -> TurnRecord:
+    """What is known of a turn before anything was sent."""
     return TurnRecord(
         run=job.run,
         conversation=place.conversation,
         turn=place.turn,
         last=place.last,
+        attempt=place.attempt,
         task=place.task,
         model=job.model,
         worker=job.worker,
         due_ns=place.due_ns,
-        clock=job.settings.clock,
-        outcome="dropped",
-        error="the level ended before this turn could begin",
+        clock="kernel" if job.settings.clock == "kernel" and KERNEL_STAMPS else "user",
     )
 
 

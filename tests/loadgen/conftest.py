@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-import loadgen._stage as stage_module
 from loadgen import TurnRecord
 from loadgen._clock import Timeline
 from loadgen._http import open_session
@@ -22,6 +21,8 @@ from loadgen._reader import StampedReader
 from loadgen._records import decode
 from loadgen._settings import Job, Settings
 from loadgen._stage import Stage
+from loadgen._watch import watch
+from loadgen._wire import Wire
 from scenarios import parse
 
 ONE_TURN = """
@@ -201,11 +202,11 @@ class Client:
 
     def check_ledger(self) -> None:
         """Every turn that became due was begun or dropped, and every one begun has ended once."""
-        ledger = self.stage.ledger
+        ledger = self.stage.wire.ledger
         assert ledger.planned == ledger.begun + ledger.dropped
         assert ledger.begun == ledger.finished
         assert ledger.finished == len({(r.conversation, r.turn) for r in self.records})
-        assert not self.stage.in_flight
+        assert not self.stage.wire.in_flight
 
 
 Connect = Callable[..., Client]
@@ -214,8 +215,7 @@ Connect = Callable[..., Client]
 @pytest.fixture
 async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     """Make a client of a URL; keyword arguments are settings. Its ledger is checked at the test's end."""
-    monkeypatch.setattr(stage_module, "_WATCH_S", 0.02)
-    monkeypatch.setattr(stage_module, "_FAILURE_PAUSE_S", 0.02)
+    monkeypatch.setattr(Wire, "failure_pause_s", 0.02)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     made: list[tuple[Client, Any, StampedReader]] = []
 
@@ -247,8 +247,9 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
             tasks.add(task)
             return task
 
-        stage = Stage(job, parse(scenario), session, timeline, emit, spawn)
-        spawn(stage.watch())
+        wire = Wire(job, session, timeline, emit)
+        stage = Stage(wire, parse(scenario), spawn)
+        spawn(watch(wire, every_s=0.02))
         stage.begin_level(0)
         one = Client(stage, messages, told, tasks)
         made.append((one, session, reader))

@@ -60,7 +60,7 @@ async def test_a_retry_that_was_asked_for_is_a_new_attempt(play: Any) -> None:
     assert played.records[1].sent_ns - played.records[0].end_ns >= 200_000_000
     assert played.records[1].due_ns == played.records[0].due_ns
     assert b"X-Request-Id: run/0/1/2\r\n" in played.server.requests[1]
-    assert (played.client.stage.ledger.begun, played.client.stage.ledger.finished) == (1, 1)
+    assert (played.client.stage.wire.ledger.begun, played.client.stage.wire.ledger.finished) == (1, 1)
 
 
 async def test_retries_end(play: Any) -> None:

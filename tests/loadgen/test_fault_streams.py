@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import loadgen._stage as stage_module
+import loadgen._watch as watch_module
 
 SSE = "Content-Type: text/event-stream"
 
@@ -112,7 +112,7 @@ async def test_a_stream_without_chunks_is_read_as_well(play: Any, length: bool) 
 
 
 async def test_an_endless_stream_is_oversized(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "_OVERSIZED_BYTES", 1 << 20)
+    monkeypatch.setattr(watch_module, "_OVERSIZED_BYTES", 1 << 20)
 
     async def script(peer: Any) -> None:
         await peer.request()

@@ -1,0 +1,68 @@
+"""What all turns of a run share: the way to the server, the ledger, and who is told of what came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+
+from loadgen._clock import Timeline
+from loadgen._exchange import Exchange
+from loadgen._ledger import Ledger, Window
+from loadgen._records import TurnRecord, encode
+from loadgen._request import headers_of, secrets_of
+from loadgen._settings import Job, base_url
+from loadgen._turn_record import Place
+from loadgen._turnstile import Turnstile
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Wire:
+    """Sends the attempts of one run and keeps those under way."""
+
+    failure_pause_s = 1.0
+    """A failed conversation takes its person at least this long, so that a dead server is not hammered."""
+
+    def __init__(self, job: Job, session: aiohttp.ClientSession, timeline: Timeline, emit: Emit) -> None:
+        self.job = job
+        self.timeline = timeline
+        self.emit = emit
+        self.ledger = Ledger()
+        self.level = 0
+        self.window = Window()
+        self.in_flight: set[Exchange] = set()
+        self.turnstile = Turnstile()
+        self._session = session
+        self._url = base_url(job.settings.host) + "/chat/completions"
+        self._headers = headers_of(job.settings)
+        self.secrets = secrets_of(job.settings, self._headers)
+
+    async def attempt(self, place: Place, body: bytes) -> Exchange:
+        """Send one request and wait for its end."""
+        exchange = Exchange(self.timeline.now_ns())
+        self.in_flight.add(exchange)
+        headers = self._headers | {"X-Request-Id": place.request_id(self.job.run)}
+        await exchange.run(self._session, self._url, body, headers, self.turnstile)
+        self.in_flight.discard(exchange)
+        return exchange
+
+    def is_measured(self, exchange: Exchange) -> bool:
+        """Sent in the window; or begun in it and still not sent, since somebody waits for it all the same."""
+        return self.window.holds(exchange.log.sent_ns or exchange.started_ns)
+
+    def tell(self, record: TurnRecord) -> None:
+        events = record.event_us
+        self.emit(
+            {
+                "op": "turn",
+                "line": encode(record),
+                "task": record.task,
+                "outcome": record.outcome,
+                "error": record.error,
+                "chars": record.chars,
+                "ttft_ms": events[0] / 1000 if events else None,
+                "ttg_ms": events[-1] / 1000 if events else None,
+            }
+        )
