@@ -8,6 +8,7 @@ the model; the shares of the peak that real servers reach are measured by others
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from serve.catalogue import FP16_BYTES, Gpu, Model, Precision
 
@@ -33,11 +34,25 @@ class Efficiency:
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one step computes: `tokens` new ones; `context` read from the cache, summed over sequences;
-    `pairs` of a new token and a token that it attends to."""
+    `pairs` of a new token and a token that it attends to; `decoding`: how many of the tokens are the next
+    one of an answer under way, the others being a prompt's."""
 
     tokens: int
     context: int
     pairs: int
+    decoding: int = 0
+
+
+class Engine(Protocol):
+    """Whatever the scheduler can be the scheduler of."""
+
+    def step_ns(self, work: Work) -> int:
+        """Duration of a step in nanoseconds."""
+        ...
+
+    def kv_tokens(self) -> int:
+        """Tokens of context that its cache of keys and values holds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from serve._emulator_cost import Machine, Work
+from serve._emulator_cost import Engine, Work
 from serve._emulator_prefix_cache import BLOCK_TOKENS, PrefixCache
 
 MAX_BATCHED_TOKENS = 2048
@@ -57,7 +57,7 @@ def blocks_for(tokens: int) -> int:
 class Scheduler:
     """The engine's queue and batch. `begin_step` and `end_step` alternate."""
 
-    def __init__(self, machine: Machine, max_seqs: int, max_batched_tokens: int = MAX_BATCHED_TOKENS) -> None:
+    def __init__(self, machine: Engine, max_seqs: int, max_batched_tokens: int = MAX_BATCHED_TOKENS) -> None:
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.cache = PrefixCache()
@@ -175,9 +175,10 @@ class Scheduler:
         self._hold(sequence, 0)
 
     def _work(self) -> Work:
-        tokens = context = pairs = 0
+        tokens = context = pairs = decoding = 0
         for sequence, new in self._chunks:
             tokens += new
             context += sequence.context
             pairs += new * sequence.context + new * (new + 1) // 2
-        return Work(tokens, context, pairs)
+            decoding += sequence.decodes
+        return Work(tokens, context, pairs, decoding)
