@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.comparison import comparison_of
 from analysis.export import write_csv, write_json, write_parquet
+from analysis.precisions import orders_by_precision
 from analysis.report import RunFacts, facts_of, write_report
 from analysis.sample import sample_of, side_by_side
 from analysis.study import study_run
 from analysis.summary import Summary, summarise
-from analysis.sweep import Sweep, missing, pooled, read_sweep
+from analysis.sweep import Sweep, missing, names_of, pooled, read_sweep
+from analysis.task_ratios import ratios_of
+from analysis.variants import variant_of
 from loadgen import RunError, read_run
 
 SUMMARY_NAMES = ("summary.json", "summary.csv")
@@ -36,7 +39,7 @@ class Analysed:
     @property
     def turns(self) -> pd.DataFrame:
         """The turns of all its runs, with a `name` that tells models apart."""
-        return side_by_side(self.samples)
+        return side_by_side(self.samples, names_of(self.summary))
 
 
 def analyse(path: Path) -> Analysed:
@@ -46,7 +49,7 @@ def analyse(path: Path) -> Analysed:
     """
     sweep = read_sweep(path)
     found = _of_run(path, "") if sweep is None else _of_sweep(sweep)
-    found.summary["comparison"] = comparison_of(found.turns)
+    _compare_models(found)
     _write(found)
     return found
 
@@ -54,7 +57,7 @@ def analyse(path: Path) -> Analysed:
 def _of_run(path: Path, name: str) -> Analysed:
     """One run, under this name in a sweep; writes turns.parquet."""
     study = study_run(read_run(path))
-    summary = summarise(study)
+    summary = summarise(study) | {"variant": variant_of(study.manifest)}
     write_parquet(study, path / "turns.parquet")
     return Analysed(summary, [facts_of(study)], [sample_of(study, name or summary["run"])], path)
 
@@ -76,18 +79,28 @@ def _of_sweep(sweep: Sweep) -> Analysed:
     return Analysed(pooled(sweep, summaries), facts, samples, sweep.path)
 
 
-def several(found: list[Analysed]) -> Analysed:
-    """Runs and sweeps as one result, each run under its directory's name; nothing is written."""
+def several(found: list[Analysed], into: Path | None = None) -> Analysed:
+    """Runs and sweeps as one result, each run under its directory's name; written where `into` says."""
     names = _apart([one.path.resolve() for one in found])
-    summaries, samples = [], []
+    summaries, samples, facts = [], [], []
     for one, name in zip(found, names, strict=True):
         summaries.append(one.summary | {"run": name})
         inner = "runs" in one.summary
         samples += [s.assign(run=name + "/" + s["run"] if inner else name) for s in one.samples]
-    together = Sweep(found[0].path, f"{len(found)} runs", [])
-    summary = pooled(together, summaries)
-    summary["comparison"] = comparison_of(side_by_side(samples))
-    return Analysed(summary, [], samples, found[0].path)
+        facts += [replace(fact, name=f"{name}/{fact.name}" if inner else name) for fact in one.facts]
+    together = Sweep(into or found[0].path, f"{len(found)} runs", [])
+    joined = Analysed(pooled(together, summaries), facts, samples, together.path)
+    _compare_models(joined)
+    if into:
+        into.mkdir(parents=True, exist_ok=True)
+        _write(joined)
+    return joined
+
+
+def _compare_models(one: Analysed) -> None:
+    turns = one.turns
+    one.summary["comparison"] = comparison_of(turns)
+    one.summary["study"] = {"ratios": ratios_of(turns), "precisions": orders_by_precision(turns)}
 
 
 def _apart(paths: list[Path]) -> list[str]:

@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from analysis.cells import ALL
-from analysis.tables import clean, name_of, shared_models
+from analysis.tables import clean, name_of
 
 Figure = dict[str, Any]
 MEANS = "Medians with 95 % intervals. Open or faint: a mean, where too few turns allow a median."
@@ -29,9 +29,8 @@ def figures(summary: dict[str, Any], lags: list[dict[str, Any]]) -> list[Figure]
 def _cells(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Cells of one model and one level, with the model's `name` and the level's `load`."""
     levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
-    shared = shared_models(summary)
     return [
-        cell | {"name": name_of(cell, shared), "load": levels[(cell.get("run"), cell["level"])]["load"]}
+        cell | {"name": name_of(cell), "load": levels[(cell.get("run"), cell["level"])]["load"]}
         for cell in summary["cells"]
         if cell["model"] != ALL and cell["level"] != ALL
     ]

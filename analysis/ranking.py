@@ -33,14 +33,14 @@ def ranking_of(rows: pd.DataFrame) -> Ranking | None:
         return None
     models = [_model(name, part) for name, part in groups.items()]
     tps, time_ms = (np.array([model[key] for model in models]) for key in ("tps", "time_ms"))
-    draws = _draws(list(groups.values()))
+    draws = draws_of(list(groups.values()))
     tau = tau_b(tps[None, :], 1 / time_ms[None, :])[0]
     return {
         "models": _ranked(models),
         "tau": _finite(tau),
         "pairs_agreeing": _agreeing(tps, 1 / time_ms),
         "pairs_in_all": len(models) * (len(models) - 1) // 2,
-        "tau_ci95": _tau_ends(draws),
+        "tau_ci95": None if draws is None else tau_ends(draws[0], 1 / draws[1]),
         "p_value": _p_value(tps, 1 / time_ms),
         "least_p_value": _least_p_value(len(models)),
         "pairs": [pair for pair in _pairs(models, draws) if pair is not None],
@@ -92,7 +92,13 @@ def _agreeing(left: Floats, right: Floats) -> int:
     return int(((left[first] - left[second]) * (right[first] - right[second]) > 0).sum())
 
 
-def _draws(groups: list[pd.DataFrame]) -> tuple[Floats, Floats] | None:
+def speeds_of(groups: list[pd.DataFrame]) -> tuple[Floats, Floats]:
+    """(tps, mean time in ms) of each model's turns."""
+    models = [_model("", rows) for rows in groups]
+    return np.array([model["tps"] for model in models]), np.array([model["time_ms"] for model in models])
+
+
+def draws_of(groups: list[pd.DataFrame]) -> tuple[Floats, Floats] | None:
     """(tps, time) of each model in each resample; None where a model has too few conversations."""
     tps, time = [], []
     for seed, rows in enumerate(groups):  # a seed each: what one model drew says nothing of another
@@ -108,10 +114,9 @@ def _draws(groups: list[pd.DataFrame]) -> tuple[Floats, Floats] | None:
     return np.stack(tps, axis=1), np.stack(time, axis=1)
 
 
-def _tau_ends(draws: tuple[Floats, Floats] | None) -> list[float] | None:
-    if draws is None:
-        return None
-    taus = tau_b(draws[0], 1 / draws[1])
+def tau_ends(left: Floats, right: Floats) -> list[float] | None:
+    """The middle 95 % of tau-b over resamples, a row each; None where no resample has an order."""
+    taus = tau_b(left, right)
     taus = taus[np.isfinite(taus)]  # a resample in which all are tied has no order
     if not len(taus):
         return None

@@ -20,7 +20,7 @@ from analysis.plots import MEANS, figures
 from analysis.ranking_tables import effect_rows, order_rows, swap_tables
 from analysis.sentences import answer
 from analysis.study import Study
-from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows, name_of, number, shared_models
+from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows, name_of, number
 
 _SETUP = ("settings", "endpoint", "server", "host", "versions", "workers", "slo", "labels")
 _MOST_POINTS = 600
@@ -113,10 +113,9 @@ def _curves(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _named_cells(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    shared = shared_models(summary)
     loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
     return [
-        cell | {"name": name_of(cell, shared), "load": loads.get((cell.get("run"), cell["level"]), ALL)}
+        cell | {"name": name_of(cell), "load": loads.get((cell.get("run"), cell["level"]), ALL)}
         for cell in summary["cells"]
     ]
 

@@ -7,6 +7,9 @@ import pandas as pd
 
 from analysis.arrays import Ints
 from analysis.study import Study
+from analysis.variants import EXACT, Named, variant_of
+
+Names = dict[tuple[str, str], Named]
 
 _KEPT = (
     "model",
@@ -23,6 +26,7 @@ _KEPT = (
     "later_tokens",
     "words",
 )
+_NAMES = ("name", "speaker", "family")
 
 
 def sample_of(study: Study, run: str) -> pd.DataFrame:
@@ -30,17 +34,25 @@ def sample_of(study: Study, run: str) -> pd.DataFrame:
     rows = study.measured
     rows = rows[rows["outcome"].isin(["ok", "unfinished"])]
     loads = {level.index: level.load for level in study.levels}
-    return rows[list(_KEPT)].assign(load=rows["level"].map(loads), run=run)
+    variant = variant_of(study.manifest)
+    sample = rows[list(_KEPT)].assign(load=rows["level"].map(loads), run=run)
+    return sample.assign(precision=variant["precision"], exact=bool(variant[EXACT]))
 
 
-def side_by_side(samples: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table of all runs. `name` tells models apart, by their runs where several played one model."""
+def side_by_side(samples: list[pd.DataFrame], names: Names | None = None) -> pd.DataFrame:
+    """One table of all runs. `names` of each (run, model); without them, the model's own.
+
+    `name` tells models apart; `speaker` is the same at any length of answers, `family` at any precision.
+    """
     samples = [sample for sample in samples if len(sample)]
     if not samples:
-        return pd.DataFrame(columns=[*_KEPT, "load", "run", "name"])
+        return pd.DataFrame(columns=[*_KEPT, "load", "run", "precision", "exact", *_NAMES])
     pooled = pd.concat(samples, ignore_index=True)
-    runs = pooled.groupby("model")["run"].transform("nunique")
-    pooled["name"] = np.where(runs > 1, pooled["run"], pooled["model"])
+    for column in _NAMES:
+        pooled[column] = pooled["model"]
+    for (run, model), found in (names or {}).items():
+        mine = (pooled["run"] == run) & (pooled["model"] == model)
+        pooled.loc[mine, list(_NAMES)] = [found.pool, found.speaker, found.family]
     return pooled
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.cells import ALL
-from analysis.tables import name_of, seconds, shared_models
+from analysis.tables import name_of, seconds
 
 _MOST = 8
 
@@ -13,11 +13,10 @@ _MOST = 8
 def answer(summary: dict[str, Any]) -> list[str]:
     """A sentence for each model (at most eight), at its lowest and its highest load."""
     levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
-    shared = shared_models(summary)
     by_name: dict[str, list[dict[str, Any]]] = {}
     for cell in summary["cells"]:
         if cell["task"] == ALL and cell["level"] != ALL and cell["model"] != ALL:
-            by_name.setdefault(name_of(cell, shared), []).append(cell)
+            by_name.setdefault(name_of(cell), []).append(cell)
     return [_of_model(name, cells, levels) for name, cells in list(by_name.items())[:_MOST]]
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from analysis.cells import ALL
 from analysis.finding import RANK, Finding
 from analysis.levels import dicts
+from analysis.sample import Names
 from analysis.summary import SUMMARY_FORMAT, Summary
+from analysis.variants import Cells, Played, named
 from loadgen import RunError
 
 SWEEP_FORMAT = "turnbench-sweep/1"
@@ -86,7 +89,7 @@ def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
     outcomes: Counter[str] = Counter()
     for summary in summaries:
         outcomes.update(summary["outcomes"])
-    return {
+    found: Summary = {
         "format": SUMMARY_FORMAT,
         "run": sweep.name,
         "emulated": any(summary["emulated"] for summary in summaries),
@@ -98,17 +101,33 @@ def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
         "by_context": _tagged(summaries, lambda summary: summary.get("by_context", [])),
         "client": _worst_client([summary["client"] for summary in summaries if summary["client"]]),
         "outcomes": dict(outcomes),
-        "runs": [
-            {
-                "run": s["run"],
-                "verdict": s["verdict"]["status"],
-                "emulated": s["emulated"],
-                "client": s["client"],
-                "curve": s.get("curve"),
-            }
-            for s in summaries
-        ],
+        "runs": _tagged(summaries, lambda summary: summary.get("runs") or [_in_short(summary)]),
     }
+    names = names_of(found)
+    for cell in found["cells"]:
+        name = names.get((cell["run"], cell["model"]))
+        cell["name"] = name.one if name else cell["model"]
+    return found
+
+
+def _in_short(summary: Summary) -> dict[str, Any]:
+    """What is told of each run beside its levels and cells."""
+    told = {key: summary.get(key) for key in ("emulated", "client", "curve")}
+    return told | {"verdict": summary["verdict"]["status"], "variant": summary.get("variant", {})}
+
+
+def names_of(summary: Summary) -> Names:
+    """What each run's models are called; nothing for a single run, whose models need no other name."""
+    loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
+    played = []
+    for run in summary.get("runs", []):
+        cells: dict[str, Cells] = {}
+        for cell in summary["cells"]:
+            if cell["run"] == run["run"] and ALL not in (cell["model"], cell["task"], cell["level"]):
+                load = loads[run["run"], cell["level"]]
+                cells.setdefault(cell["model"], set()).add((cell["task"], load))
+        played.append(Played(run["run"], run["variant"], cells))
+    return named(played)
 
 
 def _tagged(summaries: list[Summary], part: Any) -> list[dict[str, Any]]:

@@ -42,10 +42,8 @@ def headline_rows(summary: dict[str, Any]) -> list[Row]:
     tasks = {cell["task"] for cell in cells if cell["task"] != ALL}
     shown = [cell for cell in cells if cell["task"] != ALL or len(tasks) > 1]
     shown.sort(key=_order)
-    shared = shared_models(summary)
     return [
-        Row(_texts(cell, levels[(cell.get("run"), cell["level"])], name_of(cell, shared)), cell)
-        for cell in shown
+        Row(_texts(cell, levels[(cell.get("run"), cell["level"])], name_of(cell)), cell) for cell in shown
     ]
 
 
@@ -53,17 +51,9 @@ def _order(cell: dict[str, Any]) -> tuple[Any, ...]:
     return cell["model"], cell.get("run", ""), cell["task"] == ALL, cell["task"], cell["level"]
 
 
-def shared_models(summary: dict[str, Any]) -> set[str]:
-    """Models that several runs of a sweep played (at other precisions, say)."""
-    runs: dict[str, set[str]] = {}
-    for cell in summary["cells"]:
-        runs.setdefault(cell["model"], set()).add(cell.get("run", ""))
-    return {model for model, names in runs.items() if len(names) > 1}
-
-
-def name_of(cell: dict[str, Any], shared: set[str]) -> str:
-    """The cell's model, or its run where the model's name alone doesn't tell runs apart."""
-    return str(cell["run"] if cell["model"] in shared else cell["model"])
+def name_of(cell: dict[str, Any]) -> str:
+    """What the cell's model is called: in a sweep with what tells its run apart."""
+    return str(cell.get("name", cell["model"]))
 
 
 def _texts(cell: dict[str, Any], level: dict[str, Any], name: str) -> tuple[str, ...]:
