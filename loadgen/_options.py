@@ -6,18 +6,14 @@ bool or None and types do no work: everything is checked in `settings_from`, all
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from loadgen import _option_values as values
-from loadgen._settings import Settings, without_userinfo
+from loadgen._option_conflicts import contradictions, header_problems
+from loadgen._settings import Settings
 from loadgen._times import seconds
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -104,122 +100,70 @@ class OptionErrors(ValueError):
         self.problems = problems
 
 
+Reading = tuple[str, Callable[[str], Any], Any]
+"""An option's name, what makes a value of its text, and the value if it is empty."""
+
+_READINGS: dict[str, Reading] = {
+    "scenario": ("scenario", str, "chat"),
+    "model": ("model", str, None),
+    "levels": ("levels", values.levels, None),
+    "run_time_s": ("turnbench_run_time_s", seconds, None),
+    "hold_s": ("hold", values.positive_time, 60.0),
+    "warmup_s": ("warmup", seconds, 5.0),
+    "arrival_rate_per_s": ("arrival_rate", values.number(1e-6, 1e5), None),
+    "burstiness": ("burstiness", values.number(0.01, 1000), 1.0),
+    "think_time": ("think_time", values.think_time, None),
+    "max_tokens": ("max_tokens", values.positive_int, None),
+    "temperature": ("temperature", values.number(0, 100), None),
+    "top_p": ("top_p", values.number(0, 1), None),
+    "body": ("body", values.json_object, {}),
+    "slo": ("slo", values.limits, {}),
+    "connect_timeout_s": ("connect_timeout", values.positive_time, 5.0),
+    "idle_timeout_s": ("idle_timeout", values.positive_time, 30.0),
+    "deadline_s": ("deadline", values.positive_time, 600.0),
+    "drain_s": ("drain", seconds, 60.0),
+    "retry": ("retry", values.whole, 0),
+    "abort_errors": ("abort_errors", values.number(0, 1), 1.0),
+    "clock": ("clock", values.clock, "kernel"),
+    "seed": ("seed", values.whole, 0),
+    "salt": ("salt", values.hexadecimal, None),
+    "run_dir": ("run_dir", str, None),
+    "api_key_env": ("api_key_env", values.variable, "OPENAI_API_KEY"),
+    "server_facts": ("server_facts", str, None),
+}
+_SWITCHES = ("once", "find_capacity", "exact_tokens", "keep_text", "insecure", "trust_env")
+
+
 def settings_from(options: Mapping[str, Any]) -> Settings:
     """Settings of Locust's parsed options (a namespace's dict); raises OptionErrors with all mistakes."""
     problems: list[str] = []
-
-    def read(name: str, convert: Callable[[str], Any], empty: Any = None) -> Any:
-        text = str(options.get(name) if options.get(name) is not None else "").strip()
-        if not text:
-            return empty
-        try:
-            return convert(values.sound(text))
-        except ValueError as error:
-            problems.append(f"--{name.replace('_', '-')}: {error}")
-            return empty
-
-    levels = read("levels", values.levels)
-    once = bool(options.get("once"))
-    find_capacity = bool(options.get("find_capacity"))
-    think_default = "none" if levels or once or find_capacity else "scenario"
-    fields = {
+    fields = {name: _read(options, *reading, problems) for name, reading in _READINGS.items()}
+    fields |= {name: bool(options.get(name)) for name in _SWITCHES}
+    fields |= {
         "host": str(options.get("host") or ""),
-        "scenario": read("scenario", str, "chat"),
-        "model": read("model", str),
-        "levels": levels,
         "users": options.get("num_users") or 1,
         "spawn_rate": options.get("spawn_rate"),
-        "run_time_s": read("turnbench_run_time_s", seconds),
-        "hold_s": read("hold", values.positive_time, 60.0),
-        "warmup_s": read("warmup", seconds, 5.0),
-        "arrival_rate_per_s": read("arrival_rate", values.number(1e-6, 1e5)),
-        "burstiness": read("burstiness", values.number(0.01, 1000), 1.0),
-        "once": once,
-        "find_capacity": find_capacity,
-        "think_time": read("think_time", values.think_time, think_default),
-        "max_tokens": read("max_tokens", values.positive_int),
-        "exact_tokens": bool(options.get("exact_tokens")),
-        "temperature": read("temperature", values.number(0, 100)),
-        "top_p": read("top_p", values.number(0, 1)),
-        "body": read("body", values.json_object, {}),
-        "slo": read("slo", values.limits, {}),
-        "connect_timeout_s": read("connect_timeout", values.positive_time, 5.0),
-        "idle_timeout_s": read("idle_timeout", values.positive_time, 30.0),
-        "deadline_s": read("deadline", values.positive_time, 600.0),
-        "drain_s": read("drain", seconds, 60.0),
-        "retry": read("retry", values.whole, 0),
-        "abort_errors": read("abort_errors", values.number(0, 1), 1.0),
-        "clock": read("clock", values.clock, "kernel"),
-        "seed": read("seed", values.whole, 0),
-        "salt": read("salt", values.hexadecimal),
-        "run_dir": read("run_dir", str),
         "labels": values.pairs(options.get("label"), "=", "--label", problems),
-        "keep_text": bool(options.get("keep_text")),
         "headers": values.pairs(options.get("header"), ":", "--header", problems),
-        "insecure": bool(options.get("insecure")),
-        "trust_env": bool(options.get("trust_env")),
-        "api_key_env": read("api_key_env", values.variable, "OPENAI_API_KEY"),
-        "server_facts": read("server_facts", str),
     }
-    problems += _header_problems(fields["headers"]) + _contradictions(fields, options)
+    if fields["think_time"] is None:
+        for_batch_sizes = fields["levels"] or fields["once"] or fields["find_capacity"]
+        fields["think_time"] = "none" if for_batch_sizes else "scenario"
+    problems += header_problems(fields["headers"]) + contradictions(fields, options)
     if problems:
         raise OptionErrors(problems)
     return Settings(**fields)
 
 
-def _contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:
-    """Options that exclude each other; `turnbench_users_given` says whether -u was typed."""
-    found = []
-    host = fields["host"]
-    if not _is_url(host):
-        shown = without_userinfo(host)
-        found.append(f"-H {shown!r}: not an http:// or https:// URL; write e.g. http://127.0.0.1:8000")
-    if fields["levels"] and options.get("turnbench_users_given"):
-        found.append("--levels and -u exclude each other: a level is a number of people; drop -u")
-    if fields["levels"] and fields["run_time_s"]:
-        found.append("--levels and -t exclude each other: say with --hold how long each level lasts; drop -t")
-    if fields["arrival_rate_per_s"]:
-        found += _open_loop_contradictions(fields, options)
-    if fields["once"] and len(fields["levels"] or [1]) > 1:
-        found.append("--once and several --levels exclude each other: one level plays everything; give one")
-    if fields["once"] and fields["run_time_s"]:
-        found.append("--once and -t exclude each other: the scenario's end ends the run; drop -t")
-    if fields["find_capacity"]:
-        others = {"--levels": fields["levels"], "--once": fields["once"], "-t": fields["run_time_s"]}
-        why = "it chooses its loads and how long each lasts (about --hold)"
-        found += [f"--find-capacity and {name} exclude each other: {why}; drop {name}"
-                  for name, given in others.items() if given]  # fmt: skip
-    if fields["once"] and str(options.get("hold") or "60s") != "60s":
-        found.append("--once and --hold exclude each other: the scenario's end ends the run; drop --hold")
-    return found
-
-
-def _open_loop_contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:
-    """With --arrival-rate nobody says how many people there are: they come at the rate."""
-    others = {
-        "-u": options.get("turnbench_users_given"),
-        "--levels": fields["levels"],
-        "--once": fields["once"],
-    }
-    why = "people come at the rate, however many are there"
-    return [
-        f"--arrival-rate and {name} exclude each other: {why}; drop one"
-        for name, given in others.items()
-        if given
-    ]
-
-
-def _is_url(host: str) -> bool:
+def _read(
+    options: Mapping[str, Any], name: str, convert: Callable[[str], Any], empty: Any, problems: list[str]
+) -> Any:
+    """The value of one option, or `empty` where it was not given or is wrong."""
+    text = str(options.get(name) if options.get(name) is not None else "").strip()
+    if not text:
+        return empty
     try:
-        parts = urlsplit(host)
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or an address that is none
-        return False
-    return named and host.isprintable() and parts.scheme in ("http", "https")
-
-
-def _header_problems(headers: dict[str, str]) -> list[str]:
-    """What no request could carry; a value is never shown, it may be a key."""
-    found = [f"--header {n!r}: not a header's name" for n in headers if not _HEADER_NAME.fullmatch(n)]
-    bad = [name for name, value in headers.items() if _CONTROL.search(value)]
-    return found + [f"--header {name}: its value has a control character; take it out" for name in bad]
+        return convert(values.sound(text))
+    except ValueError as error:
+        problems.append(f"--{name.replace('_', '-')}: {error}")
+        return empty
