@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadgen._conductor import Conductor, Run, WorkerState
+from loadgen._conductor import Conductor
 from loadgen._levels import Load, play_level
 from loadgen._limits import meets
 from loadgen._records import decode
+from loadgen._run_files import write_manifest
+from loadgen._run_state import Run, WorkerState
 from loadgen._search import bracket, next_load
 from loadgen._sequential import SURE, Answer, answer
 
@@ -85,7 +87,7 @@ def find_capacity(conductor: Conductor, run: Run) -> None:
         run.manifest["capacity"] = _capacity(run, tried, points, whole, found=False)
         print(_of_point(point, whole), flush=True)
     run.manifest["capacity"] = told = _capacity(run, tried, points, whole, not run.stop.is_set())
-    conductor.write_manifest(run)
+    write_manifest(run)
     print(_of_all(told), flush=True)
 
 

@@ -8,7 +8,8 @@ Offset = worker's time - the middle of the round trip; error = half the round tr
 
 from __future__ import annotations
 
-from loadgen._conductor import Conductor, Run, WorkerState
+from loadgen._conductor import Conductor
+from loadgen._run_state import Run, WorkerState
 
 _ROUND_TRIPS = 20
 _ANSWER_S = 1.0

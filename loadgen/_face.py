@@ -15,10 +15,12 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen._capacity import find_capacity
-from loadgen._conductor import Conductor, Run
+from loadgen._conductor import Conductor
 from loadgen._levels import first_users, play_run
 from loadgen._options import OptionErrors, add_options
 from loadgen._prepare import Prepared, prepare
+from loadgen._roll_call import late_worker, look_for_lost
+from loadgen._run_state import Run
 from loadgen._web import check_start_form, protect
 from loadgen._worker import Worker
 
@@ -152,9 +154,13 @@ class Face:
     def on_test_stopping(self) -> None:
         if self.conductor is not None and self.conductor.run is not None:
             # Locust also stops by itself when its last worker is gone, and knows that already.
-            self.conductor.look_for_lost(self.conductor.run)
+            look_for_lost(self.runner, self.conductor.run)
             self.conductor.run.locust_stopped = True
             self.conductor.run.end("stopped")
+
+    def on_worker_connect(self, client_id: str) -> None:
+        if self.conductor is not None and self.conductor.run is not None:
+            late_worker(self.conductor.run, client_id)
 
     # --- the end ---
 
@@ -227,8 +233,4 @@ def _on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
     environment.events.test_stopping.add_listener(lambda **_: face.on_test_stopping())
     # Registered now and not at import, so that it runs before Locust's own quitting listeners.
     environment.events.quitting.add_listener(lambda **_: face.on_quitting())
-    if face.conductor is not None:
-        conductor = face.conductor
-        environment.events.worker_connect.add_listener(
-            lambda client_id, **_: conductor.late_worker(client_id)
-        )
+    environment.events.worker_connect.add_listener(lambda client_id, **_: face.on_worker_connect(client_id))

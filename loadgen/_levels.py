@@ -10,9 +10,12 @@ import gevent
 from gevent.event import Event
 
 from loadgen._clock_offset import measure_offsets
-from loadgen._conductor import Conductor, Run, WorkerState
+from loadgen._conductor import Conductor
 from loadgen._punctuality import Arrivals, sentence
 from loadgen._records import decode
+from loadgen._roll_call import lose, watch
+from loadgen._run_files import write_manifest
+from loadgen._run_state import Run, WorkerState
 from loadgen._settings import Settings
 
 _READY_S = 60.0
@@ -61,11 +64,11 @@ class Watcher(Protocol):
 def play_run(conductor: Conductor, run: Run, search: Callable[[Conductor, Run], None] | None = None) -> None:
     """Play every level of a run, or those that `search` asks for, and close it in any case."""
     ended = Event()
-    beside = gevent.spawn(conductor.flush_until, run, ended)
+    beside = gevent.spawn(watch, conductor.runner, run, ended)
     try:
         silent = conductor.wait_for(run, "ready", _READY_S)
         for worker in silent:
-            conductor.lose(run, worker)
+            lose(run, worker)
         measure_offsets(conductor, run)
         (search or _play_levels)(conductor, run)
         if not run.hurry.is_set():
@@ -96,7 +99,7 @@ def play_level(
         users = load.users or 1
         if conductor.runner.user_count > users:  # who is too many must be gone before anybody begins
             _gather(conductor, run, users)
-        _tell_all(conductor, run, "level", level=index, arrivals=None)
+        conductor.tell_all(run, "level", level=index, arrivals=None)
         _gather(conductor, run, users)
     else:
         _gather(conductor, run, len(run.workers))  # one user a worker asks its engine for the arrivals
@@ -123,7 +126,7 @@ def play_level(
     if arrivals is not None and level["window_start_ns"] is not None:
         told = level["arrivals"] = arrivals.summary(level["window_start_ns"], level["window_end_ns"])
         print(sentence(level["arrival_rate_per_s"], told), flush=True)
-    conductor.write_manifest(run)
+    write_manifest(run)
     return level
 
 
@@ -209,7 +212,7 @@ def _measure(
 ) -> None:
     """Write the window down and tell each worker, on its own clock."""
     level["window_start_ns"], level["window_end_ns"] = start_ns, end_ns
-    conductor.write_manifest(run)
+    write_manifest(run)
     for worker in run.alive():
         end = None if end_ns is None else end_ns + worker.offset_ns
         conductor.tell(worker, "measure", start_ns=start_ns + worker.offset_ns, end_ns=end)
@@ -227,11 +230,6 @@ def _drain(conductor: Conductor, run: Run, index: int) -> None:
 def _wait_exhausted(conductor: Conductor, run: Run) -> None:
     while sum(run.exhausted.values()) < conductor.runner.user_count and not run.stop.wait(0.1):
         pass
-
-
-def _tell_all(conductor: Conductor, run: Run, op: str, **fields: Any) -> None:
-    for worker in run.alive():
-        conductor.tell(worker, op, **fields)
 
 
 def _wait(run: Run, condition: Any, limit_s: float) -> bool:
