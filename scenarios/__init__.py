@@ -8,9 +8,10 @@ A plan is a pure function of (scenario, seed, k): the same on every machine, in 
 and whatever was planned before.
 """
 
+from scenarios._builtin import names
 from scenarios._dialogue import dialogue, drop_oldest, opening
 from scenarios._errors import ScenarioError
-from scenarios._load import load, names, parse
+from scenarios._load import load, parse
 from scenarios._plan import plan
 from scenarios._replay import arrivals
 from scenarios._scenario import Conversation, Scenario, Turn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -10,23 +9,17 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
+from scenarios._builtin import built_in, names, texts, tree
 from scenarios._check import check, texts_of
 from scenarios._draw import shuffled
 from scenarios._errors import FOUND_MAX, Problem, ScenarioError, nearest, quoted
 from scenarios._explain import problems_of
-from scenarios._questions import varied
 from scenarios._replay import FORMS, open_file, open_own
 from scenarios._scenario import Scenario, Script
 from scenarios._schema import Document, Item, OwnDocument, Task
 from scenarios._yaml import BYTES_MAX, Map, Seq, Text, read
 
-_HERE = Path(__file__).parent
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-def names() -> list[str]:
-    """The built-in scenarios: mixes first, then single tasks."""
-    return [*sorted(_built_in("mixes")), *sorted(_built_in("tasks"))]
 
 
 def load(name_or_path: str) -> Scenario:
@@ -35,17 +28,12 @@ def load(name_or_path: str) -> Scenario:
     `paper:24` is the built-in `paper` with `limit: 24` in each of its tasks.
     """
     name, _, limit = name_or_path.partition(":")
-    found = (_built_in("mixes") | _built_in("tasks")).get(name)
+    found = (built_in("mixes") | built_in("tasks")).get(name)
     if found is not None and (limit.isdecimal() or name == name_or_path):
         return _limited(found, limit) if limit else parse(found.read_text(encoding="utf-8"), found.name)
     if name_or_path.endswith(FORMS) and Path(name_or_path).is_file():
         return open_file(name_or_path)
     return parse(_read_file(name_or_path), name_or_path)
-
-
-def pages() -> str:
-    """All our own pages as one text."""
-    return "\n\n".join(str(item["text"]) for name in ("documents", "passages") for item in _items(name))
 
 
 def parse(text: str, source: str = "scenario.yaml") -> Scenario:
@@ -84,23 +72,6 @@ def _limited(path: Path, limit: str) -> Scenario:
     return parse(yaml.safe_dump(content, sort_keys=False), f"{path.stem}:{limit}")
 
 
-@lru_cache
-def _built_in(folder: str) -> dict[str, Path]:
-    return {path.stem: path for path in (_HERE / folder).glob("*.yaml")}
-
-
-@lru_cache
-def _tree(path: Path) -> Map:
-    """The tree of a built-in file; never changed, since it is shared."""
-    return cast(Map, read(path.read_text(encoding="utf-8"), path.name)[0])
-
-
-@lru_cache
-def _items(name: str) -> Seq:
-    items = cast(Seq, _tree(_built_in("texts")[name])["items"])
-    return varied(items) if name == "questions" else items
-
-
 def _read_file(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
@@ -127,14 +98,14 @@ def _with_tasks(root: Map, problems: list[Problem]) -> Map:
 def _with_base(task: Any, problems: list[Problem]) -> Any:
     if not isinstance(task, Map) or not isinstance(task.get("from"), Text):
         return task
-    known = _built_in("tasks")
+    known = built_in("tasks")
     base = known.get(task["from"])
     if base is None:
         base = next(iter(known.values()))  # any will do: its keys are not what is missing here
         what = f"no built-in task {quoted(task['from'])}; "
         what += nearest(task["from"], known, "built-in tasks")
         problems.append(Problem(task["from"].source, task["from"].line, what))
-    merged = _marked(Map(_tree(base)["tasks"][0]), task)
+    merged = _marked(Map(tree(base)["tasks"][0]), task)
     for key, value in task.items():
         merged.pop(key, None)  # so that the key, too, is the one of this file and marks its line
         if key != "from":
@@ -147,8 +118,8 @@ def _with_sets(root: Map, own: Map) -> Map:
     sets = _copy(own) if own else _marked(Map(), root)
     for task in root["tasks"] if isinstance(root.get("tasks"), Seq) else ():
         for name in texts_of(task):
-            if name not in sets and name in _built_in("texts"):
-                sets[name] = _items(name)
+            if name not in sets and name in built_in("texts"):
+                sets[name] = texts(name)
     if "sets" not in root or isinstance(root["sets"], Map):
         root[_marked(Text("sets"), root)] = sets
     return root

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
+from scenarios._builtin import pages
 from scenarios._bundle import CHARACTERS_PER_TOKEN
 from scenarios._draw import stream
 from scenarios._rows import Index, csv_records, fields_of, first_row, lines
@@ -98,8 +99,6 @@ def _tokens(text: str) -> int:
 
 @lru_cache
 def _pages() -> str:
-    from scenarios._load import pages
-
     return " ".join(pages().split())
 
 
