@@ -121,8 +121,9 @@ def placed(frame: pd.DataFrame, levels: list[Level]) -> pd.DataFrame:
 def counted_once(frame: pd.DataFrame) -> pd.DataFrame:
     """Adds `talk`, `counts` (the highest attempt of its turn), `measured` and `first_late_ms`.
 
-    `first_late_ms` is sent - due of the turn's first attempt: how late the client itself was. A record
-    that stands there twice (a batch delivered again) counts once.
+    A turn belongs to the level and the window in which its first attempt was sent: by a later one, turns
+    that were hard to get through would leave the measurement. `first_late_ms` is sent - due of that attempt:
+    how late the client itself was. A record that stands there twice (a batch delivered again) counts once.
     """
     keys = ["conversation", "turn", "due_ns", "attempt"]
     order = frame.reset_index(drop=True).sort_values([*keys, "moment_ns"], kind="stable")
@@ -133,11 +134,12 @@ def counted_once(frame: pd.DataFrame) -> pd.DataFrame:
     group = np.cumsum(new_turn)
     late_ms = ((order["sent_ns"] - order["due_ns"]) / 1e6).to_numpy(dtype=float, na_value=np.nan)
     last = np.append(group[1:] != group[:-1], True) if len(group) else np.zeros(0, dtype=bool)
-    first_late = late_ms[np.flatnonzero(new_turn)][group - 1]
-    placed_back = pd.DataFrame({"counts": last, "first_late_ms": first_late}, index=order.index).sort_index()
-    out = frame.assign(
-        counts=placed_back["counts"].to_numpy(), first_late_ms=placed_back["first_late_ms"].to_numpy()
-    )
+    first = np.flatnonzero(new_turn)[group - 1]
+    placed_back = pd.DataFrame({"counts": last, "first_late_ms": late_ms[first]}, index=order.index)
+    for name in ("level", "in_window"):
+        placed_back[name] = order[name].to_numpy()[first]
+    placed_back = placed_back.sort_index()
+    out = frame.assign(**{str(name): placed_back[name].to_numpy() for name in placed_back})
     out["talk"] = pd.factorize(out["conversation"])[0]
     out["measured"] = out["counts"] & out["in_window"] & ~out["outcome"].isin(UNMEASURED)
     return out

@@ -83,6 +83,16 @@ def test_a_turn_counts_once_by_its_highest_attempt(made: MadeRun) -> None:
     assert (cell["turns"], cell["ok"], cell["failed"]) == (2, 2, 0)
 
 
+@pytest.mark.parametrize(("first_sent_s", "counted"), [(64.5, 2), (4.5, 1)])
+def test_a_turn_is_placed_by_its_first_attempt(made: MadeRun, first_sent_s: float, counted: int) -> None:
+    """The window is 5 s to 65 s. A turn that had to be sent again after it was still hard to get through."""
+    due_ns = START_NS + round(first_sent_s * S)
+    first = turn(0, sent_s=first_sent_s, events=0, output_tokens=None, outcome="http_5xx", due_ns=due_ns)
+    again = turn(0, attempt=2, sent_s=first_sent_s + 1, due_ns=due_ns)
+    made.turns = [again, first, turn(1)]
+    assert cell_of(summary_of(made))["turns"] == counted
+
+
 def test_a_record_written_twice_counts_once(made: MadeRun) -> None:
     made.turns = [turn(0), turn(0), turn(1)]
     assert cell_of(summary_of(made))["turns"] == 2
