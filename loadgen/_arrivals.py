@@ -44,6 +44,10 @@ class Arrivals:
         last = self.reads[-1]
         return last.endswith(b"\r\n\r\n") or len(last) < 4
 
+    def said_done(self) -> bool:
+        """Whether the last read ends with [DONE]: the reply is whole, whatever its framing still owes."""
+        return bool(self.reads) and self.reads[-1].rstrip(b"\r\n").endswith(b"data: [DONE]")
+
 
 class Broken(ValueError):
     """The response's framing does not follow HTTP/1.1."""

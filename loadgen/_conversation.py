@@ -6,7 +6,7 @@ from loadgen._person import Person, pause_until
 from loadgen._records import TurnRecord
 from loadgen._request import body_of_turn, encode_body, think_s
 from loadgen._turn_record import Place, dropped_record, record_of
-from loadgen._wire import Wire
+from loadgen._wire import OpenTurn, Wire
 from scenarios import Conversation, Turn, opening
 
 _RETRIED = ("connect", "connect_timeout", "http_429", "http_5xx", "disconnected", "dns")
@@ -68,22 +68,32 @@ async def _turn(
         body = encode_body(body_of_turn(wire.job, conversation, turn, messages))
     wire.ledger.planned += 1
     wire.ledger.begun += 1
-    return await _attempts(wire, person, conversation, index, body, due_ns)
+    opened = OpenTurn(wire.timeline.now_ns())
+    wire.open.add(opened)
+    played = await _attempts(wire, person, opened, conversation, index, body, due_ns)
+    wire.open.discard(opened)
+    wire.ledger.finished += 1
+    return played
 
 
 async def _attempts(
-    wire: Wire, person: Person, conversation: Conversation, index: int, body: bytes, due_ns: int
+    wire: Wire,
+    person: Person,
+    opened: OpenTurn,
+    conversation: Conversation,
+    index: int,
+    body: bytes,
+    due_ns: int,
 ) -> tuple[TurnRecord, str]:
     """The attempts at a turn: a stale connection once more at once, others as --retry asks."""
     retries, was_stale, attempt = wire.job.settings.retry, False, 0
     while True:
         attempt += 1
         place = place_of(conversation, index, due_ns, attempt)
-        exchange = await wire.attempt(place, body)
+        exchange = await wire.attempt(opened, place, body)
         record = record_of(wire.job, place, exchange, wire.timeline.now_ns(), wire.secrets)
         stale = exchange.outcome == "stale_connection" and not was_stale
         again = not person.leaving.is_set() and (stale or (exchange.outcome in _RETRIED and retries > 0))
-        wire.ledger.finished += not again
         wire.tell(record)
         if not again:
             return record, "".join(exchange.reply.answer)
@@ -94,5 +104,4 @@ async def _attempts(
         wait_s = exchange.retry_after_s if exchange.retry_after_s is not None else wire.failure_pause_s
         await pause_until(person, wire.timeline, wire.timeline.now_ns() + int(wait_s * 1e9))
         if person.leaving.is_set():
-            wire.ledger.finished += 1
             return record, ""

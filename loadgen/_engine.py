@@ -21,10 +21,10 @@ import msgspec
 
 from loadgen._clock import Timeline
 from loadgen._frames import Unpacker, pack
+from loadgen._headers import headers_of
 from loadgen._health import Health
 from loadgen._http import open_session
 from loadgen._reader import StampedReader
-from loadgen._request import headers_of
 from loadgen._server_metrics import watch_server
 from loadgen._settings import Job
 from loadgen._stage import Stage

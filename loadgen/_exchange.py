@@ -40,10 +40,10 @@ class Exchange:
     chunked: bool = False
     encoding: str = "identity"
     _task: asyncio.Task[None] | None = None
-    _ending: tuple[Outcome, str] | None = None
+    _ending: tuple[Outcome, str | None] | None = None
 
-    def cut(self, outcome: Outcome, why: str) -> None:
-        """End this request now, with this outcome; what has come so far is kept."""
+    def cut(self, outcome: Outcome, why: str | None) -> None:
+        """End this request now, with this outcome; what has come so far is kept. `ok`: that is judged."""
         if self._ending is None and self._task is not None and not self._task.done():
             self._ending = (outcome, why)
             self._task.cancel()
@@ -98,7 +98,7 @@ class Exchange:
         if self.retry_after_s is not None:
             self.error += f" (Retry-After: {self.retry_after_s:g} s)"
 
-    def _was_cut(self, outcome: Outcome, why: str) -> None:
+    def _was_cut(self, outcome: Outcome, why: str | None) -> None:
         if self.outcome == "ok":  # else the response's head has said what it is
             self.outcome, self.error = outcome, why
 

@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from loadgen._exchange import clean
-from loadgen._request import headers_of
+from loadgen._headers import headers_of
 from loadgen._settings import Endpoint, Settings, base_url
 
 

@@ -100,6 +100,8 @@ def read_reply(body: Body) -> Reply:
         if data == b"[DONE]":
             reply.done = True
             break
+        if not data.strip():  # some servers keep a connection awake with an empty `data:`
+            continue
         if len(data) > _EVENT_BYTES:
             reply.problem = ("oversized", f"one event of {len(data)} bytes: {_sample(data)}")
             break

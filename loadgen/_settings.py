@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadgen._headers import scrubbed_all, secrets_here
+
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """One run's settings. Times are seconds; None means: not asked for."""
@@ -64,11 +66,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return max(self.levels or [self.users])
 
     def recorded(self) -> dict[str, Any]:
-        """For run.json: header values are never written down."""
+        """For run.json: no header's value is written down, nor a secret that stands anywhere else."""
         found: dict[str, Any] = msgspec.to_builtins(self)
         found["headers"] = dict.fromkeys(self.headers, "***")
         found["host"] = without_userinfo(self.host)
-        return found
+        cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(self))
+        return cleaned
 
 
 class Job(msgspec.Struct, kw_only=True, frozen=True):

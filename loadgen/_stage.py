@@ -72,7 +72,7 @@ class Stage:
             person.leaving.set()
         self._open.clear()
         until = self._timeline.now_ns() + int(drain_s * 1e9)
-        while self.wire.in_flight and self._timeline.now_ns() < until:
+        while self.wire.open and self._timeline.now_ns() < until:
             await asyncio.sleep(0.05)
 
     async def cut(self) -> None:
@@ -80,17 +80,17 @@ class Stage:
         self._open.clear()
         for person, _ in self._people.values():
             person.leaving.set()
-        for exchange in list(self.wire.in_flight):
-            outcome: Outcome = "unfinished" if self.wire.is_measured(exchange) else "cut"
-            exchange.cut(outcome, "the level ended while this turn ran")
-        # All of them: one who waits for another attempt has no exchange, but an open turn in the ledger.
+        for turn in self.wire.open:
+            outcome: Outcome = "unfinished" if self.wire.is_measured(turn) else "cut"
+            if turn.exchange is not None:
+                turn.exchange.cut(outcome, "the level ended while this turn ran")
         if tasks := [task for _, task in self._people.values()]:
             await asyncio.wait(tasks)
 
     # --- who plays what ---
 
     def _measured_open(self) -> int:
-        return sum(self.wire.is_measured(exchange) for exchange in self.wire.in_flight)
+        return sum(self.wire.is_measured(turn) for turn in self.wire.open)
 
     async def _play(self, user: int, person: Person) -> None:
         await first(self._open.wait(), person.leaving.wait())

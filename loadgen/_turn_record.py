@@ -8,10 +8,9 @@ from msgspec import structs
 
 from loadgen._clock import KERNEL_STAMPS
 from loadgen._exchange import Exchange
+from loadgen._headers import scrubbed, scrubbed_all
 from loadgen._records import TurnRecord
 from loadgen._settings import Job
-
-_SHORTEST_START = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,8 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
         finish_reason=reply.finish_reason,
         status=exchange.status,
         outcome=exchange.outcome,
-        error=_scrubbed(exchange.error, secrets),
-        text=text if job.settings.keep_text else None,
+        error=exchange.error and scrubbed(exchange.error, secrets),
+        text=scrubbed_all(text, secrets) if job.settings.keep_text else None,
     )
 
 
@@ -84,19 +83,3 @@ def _unsent(job: Job, place: Place) -> TurnRecord:
 
 def _detail(details: object, name: str) -> int | None:
     return getattr(details, name, None)
-
-
-def _scrubbed(text: str | None, secrets: list[str]) -> str | None:
-    for secret in secrets:
-        text = text.replace(secret, "***") if text else text
-    for secret in secrets if text else ():
-        text = _without_start(text or "", secret)
-    return text
-
-
-def _without_start(text: str, secret: str) -> str:
-    """Without the start of a secret at the text's end: a long message was cut in the middle of it."""
-    for length in range(len(secret) - 1, _SHORTEST_START, -1):
-        if text.endswith(secret[:length]):
-            return text[:-length] + "***"
-    return text

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from loadgen._clock import Timeline
 from loadgen._exchange import Exchange
+from loadgen._headers import headers_of, secrets_of
 from loadgen._ledger import Ledger, Window
 from loadgen._records import TurnRecord, encode
-from loadgen._request import headers_of, secrets_of
 from loadgen._settings import Job, base_url
 from loadgen._turn_record import Place
 from loadgen._turnstile import Turnstile
 
 Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True, eq=False)
+class OpenTurn:
+    """A turn that has begun and not ended: its attempts, and the pauses between them."""
+
+    begun_ns: int
+    first: Exchange | None = None
+    exchange: Exchange | None = None
+    """The attempt under way; None between two."""
+
+    @property
+    def moment_ns(self) -> int:
+        """What places the turn in a level: when its first attempt was sent, or when it began without.
+
+        Not when a later attempt was sent: a turn that was hard to get through would leave the window.
+        """
+        sent_ns = self.first.log.sent_ns if self.first is not None else None
+        return self.begun_ns if sent_ns is None else sent_ns
 
 
 class Wire:
@@ -32,25 +52,30 @@ class Wire:
         self.ledger = Ledger()
         self.level = 0
         self.window = Window()
-        self.in_flight: set[Exchange] = set()
+        self.open: set[OpenTurn] = set()
         self.turnstile = Turnstile()
         self._session = session
         self._url = base_url(job.settings.host) + "/chat/completions"
         self._headers = headers_of(job.settings)
         self.secrets = secrets_of(job.settings, self._headers)
 
-    async def attempt(self, place: Place, body: bytes) -> Exchange:
+    @property
+    def in_flight(self) -> list[Exchange]:
+        """The requests under way."""
+        return [turn.exchange for turn in self.open if turn.exchange is not None]
+
+    async def attempt(self, turn: OpenTurn, place: Place, body: bytes) -> Exchange:
         """Send one request and wait for its end."""
-        exchange = Exchange(self.timeline.now_ns())
-        self.in_flight.add(exchange)
+        turn.exchange = exchange = Exchange(self.timeline.now_ns())
+        turn.first = turn.first or exchange
         headers = self._headers | {"X-Request-Id": place.request_id(self.job.run)}
         await exchange.run(self._session, self._url, body, headers, self.turnstile)
-        self.in_flight.discard(exchange)
+        turn.exchange = None
         return exchange
 
-    def is_measured(self, exchange: Exchange) -> bool:
+    def is_measured(self, turn: OpenTurn) -> bool:
         """Sent in the window; or begun in it and still not sent, since somebody waits for it all the same."""
-        return self.window.holds(exchange.log.sent_ns or exchange.started_ns)
+        return self.window.holds(turn.moment_ns)
 
     def tell(self, record: TurnRecord) -> None:
         events = record.event_us

@@ -206,7 +206,7 @@ class Client:
         assert ledger.planned == ledger.begun + ledger.dropped
         assert ledger.begun == ledger.finished
         assert ledger.finished == len({(r.conversation, r.turn) for r in self.records})
-        assert not self.stage.wire.in_flight
+        assert not self.stage.wire.open
 
 
 Connect = Callable[..., Client]

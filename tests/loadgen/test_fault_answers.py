@@ -90,6 +90,37 @@ async def test_a_turn_that_waits_for_its_retry_when_the_level_ends_is_closed(ser
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("ends", ["in the drain", "at the cut"])
+async def test_a_turn_stays_measured_when_its_retry_is_sent_after_the_window(
+    serve: Any, client: Any, ends: str
+) -> None:
+    """Else the turns that were hardest to get through would leave the measurement."""
+
+    async def script(peer: Any) -> None:
+        if peer.number == 0:
+            await peer.request()
+            await peer.head("503 Busy", "Content-Length: 0", "Retry-After: 0.2")
+        elif ends == "in the drain":
+            await peer.answer()
+        else:
+            await peer.request()
+            await peer.until_closed()
+
+    server = await serve(script)
+    person = client(server.url, retry=1)
+    user = person.start()
+    async with asyncio.timeout(5):
+        while not person.records:
+            await asyncio.sleep(0.005)
+    person.stage.measure(0, person.stage.wire.timeline.now_ns())
+    still_open = await person.stage.drained(5 if ends == "in the drain" else 0.4)
+    assert still_open == (0 if ends == "in the drain" else 1)
+    await person.stage.cut()
+    await person.ended(user, 1)
+    outcome = "ok" if ends == "in the drain" else "unfinished"
+    assert [(r.attempt, r.outcome) for r in person.records] == [(1, "http_5xx"), (2, outcome)]
+
+
 async def test_a_huge_error_body_is_read_in_part(play: Any) -> None:
     sent = 0
 

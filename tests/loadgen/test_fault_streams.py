@@ -111,6 +111,23 @@ async def test_a_stream_without_chunks_is_read_as_well(play: Any, length: bool) 
     assert (record.outcome, record.chars) == ("ok", 8)
 
 
+async def test_a_reply_is_over_with_done_though_its_last_chunk_never_comes(play: Any) -> None:
+    async def script(peer: Any) -> None:
+        while True:
+            await peer.request()
+            await peer.head()
+            await peer.chunk(peer.words("Hi"))
+            await peer.chunk(peer.END)
+
+    played = await play(script, turns=2)
+    assert [(r.outcome, r.output_tokens) for r in played.records] == [("ok", 3), ("ok", 3)]
+    first, second = played.records
+    assert second.due_ns == first.end_ns, (
+        "the person waits for the last word, not for the server's hanging up"
+    )
+    assert first.end_ns - first.sent_ns - first.event_us[-1] * 1000 < 200_000_000
+
+
 async def test_an_endless_stream_is_oversized(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_module, "_OVERSIZED_BYTES", 1 << 20)
 

@@ -205,7 +205,6 @@ def test_a_tool_call_is_content_and_an_answer() -> None:
     "data",
     [
         b"{oops",
-        b"",
         b"[1]",
         b'{"choices": 5}',
         b'{"choices":[{"delta":{"content":["a"]}}]}',
@@ -214,7 +213,7 @@ def test_a_tool_call_is_content_and_an_answer() -> None:
         b'{"usage":{"completion_tokens":1' + b"0" * 30 + b"}}",
         b'{"error":' + b"[" * 100_000,
     ],
-    ids=["torn", "empty", "list", "number", "parts", "not UTF-8", "negative", "huge", "deep"],
+    ids=["torn", "list", "number", "parts", "not UTF-8", "negative", "huge", "deep"],
 )
 def test_malformed_json_is_told_with_a_short_sample(data: bytes) -> None:
     reply, log = stream(*said("Hi"), data, *said("never read"))
@@ -229,6 +228,18 @@ def test_malformed_json_is_told_with_a_short_sample(data: bytes) -> None:
 def test_an_event_of_over_a_mebibyte_is_oversized() -> None:
     assert outcome(*said("x" * (1 << 20)), STOP)[0] == "oversized"
     assert outcome(*said("x" * 1_000_000), STOP)[0] == "ok"
+
+
+def test_done_without_a_finish_reason_ends_a_reply_well() -> None:
+    assert outcome(*said("Hi"), end=DONE) == ("ok", None)
+
+
+@pytest.mark.parametrize("empty", [b"data:\n\n", b"data: \n\n", b"data\n\n", b"data:\r\n\r\n"])
+def test_an_event_without_data_is_passed_over(empty: bytes) -> None:
+    log = Arrivals()
+    log.add(HEAD + event(said("Hi")[0]) + empty + event(STOP) + DONE, 1, 0)
+    reply = read_reply(body_of(log, chunked=False))
+    assert (outcome_of(reply, log), reply.text, reply.finish_reason) == (("ok", None), "Hi", "stop")
 
 
 def test_an_end_without_done_or_finish_reason_is_truncated() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from loadgen._settings import Settings
+
 
 @pytest.mark.parametrize("how", ["refusal", "error event", "page", "cut off"])
 async def test_no_secret_that_the_server_repeats_is_kept(
@@ -70,6 +72,31 @@ async def test_a_password_in_the_url_is_sent_and_scrubbed(serve: Any, client: An
     await person.ended(person.start())
     (record,) = person.records
     assert record.error == "Authorization: Basic *** of ***"
+
+
+async def test_a_secret_that_a_model_says_is_not_in_the_text_kept(
+    serve: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    server = await serve(lambda peer: peer.answer("Your key is sk-very", "-secret, isn't it"))
+    person = client(server.url, keep_text=True)
+    await person.ended(person.start())
+    assert person.records[0].text == "Your key is ***, isn't it"
+
+
+def test_a_secret_typed_in_another_place_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    settings = Settings(
+        host="http://127.0.0.1:8000",
+        labels={"key": "sk-very-secret"},
+        body={"auth": {"keys": ["Bearer sk-very-secret"]}},
+        headers={"X-Other": "$NOT_SET_HERE", "X-Tenant": "tenant-secret"},
+    )
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    recorded = settings.recorded()
+    assert "tenant-secret" not in str(recorded)
+    assert recorded["labels"] == {"key": "***"}
+    assert recorded["body"] == {"auth": {"keys": ["Bearer ***"]}}
 
 
 async def test_proxy_variables_are_ignored_unless_asked_for(
