@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Whole = npt.NDArray[np.signedinteger[Any]]
+"""Integers of any width: events are kept in as few bytes as hold them."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +22,20 @@ class Events:
     """Content events of all turns; those of turn i lie in [offsets[i], offsets[i + 1])."""
 
     offsets: Ints
-    at_us: Ints
+    at_us: Whole
     """Arrival, microseconds after the turn's sent_ns."""
-    tokens: npt.NDArray[np.int32]
-    words: npt.NDArray[np.int32]
+    tokens: Whole
+    words: Whole
 
     @cached_property
     def counts(self) -> Ints:
         """Events of each turn."""
         return np.diff(self.offsets)
+
+    def narrow(self) -> Events:
+        """The same in as few bytes as hold the numbers, at least 4 an arrival and 2 a count."""
+        counts = (_narrow(part, (np.int16, np.int32)) for part in (self.tokens, self.words))
+        return Events(self.offsets, _narrow(self.at_us, (np.int32,)), *counts)
 
     def of(self, turns: Ints) -> tuple[Ints, Ints]:
         """(turn, index) of every event of these turns, in their order."""
@@ -45,7 +54,7 @@ class Events:
 
     def sums(self, values: npt.NDArray[np.generic]) -> Floats:
         """Sum over the events of each turn; 0 where a turn has none."""
-        return _reduced(np.add, values, self.offsets, 0.0)
+        return _reduced(np.add, values.astype(np.int64), self.offsets, 0.0)
 
     def maxima(self, values: npt.NDArray[np.generic]) -> Floats:
         """Maximum over the events of each turn; minus infinity where a turn has none."""
@@ -66,6 +75,23 @@ class Events:
         total = _totals(values)
         where = np.searchsorted(total[1:], total[self.offsets[:-1]] + least, side="left")
         return _at(self.at_us, where, where < self.offsets[1:])
+
+
+def joined(parts: Sequence[Events]) -> Events:
+    """The events of one part after those of the other, as wide as the widest part."""
+    counts = np.concatenate([part.counts for part in parts])
+    return Events(
+        np.concatenate(([0], np.cumsum(counts))),
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("at_us", "tokens", "words")),
+    )
+
+
+def _narrow(values: Whole, widths: Sequence[type[np.signedinteger[Any]]]) -> Whole:
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    for width in widths:
+        if np.iinfo(width).min <= low and high <= np.iinfo(width).max:
+            return values.astype(width)
+    return values
 
 
 def _totals(values: npt.NDArray[np.generic]) -> Ints:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats, Ints
+from analysis.arrays import Bools, Floats, Ints
 from analysis.bootstrap import Resampler
-from analysis.gaps import gaps_of
+from analysis.gaps import Gaps, gaps_of
 from analysis.percentiles import QUANTILES, allowed, effective_turns, percentile
 from analysis.study import Study
 from analysis.throughput import arrived_tokens, conversations_kept
@@ -53,10 +53,10 @@ def cells_of(study: Study) -> list[Cell]:
 
 def _groups(study: Study) -> Iterator[tuple[tuple[Any, Any, Any], pd.DataFrame]]:
     measured = study.measured
-    models = list(dict.fromkeys(measured["model"]))
+    models = measured["model"].unique().tolist()
     for model in [*models, ALL] if len(models) > 1 else models:
         of_model = measured if model == ALL else measured[measured["model"] == model]
-        tasks = list(dict.fromkeys(of_model["task"]))
+        tasks = of_model["task"].unique().tolist()
         for level in [*sorted(set(of_model["level"])), ALL]:
             at_level = of_model if level == ALL else of_model[of_model["level"] == level]
             for task in [*tasks, ALL]:
@@ -67,7 +67,8 @@ def _groups(study: Study) -> Iterator[tuple[tuple[Any, Any, Any], pd.DataFrame]]
 
 def _turn_part(study: Study, rows: pd.DataFrame) -> Cell:
     """What follows from the cell's turns alone."""
-    ok = rows[rows["outcome"] == "ok"]
+    ended_well, unfinished = ((rows["outcome"] == name).to_numpy() for name in ("ok", "unfinished"))
+    ok, told = rows[ended_well], rows[ended_well | unfinished]
     ttg_s = floats(ok["ttg_ms"]).sum() / 1e3
     talks = pd.factorize(rows["talk"])[0]
     resampler = Resampler(int(talks.max()) + 1)
@@ -75,14 +76,16 @@ def _turn_part(study: Study, rows: pd.DataFrame) -> Cell:
         "turns": len(rows),
         "conversations": int(talks.max()) + 1,
         "ok": len(ok),
-        "failed": len(rows) - len(ok) - int((rows["outcome"] == "unfinished").sum()),
-        "unfinished": int((rows["outcome"] == "unfinished").sum()),
+        "failed": len(rows) - len(told),
+        "unfinished": int(unfinished.sum()),
     }
+    told_talks, open_ended = talks[ended_well | unfinished], unfinished[ended_well | unfinished]
     for name in DISTRIBUTIONS:
         if name == "itl_ms":
-            cell[name] = _gap_distribution(study, rows, talks, resampler)
+            gaps = gaps_of(study.events, ok.index.to_numpy(), talks[ended_well])
+            cell[name] = _gap_distribution(gaps, coalesced_share(rows, study), resampler)
         else:
-            cell[name] = distribution(*_values(rows, name, talks), resampler)
+            cell[name] = distribution(*_values(told, name, open_ended, told_talks), resampler)
     cell["tps"] = _rate(floats(ok["tokens"]).sum(), ttg_s)
     cell["chars_per_s"] = _rate(float(ok["chars"].sum()), ttg_s)
     cell["words_per_s"] = _rate(float(ok["words"].sum()), ttg_s)
@@ -108,13 +111,12 @@ def _window_part(study: Study, rows: pd.DataFrame, names: dict[str, Any], tokens
     }
 
 
-def _values(rows: pd.DataFrame, name: str, talks: Ints) -> tuple[Floats, Ints]:
+def _values(told: pd.DataFrame, name: str, unfinished: Bools, talks: Ints) -> tuple[Floats, Ints]:
     """A metric's values: those of ok turns, and an infinitely bad one for each unfinished turn."""
-    outcome = rows["outcome"].to_numpy()
-    values = floats(rows[_SOURCE.get(name, name)])
-    values[outcome == "unfinished"] = -np.inf if name in _HIGHER_IS_BETTER else np.inf
-    keep = ((outcome == "ok") | (outcome == "unfinished")) & ~np.isnan(values)
-    return values[keep], talks[keep]
+    values = floats(told[_SOURCE.get(name, name)])
+    values[unfinished] = -np.inf if name in _HIGHER_IS_BETTER else np.inf
+    known = ~np.isnan(values)
+    return values[known], talks[known]
 
 
 def distribution(values: Floats, clusters: Ints, resampler: Resampler) -> Cell:
@@ -123,11 +125,9 @@ def distribution(values: Floats, clusters: Ints, resampler: Resampler) -> Cell:
     return _told(values, clusters, resampler, len(values), mean)
 
 
-def _gap_distribution(study: Study, rows: pd.DataFrame, talks: Ints, resampler: Resampler) -> Cell:
+def _gap_distribution(gaps: Gaps, coalesced: float, resampler: Resampler) -> Cell:
     """As `distribution`, of the gaps between events; n and mean alone where too many events share a read."""
-    ok = (rows["outcome"] == "ok").to_numpy()
-    gaps = gaps_of(study.events, rows.index.to_numpy()[ok], talks[ok])
-    if coalesced_share(rows, study) > MOST_COALESCED:
+    if coalesced > MOST_COALESCED:
         return _told(gaps.values_ms[:0], gaps.clusters[:0], resampler, gaps.n, gaps.mean_ms)
     return _told(gaps.values_ms, gaps.clusters, resampler, gaps.n, gaps.mean_ms)
 

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -62,8 +61,7 @@ def write_parquet(study: Study, path: Path) -> None:
         ("event_tokens", events.tokens),
         ("event_words", events.words),
     ):
-        small = values.astype(np.int32) if len(values) and values.max() < 2**31 else values
-        table = table.append_column(name, pa.LargeListArray.from_arrays(events.offsets, small))
+        table = table.append_column(name, pa.LargeListArray.from_arrays(events.offsets, values))
     # Event columns are most of the file: a dictionary of arrivals only costs time.
     texts = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
     pq.write_table(table, path, compression="lz4", use_dictionary=texts, write_statistics=False)

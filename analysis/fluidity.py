@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from analysis.arrays import Events, Floats, Ints
+from analysis.arrays import Bools, Events, Floats, Ints, Whole
 
 
 def fluidity(events: Events, prefill_ms: Floats, decode_ms: Floats) -> tuple[Floats, Floats]:
@@ -14,21 +13,29 @@ def fluidity(events: Events, prefill_ms: Floats, decode_ms: Floats) -> tuple[Flo
     Token i is due at prefill + i * decode. An early token keeps the slack it earned; a late one misses
     every deadline that went by until it came, and the deadlines after it start anew from its arrival.
     """
-    turns = len(events.counts)
-    met, missed = np.zeros(turns), np.zeros(turns)
+    met, missed = events.sums(events.tokens), np.zeros(len(events.counts))
     due, decode = prefill_ms.astype(np.float64), decode_ms.astype(np.float64)
-    order = np.argsort(-events.counts, kind="stable")  # turns with an i-th event are then the first `live`
+    behind = np.flatnonzero(_ever_late(events, prefill_ms, decode_ms))
+    met[behind] = 0
+    order = behind[np.argsort(-events.counts[behind], kind="stable")]
     counts = events.counts[order]
-    longest = int(counts[0]) if turns else 0
+    longest = int(counts[0]) if len(order) else 0
     lives = np.searchsorted(-counts, -np.arange(longest), side="left")
-    for step, live in enumerate(lives):
+    for step, live in enumerate(lives):  # turns with an i-th event are the first `live` in this order
         rows = order[:live]
         where = events.offsets[rows] + step
         _step(rows, events.at_us[where] / 1e3, events.tokens[where], (met, missed, due, decode))
     return met, met + missed
 
 
-def _step(rows: Ints, at_ms: Floats, tokens: npt.NDArray[np.int32], state: tuple[Floats, ...]) -> None:
+def _ever_late(events: Events, prefill_ms: Floats, decode_ms: Floats) -> Bools:
+    """Turns of which any event misses its first deadline; most meet them all, and need no second look."""
+    prefill, decode = (np.repeat(part, events.counts) for part in (prefill_ms, decode_ms))
+    due_ms = prefill + events.before(events.tokens) * decode
+    return events.sums((events.at_us / 1e3 > due_ms) & (events.tokens > 0)) > 0
+
+
+def _step(rows: Ints, at_ms: Floats, tokens: Whole, state: tuple[Floats, ...]) -> None:
     """One event of each row: its first token has the nearest deadline, the rest come at the same time."""
     met, missed, due, decode = state
     has = tokens > 0

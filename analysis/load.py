@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from array import array
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Events
+from analysis.arrays import Events, Whole, joined
 from loadgen import Run, TurnRecord
 
 _LISTS = ("event_us", "event_tokens", "event_words", "text")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
 _row = attrgetter(*COLUMNS)
-_ONE, _ZERO = array("i", [1]), array("i", [0])
+_BATCH = 4096
+"""Turns read and measured at a time: few enough that their events stay near the processor."""
 _NULLABLE = (
     "sent_ns",
     "head_ns",
@@ -31,6 +35,9 @@ _NULLABLE = (
 )
 
 
+Measure = Callable[[pd.DataFrame, Events], pd.DataFrame]
+
+
 @dataclass(frozen=True)
 class Turns:
     """One row a record; row i of `frame` has the events i of `events`."""
@@ -41,48 +48,82 @@ class Turns:
     """Records left out because a number in them is out of all range."""
 
 
-def load_turns(run: Run) -> Turns:
-    """Every record of a run, attempts included. A line that can't be read is counted, never fatal."""
-    rows: list[tuple[Any, ...]] = []
-    lengths = array("q")
-    at_us, tokens, words = array("q"), array("i"), array("i")
-    unusable = 0
-    for record in run.turns():
-        count = len(record.event_us)
-        row = _row(record)
-        try:
-            array("q", [value for value in row if isinstance(value, int)])
-            parts = (
-                array("q", record.event_us),
-                _fitted(record.event_tokens, count, _ONE),
-                _fitted(record.event_words, count, _ZERO),
-            )
-        except OverflowError:  # no clock or counter of ours makes such a number
-            unusable += 1
-            continue
-        at_us.extend(parts[0])
-        tokens.extend(parts[1])
-        words.extend(parts[2])
-        lengths.append(count)
-        rows.append(row)
-    events = Events(
-        np.concatenate(([0], np.cumsum(np.frombuffer(lengths, dtype=np.int64)))).astype(np.int64),
-        np.frombuffer(at_us, dtype=np.int64),
-        np.frombuffer(tokens, dtype=np.int32),
-        np.frombuffer(words, dtype=np.int32),
-    )
-    return Turns(_frame(rows), events, unusable)
+def load_turns(run: Run, measure: Measure) -> Turns:
+    """Every record of a run, attempts included. A line that can't be read is counted, never fatal.
+
+    `measure` gives further columns for some of the rows and their events. It is called on a few thousand
+    turns at a time, so that what it needs on the way doesn't grow with the run.
+    """
+    with _uncollected():
+        parts = [_part(batch, measure) for batch in _batches(run.turns())] or [_part([], measure)]
+    frame = pd.concat([part.frame for part in parts], ignore_index=True)
+    return Turns(frame, joined([part.events for part in parts]), sum(part.unusable for part in parts))
 
 
-def _fitted(values: list[int] | None, count: int, default: array[int]) -> array[int]:
-    """`count` numbers: the record's own where they are aligned with its events, else the default."""
-    return array("i", values) if values is not None and len(values) == count else default * count
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk over thousands of new records again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
-def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+def _batches(records: Iterator[TurnRecord]) -> Iterator[list[TurnRecord]]:
+    while batch := list(islice(records, _BATCH)):
+        yield batch
+
+
+def _part(batch: list[TurnRecord], measure: Measure) -> Turns:
+    records = batch
+    try:
+        frame, events = _frame(batch), _events(batch)
+    except OverflowError:  # one in the batch: worth looking at each only then
+        records = [record for record in batch if _in_range(record)]
+        frame, events = _frame(records), _events(records)
+    frame = pd.concat([frame, measure(frame, events)], axis=1)
+    return Turns(frame, events.narrow(), len(batch) - len(records))
+
+
+def _in_range(record: TurnRecord) -> bool:
+    """Whether its numbers can be computed with; no clock or counter of ours makes one that can't."""
+    try:
+        _frame([record])
+        _events([record])
+    except OverflowError:
+        return False
+    return True
+
+
+def _frame(records: list[TurnRecord]) -> pd.DataFrame:
+    rows = [_row(record) for record in records]
     columns = zip(*rows, strict=True) if rows else ([] for _ in COLUMNS)
-    data = {name: list(column) for name, column in zip(COLUMNS, columns, strict=True)}
-    return pd.DataFrame({name: _series(name, column) for name, column in data.items()})
+    return pd.DataFrame(
+        {name: _series(name, list(column)) for name, column in zip(COLUMNS, columns, strict=True)}
+    )
+
+
+def _events(records: list[TurnRecord]) -> Events:
+    counts = [len(record.event_us) for record in records]
+    offsets = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    at_us = np.fromiter(chain.from_iterable(record.event_us for record in records), np.int64, offsets[-1])
+    tokens = _counts([record.event_tokens for record in records], counts, 1)
+    return Events(offsets, at_us, tokens, _counts([record.event_words for record in records], counts, 0))
+
+
+def _counts(lists: Sequence[list[int] | None], counts: list[int], default: int) -> Whole:
+    """A number for each event: the record's own where they are aligned with its events, else the default."""
+    total = sum(counts)
+    if not any(lists):
+        return np.full(total, default)
+    fitted = (
+        values if values is not None and len(values) == count else repeat(default, count)
+        for values, count in zip(lists, counts, strict=True)
+    )
+    return np.fromiter(chain.from_iterable(fitted), np.int32, total).astype(np.int64)
 
 
 def _series(name: str, column: list[Any]) -> pd.Series[Any]:

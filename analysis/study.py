@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ from analysis.arrays import Events, Floats
 from analysis.levels import Level, corrected, counted_once, levels_of, placed
 from analysis.limits import Limits, limits_of, meets
 from analysis.load import load_health, load_server, load_turns
-from analysis.turn_metrics import floats, turn_metrics
+from analysis.turn_metrics import WORDS_PER_MIN, floats, turn_metrics
 from loadgen import Run
 
 DEFAULT_PREFILL_MS = 2000.0
@@ -53,21 +53,26 @@ class Study:
         return sum(item.window_s for item in self.levels if level in ("all", item.index))
 
 
-def study_run(run: Run) -> Study:
-    """Read a run's records and measure every turn."""
-    turns = load_turns(run)
+def study_run(run: Run, words_per_min: float = WORDS_PER_MIN) -> Study:
+    """Read a run's records and measure every turn; words_per_min: the speed of a reader, for stalls."""
+    limits = limits_of(run.manifest)
+    turns = load_turns(run, partial(_measured, limits=limits, words_per_min=words_per_min))
     health = load_health(run)
     frame = _named_apart(corrected(turns.frame, run.manifest))
     levels = levels_of(run.manifest, frame)
-    limits = {_RESERVED.get(task, task): item for task, item in limits_of(run.manifest).items()}
+    limits = {_RESERVED.get(task, task): item for task, item in limits.items()}
     frame = counted_once(placed(frame, levels))
-    prefill_ms = _deadline_ms(frame, limits, "ttft_ms", DEFAULT_PREFILL_MS)
-    decode_ms = _deadline_ms(frame, limits, "tpot_ms", DEFAULT_DECODE_MS)
-    metrics = turn_metrics(frame, turns.events, prefill_ms, decode_ms)
-    frame = pd.concat([frame, metrics], axis=1)
     frame["meets"] = meets(frame, limits)
     server = load_server(run)
     return Study(run, frame, turns.events, health, server, levels, limits, run.torn + turns.unusable)
+
+
+def _measured(
+    frame: pd.DataFrame, events: Events, limits: dict[str, Limits], words_per_min: float
+) -> pd.DataFrame:
+    prefill_ms = _deadline_ms(frame, limits, "ttft_ms", DEFAULT_PREFILL_MS)
+    decode_ms = _deadline_ms(frame, limits, "tpot_ms", DEFAULT_DECODE_MS)
+    return turn_metrics(frame, events, prefill_ms, decode_ms, words_per_min)
 
 
 def _named_apart(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,11 +24,12 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
     sent_us = np.nan_to_num(floats(frame["sent_ns"] - origin_ns) / 1e3)
     end_us = floats(frame["end_ns"] - origin_ns) / 1e3
     scale = floats(frame["token_scale"])
-    counted = events.sums(events.tokens) * scale
+    counted = floats(frame["event_token_sum"]) * scale
     after = np.maximum(np.nan_to_num(floats(frame["tokens"]) - counted), 0.0)
-    codes, keys = pd.factorize(pd.MultiIndex.from_frame(frame[["model", "task"]]))
-    codes = codes.astype(np.int64)
-    first_us, last_us = (sent_us + edge(events.at_us) for edge in (events.first, events.last))
+    names = ["model", "task"]
+    codes = np.asarray(frame.groupby(names, sort=False).ngroup(), dtype=np.int64)
+    keys = frame[names].drop_duplicates()  # in the order in which groups are numbered: of first appearance
+    first_us, last_us = (sent_us + floats(frame[edge]) * 1e3 for edge in ("ttft_ms", "ttg_ms"))
     parts = []
     for level in study.levels:
         window = _window_us(level, origin_ns)
@@ -39,8 +40,7 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
         weights = scale[turn] * events.tokens[event]
         found += _inside(sent_us[turn] + events.at_us[event], weights, codes[turn], window, len(keys))
         found += _inside(end_us, after, codes, window, len(keys))
-        part = pd.DataFrame(list(keys), columns=["model", "task"])
-        parts.append(part.assign(level=level.index, tokens=found))
+        parts.append(keys.assign(level=level.index, tokens=found))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -6,10 +6,9 @@ a_1..a_k are the arrivals of its content events, N_k the tokens counted up to a_
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from analysis.arrays import Bools, Events, Floats
+from analysis.arrays import Bools, Events, Floats, Whole
 from analysis.fluidity import fluidity
 
 WORDS_PER_MIN = 238.0
@@ -17,10 +16,17 @@ WORDS_PER_MIN = 238.0
 _EXACT_TOKENS = 256
 
 
-def turn_metrics(frame: pd.DataFrame, events: Events, prefill_ms: Floats, decode_ms: Floats) -> pd.DataFrame:
+def turn_metrics(
+    frame: pd.DataFrame,
+    events: Events,
+    prefill_ms: Floats,
+    decode_ms: Floats,
+    words_per_min: float = WORDS_PER_MIN,
+) -> pd.DataFrame:
     """Metrics of every row; NaN where a number has no meaning for a turn, never 0.
 
-    prefill_ms, decode_ms: each row's deadlines for the fluidity index.
+    prefill_ms, decode_ms: each row's deadlines for the fluidity index; words_per_min: the reader's speed,
+    for stalls.
     """
     first_ms, last_ms = events.first(events.at_us) / 1e3, events.last(events.at_us) / 1e3
     counted = events.sums(events.tokens)
@@ -43,8 +49,9 @@ def turn_metrics(frame: pd.DataFrame, events: Events, prefill_ms: Floats, decode
             "tpot_ms": tpot_ms,
             "request_tps": _ratio(output, ttg_ms / 1e3),
             "decode_tokens_per_s": _ratio(np.full(len(frame), 1e3), tpot_ms),
-            "stall_ms": _stall_ms(frame, events),
+            "stall_ms": _stall_ms(frame, events, words_per_min),
             "tokens": output,
+            "event_token_sum": counted,
             "token_scale": scale,
             "later_tokens": np.where(events.counts > 0, later, np.nan),
             "fluid_met": met,
@@ -86,7 +93,7 @@ def _first_answer_ms(frame: pd.DataFrame, events: Events) -> Floats:
     return out
 
 
-def _stall_ms(frame: pd.DataFrame, events: Events, words_per_min: float = WORDS_PER_MIN) -> Floats:
+def _stall_ms(frame: pd.DataFrame, events: Events, words_per_min: float) -> Floats:
     """Time a reader of the answer waits for text after its first word.
 
     A reader who starts at the first word and never reads ahead of the text has waited, at the end,
@@ -99,10 +106,10 @@ def _stall_ms(frame: pd.DataFrame, events: Events, words_per_min: float = WORDS_
     return np.where(np.isfinite(stall_us), stall_us / 1e3, np.nan)
 
 
-def _answer_words(frame: pd.DataFrame, events: Events) -> npt.NDArray[np.int32]:
+def _answer_words(frame: pd.DataFrame, events: Events) -> Whole:
     """Words of each event, without those of the reasoning before the answer."""
     answer = np.nan_to_num(floats(frame["answer_event"]), nan=np.inf)
     if not ((answer > 0) & (events.counts > 0)).any():
         return events.words
     index = np.arange(len(events.at_us)) - np.repeat(events.offsets[:-1], events.counts)
-    return np.where(index >= np.repeat(answer, events.counts), events.words, 0).astype(np.int32)
+    return np.where(index >= np.repeat(answer, events.counts), events.words, 0)
