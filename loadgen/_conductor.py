@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import gevent
 import msgspec
 from gevent.event import Event
+from gevent.queue import Queue
 from locust.env import Environment
 from locust.runners import MasterRunner
 
+from loadgen._guard import spawn_guarded
 from loadgen._prepare import Prepared
 from loadgen._roll_call import count_records
 from loadgen._run_files import close_files, new_manifest, take_batch
@@ -40,9 +43,11 @@ class Conductor:
         self.runner: Any = environment.runner
         self.run: Run | None = None
         self._news = Event()
+        self._inbox: Queue[tuple[Run, WorkerState, dict[str, Any]]] = Queue()
         self.runner.register_message(TO_CONDUCTOR, self._on_message)
+        self._start(self._listen)
         if isinstance(self.runner, MasterRunner):
-            gevent.spawn(self._beat)
+            self._start(self._beat)
 
     # --- begin and end ---
 
@@ -65,9 +70,12 @@ class Conductor:
                 salt=salt,
                 model=prepared.model,
                 usage_in_events=prepared.endpoint.usage_in_events,
+                context=prepared.endpoint.max_model_len,
             )
             self.tell(worker, "job", job=msgspec.to_builtins(job))
         logger.info("run directory %s", path)
+        for finding in prepared.findings:
+            run.finding(*finding)
         return run
 
     def close_run(self, run: Run) -> None:
@@ -120,13 +128,17 @@ class Conductor:
 
     def _on_message(self, environment: Environment, msg: Any, **_: Any) -> None:
         run = self.run
-        if run is None or msg.node_id not in run.workers:
+        if run is None or msg.node_id not in run.workers or msg.data["run"] != run.writer.path.name:
             return
-        worker, message = run.workers[msg.node_id], msg.data
-        if message["run"] != run.writer.path.name or message.get("level", run.level) != run.level:
-            return
-        self._hear(run, worker, message)
-        self._news.set()
+        # Not dealt with here: Locust would swallow what goes wrong, and its listener must not wait.
+        message = msg.data | {"received_ns": run.timeline.now_ns()}
+        self._inbox.put((run, run.workers[msg.node_id], message))
+
+    def _listen(self) -> None:
+        for run, worker, message in self._inbox:
+            if message.get("level", run.level) == run.level:
+                self._hear(run, worker, message)
+            self._news.set()
 
     def _hear(self, run: Run, worker: WorkerState, message: dict[str, Any]) -> None:
         match message["op"]:
@@ -147,10 +159,23 @@ class Conductor:
             case "exhausted":
                 run.exhausted[worker.client_id] = message["users"]
             case op:
-                worker.answers[op] = message | {"received_ns": run.timeline.now_ns()}
+                worker.answers[op] = message
 
     def _beat(self) -> None:
         """Let every worker hear from us each second: one that hears nothing for 5 s stops its load."""
         while True:
             self.runner.send_message(TO_WORKER, {"op": "beat"})
             gevent.sleep(_BEAT_S)
+
+    # --- what must not fail in silence ---
+
+    def _start(self, work: Callable[[], None]) -> None:
+        spawn_guarded(lambda why: self._failed(work, why), work)
+
+    def _failed(self, work: Callable[[], None], why: str) -> None:
+        """A fault of our own ends the run; the work goes on, so that the run can end in good order."""
+        logger.error("%s failed: %s", work.__name__.strip("_"), why)
+        if self.run is not None:
+            self.run.fault(why)
+        gevent.sleep(_BEAT_S)
+        self._start(work)

@@ -139,7 +139,9 @@ class Engine:
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
-        self._stage = None
+        if self._stage is not None:
+            self._stage.end()
+            self._stage = None
         if self._session is not None:
             await self._session.close()
             self._session = None

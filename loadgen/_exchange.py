@@ -117,6 +117,16 @@ class Exchange:
         if self.outcome == "ok":
             self.outcome, self.error = outcome_of(self.reply, self.log)
 
+    def first_word_ns(self) -> int | None:
+        """When the first content came, as far as the stream is here; None: not yet."""
+        if self.status != 200:
+            return None
+        try:
+            reply = read_reply(body_of(self.log, self.chunked, self.encoding))
+        except Broken:
+            return None
+        return self.log.at_ns[reply.event_reads[0]] if reply.event_reads else None
+
     @property
     def head_ns(self) -> int | None:
         if self.status is None:

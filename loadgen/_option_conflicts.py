@@ -26,6 +26,8 @@ def contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[s
         found.append("--levels and -t exclude each other: say with --hold how long each level lasts; drop -t")
     if fields["arrival_rate_per_s"]:
         found += _of_open_loop(fields, options)
+    if fields["replay_speed"]:
+        found += _of_replay(fields, options)
     if fields["once"] and len(fields["levels"] or [1]) > 1:
         found.append("--once and several --levels exclude each other: one level plays everything; give one")
     if fields["once"] and fields["run_time_s"]:
@@ -52,6 +54,20 @@ def _of_open_loop(fields: dict[str, Any], options: Mapping[str, Any]) -> list[st
         f"--arrival-rate and {name} exclude each other: {why}; drop one"
         for name, given in others.items()
         if given
+    ]
+
+
+def _of_replay(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:
+    others = {
+        "-u": options.get("turnbench_users_given"),
+        "--levels": fields["levels"],
+        "--arrival-rate": fields["arrival_rate_per_s"],
+        "--once": fields["once"],
+        "--find-capacity": fields["find_capacity"],
+    }
+    why = "a trace is replayed at its own times"
+    return [
+        f"--replay-speed and {n} exclude each other: {why}; drop one" for n, given in others.items() if given
     ]
 
 

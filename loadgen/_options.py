@@ -39,13 +39,15 @@ OPTIONS = (
     Option("warmup", "Time between everybody being there and the start of measuring.", "5s", "TIME"),
     Option("arrival-rate", "Open loop: conversations that begin per second; -t says how long.", metavar="R"),
     Option("burstiness", "Shape of the gamma gaps between arrivals: 1 Poisson, below 1 bursty.", "1", "K"),
+    Option("replay-speed", "Replay a trace at this multiple of its own times; default: 1.", metavar="X"),
     Option("once", "Play every conversation of a finite scenario exactly once, then end."),
     Option("find-capacity", "Find the highest load at which the limits hold: people, or conversations per "
            "second if --arrival-rate gives the first to try."),
-    Option("think-time", "none, scenario, scenario*X or a TIME; default: none with --levels, --once and "
-           "--find-capacity, else scenario.", metavar="HOW"),
+    Option("think-time", "none, scenario, scenario*X (all human time, patience too) or a TIME. Default: "
+           "scenario; with --levels, --once and --find-capacity none: nobody pauses or leaves.",
+           metavar="HOW"),
     Option("max-tokens", "Longest answer in tokens; default: the scenario's.", metavar="N"),
-    Option("exact-tokens", "Answers of exactly --max-tokens tokens (256 if not given)."),
+    Option("exact-tokens", "Answers of exactly --max-tokens tokens (256; in a replay the trace's lengths)."),
     Option("temperature", "Sampling temperature; default: the scenario's.", metavar="T"),
     Option("top-p", "Nucleus sampling; default: the scenario's.", metavar="P"),
     Option("body", "JSON object merged into every request.", metavar="JSON"),
@@ -112,6 +114,7 @@ _READINGS: dict[str, Reading] = {
     "warmup_s": ("warmup", seconds, 5.0),
     "arrival_rate_per_s": ("arrival_rate", values.number(1e-6, 1e5), None),
     "burstiness": ("burstiness", values.number(0.01, 1000), 1.0),
+    "replay_speed": ("replay_speed", values.number(1e-6, 1e6), None),
     "think_time": ("think_time", values.think_time, None),
     "max_tokens": ("max_tokens", values.positive_int, None),
     "temperature": ("temperature", values.number(0, 100), None),

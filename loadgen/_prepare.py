@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any
 import msgspec
 import psutil
 
+from loadgen._fit import Finding, fit
 from loadgen._options import OptionErrors, settings_from
+from loadgen._replay import as_replay, with_rate
 from loadgen._settings import Endpoint, Settings, without_userinfo
-from scenarios import Scenario, ScenarioError, load
+from scenarios import Scenario, ScenarioError, load, rows_too_long
 
 _PROBE_LIMIT_S = 60.0
 _LIBRARIES = ("turnbench", "locust", "aiohttp", "gevent", "msgspec")
@@ -35,6 +37,9 @@ class Prepared:
     model: str
     facts: dict[str, Any]
     slo: dict[str, dict[str, float]]
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Tasks that need more context than the model has, and how much."""
+    findings: list[Finding] = field(default_factory=list)
 
 
 def prepare(options: Mapping[str, Any]) -> Prepared:
@@ -51,6 +56,10 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         problems += error.problems
     if problems or settings is None:
         raise OptionErrors(problems)
+    try:
+        settings = as_replay(settings, scenario, options)
+    except ValueError as error:
+        raise OptionErrors([str(error)]) from None
     problems += _impossible(settings, scenario)
     if settings.run_dir and Path(settings.run_dir).exists() and not options.get("turnbench_again"):
         problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
@@ -59,8 +68,15 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         raise OptionErrors(problems)
     endpoint = _ask(settings)
     model = _model(settings, endpoint)
+    try:
+        scenario, skipped, findings = fit(scenario, endpoint)
+        settings = with_rate(settings, scenario, rows_too_long(scenario, endpoint.max_model_len))
+    except ScenarioError as error:
+        raise OptionErrors(error.problems) from None
+    except ValueError as error:
+        raise OptionErrors([str(error)]) from None
     slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
-    return Prepared(settings, scenario, endpoint, model, facts, slo)
+    return Prepared(settings, scenario, endpoint, model, facts, slo, skipped, findings)
 
 
 def _impossible(settings: Settings, scenario: Scenario) -> list[str]:

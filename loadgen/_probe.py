@@ -53,8 +53,10 @@ async def probe(settings: Settings) -> Endpoint:
         return endpoint
     entries = [entry for entry in listed if isinstance(entry, dict) and entry.get("id")]
     endpoint.models = [str(entry["id"]) for entry in entries]
-    if entries:
-        endpoint.max_model_len = entries[0].get("max_model_len")
+    asked = [entry for entry in entries if entry["id"] == settings.model] or entries
+    if asked:
+        length = asked[0].get("max_model_len")
+        endpoint.max_model_len = length if isinstance(length, int) and length > 0 else None
     if isinstance(version, dict) and isinstance(version.get("version"), str):
         endpoint.version = version["version"]
         endpoint.usage_in_events = True

@@ -18,13 +18,14 @@ _STATUS = {None: "finished", "stopped": "finished", "interrupted": "interrupted"
 def new_manifest(prepared: Prepared, salt: str, started: datetime) -> dict[str, Any]:
     """run.json as it is when the run begins."""
     settings, endpoint = prepared.settings, prepared.endpoint
+    recorded = settings.recorded()
     return {
         "format": RUN_FORMAT,
         "status": "running",
         "started_at": started.isoformat(timespec="milliseconds"),
         "ended_at": None,
         "exit_code": None,
-        "settings": settings.recorded(),
+        "settings": recorded,
         "seed": settings.seed,
         "salt": salt,
         "versions": versions(),
@@ -34,8 +35,9 @@ def new_manifest(prepared: Prepared, salt: str, started: datetime) -> dict[str, 
         "emulated": endpoint.emulated or bool(prepared.facts.get("emulated")),
         "workers": [],
         "levels": [],
-        "labels": settings.labels,
+        "labels": recorded["labels"],
         "slo": prepared.slo,
+        "skipped": prepared.skipped,
         "findings": [],
     }
 

@@ -62,11 +62,17 @@ class Run:
         return self.writer.manifest
 
     def finding(self, level: str, check: str, what: str, remedy: str) -> None:
-        """Write down, once, what is wrong and what to do about it; `level` is invalid or suspect."""
+        """Write down, once, what is wrong and what to do about it; `level` is invalid, suspect or note."""
         entry = {"level": level, "check": check, "what": what, "remedy": remedy}
         if entry not in self.manifest["findings"]:
             self.manifest["findings"].append(entry)
             logger.log(logging.ERROR if level == "invalid" else logging.WARNING, "%s; %s", what, remedy)
+
+    def fault(self, why: str) -> None:
+        """Something of ours broke: what was recorded can't be trusted, and why is written down."""
+        self.finding("invalid", "turnbench_failed", why,
+                     "a fault of turnbench itself: report it with what was printed, and run again")  # fmt: skip
+        self.end("failed")
 
     def end(self, why: str) -> None:
         """Have the run end now; the first reason stays."""

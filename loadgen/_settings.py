@@ -29,6 +29,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """Open loop: conversations that begin per second, over all workers."""
     burstiness: float = 1.0
     """Shape of the gamma gaps between arrivals."""
+    replay_speed: float | None = None
+    """A trace is replayed at this multiple of its own times; `arrival_rate_per_s` then follows from it."""
     once: bool = False
     find_capacity: bool = False
     think_time: str = "scenario"
@@ -88,6 +90,8 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     model: str
     usage_in_events: bool
     """Whether the server knows stream_options.continuous_usage_stats."""
+    context: int | None = None
+    """Tokens of the model's context, where the server tells."""
 
 
 class Endpoint(msgspec.Struct, kw_only=True):

@@ -7,12 +7,18 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from loadgen._arrival_plan import arrivals_of
-from loadgen._conversation import converse, drop, place_of
+from loadgen._conversation import converse
+from loadgen._history import History
 from loadgen._ledger import Window
 from loadgen._person import Person, first, pause_until
+from loadgen._reception import Reception
 from loadgen._records import Outcome
+from loadgen._replay import replayed
 from loadgen._wire import Wire
-from scenarios import Conversation, Scenario, plan
+from scenarios import Scenario, plan
+
+_READY_AHEAD = 64
+"""Requests of arrivals to come that are kept made."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
@@ -30,6 +36,7 @@ class Stage:
         self._open = asyncio.Event()
         self._people: dict[int, tuple[Person, asyncio.Task[None]]] = {}
         self._arrivals: Iterator[tuple[int, int]] | None = None
+        self._reception = Reception(wire)
 
     # --- what Locust asks for ---
 
@@ -37,7 +44,8 @@ class Stage:
         """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
         self.wire.level, self.wire.window = level, Window()
         if arrivals is not None:
-            self._arrivals = arrivals_of(self.job, **arrivals)
+            self._arrivals = self._when(arrivals)
+        self._reception.open()
         self._open.set()
 
     @property
@@ -68,18 +76,14 @@ class Stage:
 
     async def quiet(self, drain_s: float) -> None:
         """Begin no further turn, and wait at most `drain_s` for those under way."""
-        for person, _ in self._people.values():
-            person.leaving.set()
-        self._open.clear()
+        self._send_all_home()
         until = self._timeline.now_ns() + int(drain_s * 1e9)
         while self.wire.open and self._timeline.now_ns() < until:
             await asyncio.sleep(0.05)
 
     async def cut(self) -> None:
         """End every conversation now: open turns become `unfinished` (measured) or `cut`."""
-        self._open.clear()
-        for person, _ in self._people.values():
-            person.leaving.set()
+        self._send_all_home()
         for turn in self.wire.open:
             outcome: Outcome = "unfinished" if self.wire.is_measured(turn) else "cut"
             if turn.exchange is not None:
@@ -87,28 +91,60 @@ class Stage:
         if tasks := [task for _, task in self._people.values()]:
             await asyncio.wait(tasks)
 
+    def end(self) -> None:
+        """The run is over."""
+        self._reception.end()
+
     # --- who plays what ---
+
+    def _send_all_home(self) -> None:
+        """Nobody begins a further turn."""
+        self._open.clear()
+        self._reception.close()
+        for person, _ in self._people.values():
+            person.leaving.set()
 
     def _measured_open(self) -> int:
         return sum(self.wire.is_measured(turn) for turn in self.wire.open)
 
     async def _play(self, user: int, person: Person) -> None:
         await first(self._open.wait(), person.leaving.wait())
+        left = True
         if self.job.settings.arrival_rate_per_s is not None:
             await self._receive(person)
         elif not person.leaving.is_set():
-            number, self._next = self._next, self._next + self.job.workers
-            once = self.job.settings.once
-            if once and number >= (self._scenario.size or 0):
-                del self._people[user]
-                self.wire.emit({"op": "exhausted", "user": user})
-                return
-            started_ns = self._timeline.now_ns()
-            if not await converse(self.wire, person, self._plan(number), started_ns):
-                rested_ns = started_ns + int(self.wire.failure_pause_s * 1e9)
-                await pause_until(person, self._timeline, rested_ns)
+            left = await self._converse(person)
         del self._people[user]
-        self.wire.emit({"op": "played", "user": user})
+        self.wire.emit({"op": "played" if left else "exhausted", "user": user})
+
+    async def _converse(self, person: Person) -> bool:
+        """Closed loop: play the next conversation; False if the scenario has no more."""
+        history = self._take()
+        if history is None:
+            return False
+        started_ns = self._timeline.now_ns()
+        if not await converse(self.wire, person, history, started_ns):
+            rested_ns = started_ns + int(self.wire.failure_pause_s * 1e9)
+            await pause_until(person, self._timeline, rested_ns)
+        return True
+
+    def _take(self) -> History | None:
+        """This worker's next conversation, the first that fits into the model's context; None: no more."""
+        size = self._scenario.size or 1
+        for _ in range(size):  # each may be too long, whatever the other workers have
+            number, self._next = self._next, self._next + self.job.workers
+            if self.job.settings.once and number >= size:
+                return None
+            if (history := self._history(number)) is not None:
+                return history
+        return None
+
+    def _history(self, number: int) -> History | None:
+        """A conversation that is about to begin; None if it needs more context than there is."""
+        conversation = plan(self._scenario, self.job.settings.seed, number)
+        needed, context = conversation.needs_context, self.job.context
+        too_long = needed is not None and context is not None and needed > context
+        return None if too_long else History(conversation, self.job, self.wire.level)
 
     async def _receive(self, host: Person) -> None:
         """Open loop: begin each conversation when it arrives, until this person leaves.
@@ -119,20 +155,43 @@ class Stage:
         if arrivals is None:  # a second person here: the arrivals are another's
             await host.leaving.wait()
             return
-        for number, due_ns in arrivals:
-            await pause_until(host, self._timeline, due_ns)
-            if host.leaving.is_set():
-                if due_ns > self._timeline.now_ns():
-                    return
-                drop(self.wire, place_of(self._plan(number), 0, due_ns))
-                continue
+        ready: asyncio.Queue[tuple[int, History] | None] = asyncio.Queue(_READY_AHEAD)
+        making = self._spawn(self._make_ready(arrivals, ready))
+        try:
+            await self._receive_all(host, ready)
+        finally:
+            making.cancel()
+            await asyncio.wait([making])
+
+    async def _receive_all(self, host: Person, ready: asyncio.Queue[tuple[int, History] | None]) -> None:
+        while (arrival := await ready.get()) is not None:
+            due_ns, history = arrival
+            await first(self._reception.until_early(due_ns), host.leaving.wait())
+            if host.leaving.is_set() and not self._reception.came_due(due_ns):
+                return
+            number = history.conversation.index
             self._next = number + self.job.workers
             person, key = Person(), -1 - number  # Locust's people have positive numbers
-            self._people[key] = (person, self._spawn(self._arrive(key, person, number, due_ns)))
+            self._people[key] = (person, self._spawn(self._arrive(key, person, history, due_ns)))
 
-    async def _arrive(self, key: int, person: Person, number: int, due_ns: int) -> None:
-        await converse(self.wire, person, self._plan(number), due_ns)
+    async def _make_ready(
+        self, arrivals: Iterator[tuple[int, int]], ready: asyncio.Queue[tuple[int, History] | None]
+    ) -> None:
+        """Keep the next requests made: many long ones may come at one time."""
+        for number, due_ns in arrivals:
+            async with self.wire.turnstile:
+                history = self._history(number)
+                if history is not None:
+                    history.make_ready()
+            if history is not None:
+                await ready.put((due_ns, history))
+        await ready.put(None)
+
+    def _when(self, arrivals: dict[str, Any]) -> Iterator[tuple[int, int]]:
+        if self.job.settings.replay_speed is not None:
+            return replayed(self.job, self._scenario, arrivals["start_ns"])
+        return arrivals_of(self.job, **arrivals)
+
+    async def _arrive(self, key: int, person: Person, history: History, due_ns: int) -> None:
+        await self._reception.receive(person, history, due_ns)
         del self._people[key]
-
-    def _plan(self, number: int) -> Conversation:
-        return plan(self._scenario, self.job.settings.seed, number)

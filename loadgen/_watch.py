@@ -1,4 +1,4 @@
-"""Ends turns that went silent, run too long or say too much."""
+"""Ends turns that went silent, run too long, say too much, or whose person has left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from loadgen._exchange import Exchange
 from loadgen._settings import Settings
-from loadgen._wire import Wire
+from loadgen._wire import OpenTurn, Wire
 
 _OVERSIZED_BYTES = 64 * 1024 * 1024
 _AFTER_DONE_S = 0.25
@@ -14,12 +14,25 @@ _AFTER_DONE_S = 0.25
 
 
 async def watch(wire: Wire, every_s: float = 0.1) -> None:
-    """Look at every request under way, again and again; runs until cancelled."""
+    """Look at every turn under way, again and again; runs until cancelled."""
     while True:
         await asyncio.sleep(every_s)
         now_ns = wire.timeline.now_ns()
-        for exchange in wire.in_flight:
-            _look(exchange, wire.job.settings, now_ns)
+        for turn in wire.open:
+            _look_at_person(turn, now_ns)
+            if turn.exchange is not None:
+                _look(turn.exchange, wire.job.settings, now_ns)
+
+
+def _look_at_person(turn: OpenTurn, now_ns: int) -> None:
+    """Let a person leave who has lost patience, also while the turn waits for another attempt."""
+    if turn.patience is None or turn.person.leaving.is_set():
+        return
+    why = turn.patience.spent(turn.exchange, turn.begun_ns, now_ns)
+    if why is not None:
+        turn.person.leaving.set()
+        if turn.exchange is not None:
+            turn.exchange.cut("abandoned", why)
 
 
 def _look(exchange: Exchange, settings: Settings, now_ns: int) -> None:

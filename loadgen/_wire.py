@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from aiohttp.connector import Connection
 
 from loadgen._clock import Timeline
 from loadgen._exchange import Exchange
 from loadgen._headers import headers_of, secrets_of
+from loadgen._http import StampedConnector
 from loadgen._ledger import Ledger, Window
+from loadgen._patience import Patience
+from loadgen._person import Person
 from loadgen._records import TurnRecord, encode
 from loadgen._settings import Job, base_url
 from loadgen._turn_record import Place
@@ -24,7 +29,9 @@ Emit = Callable[[dict[str, Any]], None]
 class OpenTurn:
     """A turn that has begun and not ended: its attempts, and the pauses between them."""
 
+    person: Person
     begun_ns: int
+    patience: Patience | None = None
     first: Exchange | None = None
     exchange: Exchange | None = None
     """The attempt under way; None between two."""
@@ -64,6 +71,15 @@ class Wire:
         """The requests under way."""
         return [turn.exchange for turn in self.open if turn.exchange is not None]
 
+    def begin(self, turn: OpenTurn) -> None:
+        self.ledger.planned += 1
+        self.ledger.begun += 1
+        self.open.add(turn)
+
+    def end(self, turn: OpenTurn) -> None:
+        self.open.discard(turn)
+        self.ledger.finished += 1
+
     async def attempt(self, turn: OpenTurn, place: Place, body: bytes) -> Exchange:
         """Send one request and wait for its end."""
         turn.exchange = exchange = Exchange(self.timeline.now_ns())
@@ -72,6 +88,13 @@ class Wire:
         await exchange.run(self._session, self._url, body, headers, self.turnstile)
         turn.exchange = None
         return exchange
+
+    def open_spare(self) -> asyncio.Task[Connection] | None:
+        """Begin to open a connection, or to take a free one, and hold it; None if there may be a proxy."""
+        connector = self._session.connector
+        if self.job.settings.trust_env or not isinstance(connector, StampedConnector):
+            return None
+        return asyncio.get_running_loop().create_task(connector.spare(self._url, self._session.timeout))
 
     def is_measured(self, turn: OpenTurn) -> bool:
         """Sent in the window; or begun in it and still not sent, since somebody waits for it all the same."""

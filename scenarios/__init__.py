@@ -9,6 +9,7 @@ and whatever was planned before.
 """
 
 from scenarios._builtin import names
+from scenarios._context import fitting, rows_too_long
 from scenarios._dialogue import dialogue, drop_oldest, opening
 from scenarios._errors import ScenarioError
 from scenarios._load import load, parse
@@ -25,10 +26,12 @@ __all__ = [
     "arrivals",
     "dialogue",
     "drop_oldest",
+    "fitting",
     "load",
     "names",
     "opening",
     "parse",
     "plan",
+    "rows_too_long",
     "think_after",
 ]

@@ -219,12 +219,19 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     made: list[tuple[Client, Any, StampedReader]] = []
 
-    def connect(url: str, turns: int = 1, tls: Any = None, **settings: Any) -> Client:
+    def connect(
+        url: str,
+        turns: int = 1,
+        tls: Any = None,
+        scenario: str = "",
+        context: int | None = None,
+        **settings: Any,
+    ) -> Client:
         asked = Settings(**{"host": url, "think_time": "none", "connect_timeout_s": 2.0} | settings)
-        scenario = ONE_TURN if turns == 1 else TWO_TURNS
+        scenario = scenario or (ONE_TURN if turns == 1 else TWO_TURNS)
         job = Job(
             run="run", worker=0, workers=1, settings=asked, scenario=scenario, salt="ab", model="m",
-            usage_in_events=False,
+            usage_in_events=False, context=context,
         )  # fmt: skip
         timeline = Timeline()
         reader = StampedReader(asyncio.get_running_loop(), timeline, asked.clock == "kernel")

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "warmup": ("5s", "warmup_s", 5.0),
     "arrival-rate": ("", "arrival_rate_per_s", None),
     "burstiness": ("1", "burstiness", 1.0),
+    "replay-speed": ("", "replay_speed", None),
     "once": (False, "once", False),
     "find-capacity": (False, "find_capacity", False),
     "think-time": ("", "think_time", "scenario"),

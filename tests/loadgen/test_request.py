@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loadgen._headers import headers_of, secrets_of
+from loadgen._patience import patience_of
 from loadgen._request import body_of_turn, think_s
 from loadgen._settings import Job, Settings
 from scenarios import Turn, parse, plan
@@ -66,11 +67,34 @@ def test_exact_answers_have_one_length_and_nothing_that_ends_them_early(
 
 
 @pytest.mark.parametrize(
-    ("choice", "seconds"), [("none", 0.0), ("scenario", 8.0), ("scenario*0.5", 4.0), ("0.25", 0.25)]
+    ("choice", "seconds"),
+    [("none", 0.0), ("scenario", 8.0), ("scenario*0.5", 4.0), ("scenario*0", 0.0), ("0.25", 0.25)],
 )
 def test_think_time_is_as_chosen(choice: str, seconds: float) -> None:
     turn = Turn(user="x", think_s=8.0, max_tokens=1, stop=())
-    assert think_s(Settings(host=HOST, think_time=choice), turn) == seconds
+    assert think_s(Settings(host=HOST, think_time=choice), turn, 99) == seconds
+
+
+@pytest.mark.parametrize(("choice", "seconds"), [("scenario", 63.0), ("scenario*2", 126.0), ("7", 7.0)])
+def test_who_reads_and_types_takes_as_long_as_the_real_reply_asks(choice: str, seconds: float) -> None:
+    """238 words to read at 238 a minute; 2 words to type at 40."""
+    turn = Turn(user="And then?", think_s=5.0, max_tokens=1, read_wpm=238, type_wpm=40)
+    assert think_s(Settings(host=HOST, think_time=choice), turn, 238) == pytest.approx(seconds)
+
+
+def test_the_result_of_a_tool_comes_at_once() -> None:
+    turn = Turn(user="42", think_s=0.0, max_tokens=1, call={"id": "1", "name": "add", "arguments": {}})
+    assert think_s(Settings(host=HOST, think_time="7"), turn, 9) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("none", None), ("scenario*0", None), ("scenario*3", (60.0, 6.0)), ("1", (20.0, 2.0))],
+)
+def test_the_dial_of_human_time_turns_patience_too(choice: str, expected: tuple[float, float] | None) -> None:
+    turn = Turn(user="x", think_s=8.0, max_tokens=1, patience_s=20.0, leave_after_s=2.0)
+    found = patience_of(turn, Settings(host=HOST, think_time=choice))
+    assert (found and (found.first_s, found.after_s)) == expected
 
 
 def test_header_values_come_from_the_environment_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

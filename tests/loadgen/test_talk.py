@@ -1,0 +1,264 @@
+"""How people talk: tools, pauses, patience, what a request tells of earlier turns, and a full context.
+
+The `client` fixture checks after every test that the ledger closed and that no task of the engine failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+TALK = """
+format: turnbench-scenario/1
+name: test
+tasks: [{name: talk, texts: t, prompt: "{q}", max_tokens: 16, %s}]
+sets: {t: [{q: Hello, then: ["Really?", "Because", "Go on!!"]}]}
+"""
+ERRAND = """
+format: turnbench-scenario/1
+name: test
+tasks:
+  - {name: errand, texts: t, prompt: "{q}", max_tokens: 16, turns: 2, think_s: 5,
+     tools: [{name: weather, description: The forecast., arguments: {place: where}}]}
+sets:
+  t:
+    - q: Umbrella?
+      calls: [{tool: weather, arguments: {place: Bergen}, result: "14 mm"}]
+      then: ["And then?"]
+"""
+TEXT = b"This model's maximum context length is 64 tokens"
+
+
+def bodies(server: Any) -> list[dict[str, Any]]:
+    return [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests]
+
+
+def told(server: Any) -> list[list[str]]:
+    """The contents of every request's messages, without the tag before the first."""
+    return [[m["content"].rpartition("] ")[2] for m in body["messages"]] for body in bodies(server)]
+
+
+def usage(prompt_tokens: int) -> dict[str, Any]:
+    return {"choices": [], "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 2}}
+
+
+async def answers(peer: Any) -> None:
+    """Answers for ever; a token of the prompt is one character."""
+    while True:
+        request = await peer.request()
+        messages = json.loads(request.partition(b"\r\n\r\n")[2])["messages"]
+        await peer.head()
+        await peer.chunk(peer.words("Good", " one"))
+        await peer.finish(peer.event(usage(sum(len(m["content"]) for m in messages))) + peer.END[-14:])
+
+
+async def test_tools_go_with_every_request_and_their_results_come_back_as_messages(
+    serve: Any, client: Any
+) -> None:
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.finish(peer.event(peer.chunk_of(tool_calls=[call])) + peer.END)
+        while True:
+            await peer.answer()
+
+    server = await serve(script)
+    person = client(server.url, scenario=ERRAND, think_time="scenario*0.001")
+    await person.ended(person.start())
+    assert [(r.turn, r.outcome, r.answer_event) for r in person.records] == [
+        (1, "ok", 0), (2, "ok", 0), (3, "ok", 0)
+    ]  # fmt: skip
+    asked = bodies(server)
+    assert [body["tools"][0]["function"]["name"] for body in asked] == ["weather"] * 3
+    assert [m["role"] for m in asked[1]["messages"]] == ["user", "assistant", "tool"]
+    assert json.loads(asked[1]["messages"][1]["tool_calls"][0]["function"]["arguments"]) == {
+        "place": "Bergen"
+    }
+    assert asked[1]["messages"][2]["content"] == "14 mm"
+    assert [m["role"] for m in asked[2]["messages"][3:]] == ["assistant", "user"]
+    first, second, third = person.records
+    assert second.due_ns == first.end_ns, "a tool does not think"
+    assert third.due_ns == second.end_ns + 5_000_000
+
+
+async def test_a_pause_follows_from_the_words_of_the_real_reply(serve: Any, client: Any) -> None:
+    async def script(peer: Any) -> None:
+        while True:
+            await peer.answer("one two three", " four five six")
+
+    server = await serve(script)
+    scenario = TALK % "turns: 2, think_s: {read_wpm: 600, type_wpm: 600}"
+    person = client(server.url, scenario=scenario, think_time="scenario*0.1")
+    await person.ended(person.start())
+    first, second = person.records
+    assert second.due_ns - first.end_ns == 70_000_000, "six words read and one typed, in a tenth of 0.7 s"
+
+
+@pytest.mark.parametrize("comes", ["nothing", "a head", "an empty event"])
+async def test_a_person_without_a_word_leaves(serve: Any, client: Any, comes: str) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        if comes != "nothing":
+            await peer.head()
+        if comes == "an empty event":
+            await peer.chunk(peer.event(peer.chunk_of(role="assistant", content="")))
+        await peer.until_closed()
+
+    server = await serve(script)
+    person = client(
+        server.url, scenario=TALK % "turns: 3, patience: {first_s: 20}", think_time="scenario*0.01"
+    )
+    await person.ended(person.start())
+    (record,) = person.records
+    assert (record.outcome, record.error) == ("abandoned", "the person left: no word for 0.2 s")
+    assert record.event_us == []
+    assert record.end_ns - record.sent_ns > 190_000_000
+
+
+async def test_a_person_leaves_in_the_middle_of_a_long_answer_and_what_came_is_kept(
+    serve: Any, client: Any
+) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        while True:
+            await peer.chunk(peer.words("more "))
+            await asyncio.sleep(0.02)
+
+    server = await serve(script)
+    scenario = TALK % "turns: 3, patience: {first_s: 60, share: 1, after_s: 20}"
+    person = client(server.url, scenario=scenario, think_time="scenario*0.01")
+    await person.ended(person.start())
+    (record,) = person.records
+    assert (record.outcome, record.error) == ("abandoned", "the person left 0.2 s after the first word")
+    assert record.event_us[-1] - record.event_us[0] > 100_000
+
+
+async def test_who_has_a_first_word_in_time_waits_for_the_rest(serve: Any, client: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Well"))
+        await asyncio.sleep(0.4)
+        await peer.finish(peer.words(" then") + peer.END)
+
+    server = await serve(script)
+    person = client(server.url, scenario=TALK % "turns: 1, patience: {first_s: 0.1}", think_time="1")
+    await person.ended(person.start())
+    assert [r.outcome for r in person.records] == ["ok"]
+
+
+async def test_nobody_leaves_where_there_is_no_human_time(serve: Any, client: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await asyncio.sleep(0.3)
+        await peer.finish(peer.words("Late") + peer.END)
+
+    server = await serve(script)
+    person = client(server.url, scenario=TALK % "turns: 1, patience: {first_s: 0.1}", think_time="none")
+    await person.ended(person.start())
+    assert [r.outcome for r in person.records] == ["ok"]
+
+
+async def test_patience_also_ends_while_a_turn_waits_for_its_retry(serve: Any, client: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head("503 Busy", "Content-Length: 0", "Retry-After: 3600")
+
+    server = await serve(script)
+    scenario = TALK % "turns: 2, patience: {first_s: 0.1}"
+    person = client(server.url, scenario=scenario, think_time="scenario", retry=5)
+    await person.ended(person.start())
+    assert [r.outcome for r in person.records] == ["http_5xx"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "reply"),
+    [("turns: 3", "Good one"), ('turns: 3, history: canned, replies: ["Canned."]', "Canned.")],
+    ids=["real", "canned"],
+)
+async def test_a_request_tells_of_earlier_turns_with_the_replies_that_the_scenario_says(
+    serve: Any, client: Any, keys: str, reply: str
+) -> None:
+    server = await serve(answers)
+    person = client(server.url, scenario=TALK % keys)
+    await person.ended(person.start())
+    assert [r.outcome for r in person.records] == ["ok"] * 3
+    first, second, third = (messages[-1] for messages in told(server))
+    assert told(server)[-1] == [first, reply, second, reply, third]
+
+
+async def test_a_request_may_tell_nothing_of_earlier_turns(serve: Any, client: Any) -> None:
+    server = await serve(answers)
+    person = client(server.url, scenario=TALK % "turns: 3, history: none")
+    await person.ended(person.start())
+    assert [len(messages) for messages in told(server)] == [1, 1, 1]
+
+
+async def test_a_conversation_stops_before_it_would_overflow_the_context(serve: Any, client: Any) -> None:
+    """Tag and `Hello` are 16 characters, the reply 8, the next turn 7 and the next answer 16 tokens: 47."""
+    for context, turns in ((47, 2), (46, 1)):
+        server = await serve(answers)
+        person = client(server.url, scenario=TALK % "turns: 2", context=context)
+        await person.ended(person.start())
+        assert [(r.turn, r.last) for r in person.records][-1] == (turns, True)
+        assert [r.at_context_end for r in person.records][-1] == ("stop" if turns == 1 else None)
+        assert {r.outcome for r in person.records} == {"ok"}
+
+
+async def test_the_oldest_turns_are_told_no_longer_when_the_context_is_full(serve: Any, client: Any) -> None:
+    server = await serve(answers)
+    scenario = TALK % "turns: 4, at_context_end: drop_oldest"
+    person = client(server.url, scenario=scenario, context=48)
+    await person.ended(person.start())
+    assert [(r.outcome, r.at_context_end) for r in person.records] == [
+        ("ok", None), ("ok", None), ("ok", "drop_oldest"), ("ok", "drop_oldest")
+    ]  # fmt: skip
+    second, third, fourth = (messages[-1] for messages in told(server)[1:])
+    assert told(server)[2:] == [[second, "Good one", third], [third, "Good one", fourth]]
+
+
+async def refuses(peer: Any) -> None:
+    """Refuses every request of more than three messages."""
+    while True:
+        request = await peer.request()
+        if len(json.loads(request.partition(b"\r\n\r\n")[2])["messages"]) > 3:
+            await peer.head("400 Bad Request", f"Content-Length: {len(TEXT)}")
+            await peer.send(TEXT)
+        else:
+            await peer.head()
+            await peer.finish(peer.words("Good one") + peer.END)
+
+
+async def test_a_server_that_tells_its_context_only_by_refusing_is_asked_again_with_less(
+    serve: Any, client: Any
+) -> None:
+    server = await serve(refuses)
+    person = client(server.url, scenario=TALK % "turns: 4, at_context_end: drop_oldest")
+    await person.ended(person.start())
+    assert [(r.turn, r.attempt, r.outcome, r.at_context_end) for r in person.records] == [
+        (1, 1, "ok", None),
+        (2, 1, "ok", None),
+        (3, 1, "context_full", None),
+        (3, 2, "ok", "drop_oldest"),
+        (4, 1, "context_full", "drop_oldest"),
+        (4, 2, "ok", "drop_oldest"),
+    ]
+    third, fourth = told(server)[3][-1], told(server)[5][-1]
+    assert told(server)[-1] == [third, "Good one", fourth]
+
+
+@pytest.mark.parametrize("at_end", ["fail", "stop"])
+async def test_a_refusal_of_the_server_is_recorded_as_such(serve: Any, client: Any, at_end: str) -> None:
+    """`fail` asks for it whatever is known of the context; `stop` can't foresee what nobody told."""
+    server = await serve(refuses)
+    context = 40 if at_end == "fail" else None
+    person = client(server.url, scenario=TALK % f"turns: 4, at_context_end: {at_end}", context=context)
+    await person.ended(person.start())
+    assert [r.outcome for r in person.records] == ["ok", "ok", "context_full"]

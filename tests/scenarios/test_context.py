@@ -1,0 +1,49 @@
+"""What a model with a short context can't be asked is left out, and told."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scenarios
+from scenarios import ScenarioError, fitting, parse, plan, rows_too_long
+
+
+def test_tasks_that_need_more_context_are_left_out_and_told():
+    whole = scenarios.load("assistants")
+    assert whole.needs_context == {"rag": 8192}
+    playable, skipped = fitting(whole, 4096)
+    assert skipped == {"rag": 8192}
+    assert set(playable.tasks) == set(whole.tasks) - {"rag"}
+    assert "rag" not in playable.slo
+    assert {plan(playable, 1, k).task for k in range(300)} == set(playable.tasks)
+    assert plan(parse(playable.text), 1, 7) == plan(playable, 1, 7)
+
+
+@pytest.mark.parametrize("name", scenarios.names())
+def test_with_context_enough_a_scenario_stays_as_it_is(name):
+    whole = scenarios.load(name)
+    assert fitting(whole, 12_500) == (whole, {})
+
+
+def test_where_no_task_is_left_the_least_context_is_told():
+    with pytest.raises(ScenarioError, match="a context of 12500 tokens at least, the model has 4096"):
+        fitting(scenarios.load("document-qa"), 4096)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=20), st.integers(1, 100)
+)
+def test_rows_of_a_trace_count_with_their_answers(tmp_path_factory, lengths, context):
+    path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
+    rows = [{"timestamp": 0, "input_length": told, "output_length": said} for told, said in lengths]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    scenario = scenarios.load(str(path))
+    expected = {row for row, (told, said) in enumerate(lengths) if told + said > context}
+    assert rows_too_long(scenario, context) == expected
+    assert rows_too_long(scenario, None) == frozenset()
+
+
+def test_other_scenarios_have_no_rows_that_are_too_long():
+    assert rows_too_long(scenarios.load("chat"), 1) == frozenset()
