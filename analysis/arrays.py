@@ -33,8 +33,8 @@ class Events:
         return np.diff(self.offsets)
 
     def narrow(self) -> Events:
-        """The same in as few bytes as hold the numbers, at least 4 an arrival and 2 a count."""
-        counts = (_narrow(part, (np.int16, np.int32)) for part in (self.tokens, self.words))
+        """The same in as few bytes as hold the numbers, at least 4 an arrival."""
+        counts = (_narrow(part, (np.int8, np.int16, np.int32)) for part in (self.tokens, self.words))
         return Events(self.offsets, _narrow(self.at_us, (np.int32,)), *counts)
 
     def of(self, turns: Ints) -> tuple[Ints, Ints]:
@@ -77,13 +77,20 @@ class Events:
         return _at(self.at_us, where, where < self.offsets[1:])
 
 
-def joined(parts: Sequence[Events]) -> Events:
-    """The events of one part after those of the other, as wide as the widest part."""
+def joined(parts: list[Events]) -> Events:
+    """The events of one part after those of the other, as wide as the widest part; empties the list.
+
+    Column by column, so that only one of them is ever held twice.
+    """
     counts = np.concatenate([part.counts for part in parts])
-    return Events(
-        np.concatenate(([0], np.cumsum(counts))),
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("at_us", "tokens", "words")),
-    )
+    columns = [
+        [part.at_us for part in parts],
+        [part.tokens for part in parts],
+        [part.words for part in parts],
+    ]
+    parts.clear()
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    return Events(offsets, *(np.concatenate(columns.pop(0)) for _ in range(3)))
 
 
 def _narrow(values: Whole, widths: Sequence[type[np.signedinteger[Any]]]) -> Whole:

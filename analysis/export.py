@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from analysis.study import Study
 from analysis.summary import Summary
 
+_ROWS = 50_000
+"""Rows that parquet's writer holds at a time."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -64,4 +66,6 @@ def write_parquet(study: Study, path: Path) -> None:
         table = table.append_column(name, pa.LargeListArray.from_arrays(events.offsets, values))
     # Event columns are most of the file: a dictionary of arrivals only costs time.
     texts = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
-    pq.write_table(table, path, compression="lz4", use_dictionary=texts, write_statistics=False)
+    pq.write_table(
+        table, path, compression="lz4", use_dictionary=texts, write_statistics=False, row_group_size=_ROWS
+    )

@@ -6,6 +6,8 @@ import numpy as np
 
 from analysis.arrays import Bools, Events, Floats, Ints, Whole
 
+_ROUNDING_MS = 1e-6
+
 
 def fluidity(events: Events, prefill_ms: Floats, decode_ms: Floats) -> tuple[Floats, Floats]:
     """(deadlines met, deadlines in all) of each turn; both 0 for a turn without events.
@@ -15,7 +17,7 @@ def fluidity(events: Events, prefill_ms: Floats, decode_ms: Floats) -> tuple[Flo
     """
     met, missed = events.sums(events.tokens), np.zeros(len(events.counts))
     due, decode = prefill_ms.astype(np.float64), decode_ms.astype(np.float64)
-    behind = np.flatnonzero(_ever_late(events, prefill_ms, decode_ms))
+    behind = np.flatnonzero(_may_be_late(events, prefill_ms, decode_ms))
     met[behind] = 0
     order = behind[np.argsort(-events.counts[behind], kind="stable")]
     counts = events.counts[order]
@@ -28,11 +30,10 @@ def fluidity(events: Events, prefill_ms: Floats, decode_ms: Floats) -> tuple[Flo
     return met, met + missed
 
 
-def _ever_late(events: Events, prefill_ms: Floats, decode_ms: Floats) -> Bools:
-    """Turns of which any event misses its first deadline; most meet them all, and need no second look."""
-    prefill, decode = (np.repeat(part, events.counts) for part in (prefill_ms, decode_ms))
-    due_ms = prefill + events.before(events.tokens) * decode
-    return events.sums((events.at_us / 1e3 > due_ms) & (events.tokens > 0)) > 0
+def _may_be_late(events: Events, prefill_ms: Floats, decode_ms: Floats) -> Bools:
+    """Turns of which some event may miss its first deadline; most meet them all and need no second look."""
+    spent_ms = events.before(events.tokens) * np.repeat(decode_ms, events.counts)
+    return events.maxima(events.at_us / 1e3 - spent_ms) > prefill_ms - _ROUNDING_MS
 
 
 def _step(rows: Ints, at_ms: Floats, tokens: Whole, state: tuple[Floats, ...]) -> None:

@@ -19,6 +19,7 @@ from loadgen import Run, TurnRecord
 _LISTS = ("event_us", "event_tokens", "event_words", "text")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
 _row = attrgetter(*COLUMNS)
+_PARTS = ("frame", "events", "unusable")
 _BATCH = 4096
 """Turns read and measured at a time: few enough that their events stay near the processor."""
 _NULLABLE = (
@@ -56,8 +57,9 @@ def load_turns(run: Run, measure: Measure) -> Turns:
     """
     with _uncollected():
         parts = [_part(batch, measure) for batch in _batches(run.turns())] or [_part([], measure)]
-    frame = pd.concat([part.frame for part in parts], ignore_index=True)
-    return Turns(frame, joined([part.events for part in parts]), sum(part.unusable for part in parts))
+    frames, events, unusable = ([getattr(part, name) for part in parts] for name in _PARTS)
+    parts.clear()
+    return Turns(pd.concat(frames, ignore_index=True), joined(events), sum(unusable))
 
 
 @contextmanager
