@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from hashlib import sha256
-from itertools import count
+from itertools import accumulate, count, pairwise
 from statistics import NormalDist
 from struct import unpack
 
+from loadgen._ramp import Ramp
 from loadgen._settings import Job
 
 _NORMAL = NormalDist()
@@ -20,14 +21,37 @@ _LEAST_IN_BLOCK, _MOST_IN_BLOCK = 100, 20_000
 
 
 def arrivals_of(
-    job: Job, *, start_ns: int, first: int, rate_per_s: float, spans_s: list[float]
+    job: Job,
+    *,
+    start_ns: int,
+    first: int,
+    rate_per_s: float,
+    spans_s: list[float],
+    ramp_to_per_s: float | None = None,
 ) -> Iterator[tuple[int, int]]:
     """(number, due_ns) of each conversation that this worker has to begin; endless."""
     settings = job.settings
-    offsets = arrival_offsets_s(settings.seed, first, rate_per_s, settings.burstiness, tuple(spans_s))
+    if ramp_to_per_s is None:
+        offsets = arrival_offsets_s(settings.seed, first, rate_per_s, settings.burstiness, tuple(spans_s))
+    else:
+        ramp = Ramp(rate_per_s, ramp_to_per_s, sum(spans_s))
+        offsets = ramped_offsets_s(settings.seed, first, ramp, settings.burstiness, tuple(spans_s))
     for number, offset_s in enumerate(offsets, start=first):
         if number % job.workers == job.worker:
             yield number, start_ns + round(offset_s * 1e9)
+
+
+def ramped_offsets_s(
+    seed: int, first: int, ramp: Ramp, burstiness: float, spans_s: tuple[float, ...]
+) -> Iterator[float]:
+    """As `arrival_offsets_s`, at a rate that changes: arrivals of rate 1 on a clock that runs at the ramp's.
+
+    (The time-change theorem; Brown et al. 2002.) Each span gets the arrivals that the ramp expects in it.
+    """
+    ends = [ramp.expected(passed_s) for passed_s in accumulate(spans_s)]
+    counts = tuple(end - start for start, end in pairwise([0.0, *ends]))
+    for offset in arrival_offsets_s(seed, first, 1.0, burstiness, counts):
+        yield ramp.moment_s(offset)
 
 
 def arrival_offsets_s(

@@ -10,16 +10,16 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import gevent
 from gevent.queue import Queue
 
 from loadgen._frames import Unpacker, pack
+from loadgen._guard import spawn_guarded
 
 _TAIL_BYTES = 2000
 
 
 class Bridge:
-    """A running engine. `on_message` gets each message, `on_death` once the tail of its stderr."""
+    """A running engine. `on_message` gets each message, `on_death` once why there will be no more."""
 
     def __init__(self, on_message: Callable[[dict[str, Any]], None], on_death: Callable[[str], None]) -> None:
         self._on_message = on_message
@@ -37,8 +37,8 @@ class Bridge:
             start_new_session=True,  # Ctrl-C in a terminal must not hit it
         )
         theirs.close()
-        gevent.spawn(self._write)
-        gevent.spawn(self._read)
+        spawn_guarded(self._on_failure, self._write)
+        spawn_guarded(self._on_failure, self._read)
 
     @property
     def pid(self) -> int:
@@ -69,6 +69,12 @@ class Bridge:
             pass
         if not self._closing:
             self._on_death(self._last_words())
+
+    def _on_failure(self, why: str) -> None:
+        """A message that can't be read or understood: without its engine a run can only end."""
+        if not self._closing:
+            self.close()
+            self._on_death(f"a message between Locust and its engine was not understood: {why}")
 
     def _last_words(self) -> str:
         """How the engine ended and the end of what it said."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from loadgen._conductor import Conductor
-from loadgen._levels import Load, play_level
+from loadgen._levels import play_level
 from loadgen._limits import meets
+from loadgen._loads import Load
+from loadgen._progress import Progress
 from loadgen._records import decode
 from loadgen._run_files import write_manifest
 from loadgen._run_state import Run, WorkerState
-from loadgen._search import bracket, next_load
+from loadgen._search import MOST_POINTS, bracket, next_load
 from loadgen._sequential import SURE, Answer, answer
 
 _SHARE = 0.95
@@ -71,7 +73,7 @@ def asked_share(run: Run) -> float:
     return max((limits["share"] for limits in run.prepared.slo.values() if "share" in limits), default=_SHARE)
 
 
-def find_capacity(conductor: Conductor, run: Run) -> None:
+def find_capacity(conductor: Conductor, run: Run, progress: Progress) -> None:
     """Play levels until the capacity is known; it goes into run.json as `capacity`, and on the screen."""
     settings = run.prepared.settings
     whole = settings.arrival_rate_per_s is None
@@ -79,7 +81,9 @@ def find_capacity(conductor: Conductor, run: Run) -> None:
     tried: dict[float, bool] = {}
     points: list[dict[str, Any]] = []
     while not run.stop.is_set() and (load := next_load(tried, first, whole)) is not None:
-        point = _play_point(conductor, run, len(points), load, whole)
+        asked = Load(users=int(load)) if whole else Load(rate_per_s=load)
+        progress.level(len(points) + 1, f"of at most {MOST_POINTS}", str(asked), None)
+        point = _play_point(conductor, run, len(points), asked, progress)
         if run.stop.is_set():
             break  # cut short: it says nothing
         tried[load] = point["holds"]
@@ -91,16 +95,16 @@ def find_capacity(conductor: Conductor, run: Run) -> None:
     print(_of_all(told), flush=True)
 
 
-def _play_point(conductor: Conductor, run: Run, index: int, load: float, whole: bool) -> dict[str, Any]:
-    judge = Judge(run, open_loop=not whole)
-    asked = Load(users=int(load)) if whole else Load(rate_per_s=load)
-    level = play_level(conductor, run, index, asked, judge)
+def _play_point(conductor: Conductor, run: Run, index: int, load: Load, progress: Progress) -> dict[str, Any]:
+    judge = Judge(run, open_loop=load.rate_per_s is not None)
+    level = play_level(conductor, run, index, load, progress, judge)
     start_ns, end_ns = level["window_start_ns"] or 0, level["window_end_ns"] or 0
     met, turns = judge.counts(start_ns, end_ns)
     sure = judge.answer(start_ns, end_ns)
     likely = turns > 0 and met / turns >= asked_share(run)
     holds = likely if sure == "open" else sure == "holds"
-    return {"level": index, "load": load, "turns": turns, "met": met, "holds": holds, "sure": sure != "open"}
+    asked = load.rate_per_s if load.users is None else load.users
+    return {"level": index, "load": asked, "turns": turns, "met": met, "holds": holds, "sure": sure != "open"}
 
 
 def _capacity(

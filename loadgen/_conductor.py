@@ -61,22 +61,27 @@ class Conductor:
         writer = RunWriter(path, new_manifest(prepared, salt, started), prepared.scenario.text)
         run = self.run = Run(prepared, writer, workers)
         for worker in workers.values():
-            job = Job(
-                run=path.name,
-                worker=worker.index,
-                workers=len(workers),
-                settings=settings,
-                scenario=prepared.scenario.text,
-                salt=salt,
-                model=prepared.model,
-                usage_in_events=prepared.endpoint.usage_in_events,
-                context=prepared.endpoint.max_model_len,
-            )
-            self.tell(worker, "job", job=msgspec.to_builtins(job))
+            self.give_job(run, worker)
         logger.info("run directory %s", path)
         for finding in prepared.findings:
             run.finding(*finding)
         return run
+
+    def give_job(self, run: Run, worker: WorkerState) -> None:
+        """Tell a worker what the run is; it takes the same job only once."""
+        prepared = run.prepared
+        job = Job(
+            run=run.writer.path.name,
+            worker=worker.index,
+            workers=len(run.workers),
+            settings=prepared.settings,
+            scenario=prepared.scenario.text,
+            salt=run.manifest["salt"],
+            model=prepared.model,
+            usage_in_events=prepared.endpoint.usage_in_events,
+            context=prepared.endpoint.max_model_len,
+        )
+        self.tell(worker, "job", job=msgspec.to_builtins(job))
 
     def close_run(self, run: Run) -> None:
         """Finish on every worker, wait for their last records, and write down how it ended."""

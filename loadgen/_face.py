@@ -16,9 +16,12 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen._capacity import find_capacity
 from loadgen._conductor import Conductor
-from loadgen._levels import first_users, play_run
+from loadgen._guard import reason
+from loadgen._levels import play_run
+from loadgen._loads import first_users
 from loadgen._options import OptionErrors, add_options
 from loadgen._prepare import Prepared, prepare
+from loadgen._quiet import quiet_locust, take_keys
 from loadgen._roll_call import late_worker, look_for_lost
 from loadgen._run_state import Run
 from loadgen._web import check_start_form, protect
@@ -68,6 +71,7 @@ class Face:
         self.options.turnbench_users_given = self.options.num_users is not None
         if self.options.host is None:
             self.options.host = self.environment.host = DEFAULT_HOST
+        take_keys(self.options.headless)
         if self.options.headless:
             quiet_locust(self.options)
             self.prepared = self._prepare_or_exit()
@@ -117,8 +121,12 @@ class Face:
         assert self.conductor is not None
         code = _INVALID
         try:
-            searching = run.prepared.settings.find_capacity
-            play_run(self.conductor, run, find_capacity if searching else None)
+            search = find_capacity if run.prepared.settings.find_capacity else None
+            playing = gevent.spawn(play_run, self.conductor, run, search)
+            playing.join()
+            if playing.exception is not None:
+                run.fault(reason(playing.exception))
+            self.conductor.close_run(run)
             code = self._judge(run)
         finally:  # whatever went wrong, Locust must not be left waiting
             self._note_exit(run, code)
@@ -189,13 +197,6 @@ class Face:
 
 
 DEFAULT_HOST = "http://127.0.0.1:8000"
-
-
-def quiet_locust(options: Any) -> None:
-    """Locust's rounded statistics would stand beside ours: show them only with --print-stats."""
-    if not options.print_stats:
-        options.only_summary = True
-        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
 
 
 def _analyse(run: Run) -> int:

@@ -50,11 +50,19 @@ def _of_open_loop(fields: dict[str, Any], options: Mapping[str, Any]) -> list[st
         "--once": fields["once"],
     }
     why = "people come at the rate, however many are there"
-    return [
+    found = [
         f"--arrival-rate and {name} exclude each other: {why}; drop one"
         for name, given in others.items()
         if given
     ]
+    steps, ramp = fields["arrival_steps_per_s"], fields["arrival_ramp_to_per_s"]
+    if steps and fields["run_time_s"]:
+        found.append("--arrival-rate A,B,C and -t exclude each other: say with --hold how long each lasts")
+    if ramp is not None and not fields["run_time_s"]:
+        found.append("--arrival-rate A..B: say with -t within what time")
+    if (steps or ramp is not None) and fields["find_capacity"]:
+        found.append("--find-capacity takes one --arrival-rate, the first to try; it chooses the others")
+    return found
 
 
 def _of_replay(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:

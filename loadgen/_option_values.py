@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -36,6 +36,24 @@ def levels(text: str) -> list[int]:
     if min(found) < 1:
         raise ValueError(f"{min(found)} people make no load; every level is at least 1")
     return found
+
+
+class ArrivalRates(NamedTuple):
+    """What --arrival-rate says, by the names of Settings."""
+
+    arrival_rate_per_s: float | None = None
+    arrival_steps_per_s: list[float] | None = None
+    arrival_ramp_to_per_s: float | None = None
+
+
+def arrival_rates(text: str) -> ArrivalRates:
+    """R, a ramp A..B, or steps A,B,C."""
+    rate = number(1e-6, 1e5)
+    if ".." in text:
+        start, _, end = text.partition("..")
+        return ArrivalRates(rate(start), None, rate(end))
+    steps = [rate(part) for part in text.split(",")]
+    return ArrivalRates(steps[0], steps if len(steps) > 1 else None)
 
 
 def positive_time(text: str) -> float:

@@ -37,7 +37,8 @@ OPTIONS = (
     Option("levels", "Concurrency sweep, such as 1,4,16; -r is then the spawn rate.", metavar="LIST"),
     Option("hold", "How long each level is measured.", "60s", "TIME"),
     Option("warmup", "Time between everybody being there and the start of measuring.", "5s", "TIME"),
-    Option("arrival-rate", "Open loop: conversations that begin per second; -t says how long.", metavar="R"),
+    Option("arrival-rate", "Open loop: conversations that begin per second, for -t. A..B: rising evenly from "
+           "A to B within -t; A,B,C: one level of --hold each.", metavar="R"),
     Option("burstiness", "Shape of the gamma gaps between arrivals: 1 Poisson, below 1 bursty.", "1", "K"),
     Option("replay-speed", "Replay a trace at this multiple of its own times; default: 1.", metavar="X"),
     Option("once", "Play every conversation of a finite scenario exactly once, then end."),
@@ -112,7 +113,7 @@ _READINGS: dict[str, Reading] = {
     "run_time_s": ("turnbench_run_time_s", seconds, None),
     "hold_s": ("hold", values.positive_time, 60.0),
     "warmup_s": ("warmup", seconds, 5.0),
-    "arrival_rate_per_s": ("arrival_rate", values.number(1e-6, 1e5), None),
+    "arrivals": ("arrival_rate", values.arrival_rates, values.ArrivalRates()),
     "burstiness": ("burstiness", values.number(0.01, 1000), 1.0),
     "replay_speed": ("replay_speed", values.number(1e-6, 1e6), None),
     "think_time": ("think_time", values.think_time, None),
@@ -142,6 +143,7 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
     problems: list[str] = []
     fields = {name: _read(options, *reading, problems) for name, reading in _READINGS.items()}
     fields |= {name: bool(options.get(name)) for name in _SWITCHES}
+    fields |= fields.pop("arrivals")._asdict()
     fields |= {
         "host": str(options.get("host") or ""),
         "users": options.get("num_users") or 1,

@@ -70,8 +70,8 @@ class Run:
 
     def fault(self, why: str) -> None:
         """Something of ours broke: what was recorded can't be trusted, and why is written down."""
-        self.finding("invalid", "turnbench_failed", why,
-                     "a fault of turnbench itself: report it with what was printed, and run again")  # fmt: skip
+        remedy = "a fault of turnbench itself: report it with what was printed, and run again"
+        self.finding("invalid", "turnbench_failed", why, remedy)
         self.end("failed")
 
     def end(self, why: str) -> None:

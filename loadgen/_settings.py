@@ -27,6 +27,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     warmup_s: float = 5.0
     arrival_rate_per_s: float | None = None
     """Open loop: conversations that begin per second, over all workers."""
+    arrival_steps_per_s: list[float] | None = None
+    """Rates of a sweep in open loop, each a level; the first is `arrival_rate_per_s`."""
+    arrival_ramp_to_per_s: float | None = None
+    """The rate changes evenly to this one within the run's length."""
     burstiness: float = 1.0
     """Shape of the gamma gaps between arrivals."""
     replay_speed: float | None = None
@@ -70,6 +74,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     def recorded(self) -> dict[str, Any]:
         """For run.json: no header's value is written down, nor a secret that stands anywhere else."""
         found: dict[str, Any] = msgspec.to_builtins(self)
+        if self.levels or self.arrival_rate_per_s is not None:
+            found["users"] = None  # not asked for: the levels, or the arrivals, say how many there are
         found["headers"] = dict.fromkeys(self.headers, "***")
         found["host"] = without_userinfo(self.host)
         cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(self))

@@ -13,6 +13,7 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from loadgen._bridge import Bridge
+from loadgen._guard import spawn_guarded
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +42,11 @@ class Worker:
         self._batches = 0
         self._records = 0
         self._heard_s: float | None = None
-        self._engine_failure: str | None = None
         self.runner.register_message(TO_WORKER, self._on_message)
         self._start_engine()
-        gevent.spawn(self._send_batches)
+        spawn_guarded(self._on_engine_death, self._send_batches)
         if isinstance(self.runner, WorkerRunner):
-            gevent.spawn(self._watch_master)
+            spawn_guarded(self._on_engine_death, self._watch_master)
 
     # --- Locust's users ---
 
@@ -82,6 +82,8 @@ class Worker:
                 self._send(op, **fields)
 
     def _begin(self, message: dict[str, Any]) -> None:
+        if message["job"]["run"] == self._run:
+            return  # told again, since the master had not heard that we are ready
         self._batches = self._records = 0
         self._lines, self._exhausted = [], set()
         self._run = message["job"]["run"]

@@ -17,8 +17,9 @@ def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
     server: Any, headless: Any, tools: Any
 ) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
-    load = headless(at, "--arrival-rate", "40", "--burstiness", "0.5", "-t", "9s", "--warmup", "2500ms")
-    assert load.end() in (0, 1, 3), load.said
+    load = headless(at, "--arrival-rate", "40", "--burstiness", "0.5", "-t", "7500ms", "--warmup", "2500ms",
+                    "--no-analysis")  # fmt: skip
+    assert load.end() == 0, load.said
     run = load.run()
     (level,) = run.manifest["levels"]
     assert (level["users"], level["arrival_rate_per_s"]) == (None, 40.0)
@@ -34,11 +35,11 @@ def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
 
 def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
-    options = ["--arrival-rate", "20", "-t", "5s", "--warmup", "0", "--seed", "3"]
+    options = ["--arrival-rate", "40", "-t", "3s", "--warmup", "0", "--seed", "3", "--no-analysis"]
     alone = headless(at, *options)
-    assert alone.end() in (0, 1, 3), alone.said
+    assert alone.end() == 0, alone.said
     shared = headless(at, *options, "--processes", "2")
-    assert shared.end() in (0, 1, 3), shared.said
+    assert shared.end() == 0, shared.said
     plans = []
     for load in (alone, shared):
         turns = first_turns(load.run())[:100]
@@ -54,21 +55,48 @@ def test_a_server_frozen_for_five_seconds_shows_in_every_turn_that_came_due(
     server: Any, headless: Any, tools: Any
 ) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
-    load = headless(at, "--arrival-rate", "20", "-t", "13s", "--warmup", "0")
-    load.wait_for_turns(30)
+    load = headless(at, "--arrival-rate", "20", "-t", "10s", "--warmup", "0", "--no-analysis")
+    load.wait_for_turns(10)
     at.process.send_signal(signal.SIGSTOP)
     frozen = tools.now_ns()
     due = frozen + int(5e9)
     tools.wait_until(lambda: tools.now_ns() > due, "five seconds", 15)
     at.process.send_signal(signal.SIGCONT)
     thawed = tools.now_ns()
-    assert load.end() in (0, 1, 3), load.said
+    assert load.end() == 0, load.said
     turns = [t for t in first_turns(load.run()) if frozen + int(3e8) < t.due_ns < thawed - int(2e8)]
     assert abs(len(turns) - 90) < 30, "arrivals went on while the server was frozen"
     for turn in turns:
         assert turn.outcome == "ok", turn.error
         seen_ns = turn.sent_ns + turn.event_us[0] * 1000
         assert seen_ns - turn.due_ns >= thawed - turn.due_ns - int(5e7)
+
+
+def test_steps_of_a_rate_are_levels_of_one_run(server: Any, headless: Any, tools: Any) -> None:
+    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
+    load = headless(at, "--arrival-rate", "30,60", "--hold", "3s", "--warmup", "500ms", "--no-analysis")
+    assert load.end() == 0, load.said
+    run = load.run()
+    levels = run.manifest["levels"]
+    assert [level["arrival_rate_per_s"] for level in levels] == [30.0, 60.0]
+    for level in levels:
+        assert level["window_end_ns"] - level["window_start_ns"] == int(3e9)
+        assert abs(level["arrivals"]["due"] / (3 * level["arrival_rate_per_s"]) - 1) < 0.35
+    assert "level 2 of 2: 60 arrivals/s, warm-up over, measuring for 3 s" in load.said
+    assert tools.request_ids(run) == set(at.truth())
+
+
+def test_a_ramp_rises_within_its_level(server: Any, headless: Any) -> None:
+    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
+    load = headless(at, "--arrival-rate", "10..70", "-t", "6s", "--warmup", "1s", "--no-analysis")
+    assert load.end() == 0, load.said
+    run = load.run()
+    (level,) = run.manifest["levels"]
+    assert level["arrival_ramp_per_s"] == [10.0, 70.0]
+    assert level["arrival_rate_per_s"] == 45.0
+    assert abs(level["arrivals"]["due"] / 225 - 1) < 0.2
+    second = [int((turn.due_ns - level["start_ns"]) / 1e9) for turn in first_turns(run)]
+    assert second.count(5) > 2 * second.count(1), "the rate did not rise"
 
 
 def test_a_rate_excludes_a_number_of_people(headless: Any, server: Any) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -22,6 +25,10 @@ def test_a_headless_sweep_records_every_turn_that_the_server_saw(
     assert run.manifest["exit_code"] == code
     assert run.manifest["emulated"] is True
     assert [level["users"] for level in run.manifest["levels"]] == [2, 5]
+    assert run.manifest["settings"]["users"] is None, "nobody asked for a number of people"
+    assert "level 2 of 2: 5 people, warm-up over, measuring for 2 s; at least 2 s left" in load.said
+    assert re.search(r"level 2 of 2: 5 people: over; \d+ turns done, 0 failed", load.said), load.said
+    assert "No run time limit" not in load.said
     assert tools.request_ids(run) == set(at.truth())
     assert "EMULATED" in load.said
     assert (load.where / "report.html").exists()
@@ -164,3 +171,15 @@ def test_once_with_fewer_people_than_workers_is_refused(server: Any, headless: A
     load = headless(server(), "--no-analysis", "--once", "-u", "1", "--processes", "2")
     assert load.end() == 2, load.said
     assert "need at least as many people" in load.said
+
+
+def test_no_key_typed_in_the_terminal_changes_the_load(server: Any, headless: Any, tools: Any) -> None:
+    """Locust's own w, W, s and S would add and take people behind the record's back."""
+    ours, theirs = pty.openpty()
+    load = headless(server(), "--no-analysis", "--levels", "2", "--hold", "3s", "--warmup", "0", stdin=theirs)
+    load.wait_for_turns(1)
+    os.write(ours, b"WWw")
+    assert load.end() == 0, load.said
+    os.close(ours)
+    os.close(theirs)
+    assert max(sample["in_flight"] for sample in load.run().health()) <= 2
