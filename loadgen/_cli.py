@@ -7,10 +7,32 @@ import sys
 
 from loadgen._options import OPTIONS
 from loadgen._sweep import resume_sweep, run_sweep
-from loadgen._sweep_plan import PlanError, read_plan
+from loadgen._sweep_check import BACKENDS, PRECISIONS, WEIGHTS
+from loadgen._sweep_plan import PlanError, Wishes, read_plan, wished
 
 
 def main(arguments: list[str]) -> int:
+    given = _parser().parse_args(arguments)
+    if given.command is None:
+        _parser().print_help()
+        return 0
+    try:
+        return resume_sweep(given.resume) if given.resume else _run(given)
+    except KeyboardInterrupt:  # before its first run
+        return 130
+    except PlanError as error:
+        print("\n".join(f"turnbench: {problem}" for problem in error.problems), file=sys.stderr)
+        return 2
+
+
+def _run(given: argparse.Namespace) -> int:
+    fields = {name: getattr(given, name) for name in Wishes.__dataclass_fields__}
+    plan, said = wished(read_plan(given.file), Wishes(**fields))
+    print("\n".join(said), end="\n" * bool(said), flush=True)
+    return run_sweep(plan)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m loadgen",
         description="Load is made with `locust -f loadgen/ --headless -H URL ...`; its turnbench options:",
@@ -22,15 +44,22 @@ def main(arguments: list[str]) -> int:
     what = sweep.add_mutually_exclusive_group(required=True)
     what.add_argument("file", nargs="?", metavar="FILE.yaml", help="the plan of the sweep")
     what.add_argument("--resume", metavar="SWEEP", help="go on with the sweep in this directory")
-    given = parser.parse_args(arguments)
-    if given.command is None:
-        parser.print_help()
-        return 0
-    try:
-        return resume_sweep(given.resume) if given.resume else run_sweep(read_plan(given.file))
-    except PlanError as error:
-        print("\n".join(f"turnbench: {problem}" for problem in error.problems), file=sys.stderr)
-        return 2
+    change = sweep.add_argument_group("in place of what the plan says (not with --resume)")
+    add = change.add_argument
+    add("--model", action="append", dest="models", metavar="NAME", help="only this one; may be given again")
+    add("--backend", choices=BACKENDS)
+    add("--hardware", metavar="GPU", help="that the emulator plays")
+    add("--precision", action="append", dest="precisions", choices=PRECISIONS, help="may be given again")
+    add("--weights", choices=WEIGHTS)
+    add("--parallel", type=int, metavar="N", help="runs at once, of emulators")
+    add("--questions", type=_count, metavar="N", help="only so many conversations of each scenario")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def _options_text() -> str:

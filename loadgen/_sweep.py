@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
-import os
 import signal
+import subprocess
 import sys
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from loadgen import _option_values as values
-from loadgen._options import OPTIONS
 from loadgen._runwriter import new_run_dir, point_latest
-from loadgen._sweep_plan import PlanError, SweepPlan, cells_of
-from loadgen._times import seconds
+from loadgen._sweep_book import INDEX_NAME, Book, Entry, status_of
+from loadgen._sweep_cells import cells_of, client_command, next_of, server_command
+from loadgen._sweep_forecast import duration, guesses_of
+from loadgen._sweep_plan import PlanError, SweepPlan, plan_of_sweep
+from loadgen._sweep_processes import (
+    Lock,
+    Process,
+    SweepBusy,
+    ready_url,
+    signal_process,
+    start_run,
+    start_server,
+    stop_server,
+)
+from loadgen._sweep_progress import Progress
 
-SWEEP_FORMAT = "turnbench-sweep/1"
-_SWITCHES = {option.name for option in OPTIONS if option.metavar is None}
-_STOP_S = 20.0
 _TAIL_LINES = 15
-_PR_SET_PDEATHSIG = 1
+_EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_INVALID = 3
+_PATIENCE = 2
+"""Signals after which the next one means: by force."""
 
 
 def run_sweep(plan: SweepPlan) -> int:
-    """Play it, analyse it; the exit code is the analysis's, 3 if a run has none, 130 after Ctrl-C."""
-    return _play(Sweep(plan, new_run_dir(None, plan.name, datetime.now(UTC))))
+    """Play it, analyse it; the exit code is the analysis's, 3 if a run has no result, 130 or 143 stopped."""
+    folder = new_run_dir(None, plan.name, datetime.now(UTC))
+    return _play(Book(folder, plan, [Entry(cell) for cell in cells_of(plan)]), {})
 
 
 def resume_sweep(path: str) -> int:
@@ -37,200 +46,183 @@ def resume_sweep(path: str) -> int:
     folder = Path(path)
     try:
         written = json.loads((folder / "sweep.json").read_bytes())
-        plan = SweepPlan(**written["plan"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PlanError([f"{path}: no sweep that can be resumed ({error}); name its directory"]) from None
-    return _play(Sweep(plan, folder))
+        plan = plan_of_sweep(written["plan"], f"{path}/sweep.json")
+        took_s = {cell["dir"]: cell["took_s"] for cell in written["cells"] if cell.get("took_s")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise PlanError([f"{path}: no sweep that can be resumed ({why}); name its directory"]) from None
+    return _play(Book(folder, plan, [Entry(cell) for cell in cells_of(plan)]), took_s)
 
 
-def _play(sweep: Sweep) -> int:
-    plan, folder = sweep.plan, sweep.folder
-    if least_s := sweep.least_s():
-        print(
-            f"this takes at least {least_s:.0f} s; a better guess comes with the first run done", flush=True
-        )
-    print(f"sweep {folder}: {', '.join(plan.models)} ({plan.backend})", flush=True)
+def _play(book: Book, took_s: dict[str, float]) -> int:
     try:
-        asyncio.run(sweep.play())
+        lock = Lock(book.folder, lambda text: print(text, flush=True))
+    except SweepBusy:
+        raise PlanError([f"{book.folder}: is being played by another process; stop that one first"]) from None
+    book.settle(took_s)
+    book.write()
+    point_latest(book.folder)
+    sweep = Sweep(book, lock)
+    asyncio.run(sweep.play())
+    unlike = sweep.unlike_planned()
+    if sweep.signal is not None:
+        print(f"interrupted; to go on: python -m loadgen sweep --resume {book.folder}", file=sys.stderr)
+        return _EXIT_OF_SIGNAL[sweep.signal]
+    # In a session of its own it would outlive Ctrl-C; in ours it ends with us.
+    try:
+        code = subprocess.run([sys.executable, "-m", "analysis", str(book.folder)], check=False).returncode
     except KeyboardInterrupt:
-        print("interrupted: what was measured is kept", file=sys.stderr)
-        return 130
-    code = _analyse(folder)
-    return 3 if code == 0 and sweep.failed else code
+        print(f"interrupted; the report: python -m analysis {book.folder}", file=sys.stderr)
+        return _EXIT_OF_SIGNAL[signal.SIGINT]
+    return _INVALID if code == 0 and (sweep.failed or unlike) else code
 
 
 class Sweep:
-    """One sweep under way: its cells and their state, in sweep.json."""
+    """One sweep under way."""
 
-    def __init__(self, plan: SweepPlan, folder: Path) -> None:
-        self.plan = plan
-        self.folder = folder
-        self._started_s = time.monotonic()
-        self._cells = [asdict(cell) | {"status": "waiting"} for cell in cells_of(plan)]
-        for cell in self._cells:
-            if _status(folder / cell["dir"]) == "finished":
-                cell["status"] = "finished"
-            else:
-                _put_aside(folder, cell["dir"])
-        self._waiting: int = sum(cell["status"] == "waiting" for cell in self._cells)
-        self._played = 0
+    def __init__(self, book: Book, lock: Lock) -> None:
+        self.book = book
+        self.plan = book.plan
+        self.lock = lock
         self.failed = False
-        self._write()
-        point_latest(folder)
-
-    def least_s(self) -> float | None:
-        """Warm-ups and windows of what is left, without starts and drains; None where the plan can't say."""
-        run = self.plan.run
-        try:
-            levels = len(values.levels(run["levels"]))
-            one_s: float = levels * (seconds(run.get("warmup", "5s")) + seconds(run.get("hold", "60s")))
-        except (KeyError, ValueError):  # its first run says what is wrong
-            return None
-        return self._waiting * one_s / self.plan.parallel
+        self.signal: signal.Signals | None = None
+        self._signals = 0
+        self._runs: set[Process] = set()
+        self._starting: set[Process] = set()
+        self._servers = 0
+        self.progress = Progress(book, guesses_of(book.plan, [entry.cell for entry in book.entries]))
+        self._waiting = self.progress.in_order([e for e in book.entries if e.status == "waiting"])
 
     async def play(self) -> None:
-        places = asyncio.Semaphore(self.plan.parallel)
-
-        async def one(cell: dict[str, Any]) -> None:
-            async with places:
-                await self._cell(cell)
-
-        await asyncio.gather(*(one(cell) for cell in self._cells if cell["status"] == "waiting"))
-
-    async def _cell(self, cell: dict[str, Any]) -> None:
-        """Serve one model, run the load, stop the server; a failure is shown and the others go on."""
-        self._note(cell, "running")
-        log = self.folder / f"{cell['dir']}.log"
-        if (url := self.plan.endpoints.get(cell["model"])) is not None:
-            with log.open("wb") as said:
-                client = await _start("locust", *self._client_options(cell, url), stdout=said, stderr=said)
-                await _until_ended(client)
-            self._conclude(cell, log, client)
-            return
-        with log.open("wb") as said:
-            server = await _start("serve", "up", *self._serve_options(cell["model"]), stderr=said)
-            try:
-                url = await _ready_url(server)
-                if url is None:
-                    self._fail(cell, log, "its server did not start")
-                    return
-                client = await _start("locust", *self._client_options(cell, url), stdout=said, stderr=said)
-                await _until_ended(client)
-            finally:
-                await _stop(server)
-        self._conclude(cell, log, client)
-
-    def _conclude(self, cell: dict[str, Any], log: Path, client: asyncio.subprocess.Process) -> None:
-        status = _status(self.folder / cell["dir"])
-        if status is None:
-            self._fail(cell, log, f"its run did not start (exit code {client.returncode})")
-        else:
-            self._note(cell, status)
-
-    def _serve_options(self, model: str) -> list[str]:
-        return [model, "--backend", self.plan.backend, "--hardware", self.plan.hardware, "--port", "0"]
-
-    def _client_options(self, cell: dict[str, Any], url: str) -> list[str]:
-        options = ["-f", str(Path(__file__).parent), "--headless", "-H", url]
-        options += ["--run-dir", str(self.folder / cell["dir"]), "--no-analysis"]
-        options += ["--scenario", cell["scenario"]] if cell["scenario"] else []
-        for name, value in self.plan.run.items():
-            if name == "scenario" and cell["scenario"]:
-                continue
-            if name not in _SWITCHES:
-                options += [f"--{name}", value]
-            elif value.lower() in ("true", "yes", "on"):
-                options.append(f"--{name}")
-        return options
-
-    def _fail(self, cell: dict[str, Any], log: Path, why: str) -> None:
-        self.failed = True
-        self._note(cell, "failed")
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        print("\n".join([f"{cell['model']}: {why}; the end of {log}:", *tail]), file=sys.stderr)
-
-    def _note(self, cell: dict[str, Any], status: str) -> None:
-        cell["status"] = status
-        self._write()
-        passed_s = time.monotonic() - self._started_s
-        self._played += status != "running"
-        left = self._waiting - self._played
-        ahead = ""
-        if left and self._played and status != "running":  # from what a run has taken so far, nothing else
-            ahead = f"; {left} of {self._waiting} left, about {passed_s / self._played * left:.0f} s"
-        print(f"  {passed_s:5.0f} s  {cell['dir']}: {status}{ahead}", flush=True)
-
-    def _write(self) -> None:
-        content: dict[str, Any] = {"format": SWEEP_FORMAT, "name": self.plan.name, "cells": self._cells}
-        content["plan"] = asdict(self.plan)
-        temporary = self.folder / "sweep.json.new"
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / "sweep.json")
-
-
-def _put_aside(folder: Path, name: str) -> None:
-    """A half-done run is kept, but where no analysis counts it: it is played again from its beginning."""
-    if (folder / name).exists():
-        number = 1
-        while (aside := folder / "half-done" / f"{name}-{number}").exists():
-            number += 1
-        aside.parent.mkdir(exist_ok=True)
-        (folder / name).rename(aside)
-
-
-async def _start(module: str, *options: str, **pipes: Any) -> asyncio.subprocess.Process:
-    pipes.setdefault("stdout", asyncio.subprocess.PIPE)
-    if sys.platform == "linux":
-        pipes["preexec_fn"] = _end_with_parent
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *options, stdin=asyncio.subprocess.DEVNULL, **pipes
-    )
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this child if the sweep is killed: it must not write into a resumed one."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-async def _ready_url(server: asyncio.subprocess.Process) -> str | None:
-    """The URL of the line `ready: URL`, or None if the server ended first."""
-    assert server.stdout is not None
-    async for line in server.stdout:
-        if line.startswith(b"ready: "):
-            return line.removeprefix(b"ready: ").decode().strip()
-    return None
-
-
-async def _until_ended(client: asyncio.subprocess.Process) -> None:
-    """Wait for a run; if the sweep is cancelled, let the run drain and report first."""
-    try:
-        await client.wait()
-    except asyncio.CancelledError:
-        client.send_signal(signal.SIGINT)
-        await client.wait()
-        raise
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
+        """Until every run has been played, or the first signal: then runs drain, then servers stop."""
+        loop = asyncio.get_running_loop()
+        for number in _EXIT_OF_SIGNAL:
+            loop.add_signal_handler(number, self._on_signal, number)
+        self.progress.begin()
+        ticking = loop.create_task(self.progress.tick())
+        places = min(self.plan.parallel, len(self._waiting))
         try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            await asyncio.gather(*(Place(self).play() for _ in range(places)))
+        finally:
+            ticking.cancel()
+            for number in _EXIT_OF_SIGNAL:
+                loop.remove_signal_handler(number)
 
+    def _on_signal(self, number: signal.Signals) -> None:
+        """First: drain. Second: don't wait for answers. Third: by force."""
+        self._signals += 1
+        if self.signal is None:
+            self.progress.say("stopping: runs drain, then their servers stop; once more ends them at once")
+            self.signal = signal.Signals(number)
+        for process in [*self._runs, *self._starting]:
+            self._tell_to_end(process)
 
-def _status(folder: Path) -> str | None:
-    """The status that the run itself recorded."""
-    try:
-        status = json.loads((folder / "run.json").read_bytes()).get("status")
-    except (OSError, ValueError):
+    def _tell_to_end(self, process: Process) -> None:
+        # Not SIGINT: in Python's own start it is an exception anywhere, which once left Locust's log locked.
+        signal_process(process, signal.SIGTERM if self._signals <= _PATIENCE else signal.SIGKILL)
+
+    def next_entry(self, served: tuple[str, str | None] | None) -> Entry | None:
+        """What to play next at a place that serves this; None when there is nothing, or no more."""
+        if self.signal is not None or not self._waiting:
+            return None
+        cell = next_of([entry.cell for entry in self._waiting], served)
+        entry = next(entry for entry in self._waiting if entry.cell is cell)
+        self._waiting.remove(entry)
+        return entry
+
+    async def serve(self, entry: Entry) -> tuple[Process, str] | None:
+        """Start the server of this run; None, and the run has failed, if it does not come up."""
+        self._servers += 1
+        log, began_s = self.book.folder / f"server-{self._servers}.log", time.monotonic()
+        self.progress.serving(entry)
+        with log.open("ab") as said:
+            server = await start_server(server_command(self.plan, entry.cell), said, self.lock)
+        self._starting.add(server)
+        if self.signal is not None:
+            self._tell_to_end(server)
+        url = await ready_url(server)
+        self._starting.discard(server)
+        if url is not None:
+            self.progress.server_started(time.monotonic() - began_s)
+            return server, url
+        await stop_server(server)
+        if self.signal is not None:
+            self.note(entry, "interrupted")
+        else:
+            self._fail(entry, log, "its server did not start")
         return None
-    return str(status)
+
+    async def load(self, entry: Entry, url: str) -> None:
+        """One run against this server, to its end."""
+        cell, began_s = entry.cell, time.monotonic()
+        log = self.book.folder / f"{cell.dir}.log"
+        self.note(entry, "running")
+        with log.open("wb") as said:
+            run = await start_run(client_command(self.plan, cell, url, self.book.folder), said, self.lock)
+        self._runs.add(run)
+        if self.signal is not None:
+            self._tell_to_end(run)
+        await run.wait()
+        self._runs.discard(run)
+        status = status_of(self.book.folder / cell.dir)
+        entry.took_s = round(time.monotonic() - began_s, 3)
+        if status in ("finished", "failed") or (status and self.signal is not None):
+            self.note(entry, status)
+        elif self.signal is not None:
+            self.note(entry, "interrupted")
+        else:
+            what = "end" if status else "start"
+            self._fail(entry, log, f"its run did not {what} (exit code {run.returncode})")
+
+    def _fail(self, entry: Entry, log: Path, why: str) -> None:
+        self.failed = True
+        self.note(entry, "failed")
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+        print("\n".join([f"{entry.cell.model}: {why}; the end of {log}:", *tail]), file=sys.stderr)
+
+    def note(self, entry: Entry, status: str) -> None:
+        entry.status = status
+        self.book.write()
+        self.progress.note(entry)
+
+    def unlike_planned(self) -> bool:
+        """Write the index and say what it holds; True if a finished run lacks turns that became due."""
+        rows = [row for row in self.book.write_index() if row["turns"] is not None]
+        turns, planned = (sum(row[key] or 0 for row in rows) for key in ("turns", "planned"))
+        took = duration(self.progress.passed_s)
+        print(f"{len(rows)} of {len(self.book.entries)} runs in {took}: {turns} turns recorded, "
+              f"{planned} planned; all of them in {self.book.folder / INDEX_NAME}", flush=True)  # fmt: skip
+        return turns != planned and self.signal is None
 
 
-def _analyse(folder: Path) -> int:
-    import subprocess
+class Place:
+    """Where one run goes on after the other, on a server that stays as long as the next run needs it."""
 
-    return subprocess.run([sys.executable, "-m", "analysis", str(folder)], check=False).returncode
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
+        self._server: tuple[Process, str] | None = None
+        self._served: tuple[str, str | None] | None = None
+
+    async def play(self) -> None:
+        try:
+            while (entry := self._sweep.next_entry(self._served)) is not None:
+                if (url := await self._url(entry)) is not None:
+                    await self._sweep.load(entry, url)
+        finally:
+            await self._stop()
+
+    async def _url(self, entry: Entry) -> str | None:
+        """Where this run's model is served, by us or by somebody else."""
+        if (url := self._sweep.plan.endpoints.get(entry.cell.model)) is not None:
+            return url
+        gone = self._server is None or self._server[0].returncode is not None
+        if gone or self._served != entry.cell.server:
+            await self._stop()
+            self._server = await self._sweep.serve(entry)
+            self._served = entry.cell.server if self._server else None
+        return self._server[1] if self._server else None
+
+    async def _stop(self) -> None:
+        if self._server is not None:
+            await stop_server(self._server[0])
+        self._server = self._served = None

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from loadgen._options import OPTIONS
-from loadgen._runwriter import slug
-
-PLAN_FORMAT = "turnbench-sweep-plan/1"
-_BACKENDS = ("vllm", "vllm-cpu", "emulator")
-_KEYS = ("format", "name", "models", "backend", "hardware", "parallel", "run", "scenarios", "repeats", "seed",
-         "endpoints")  # fmt: skip
-_OURS = ("run-dir", "model")
+from loadgen._sweep_check import PLAN_FORMAT, problems_of
 
 
 class PlanError(ValueError):
@@ -30,13 +21,14 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A checked plan. `parallel` runs go on at once: for emulators, whose times don't depend on it."""
+    """A checked plan: a run for each model x precision x scenario x variant x level x repeat."""
 
     name: str
     models: list[str]
     backend: str = "emulator"
     hardware: str = "a100-40gb"
     parallel: int = 1
+    """Runs that go on at once: for emulators, whose times don't depend on each other."""
     run: dict[str, str] = field(default_factory=dict)
     """Options of each run, by their long name without dashes."""
     scenarios: list[str] = field(default_factory=list)
@@ -46,30 +38,15 @@ class SweepPlan:
     repeats: int = 1
     seed: int = 0
     """Decides the order of the runs where a model has more than one."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a sweep and the name of its directory."""
-
-    dir: str
-    model: str
-    scenario: str | None
-
-
-def cells_of(plan: SweepPlan) -> list[Cell]:
-    """Every run of the plan; shuffled by its seed where models have several, so that no time favours one."""
-    cells = []
-    scenarios: list[str | None] = [*plan.scenarios] or [None]
-    for repeat in range(1, plan.repeats + 1):
-        for model in plan.models:
-            for scenario in scenarios:
-                parts = [slug(model)] + ([slug(scenario)] if scenario else [])
-                parts += [f"r{repeat}"] if plan.repeats > 1 else []
-                cells.append(Cell("-".join(parts), model, scenario))
-    if len(cells) > len(plan.models):
-        random.Random(plan.seed).shuffle(cells)
-    return cells
+    precisions: list[str] = field(default_factory=list)
+    """Each model is served in each of them; empty: in FP16."""
+    levels: list[str] = field(default_factory=list)
+    """Numbers of people with a run each; empty: the run's own `levels`, one after the other in it."""
+    variants: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Name to options that win over those of `run`: everything is played once with each."""
+    weights: str = "real"
+    args: str = ""
+    """More options for each server, as one text."""
 
 
 def read_plan(path: str) -> SweepPlan:
@@ -80,85 +57,84 @@ def read_plan(path: str) -> SweepPlan:
         raise PlanError([f"{path}: {' '.join(str(error).split())}"]) from None
     if not isinstance(raw, dict):
         raise PlanError([f"{path}: not a mapping; start with `format: {PLAN_FORMAT}`"])
-    problems = [f"{path}: {problem}" for problem in _problems(raw)]
+    return _plan_of(raw, path)
+
+
+def plan_of_sweep(written: dict[str, Any], where: str) -> SweepPlan:
+    """The plan that a sweep.json holds; raises PlanError if somebody changed it for the worse."""
+    kept = {key: value for key, value in written.items() if value or key == "models"}
+    if kept.get("endpoints"):
+        kept.pop("models")
+    texts = {key: str(value) if isinstance(value, int) else value for key, value in kept.items()}
+    return _plan_of(texts | {"format": PLAN_FORMAT}, where)
+
+
+def _plan_of(raw: dict[str, Any], where: str) -> SweepPlan:
+    problems = [f"{where}: {problem}" for problem in problems_of(raw)]
     if problems:
         raise PlanError(problems)
-    return SweepPlan(
-        name=raw["name"],
-        models=raw.get("models") or list(raw["endpoints"]),
-        endpoints=raw.get("endpoints", {}),
-        backend=raw.get("backend", "emulator"),
-        hardware=raw.get("hardware", "a100-40gb"),
-        parallel=int(raw.get("parallel", "1")),
-        run=raw.get("run", {}),
-        scenarios=raw.get("scenarios", []),
-        repeats=int(raw.get("repeats", "1")),
-        seed=int(raw.get("seed", "0")),
-    )
+    given = {key: value for key, value in raw.items() if key != "format"}
+    given |= {key: int(given[key]) for key in ("parallel", "repeats", "seed") if key in given}
+    given["models"] = given.get("models") or list(given["endpoints"])
+    given["variants"] = {name: each or {} for name, each in given.get("variants", {}).items()}
+    return SweepPlan(**given)
 
 
-def _problems(raw: dict[str, Any]) -> list[str]:
-    found = [f"unknown key {key!r}; keys are {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
-    if raw.get("format") != PLAN_FORMAT:
-        found.append(f"format is {raw.get('format')!r}, must be {PLAN_FORMAT!r}")
-    if not isinstance(raw.get("name"), str) or not raw.get("name"):
-        found.append("name is missing: a word for the sweep's directory")
-    models = raw.get("models")
-    if "endpoints" in raw:
-        found += _endpoint_problems(raw)
-    elif not isinstance(models, list) or not models or not all(isinstance(m, str) for m in models):
-        found.append("models is missing: a list of names that `python -m serve list` shows")
-    elif len({slug(model) for model in models}) < len(models):  # each has a directory of its own
-        found.append("models names one model twice")
-    if raw.get("backend", "emulator") not in _BACKENDS:
-        found.append(f"backend {raw['backend']!r}: one of {', '.join(_BACKENDS)}")
-    if not isinstance(raw.get("hardware", ""), str):
-        found.append("hardware is not a word, such as a100-40gb")
-    found += _parallel_problems(raw) + _cell_problems(raw)
-    run = raw.get("run", {})
-    if not isinstance(run, dict):
-        return [*found, "run is not a mapping of options, such as `levels: 1,4`"]
-    known = {option.name for option in OPTIONS if not option.repeats} - set(_OURS)
-    known |= {"users", "spawn-rate", "run-time"}
-    found += [f"run: unknown option {name!r}" for name in run if name not in known]
-    odd = [name for name in known & run.keys() if not isinstance(run[name], str)]
-    return found + [f"run: {name} is not one value; write it as on the command line" for name in odd]
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line changes in a plan; None: as the file has it."""
+
+    models: list[str] | None = None
+    backend: str | None = None
+    hardware: str | None = None
+    precisions: list[str] | None = None
+    weights: str | None = None
+    parallel: int | None = None
+    questions: int | None = None
+    """Only so many conversations of each finite scenario."""
 
 
-def _endpoint_problems(raw: dict[str, Any]) -> list[str]:
-    endpoints = raw["endpoints"]
-    if "models" in raw:
-        return ["models and endpoints exclude each other: models are served, endpoints run already"]
-    if not isinstance(endpoints, dict) or not endpoints:
-        return ["endpoints is not a mapping of a name to a URL, such as `mine: http://127.0.0.1:8000`"]
-    bad = [name for name, url in endpoints.items() if not re.match(r"https?://[^/\s]", str(url))]
-    found = [f"endpoints: {name}: not an http:// or https:// URL" for name in bad]
-    if len({slug(str(name)) for name in endpoints}) < len(endpoints):
-        found.append("endpoints names one server twice")
-    return found
+def wished(plan: SweepPlan, wishes: Wishes) -> tuple[SweepPlan, list[str]]:
+    """The plan as wished, and what follows from it for a person to know; raises PlanError."""
+    given = {k: value for k, value in vars(wishes).items() if value is not None and k != "questions"}
+    said: list[str] = []
+    if plan.endpoints:
+        plan = _with_endpoints(plan, given)
+    backend = given.get("backend", plan.backend)
+    if backend != "emulator" and plan.parallel > 1 and "parallel" not in given:
+        given["parallel"] = 1
+        said.append(f"one run at a time: several on {backend} would slow each other down")
+    found = replace(plan, **given)
+    if wishes.questions is not None:
+        found = _with_questions(found, wishes.questions, said)
+    texts = {key: str(value) if isinstance(value, int) else value for key, value in asdict(found).items()}
+    if found.endpoints:
+        del texts["models"]
+    else:
+        del texts["endpoints"]
+    if problems := problems_of(texts | {"format": PLAN_FORMAT}):
+        raise PlanError(problems)
+    return found, said
 
 
-def _cell_problems(raw: dict[str, Any]) -> list[str]:
-    found = []
-    scenarios = raw.get("scenarios", [])
-    if not isinstance(scenarios, list) or not all(isinstance(name, str) and name for name in scenarios):
-        found.append("scenarios is not a list of names or files")
-    elif len({slug(name) for name in scenarios}) < len(scenarios):
-        found.append("scenarios names one scenario twice")
-    elif scenarios and isinstance(raw.get("run"), dict) and "scenario" in raw["run"]:
-        found.append("scenarios and run: scenario exclude each other; keep one")
-    for name, pattern in (("repeats", r"[1-9][0-9]{0,3}"), ("seed", r"[0-9]{1,18}")):
-        if not re.fullmatch(pattern, str(raw.get(name, "1"))):
-            found.append(
-                f"{name} is {str(raw[name])[:40]!r}: a whole number from {int(name == 'repeats')} up"
-            )
-    return found
+def _with_endpoints(plan: SweepPlan, given: dict[str, Any]) -> SweepPlan:
+    """Of servers that run already only some can be asked; how they are served is not ours to say."""
+    models = given.get("models", plan.models)
+    unknown = [name for name in models if name not in plan.endpoints]
+    found = [f"--model {name}: the plan's endpoints are {', '.join(plan.endpoints)}" for name in unknown]
+    found += [f"--{name.rstrip('s')}: the plan's servers run already" for name in given if name != "models"]
+    if found:
+        raise PlanError(found)
+    return replace(plan, endpoints={name: plan.endpoints[name] for name in models})
 
 
-def _parallel_problems(raw: dict[str, Any]) -> list[str]:
-    parallel = raw.get("parallel", "1")
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", str(parallel)):
-        return [f"parallel is {str(parallel)[:40]!r}: a whole number from 1 up"]
-    if int(parallel) > 1 and raw.get("backend", "emulator") != "emulator":
-        return ["parallel is for emulators: real servers would slow each other down"]
-    return []
+def _with_questions(plan: SweepPlan, questions: int, said: list[str]) -> SweepPlan:
+    """So many conversations of each scenario; a level that they can't fill would be a smaller one."""
+    scenarios = [f"{name.partition(':')[0]}:{questions}" for name in plan.scenarios]
+    levels = [level for level in plan.levels if int(level) <= questions]
+    if left_out := [level for level in plan.levels if level not in levels]:
+        said.append(f"left out: {', '.join(left_out)} at once, which {questions} questions can't fill")
+    run = plan.run
+    if not scenarios:
+        run = run | {"scenario": f"{run.get('scenario', 'chat').partition(':')[0]}:{questions}"}
+    return replace(plan, scenarios=scenarios, levels=levels or ["1"] * bool(plan.levels), run=run)

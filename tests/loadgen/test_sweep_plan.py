@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadgen._sweep_plan import PLAN_FORMAT, PlanError, SweepPlan, read_plan
+from loadgen._sweep_check import BACKENDS, PLAN_FORMAT, PRECISIONS
+from loadgen._sweep_plan import PlanError, SweepPlan, Wishes, plan_of_sweep, read_plan, wished
 
 ROOT = Path(__file__).parents[2]
 GOOD: dict[str, Any] = {"format": PLAN_FORMAT, "name": "mine", "models": ["yi-6b", "llama-2-7b"]}
@@ -72,8 +75,23 @@ def test_options_of_the_runs_are_kept_as_typed(write: Callable[[str], str]) -> N
         ({"models": [["yi-6b"]]}, "models is missing"),
         ({"models": ["a", "a"]}, "twice"),
         ({"models": ["a b", "a-b"]}, "twice"),
-        ({"backend": "magic"}, "vllm, vllm-cpu, emulator"),
-        ({"backend": ["emulator"]}, "vllm, vllm-cpu, emulator"),
+        ({"backend": "magic"}, ", ".join(BACKENDS)),
+        ({"backend": ["emulator"]}, ", ".join(BACKENDS)),
+        ({"precisions": "fp16"}, ", ".join(PRECISIONS)),
+        ({"precisions": ["fp16", ["int8"]]}, ", ".join(PRECISIONS)),
+        ({"precisions": ["fp16", "fp16"]}, "one twice"),
+        ({"levels": "1"}, "[1, 4, 16]"),
+        ({"levels": ["0"]}, "[1, 4, 16]"),
+        ({"levels": ["1", "01"]}, "one twice"),
+        ({"levels": ["1"], "run": {"levels": "4"}}, "keep one"),
+        ({"levels": ["1"], "run": {"users": "4"}}, "keep one"),
+        ({"variants": ["exact"]}, "variants is not a mapping"),
+        ({"variants": {"a": {"exat-tokens": "on"}}}, "a: unknown option 'exat-tokens'"),
+        ({"variants": {"a": {"scenario": "chat"}}}, "lists of their own"),
+        ({"variants": {"a b": {}, "a-b": {}}}, "one twice"),
+        ({"weights": "heavy"}, "real, dummy"),
+        ({"args": ["--x"]}, "one text"),
+        ({"repeats": "99999"}, "repeats"),
         ({"hardware": ["a100"]}, "hardware"),
         ({"parallel": "0"}, "from 1 up"),
         ({"parallel": "²"}, "from 1 up"),
@@ -126,10 +144,29 @@ values = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["name", "models", "backend", "hardware", "parallel", "run", "x"]), values
+        st.sampled_from(
+            [
+                "name",
+                "models",
+                "backend",
+                "hardware",
+                "parallel",
+                "run",
+                "x",
+                "precisions",
+                "levels",
+                "variants",
+                "weights",
+                "args",
+                "scenarios",
+                "repeats",
+                "endpoints",
+            ]
+        ),
+        values,
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_plan_is_read_or_refused(write: Callable[[str], str], changes: dict[str, Any]) -> None:
     try:
         plan = read_plan(write(yaml.safe_dump(GOOD | changes)))
@@ -139,3 +176,49 @@ def test_any_plan_is_read_or_refused(write: Callable[[str], str], changes: dict[
     assert all(
         isinstance(value, str) for value in [plan.name, plan.hardware, *plan.models, *plan.run.values()]
     )
+    assert plan_of_sweep(json.loads(json.dumps(asdict(plan))), "sweep.json") == plan
+
+
+def test_a_plan_comes_back_whole_from_its_sweep(write: Callable[[str], str]) -> None:
+    axes = {"precisions": ["fp16", "int8"], "levels": ["1", "8"], "variants": {"a": {}, "b": {"once": "on"}}}
+    plan = read_plan(write(yaml.safe_dump(GOOD | axes | {"seed": "7", "args": "--max-num-seqs 4"})))
+    assert (plan.precisions, plan.levels, plan.variants["b"]) == (
+        ["fp16", "int8"],
+        ["1", "8"],
+        {"once": "on"},
+    )
+    assert plan_of_sweep(json.loads(json.dumps(asdict(plan))), "sweep.json") == plan
+
+
+def test_a_sweep_whose_plan_was_spoilt_is_told(write: Callable[[str], str]) -> None:
+    plan = asdict(read_plan(write(yaml.safe_dump(GOOD))))
+    with pytest.raises(PlanError, match="backend 'magic'"):
+        plan_of_sweep(plan | {"backend": "magic"}, "sweep.json")
+
+
+PAPER = SweepPlan(
+    "paper", ["a", "b"], parallel=16, scenarios=["choose", "explain:100"], levels=["1", "16", "32"],
+    run={"once": "on"},
+)  # fmt: skip
+
+
+def test_few_questions_leave_out_what_they_cannot_fill_and_say_so() -> None:
+    plan, (said,) = wished(PAPER, Wishes(questions=24))
+    assert (plan.scenarios, plan.levels) == (["choose:24", "explain:24"], ["1", "16"])
+    assert said == "left out: 32 at once, which 24 questions can't fill"
+
+
+def test_a_real_backend_plays_one_run_at_a_time() -> None:
+    plan, (said,) = wished(PAPER, Wishes(models=["a"], backend="vllm", precisions=["int8"]))
+    assert (plan.models, plan.backend, plan.parallel, plan.precisions) == (["a"], "vllm", 1, ["int8"])
+    assert "one run at a time" in said
+    with pytest.raises(PlanError, match="real servers would slow each other down"):
+        wished(PAPER, Wishes(backend="vllm", parallel=4))
+
+
+def test_servers_that_run_already_can_only_be_chosen_among() -> None:
+    remote = SweepPlan("r", ["x", "y"], endpoints={"x": "http://127.0.0.1:1", "y": "http://127.0.0.1:2"})
+    assert wished(remote, Wishes(models=["y"]))[0].endpoints == {"y": "http://127.0.0.1:2"}
+    with pytest.raises(PlanError) as caught:
+        wished(remote, Wishes(models=["z"], backend="vllm", precisions=["int8"]))
+    assert len(caught.value.problems) == 3

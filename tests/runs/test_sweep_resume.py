@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PLAN = """\
+import psutil
+import pytest
+
+from loadgen._sweep_processes import Lock, SweepBusy
+
+HELD = """\
 format: turnbench-sweep-plan/1
 name: short
 models: [yi-6b]
@@ -18,62 +29,193 @@ seed: 5
 run: {levels: "2", hold: 1s, warmup: "0", drain: 2s, max-tokens: "8"}
 """
 
+ONCE = """\
+format: turnbench-sweep-plan/1
+name: short
+models: [yi-6b, gemma-7b]
+scenarios: [choose, paraphrase]
+levels: [2, 6, 12]
+variants: {natural: {}, exact: {exact-tokens: "on", max-tokens: "24"}}
+parallel: 2
+run: {once: "on"}
+"""
 
-def sweep(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "sweep", *options],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
+    """Starts sweeps in a folder of their own; kills whatever is left of them."""
+    started: list[Sweep] = []
+
+    def start(*options: str) -> Sweep:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loadgen", "sweep", *options], cwd=tmp_path, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        started.append(Sweep(process, tmp_path))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
 
 
-def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(tmp_path: Path, tools: Any) -> None:
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    first = sweep(tmp_path, "plan.yaml")
+@dataclass
+class Sweep:
+    """A running sweep, and what it has written so far."""
 
-    def cells() -> dict[str, str]:
-        found = list(tmp_path.glob("runs/*-short/sweep.json"))
-        return {c["dir"]: c["status"] for c in json.loads(found[0].read_bytes())["cells"]} if found else {}
+    process: subprocess.Popen[str]
+    home: Path
+    said: str = ""
 
-    def half_way() -> bool:
-        running = [name for name, status in cells().items() if status == "running"]
-        begun = [r for r in running if any(tmp_path.glob(f"runs/*-short/{r}/run.json"))]
-        return "finished" in cells().values() and bool(begun)
+    @property
+    def where(self) -> Path:
+        (found,) = (path for path in self.home.glob("runs/*") if path.is_dir() and not path.is_symlink())
+        return found
 
-    tools.wait_until(half_way, "one run done and the next one begun", 60)
-    before = cells()
-    first.kill()
-    first.communicate()
-    (where,) = tmp_path.glob("runs/*-short")
-    kept = {n: (where / n / "turns-0.jsonl").read_bytes() for n, s in before.items() if s == "finished"}
-    second = sweep(tmp_path, "--resume", str(where))
-    said, _ = second.communicate(timeout=110)
-    assert second.returncode in (0, 1, 3), said
-    assert "left, about" in said
-    assert "this takes at least" in said
-    assert set(cells()) == set(before) == {f"yi-6b-{s}-r{r}" for s in ("choose", "explain") for r in (1, 2)}
-    assert set(cells().values()) == {"finished"}
+    def end(self, limit_s: float = 110) -> int:
+        self.said, _ = self.process.communicate(timeout=limit_s)
+        return self.process.returncode
+
+    def cells(self) -> dict[str, str]:
+        """The status of each run by its directory."""
+        if not list(self.home.glob("runs/*/sweep.json")):
+            return {}
+        return {c["dir"]: c["status"] for c in json.loads((self.where / "sweep.json").read_bytes())["cells"]}
+
+    def half_way(self) -> bool:
+        """One run has ended and the next one has turns."""
+        assert self.process.poll() is None, "the sweep has ended by itself"
+        cells = self.cells()
+        running = [name for name, status in cells.items() if status == "running"]
+        return "finished" in cells.values() and any(
+            (self.where / r / "turns-0.jsonl").exists() for r in running
+        )
+
+    def kept(self) -> dict[str, bytes]:
+        """The records of the runs that have ended."""
+        done = [name for name, status in self.cells().items() if status == "finished"]
+        return {name: (self.where / name / "turns-0.jsonl").read_bytes() for name in done}
+
+    def index(self) -> list[dict[str, str]]:
+        with (self.where / "index.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def places_of(run: Path) -> list[tuple[int, int]]:
+    """Conversation and turn of every record."""
+    turns = [json.loads(line) for line in (run / "turns-0.jsonl").read_text().splitlines()]
+    return [(turn["conversation"], turn["turn"]) for turn in turns]
+
+
+def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
+    tmp_path: Path, sweep: Callable[..., Sweep], tools: Any
+) -> None:
+    """`make paper` in small: every question once, some runs beside each other, kill -9 in the middle."""
+    (tmp_path / "plan.yaml").write_text(ONCE)
+    first = sweep("plan.yaml", "--questions", "6")
+    tools.wait_until(first.half_way, "one run done and another one begun", 60)
+    left = first.family()
+    first.process.kill()
+    first.end()
+    before, kept = first.cells(), first.kept()
+    second = sweep("--resume", str(first.where))
+    assert second.end() in (0, 1, 3), second.said
+    assert not alive(left), "something of the killed sweep still runs"
+    parts = ("yi-6b", "gemma-7b"), ("choose-6", "paraphrase-6"), ("natural", "exact"), ("u2", "u6")
+    assert set(second.cells()) == set(before) == {"-".join(each) for each in itertools.product(*parts)}
+    assert set(second.cells().values()) == {"finished"}
     for name, turns in kept.items():
-        assert (where / name / "turns-0.jsonl").read_bytes() == turns, "a finished run was played again"
-    (half,) = [name for name, status in before.items() if status == "running"]
-    assert list((where / "half-done").iterdir()) == [where / "half-done" / f"{half}-1"]
-    summary = json.loads((where / "summary.json").read_bytes())
-    assert "half-done" not in json.dumps(summary)
+        assert (second.where / name / "turns-0.jsonl").read_bytes() == turns, (
+            "a finished run was played again"
+        )
+    for name in before:  # every question of every run, and none twice
+        assert sorted(places_of(second.where / name)) == [(number, 1) for number in range(6)]
+    halves = {path.name.rpartition("-")[0] for path in (second.where / "half-done").iterdir()}
+    assert halves
+    assert halves <= {name for name, status in before.items() if status == "running"}
+    assert (
+        [row["turns"] for row in second.index()] == [row["planned"] for row in second.index()] == ["6"] * 16
+    )
+    assert "16 of 16 runs" in second.said
+    assert "96 turns recorded, 96 planned" in second.said
+    assert "this takes about" in second.said
+    assert "half-done" not in (second.where / "summary.json").read_text()
 
 
-def test_a_directory_without_a_sweep_cannot_be_resumed(tmp_path: Path) -> None:
-    said, _ = (process := sweep(tmp_path, "--resume", str(tmp_path))).communicate(timeout=30)
-    assert process.returncode == 2
-    assert "no sweep that can be resumed" in said
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
+    tmp_path: Path, sweep: Callable[..., Sweep], tools: Any, number: int, code: int
+) -> None:
+    (tmp_path / "plan.yaml").write_text(HELD)
+    first = sweep("plan.yaml")
+    tools.wait_until(first.half_way, "one run done and the next one begun", 60)
+    family = first.family()
+    os.killpg(first.process.pid, number)  # as Ctrl-C in a terminal does
+    assert first.end(60) == code, first.said
+    assert not alive(family)
+    assert f"--resume {first.where}" in first.said
+    cells = first.cells()
+    (half,) = [name for name, status in cells.items() if status == "interrupted"]
+    outcomes = {
+        json.loads(x)["outcome"] for x in (first.where / half / "turns-0.jsonl").read_text().splitlines()
+    }
+    assert outcomes <= {"ok", "cut", "unfinished"}, "its server went before the run had drained"
+    kept = first.kept()
+    if number == signal.SIGTERM:
+        return
+    second = sweep("--resume", str(first.where))
+    assert second.end() in (0, 1, 3), second.said
+    assert set(second.cells().values()) == {"finished"}
+    assert "left, about" in second.said
+    assert {name: second.kept()[name] for name in kept} == kept
 
 
-def test_a_sweep_loads_servers_that_run_already(server: Any, tmp_path: Path) -> None:
+def test_one_server_answers_all_runs_of_a_model_and_precision(
+    tmp_path: Path, sweep: Callable[..., Sweep]
+) -> None:
+    plan = HELD.replace("repeats: 2", "precisions: [fp16, int8]").replace("hold: 1s", "hold: 0.5s")
+    (tmp_path / "plan.yaml").write_text(plan)
+    one = sweep("plan.yaml")
+    assert one.end() in (0, 1, 3), one.said
+    assert set(one.cells().values()) == {"finished"}
+    assert one.said.count("starting a server: yi-6b fp16") == 1
+    assert one.said.count("starting a server: yi-6b int8") == 1
+
+
+def test_two_never_play_one_sweep_at_once(tmp_path: Path) -> None:
+    lock = Lock(tmp_path, print)
+    said: list[str] = []
+    with pytest.raises(SweepBusy):
+        Lock(tmp_path, said.append, wait_s=0.2)
+    assert said == ["waiting for what is left of this sweep's last time to end"]
+    os.close(lock.file)
+    Lock(tmp_path, said.append)
+
+
+def test_a_directory_without_a_sweep_cannot_be_resumed(tmp_path: Path, sweep: Callable[..., Sweep]) -> None:
+    one = sweep("--resume", str(tmp_path))
+    assert one.end(30) == 2
+    assert "no sweep that can be resumed" in one.said
+
+
+def test_a_sweep_loads_servers_that_run_already(
+    server: Any, tmp_path: Path, sweep: Callable[..., Sweep]
+) -> None:
     at = server("--ttft", "5ms", "--itl", "1ms", "--tokens", "3")
-    plan = PLAN.replace("models: [yi-6b]", f"endpoints: {{mine: '{at.url}', again: '{at.url}/v1'}}")
+    plan = HELD.replace("models: [yi-6b]", f"endpoints: {{mine: '{at.url}', again: '{at.url}/v1'}}")
     plan = plan.replace("[choose, explain]", "[choose]").replace("repeats: 2", "repeats: 1")
     (tmp_path / "plan.yaml").write_text(plan)
-    said, _ = (process := sweep(tmp_path, "plan.yaml")).communicate(timeout=100)
-    assert process.returncode in (0, 1, 3), said
-    (where,) = tmp_path.glob("runs/*-short")
-    lines = [(where / f"{n}-choose" / "turns-0.jsonl").read_bytes().count(b"\n") for n in ("mine", "again")]
+    one = sweep("plan.yaml")
+    assert one.end() in (0, 1, 3), one.said
+    lines = [len(places_of(one.where / f"{name}-choose")) for name in ("mine", "again")]
     assert min(lines) > 0
     assert sum(lines) == len(at.truth())

@@ -1,0 +1,55 @@
+"""How fast a model can answer on a GPU, before anything is started: `python -m serve.pace MODEL`.
+
+Prints one JSON object of seconds, by the same roofline as the emulator: a decoding step takes `step_s`, and
+`step_context_s` more for each token of context of the sequences in it; a prompt's token takes
+`prefill_token_s`, a request `front_end_s` before it is queued. For the emulator this is its own timing; for a
+real server it is a guess, with the share of the bandwidth that others measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from serve._emulator_cost import Machine, Work
+from serve.catalogue import PRECISIONS, CatalogueError, load_catalogue
+
+_MANY = 1000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or 2 for a model or GPU that the catalogue does not have."""
+    parser = argparse.ArgumentParser(prog="python -m serve.pace", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--hardware", default="a100-40gb")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16")
+    options = parser.parse_args(arguments)
+    try:
+        catalogue = load_catalogue()
+        machine = Machine(
+            catalogue.models[options.model], catalogue.gpus[options.hardware], precision=options.precision
+        )
+    except CatalogueError as error:
+        print(f"serve.pace: {error}", file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(f"serve.pace: {error} is not in the catalogue: python -m serve list", file=sys.stderr)
+        return 2
+    print(json.dumps(pace(machine)))
+    return 0
+
+
+def pace(machine: Machine) -> dict[str, float]:
+    """The figures above, in seconds."""
+    empty = machine.memory_s(Work(1, 0, 0)) + machine.efficiency.overhead_ns / 1e9
+    return {
+        "front_end_s": machine.efficiency.frontend_ns / 1e9,
+        "prefill_token_s": machine.compute_s(Work(_MANY, 0, 0)) / _MANY,
+        "step_s": empty,
+        "step_context_s": (machine.memory_s(Work(1, _MANY, 0)) - machine.memory_s(Work(1, 0, 0))) / _MANY,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The runs of a sweep: which, in which order, on which server; and how long they will take."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen._sweep_cells import cells_of, client_command, next_of, server_command
+from loadgen._sweep_forecast import Guess, duration, guess_of, left_s, pace_of, scale_of
+from loadgen._sweep_plan import SweepPlan
+
+WIDE = SweepPlan(
+    "wide", ["yi-6b", "gemma-7b"], precisions=["fp16", "int8"], scenarios=["choose:8", "explain:8"],
+    levels=["1", "8"], variants={"natural": {}, "exact": {"exact-tokens": "on"}}, repeats=3,
+    run={"once": "on", "drain": "5s"},
+)  # fmt: skip
+
+
+def some(values: list[str]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(values), unique=True)
+
+
+@given(
+    some(["a", "b", "c"]).filter(bool), some(["fp16", "int8"]), some(["choose", "chat", "x/y.yaml"]),
+    some(["1", "4", "16"]), some(["natural", "exact"]), st.integers(1, 3), st.integers(0, 5),
+)  # fmt: skip
+def test_every_combination_is_one_run_with_a_directory_of_its_own(
+    models: list[str], precisions: list[str], scenarios: list[str], levels: list[str], variants: list[str],
+    repeats: int, seed: int,
+) -> None:  # fmt: skip
+    plan = SweepPlan(
+        "p", models, precisions=precisions, scenarios=scenarios, levels=levels,
+        variants={name: {} for name in variants}, repeats=repeats, seed=seed,
+    )  # fmt: skip
+    cells = cells_of(plan)
+    axes = [models, precisions, scenarios, levels, variants]
+    assert len(cells) == repeats * math.prod(len(axis) or 1 for axis in axes)
+    assert len({cell.dir for cell in cells}) == len(cells)
+    assert cells == cells_of(plan)
+
+
+def test_the_order_is_shuffled_by_the_seed() -> None:
+    orders = {
+        tuple(c.dir for c in cells_of(SweepPlan("p", ["a"], repeats=9, seed=seed))) for seed in range(9)
+    }
+    assert len(orders) > 1
+    assert len({frozenset(order) for order in orders}) == 1
+
+
+def test_one_place_starts_each_server_once() -> None:
+    waiting, served, starts = cells_of(WIDE), None, 0
+    while waiting:
+        cell = next_of(waiting, served)
+        starts += cell.server != served
+        served = cell.server
+        waiting.remove(cell)
+    assert starts == 4
+
+
+def test_a_run_gets_the_options_of_its_cell() -> None:
+    (cell,) = [c for c in cells_of(WIDE) if c.dir == "gemma-7b-int8-explain-8-exact-u8-r2"]
+    command = client_command(WIDE, cell, "http://127.0.0.1:1", Path("runs/x"))
+    assert {"--once", "--exact-tokens", "--drain=5s", "--scenario=explain:8", "--levels=8"} < set(command)
+    assert command[command.index("--run-dir") + 1] == f"runs/x/{cell.dir}"
+    served = server_command(WIDE, cell)
+    assert served[:2] == ["up", "gemma-7b"]
+    assert served[served.index("--precision") + 1] == "int8"
+
+
+@given(st.lists(st.floats(0, 100)), st.lists(st.floats(0, 100)), st.integers(1, 9))
+def test_the_time_left_is_that_of_places_that_are_never_idle(
+    running: list[float], waiting: list[float], places: int
+) -> None:
+    running = running[:places]
+    left = left_s(running, waiting, places)
+    assert left >= max([*running, *waiting], default=0.0)
+    assert left >= (sum(running) + sum(waiting)) / places - 1e-6
+    assert left <= (sum(running) + sum(waiting)) / places + max([*running, *waiting], default=0.0) + 1e-6
+
+
+def test_runs_beside_each_other_are_not_added_up() -> None:
+    """Once it said 241 s when 4 s were left: five of six runs had ended, and the sixth nearly."""
+    assert left_s([4.0], [], 5) == 4.0
+    assert left_s([60.0] * 5, [60.0] * 5, 5) == 120.0
+    assert left_s([-3.0], [10.0], 1) == 10.0
+
+
+def test_a_guess_is_corrected_by_what_runs_took() -> None:
+    assert scale_of([]) == 1.0
+    assert scale_of([(50.0, 100.0), (10.0, 20.0)]) == 0.5
+
+
+def test_every_question_once_is_told_beforehand_from_the_hardware() -> None:
+    plan = SweepPlan("p", ["yi-6b"], scenarios=["explain:8"], levels=["1", "4"], run={"once": "on"})
+    pace = pace_of(plan, "yi-6b", "fp16")
+    one, four = sorted(cells_of(plan), key=lambda cell: cell.level or 0)
+    alone, together = guess_of(plan, one, pace), guess_of(plan, four, pace)
+    assert alone is not None
+    assert together is not None
+    assert alone.bounded
+    # An A100-40 reads Yi-6B's weights about 62 times a second: 8 answers of at most 256 tokens.
+    assert 8 * 256 / 66 < alone.takes_s < 8 * 256 / 58 + 4
+    assert alone.takes_s / 5 < together.takes_s < alone.takes_s / 3
+
+
+def test_levels_that_are_held_are_told_from_their_times() -> None:
+    plan = SweepPlan("p", ["x"], run={"levels": "1,4", "hold": "1m", "warmup": "10s"})
+    (cell,) = cells_of(plan)
+    guess = guess_of(plan, cell, None)
+    assert isinstance(guess, Guess)
+    assert not guess.bounded
+    assert 140 <= guess.takes_s < 150
+    assert guess_of(SweepPlan("p", ["x"], run={"levels": "many"}), cell, None) is None
+
+
+def test_of_a_model_without_facts_nothing_is_guessed() -> None:
+    assert pace_of(SweepPlan("p", ["no-such-model"]), "no-such-model", "fp16") is None
+
+
+@pytest.mark.parametrize(
+    ("s", "text"), [(0, "0 s"), (99, "99 s"), (374.4, "6 min 14 s"), (7500, "2 h 5 min")]
+)
+def test_a_duration_is_written_for_people(s: float, text: str) -> None:
+    assert duration(s) == text
