@@ -12,10 +12,16 @@ ARGS ?=
 FILE ?= sweeps/demo.yaml
 RUN ?= runs/LATEST
 
+# What a person typed goes before what a plan says; the defaults above don't.
+typed = $(if $(filter command environment,$(firstword $(origin $(1)))),$(if $($(1)),--$(2) $($(1))))
+wishes = $(call typed,MODEL,model) $(call typed,BACKEND,backend) $(call typed,HARDWARE,hardware) \
+  $(call typed,PRECISION,precision) $(call typed,WEIGHTS,weights) $(call typed,PARALLEL,parallel) \
+  $(call typed,QUESTIONS,questions)
+
 bin := .venv/bin
 ready := .venv/.ready
 
-.PHONY: help setup demo test test-vllm test-engines test-browser check format bench bench-all serve stop sweep report clean
+.PHONY: help setup demo test test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +52,10 @@ test-browser: $(ready)  ## tests of the report in a real Chromium (Debian's; ins
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(bin)/python -m pytest tests/browser -m browser
 
+test-net: $(ready)  ## a master and four workers on machines of their own (network namespaces; as root)
+	@command -v ip > /dev/null || (apt-get update -qq && apt-get install -y -qq iproute2)
+	$(bin)/python -m pytest tests/net -m net
+
 check: $(ready)  ## lint, format and types
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -70,8 +80,11 @@ serve: $(ready)  ## MODEL=yi-6b [BACKEND=vllm|vllm-cpu|transformers|emulator] [P
 stop: $(ready)  ## stop every server that make serve started
 	$(bin)/python -m serve stop
 
-sweep: $(ready)  ## play a sweep: make sweep [FILE=sweeps/demo.yaml]
-	$(bin)/python -m loadgen sweep $(FILE)
+sweep: $(ready)  ## serve and load each model of a plan: make sweep [FILE=sweeps/demo.yaml] [MODEL= BACKEND= HARDWARE= PRECISION= WEIGHTS= QUESTIONS=]
+	$(bin)/python -m loadgen sweep $(FILE) $(wishes)
+
+paper: $(ready)  ## the study's comparison; it says how long it takes: make paper [QUESTIONS=24] [MODEL= BACKEND=emulator HARDWARE= PRECISION= PARALLEL=]
+	$(bin)/python -m loadgen sweep sweeps/paper.yaml $(wishes)
 
 report: $(ready)  ## analyse a run again: make report [RUN=runs/LATEST]
 	$(bin)/python -m analysis $(RUN)
