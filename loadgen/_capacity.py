@@ -14,6 +14,7 @@ from loadgen._run_files import write_manifest
 from loadgen._run_state import Run, WorkerState
 from loadgen._search import MOST_POINTS, bracket, next_load
 from loadgen._sequential import SURE, Answer, answer
+from loadgen._window import LONGEST_HOLDS
 
 _SHARE = 0.95
 _LEAST_TURNS = 20
@@ -80,7 +81,8 @@ def find_capacity(conductor: Conductor, run: Run, progress: Progress) -> None:
     first = float(settings.users) if whole else settings.arrival_rate_per_s or 1.0
     tried: dict[float, bool] = {}
     points: list[dict[str, Any]] = []
-    while not run.stop.is_set() and (load := next_load(tried, first, whole)) is not None:
+    least = 0.0 if whole else _LEAST_TURNS / (LONGEST_HOLDS * settings.hold_s)
+    while not run.stop.is_set() and (load := next_load(tried, first, whole, least)) is not None:
         asked = Load(users=int(load)) if whole else Load(rate_per_s=load)
         progress.level(len(points) + 1, f"of at most {MOST_POINTS}", str(asked), None)
         point = _play_point(conductor, run, len(points), asked, progress)

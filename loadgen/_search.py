@@ -10,10 +10,11 @@ NEAR = 1.08
 _STEP = 4.0
 
 
-def next_load(tried: dict[float, bool], first: float, whole: bool) -> float | None:
-    """The load to try after these (load to whether its limits held), or None when the capacity is found.
+def next_load(tried: dict[float, bool], first: float, whole: bool, least: float = 0.0) -> float | None:
+    """The load to try after these (load to whether its limits held), or None when the search is over.
 
-    With `whole` a load is a number of people, at least 1.
+    With `whole` a load is a number of people, at least 1. Below `least` too little would happen to judge by:
+    a search that found nothing to hold would go down for ever, through ever emptier points.
     """
     if not tried:
         return first
@@ -24,7 +25,7 @@ def next_load(tried: dict[float, bool], first: float, whole: bool) -> float | No
         return _rounded((holds or first) * _STEP, whole)
     if holds is None:
         lower = _rounded(fails / _STEP, whole)
-        return None if lower in tried else lower
+        return None if lower in tried or lower < least else lower
     if fails / holds <= NEAR or (whole and fails - holds <= 1):
         return None
     middle = _rounded(math.sqrt(holds * fails), whole)

@@ -10,7 +10,7 @@ from loadgen._progress import Progress
 from loadgen._run_files import write_manifest
 from loadgen._run_state import Run, WorkerState
 
-_LONGEST_HOLDS = 4
+LONGEST_HOLDS = 4
 """A point of --find-capacity that is not clear may take so many times --hold."""
 _LOOK_S = 0.25
 ANSWER_S = 10.0
@@ -58,7 +58,7 @@ def measure_for_a_time(
 def _planned_end_ns(run: Run, level: dict[str, Any], start_ns: int, watcher: Watcher | None) -> int | None:
     settings = run.prepared.settings
     if watcher is not None:
-        return start_ns + int(_LONGEST_HOLDS * settings.hold_s * 1e9)
+        return start_ns + int(LONGEST_HOLDS * settings.hold_s * 1e9)
     asked_s = window_s(settings)
     if asked_s is None:
         return None

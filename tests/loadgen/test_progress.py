@@ -1,0 +1,81 @@
+"""The line that tells how far a run is: plain in a file, kept up to date in a terminal."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from loadgen._loads import loads_of, rest_s
+from loadgen._progress import Progress, duration
+from loadgen._settings import Settings
+
+
+class Screen(io.StringIO):
+    """A file, or a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def told(screen: Any) -> Any:
+    """What is said of a level of two, which measures for 60 s; the second takes 70 s at least."""
+    now = SimpleNamespace(now_ns=lambda: int(100e9))
+    run: Any = SimpleNamespace(turns=5, failed=1, timeline=now)
+    progress = Progress(SimpleNamespace(user_count=3), run, screen)
+    progress.level(1, "of 2", "16 people", 70.0)
+    progress.phase("warm-up", int(105e9))
+    progress.phase("measuring", int(160e9))
+    run.turns, run.failed = 317, 3
+    progress.phase("waiting for measured turns")
+    progress.over()
+    return screen.getvalue()
+
+
+def test_a_file_gets_two_plain_lines_a_level() -> None:
+    assert told(Screen(False)).splitlines() == [
+        "level 1 of 2: 16 people, warm-up over, measuring for 1 min 0 s; at least 2 min 10 s left",
+        "level 1 of 2: 16 people: over; 312 turns done, 2 failed",
+    ]
+
+
+def test_a_terminal_gets_one_line_kept_up_to_date() -> None:
+    lines = told(Screen(True)).replace("\r\x1b[K", "\n").splitlines()
+    assert [line for line in lines if line] == [
+        "level 1 of 2: 16 people, 3 there; 0 turns done, 0 failed",
+        "level 1 of 2: 16 people, warm-up 0 of 5 s; 0 turns done, 0 failed; at least 1 min 15 s left",
+        "level 1 of 2: 16 people, measuring 0 of 1 min 0 s; 0 turns done, 0 failed; at least 2 min 10 s left",
+        "level 1 of 2: 16 people, waiting for measured turns for 0 s; 312 turns done, 2 failed",
+        "level 1 of 2: 16 people: over; 312 turns done, 2 failed",
+    ]
+    assert told(Screen(True)).count("\n") == 1
+
+
+def test_a_run_goes_on_when_nobody_reads_its_progress_any_more() -> None:
+    class Gone(Screen):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    assert told(Gone(True)) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599.6, "1 h 0 min"), (7260, "2 h 1 min")],
+)
+def test_a_duration_is_said_as_people_say_it(seconds: float, says: str) -> None:
+    assert duration(seconds) == says
+
+
+def test_the_least_time_left_counts_who_has_to_come_the_warm_up_and_the_window() -> None:
+    settings = Settings(host="http://h", levels=[10, 200], hold_s=60.0, warmup_s=5.0)
+    assert rest_s(settings, loads_of(settings)) == 2 * 65 + 1 + 2
+    steps = Settings(host="http://h", arrival_rate_per_s=1.0, arrival_steps_per_s=[1.0, 2.0], hold_s=10.0)
+    assert [str(load) for load in loads_of(steps)] == ["1 arrivals/s", "2 arrivals/s"]
+    assert rest_s(steps, loads_of(steps)) == 2 * 15
