@@ -27,6 +27,7 @@ from loadgen._sweep_processes import (
     stop_server,
 )
 from loadgen._sweep_progress import Progress
+from loadgen._sweep_ready import require_ready
 
 _TAIL_LINES = 15
 _EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -36,9 +37,14 @@ _PATIENCE = 2
 
 
 def run_sweep(plan: SweepPlan) -> int:
-    """Play it, analyse it; the exit code is the analysis's, 3 if a run has no result, 130 or 143 stopped."""
+    """Play it, analyse it; the exit code is the analysis's, 3 if a run has no result, 130 or 143 stopped.
+
+    Raises PlanError, before anything is made, for what can be seen to fail.
+    """
+    cells = cells_of(plan)
+    require_ready(plan, cells)
     folder = new_run_dir(None, plan.name, datetime.now(UTC))
-    return _play(Book(folder, plan, [Entry(cell) for cell in cells_of(plan)]), {})
+    return _play(Book(folder, plan, [Entry(cell) for cell in cells]), {})
 
 
 def resume_sweep(path: str) -> int:
@@ -150,6 +156,9 @@ class Sweep:
             self.note(entry, "interrupted")
         else:
             self._fail(entry, log, "its server did not start")
+            for other in [each for each in self._waiting if each.cell.server == entry.cell.server]:
+                self._waiting.remove(other)
+                self.note(other, "failed")
         return None
 
     async def load(self, entry: Entry, url: str) -> None:

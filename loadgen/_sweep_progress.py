@@ -116,10 +116,13 @@ class Progress:
     def _takes_s(self, entry: Entry) -> float | None:
         """Its guess, corrected by what runs like it took against theirs; without one, what they took."""
         ended = [e for e in self._done if e.took_s is not None and e.status == "finished"]
-        kind = entry.cell.scenario, entry.cell.variant
-        known = [e for e in ended if (e.cell.scenario, e.cell.variant) == kind] or ended
+        cell = entry.cell
+        like = [e for e in ended if (e.cell.scenario, e.cell.variant) == (cell.scenario, cell.variant)]
+        # Another variant says nothing of these: exact answers take all of their guess, natural ones half.
+        known = like or [e for e in ended if e.cell.variant == cell.variant]
         if guess_s := self._guess_s(entry):
             return guess_s * scale_of([(e.took_s or 0.0, self._guess_s(e)) for e in known])
+        known = known or ended
         return sum(e.took_s or 0.0 for e in known) / len(known) if known else None
 
     async def tick(self) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen._sweep_book import Book, Entry
 from loadgen._sweep_cells import cells_of, client_command, next_of, server_command
 from loadgen._sweep_forecast import Guess, duration, guess_of, left_s, pace_of, scale_of
-from loadgen._sweep_plan import SweepPlan
+from loadgen._sweep_plan import PlanError, SweepPlan
+from loadgen._sweep_progress import Progress
+from loadgen._sweep_ready import require_ready
 
 WIDE = SweepPlan(
     "wide", ["yi-6b", "gemma-7b"], precisions=["fp16", "int8"], scenarios=["choose:8", "explain:8"],
@@ -126,3 +130,38 @@ def test_of_a_model_without_facts_nothing_is_guessed() -> None:
 )
 def test_a_duration_is_written_for_people(s: float, text: str) -> None:
     assert duration(s) == text
+
+
+def test_what_can_be_seen_to_fail_is_told_at_once_before_anything_starts() -> None:
+    plan = SweepPlan(
+        "p", ["yi-6c", "yi-6b"], hardware="a100-40gb", scenarios=["chose", "choose"], levels=["1", "2"],
+        run={"hold": "20x", "spawn-rate": "fast", "once": "on"},
+    )  # fmt: skip
+    with pytest.raises(PlanError) as caught:
+        require_ready(plan, cells_of(plan))
+    hints = ["--hold: '20x'", "--spawn-rate: 'fast'", "did you mean 'choose'?", "did you mean yi-6b?"]
+    assert len(caught.value.problems) == len(hints)
+    for hint, problem in zip(hints, sorted(caught.value.problems, key=_place(hints)), strict=True):
+        assert hint in problem
+    require_ready(WIDE, cells_of(WIDE))
+
+
+def _place(hints: list[str]) -> Callable[[str], int]:
+    return lambda problem: next((n for n, hint in enumerate(hints) if hint in problem), -1)
+
+
+def test_the_time_left_leaves_other_variants_alone(tmp_path: Path) -> None:
+    """Natural answers end early; exact ones still take all that was guessed of them."""
+    plan = SweepPlan("p", ["a"], scenarios=["x"], variants={"natural": {}, "exact": {}}, repeats=2)
+    entries = [Entry(cell) for cell in cells_of(plan)]
+    guesses: dict[str, Guess | None] = {entry.cell.dir: Guess(100.0, True) for entry in entries}
+    progress = Progress(Book(tmp_path, plan, entries), guesses)
+    assert progress.left_s() == 400.0
+    natural = next(entry for entry in entries if entry.cell.variant == "natural")
+    natural.status, natural.took_s = "finished", 50.0
+    progress.note(natural)
+    assert progress.left_s() == 50.0 + 2 * 100.0
+    exact = next(entry for entry in entries if entry.cell.variant == "exact")
+    exact.status, exact.took_s = "finished", 90.0
+    progress.note(exact)
+    assert progress.left_s() == 50.0 + 90.0

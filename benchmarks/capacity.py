@@ -1,0 +1,126 @@
+"""How many streams can one emulator process keep on time? 2,000 of them at 20 tokens a second each.
+
+    python -m benchmarks.capacity [--streams 2000] [--seconds 15] [--only fixed|roofline]
+
+The emulator has one core, a client that only reads has another. Lateness is the emulator's own: when each event
+was handed to the kernel, less when its schedule wanted it. CPU and memory are the kernel's account of the process.
+The roofline is that of a model and a GPU which give about 20 tokens/s to each of 2,000 streams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.raw_client import measure_in_child
+
+SERVER_CORE, CLIENT_CORE = "0", "1"
+TOKENS = 200
+TOKENS_PER_S = 20
+LATENESS_P99_MS = 10.0
+MEMORY_MB = 500.0
+SCHEDULES = {
+    "fixed": ("--schedule", "fixed", "--ttft", "100ms", "--itl", f"{1000 // TOKENS_PER_S}ms"),
+    "roofline": ("--model", "yi-6b", "--hardware", "h200-141gb", "--max-num-seqs", "4096"),
+}
+LATENESS = re.compile(r"lateness: (\d+) events sent, p50 ([\d.]+) ms, p99 ([\d.]+) ms")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One schedule under the whole load. `events_per_s`: while all streams were open."""
+
+    schedule: str
+    streams: int
+    events: int
+    events_per_s: float
+    late_p50_ms: float
+    late_p99_ms: float
+    cpu_us: float
+    peak_mb: float
+
+    def broken(self) -> list[str]:
+        """What was promised and not kept, in words."""
+        found = []
+        if self.late_p99_ms >= LATENESS_P99_MS:
+            found.append(f"{self.schedule}: lateness p99 {self.late_p99_ms:.2f} ms, allowed {LATENESS_P99_MS:g}")
+        if self.peak_mb >= MEMORY_MB:
+            found.append(f"{self.schedule}: {self.peak_mb:.0f} MB of memory, allowed {MEMORY_MB:g}")
+        if self.events_per_s < 0.95 * self.streams * TOKENS_PER_S:
+            wanted = self.streams * TOKENS_PER_S
+            found.append(f"{self.schedule}: {self.events_per_s:.0f} events/s of the {wanted} that were asked for")
+        return found
+
+
+@contextmanager
+def emulator(options: tuple[str, ...]) -> Iterator[tuple[psutil.Process, str, list[str]]]:
+    """The process on its core, its URL, and after the end what it said."""
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve.emulator", "--port", "0", *options]
+    said: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().removeprefix("ready: ").strip()
+            yield psutil.Process(process.pid), url, said
+        finally:
+            process.send_signal(signal.SIGTERM)
+            said.append(process.stdout.read())
+
+
+def peak_mb(pid: int) -> float:
+    """The most memory that the process ever held."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def measure(schedule: str, streams: int, seconds: float) -> Row:
+    with emulator(SCHEDULES[schedule]) as (process, url, said):
+        before = process.cpu_times()
+        got = measure_in_child(url, streams, TOKENS, seconds, TOKENS / TOKENS_PER_S, CLIENT_CORE)
+        after = process.cpu_times()
+        peak = peak_mb(process.pid)
+    found = LATENESS.match(said[0])
+    if found is None:
+        raise SystemExit(f"the emulator did not tell its lateness: {said[0]!r}")
+    events, p50, p99 = int(found[1]), float(found[2]), float(found[3])
+    cpu_s = after.user + after.system - before.user - before.system
+    return Row(schedule, streams, events, got["events_per_s"], p50, p99, cpu_s / events * 1e6, peak)
+
+
+def show(row: Row) -> str:
+    return (
+        f"{row.schedule:9} {row.streams} streams, {row.events_per_s:.0f} events/s: lateness p50 "
+        f"{row.late_p50_ms:.2f} ms, p99 {row.late_p99_ms:.2f} ms; {row.cpu_us:.1f} us CPU an event; "
+        f"{row.peak_mb:.0f} MB at most"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--streams", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long answers are asked for")
+    parser.add_argument("--only", choices=sorted(SCHEDULES))
+    options = parser.parse_args()
+    broken: list[str] = []
+    for schedule in SCHEDULES:
+        if options.only in (None, schedule):
+            row = measure(schedule, options.streams, options.seconds)
+            print(show(row), flush=True)
+            broken += row.broken()
+    print("\n".join(broken) or "every promise kept")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
