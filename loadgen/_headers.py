@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-if TYPE_CHECKING:
-    from loadgen._settings import Settings
+import msgspec
+
+from loadgen._settings import Settings, without_userinfo
 
 _SHORTEST_SECRET = 4
 """A header's value of less is no secret, and hiding it would garble every message."""
@@ -55,6 +56,17 @@ def secrets_here(settings: Settings) -> list[str]:
         with suppress(ValueError):
             known[name] = _from_environment(name, value)
     return secrets_of(settings, known)
+
+
+def recorded(settings: Settings) -> dict[str, Any]:
+    """Settings for run.json: no header's value is written down, nor a secret that stands anywhere else."""
+    found: dict[str, Any] = msgspec.to_builtins(settings)
+    if settings.levels or settings.arrival_rate_per_s is not None:
+        found["users"] = None  # not asked for: the levels, or the arrivals, say how many there are
+    found["headers"] = dict.fromkeys(settings.headers, "***")
+    found["host"] = without_userinfo(settings.host)
+    cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(settings))
+    return cleaned
 
 
 def scrubbed(text: str, secrets: list[str]) -> str:

@@ -37,8 +37,25 @@ def contradictions(fields: dict[str, Any], options: Mapping[str, Any]) -> list[s
         why = "it chooses its loads and how long each lasts (about --hold)"
         found += [f"--find-capacity and {name} exclude each other: {why}; drop {name}"
                   for name, given in others.items() if given]  # fmt: skip
-    if fields["once"] and str(options.get("hold") or "60s") != "60s":
-        found.append("--once and --hold exclude each other: the scenario's end ends the run; drop --hold")
+    if options.get("hold"):
+        found += _of_hold(fields)
+    return found + _of_people(fields, options)
+
+
+def _of_hold(fields: dict[str, Any]) -> list[str]:
+    if fields["once"]:
+        return ["--once and --hold exclude each other: the scenario's end ends the run; drop --hold"]
+    if fields["levels"] or fields["arrival_steps_per_s"] or fields["find_capacity"]:
+        return []
+    return ["--hold is about levels: add --levels (or several rates to --arrival-rate), or say -t instead"]
+
+
+def _of_people(fields: dict[str, Any], options: Mapping[str, Any]) -> list[str]:
+    found = []
+    if options.get("turnbench_users_given") and options["num_users"] < 1:
+        found.append(f"-u {options['num_users']}: there must be one person at least")
+    if fields["spawn_rate"] is not None and not fields["spawn_rate"] > 0:
+        found.append(f"-r {fields['spawn_rate']:g}: people per second, more than 0")
     return found
 
 

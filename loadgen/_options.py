@@ -35,7 +35,7 @@ OPTIONS = (
     Option("scenario", "Mix, task or file to play.", "chat", "NAME|FILE"),
     Option("model", "Model named in requests; default: the endpoint's first.", metavar="NAME"),
     Option("levels", "Concurrency sweep, such as 1,4,16; -r is then the spawn rate.", metavar="LIST"),
-    Option("hold", "How long each level is measured.", "60s", "TIME"),
+    Option("hold", "How long each level is measured; default: 60s.", metavar="TIME"),
     Option("warmup", "Time between everybody being there and the start of measuring.", "5s", "TIME"),
     Option("arrival-rate", "Open loop: conversations that begin per second, for -t. A..B: rising evenly from "
            "A to B within -t; A,B,C: one level of --hold each.", metavar="R"),
@@ -58,7 +58,8 @@ OPTIONS = (
     Option("idle-timeout", "Longest silence of a stream.", "30s", "TIME"),
     Option("deadline", "Longest time for one answer.", "600s", "TIME"),
     Option("drain", "Longest wait for measured turns after a level's window.", "60s", "TIME"),
-    Option("retry", "Further attempts at a turn that failed; each is recorded.", "0", "N"),
+    Option("retry", "Further attempts at a turn that got no connection, lost it before the answer, or was "
+           "told 429 or 5xx; each is recorded.", "0", "N"),
     Option("abort-errors", "End the run when this share of turns failed (1: never).", "1", "SHARE"),
     Option("clock", "kernel or user: who says when bytes arrived.", "kernel", "CLOCK"),
     Option("seed", "Seed of the plan.", "0", "N"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from loadgen._headers import recorded
 from loadgen._prepare import Prepared, machine, versions
 from loadgen._run_state import Run, WorkerState
 from loadgen._runreader import RUN_FORMAT
@@ -12,20 +13,21 @@ from loadgen._runwriter import iso_now
 from loadgen._settings import without_userinfo
 
 _ABORT_LEAST_TURNS = 20
-_STATUS = {None: "finished", "stopped": "finished", "interrupted": "interrupted"}
+_STATUS = {None: "finished", "stopped": "finished", "errors": "finished", "interrupted": "interrupted"}
+"""What `status` says of each way to end; an end that was asked for beforehand is one."""
 
 
 def new_manifest(prepared: Prepared, salt: str, started: datetime) -> dict[str, Any]:
     """run.json as it is when the run begins."""
     settings, endpoint = prepared.settings, prepared.endpoint
-    recorded = settings.recorded()
+    shown = recorded(settings)
     return {
         "format": RUN_FORMAT,
         "status": "running",
         "started_at": started.isoformat(timespec="milliseconds"),
         "ended_at": None,
         "exit_code": None,
-        "settings": recorded,
+        "settings": shown,
         "seed": settings.seed,
         "salt": salt,
         "versions": versions(),
@@ -35,7 +37,7 @@ def new_manifest(prepared: Prepared, salt: str, started: datetime) -> dict[str, 
         "emulated": endpoint.emulated or bool(prepared.facts.get("emulated")),
         "workers": [],
         "levels": [],
-        "labels": recorded["labels"],
+        "labels": shown["labels"],
         "slo": prepared.slo,
         "skipped": prepared.skipped,
         "findings": [],
@@ -50,14 +52,15 @@ def take_batch(run: Run, worker: WorkerState, message: dict[str, Any]) -> None:
             run.writer.append(kind, worker.index, line)
             if kind == "turns":
                 worker.records += 1
-                run.turns += 1
                 if run.lookout is not None:
                     run.lookout(worker, line)
     except OSError as error:
         disk_failed(run, error)
+    run.turns += message["turns"]
     run.failed += message["failed"]
     share = run.failed / run.turns if run.turns else 0.0
-    if run.turns >= _ABORT_LEAST_TURNS and share > run.prepared.settings.abort_errors:
+    too_many = run.turns >= _ABORT_LEAST_TURNS and share > run.prepared.settings.abort_errors
+    if too_many and run.ending is None:
         run.finding("suspect", "abort_errors", f"{share:.0%} of {run.turns} turns failed",
                     "the run was ended as --abort-errors asks; look at the outcomes")  # fmt: skip
         run.end("errors")

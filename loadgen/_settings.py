@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadgen._headers import scrubbed_all, secrets_here
-
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """One run's settings. Times are seconds; None means: not asked for."""
@@ -70,16 +68,6 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     def people(self) -> int:
         """The most people there are at once."""
         return max(self.levels or [self.users])
-
-    def recorded(self) -> dict[str, Any]:
-        """For run.json: no header's value is written down, nor a secret that stands anywhere else."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        if self.levels or self.arrival_rate_per_s is not None:
-            found["users"] = None  # not asked for: the levels, or the arrivals, say how many there are
-        found["headers"] = dict.fromkeys(self.headers, "***")
-        found["host"] = without_userinfo(self.host)
-        cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(self))
-        return cleaned
 
 
 class Job(msgspec.Struct, kw_only=True, frozen=True):

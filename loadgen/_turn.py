@@ -45,7 +45,7 @@ def drop(wire: Wire, conversation: Conversation, index: int, due_ns: int) -> Tur
     wire.ledger.planned += 1
     wire.ledger.dropped += 1
     record = dropped_record(wire.job, _place(conversation, index, 1, due_ns))
-    wire.tell(record)
+    wire.tell(record, done=True)
     return record
 
 
@@ -67,7 +67,7 @@ async def _attempts(wire: Wire, opened: OpenTurn, history: History, due_ns: int,
         if exchange.outcome == "ok":
             history.took(exchange.reply)
         record = _with_context(record, shortened, history)
-        wire.tell(record)
+        wire.tell(record, done=pause_s is None)
         if pause_s is None:
             return record
         if pause_s:

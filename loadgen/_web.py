@@ -11,6 +11,7 @@ from flask import jsonify, redirect, request, session, url_for
 from flask_login import UserMixin, current_user, login_user
 from werkzeug.datastructures import ImmutableMultiDict
 
+from loadgen import _option_values as values
 from loadgen._options import OptionErrors
 from loadgen._prepare import prepare
 
@@ -30,10 +31,10 @@ def check_start_form(web_ui: Any, face: Any) -> None:
             return None  # Locust sends a stranger to the login page; nothing is looked up for one
         if face.busy:
             return _refusal(face, ["a run is under way or still draining; stop it, wait, and start again"])
-        options = vars(face.options) | _typed(request.form.to_dict(), vars(face.options))
-        options["turnbench_users_given"] = False  # the form always sends a number of people
-        options["turnbench_again"] = True
         try:
+            options = vars(face.options) | _typed(request.form.to_dict(), vars(face.options))
+            options["turnbench_users_given"] = False  # the form always sends a number of people
+            options["turnbench_again"] = True
             face.prepared = prepare(options)
         except OptionErrors as error:
             return _refusal(face, error.problems)
@@ -43,16 +44,19 @@ def check_start_form(web_ui: Any, face: Any) -> None:
 
 
 def _typed(form: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
-    """The form's values with the types and names that the command line gives them."""
+    """The form's values with the types and names that the command line gives them; raises OptionErrors."""
     typed: dict[str, Any] = {
         key: value == "true" if isinstance(options.get(key), bool) else value for key, value in form.items()
     }
-    if "user_count" in form:
-        typed["num_users"] = int(form["user_count"]) if form["user_count"].isdigit() else 0
-    if "spawn_rate" in form:
-        typed["spawn_rate"] = float(form["spawn_rate"] or 1)
-        if form.get("levels") and typed["spawn_rate"] == 1:
-            typed["spawn_rate"] = None  # the form's default; with levels ours is the level
+    try:
+        if "user_count" in form:
+            typed["num_users"] = values.positive_int(form["user_count"])
+        if "spawn_rate" in form:
+            typed["spawn_rate"] = values.number(0.001, 1e6)(form["spawn_rate"] or "1")
+    except ValueError as error:
+        raise OptionErrors([f"number of people and spawn rate: {error}"]) from None
+    if form.get("levels") and typed.get("spawn_rate") == 1:
+        typed["spawn_rate"] = None  # the form's default; with levels ours is the level
     if form.get("run_time"):
         typed["turnbench_run_time_s"] = form["run_time"]
     return typed

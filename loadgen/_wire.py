@@ -100,7 +100,8 @@ class Wire:
         """Sent in the window; or begun in it and still not sent, since somebody waits for it all the same."""
         return self.window.holds(turn.moment_ns)
 
-    def tell(self, record: TurnRecord) -> None:
+    def tell(self, record: TurnRecord, done: bool) -> None:
+        """Send a record on; `done` says that no other attempt at its turn follows."""
         events = record.event_us
         self.emit(
             {
@@ -108,6 +109,7 @@ class Wire:
                 "line": encode(record),
                 "task": record.task,
                 "outcome": record.outcome,
+                "done": done,
                 "error": record.error,
                 "chars": record.chars,
                 "ttft_ms": events[0] / 1000 if events else None,

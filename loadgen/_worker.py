@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 TO_WORKER, TO_CONDUCTOR = "turnbench-to-worker", "turnbench-to-conductor"
 """Locust message types; the data's `op` says which message it is."""
 
+_NO_FAILURE = ("ok", "cut", "unfinished", "dropped", "abandoned")
+"""Outcomes that are no failure of the server; it takes a measurement to say what they mean."""
 _BATCH_S = 0.25
 _BATCH_LINES = 500
 _MASTER_SILENCE_S = 5.0
@@ -38,7 +40,7 @@ class Worker:
         self._users = 0
         self._run = ""
         self._lines: list[tuple[str, bytes]] = []
-        self._failed = 0
+        self._turns = self._failed = 0
         self._batches = 0
         self._records = 0
         self._heard_s: float | None = None
@@ -98,7 +100,8 @@ class Worker:
             case "turn":
                 self._lines.append(("turns", message["line"]))
                 self._records += 1
-                self._failed += message["outcome"] not in ("ok", "cut", "unfinished")
+                self._turns += message["done"]
+                self._failed += message["done"] and message["outcome"] not in _NO_FAILURE
                 self._show(message)
             case "health" | "server" as kind:
                 self._lines.append((kind, message["line"]))
@@ -165,8 +168,9 @@ class Worker:
         while self._lines:
             lines, self._lines = self._lines[:_BATCH_LINES], self._lines[_BATCH_LINES:]
             self._batches += 1
-            failed, self._failed = self._failed, 0
-            self._tell("batch", n=self._batches, lines=lines, failed=failed)
+            counts = {"turns": self._turns, "failed": self._failed}
+            self._turns = self._failed = 0
+            self._tell("batch", n=self._batches, lines=lines, **counts)
 
     def _watch_master(self) -> None:
         """A worker whose master is silent must not go on loading the server."""

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen._frames import Unpacker, pack
+from loadgen._headers import recorded
 from loadgen._options import OPTIONS, OptionErrors, add_options, settings_from
 from loadgen._settings import Settings
 
@@ -22,7 +23,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "scenario": ("chat", "scenario", "chat"),
     "model": ("", "model", None),
     "levels": ("", "levels", None),
-    "hold": ("60s", "hold_s", 60.0),
+    "hold": ("", "hold_s", 60.0),
     "warmup": ("5s", "warmup_s", 5.0),
     "arrival-rate": ("", "arrival_rate_per_s", None),
     "burstiness": ("1", "burstiness", 1.0),
@@ -232,14 +233,32 @@ def test_all_mistakes_are_told_at_once() -> None:
         (["--levels", "1,2"], {"num_users": 4, "turnbench_users_given": True}, ("--levels", "-u")),
         (["--levels", "1,2"], {"turnbench_run_time_s": "90s"}, ("--levels", "-t")),
         (["--once", "--hold", "5s"], {}, ("--once", "--hold")),
+        (["--once", "--hold", "60s"], {}, ("--once", "--hold")),
     ],
-    ids=["levels and -u", "levels and -t", "once and hold"],
+    ids=["levels and -u", "levels and -t", "once and hold", "once and the usual hold"],
 )
 def test_options_that_exclude_each_other_are_refused(
     words: list[str], more: dict[str, Any], flags: tuple[str, str]
 ) -> None:
     (problem,) = problems(*words, **more)
     assert problem.startswith(f"{flags[0]} and {flags[1]} exclude each other")
+
+
+def test_a_hold_without_levels_is_refused_and_not_passed_over() -> None:
+    (problem,) = problems("--hold", "10s", num_users=4, turnbench_users_given=True)
+    assert "--levels" in problem
+
+
+@pytest.mark.parametrize("people", [0, -3])
+def test_nobody_or_less_is_refused(people: int) -> None:
+    (problem,) = problems(num_users=people, turnbench_users_given=True)
+    assert problem.startswith(f"-u {people}:")
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0])
+def test_a_spawn_rate_at_which_nobody_comes_is_refused(rate: float) -> None:
+    (problem,) = problems(spawn_rate=rate)
+    assert problem.startswith("-r ")
 
 
 def test_users_and_time_are_locusts() -> None:
@@ -298,4 +317,4 @@ def test_any_text_gives_settings_that_can_be_sent_or_option_errors(
         return
     (message,) = Unpacker().feed(pack({"settings": found}))
     assert msgspec.convert(message["settings"], Settings) == found
-    json.dumps(found.recorded(), allow_nan=False).encode()
+    json.dumps(recorded(found), allow_nan=False).encode()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from loadgen._headers import recorded
 from loadgen._settings import Settings
 
 
@@ -93,10 +94,10 @@ def test_a_secret_typed_in_another_place_is_not_recorded(monkeypatch: pytest.Mon
         headers={"X-Other": "$NOT_SET_HERE", "X-Tenant": "tenant-secret"},
     )
     monkeypatch.delenv("NOT_SET_HERE", raising=False)
-    recorded = settings.recorded()
-    assert "tenant-secret" not in str(recorded)
-    assert recorded["labels"] == {"key": "***"}
-    assert recorded["body"] == {"auth": {"keys": ["Bearer ***"]}}
+    shown = recorded(settings)
+    assert "tenant-secret" not in str(shown)
+    assert shown["labels"] == {"key": "***"}
+    assert shown["body"] == {"auth": {"keys": ["Bearer ***"]}}
 
 
 async def test_proxy_variables_are_ignored_unless_asked_for(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen._headers import recorded
 from loadgen._options import settings_from
 from loadgen._settings import Settings, base_url, without_userinfo
 
@@ -19,7 +20,7 @@ HOST = "http://127.0.0.1:8000"
 )
 def test_header_values_are_never_recorded(values: list[str]) -> None:
     headers = [f"X-{number}: VALUE{value}" for number, value in enumerate(values)]
-    found = settings_from({"host": HOST, "header": headers}).recorded()
+    found = recorded(settings_from({"host": HOST, "header": headers}))
     assert found["headers"] == {f"X-{number}": "***" for number in range(len(values))}
     assert "VALUE" not in json.dumps(found)
 
@@ -36,7 +37,7 @@ def test_header_values_are_never_recorded(values: list[str]) -> None:
 )
 def test_a_password_in_the_url_is_never_recorded(url: str, shown: str) -> None:
     assert without_userinfo(url) == shown
-    assert Settings(host=url).recorded()["host"] == shown
+    assert recorded(Settings(host=url))["host"] == shown
 
 
 @pytest.mark.parametrize(

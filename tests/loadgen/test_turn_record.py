@@ -1,0 +1,30 @@
+"""From a finished exchange to its record."""
+
+from __future__ import annotations
+
+from loadgen._exchange import Exchange
+from loadgen._settings import Job, Settings
+from loadgen._turn_record import Place, record_of
+
+JOB = Job(
+    run="r",
+    worker=0,
+    workers=1,
+    settings=Settings(host="http://127.0.0.1:8000"),
+    scenario="",
+    salt="",
+    model="m",
+    usage_in_events=False,
+)
+
+
+def test_an_answer_that_came_while_the_request_was_still_being_sent_is_not_before_it() -> None:
+    exchange = Exchange(1_000)
+    exchange.log.add(b"HTTP/1.1 200 OK\r\n\r\n", 5_000, 0)
+    exchange.log.add(b"data", 6_500_000, 0)
+    exchange.log.sent_ns = 40_000
+    exchange.reply.event_reads = [0, 1]
+    exchange.reply.event_tokens = [1, 1]
+    record = record_of(JOB, Place(0, 1, 1, "chat", 0), exchange, 7_000_000, [])
+    assert record.head_ns == record.sent_ns == 40_000
+    assert record.event_us == [0, 6_460]
