@@ -49,7 +49,8 @@ def run_sweep(plan: SweepPlan) -> int:
 
 def resume_sweep(path: str) -> int:
     """Play what a stopped sweep has left; raises PlanError if there is none in that directory."""
-    folder = Path(path)
+    folder = Path(path).resolve()  # runs/LATEST is a link, and about to be made anew
+    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     try:
         written = json.loads((folder / "sweep.json").read_bytes())
         plan = plan_of_sweep(written["plan"], f"{path}/sweep.json")

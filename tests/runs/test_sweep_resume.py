@@ -127,8 +127,9 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
     first.process.kill()
     first.end()
     before, kept = first.cells(), first.kept()
-    second = sweep("--resume", str(first.where))
+    second = sweep("--resume", "runs/LATEST")
     assert second.end() in (0, 1, 3), second.said
+    assert (tmp_path / "runs" / "LATEST").resolve() == second.where
     assert not alive(left), "something of the killed sweep still runs"
     parts = ("yi-6b", "gemma-7b"), ("choose-6", "paraphrase-6"), ("natural", "exact"), ("u2", "u6")
     assert set(second.cells()) == set(before) == {"-".join(each) for each in itertools.product(*parts)}
