@@ -10,7 +10,7 @@ and whatever was planned before.
 
 from scenarios._builtin import names
 from scenarios._context import fitting, rows_too_long
-from scenarios._dialogue import dialogue, drop_oldest, opening
+from scenarios._dialogue import dialogue, drop_oldest, opening, without_system
 from scenarios._errors import ScenarioError
 from scenarios._load import load, parse
 from scenarios._plan import plan
@@ -34,4 +34,5 @@ __all__ = [
     "plan",
     "rows_too_long",
     "think_after",
+    "without_system",
 ]

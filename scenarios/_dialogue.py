@@ -58,6 +58,14 @@ def drop_oldest(messages: Sequence[Message]) -> list[Message]:
     return [*messages[: users[0]], *messages[users[1] :]] if len(users) > 1 else list(messages)
 
 
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """The messages with the system's text in front of the first user message, for models that refuse it."""
+    if messages[0]["role"] != "system":
+        return list(messages)
+    system, user, *rest = messages
+    return [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+
+
 def opening(conversation: Conversation, salt: str, level: int) -> list[dict[str, str]]:
     """The messages of the first request: the system message, if there is one, and the first user message.
 

@@ -24,11 +24,11 @@ def test_tasks_that_need_more_context_are_left_out_and_told():
 @pytest.mark.parametrize("name", scenarios.names())
 def test_with_context_enough_a_scenario_stays_as_it_is(name):
     whole = scenarios.load(name)
-    assert fitting(whole, 12_500) == (whole, {})
+    assert fitting(whole, 15_000) == (whole, {})
 
 
 def test_where_no_task_is_left_the_least_context_is_told():
-    with pytest.raises(ScenarioError, match="a context of 12500 tokens at least, the model has 4096"):
+    with pytest.raises(ScenarioError, match="a context of 15000 tokens at least, the model has 4096"):
         fitting(scenarios.load("document-qa"), 4096)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scenarios
-from scenarios import dialogue, drop_oldest, opening, parse, plan, think_after
+from scenarios import dialogue, drop_oldest, opening, parse, plan, think_after, without_system
 
 HEAD = "format: turnbench-scenario/1\nname: x\ntasks:\n"
 
@@ -83,8 +83,16 @@ def test_a_bundle_holds_the_page_that_answers_and_about_as_many_tokens_as_asked_
             " Answer in one or two sentences and name the document."
         )
         assert passages[question] in text
-        assert 1_700 < len(text) / 4.5 < 10_000
-        assert conversation.needs_context == scenario.needs_context["document-qa"] == 12_500
+        assert 1_700 < len(text) / 4.5 < 12_100
+        assert conversation.needs_context == scenario.needs_context["document-qa"] == 15_000
+
+
+def test_there_are_pages_enough_for_the_longest_bundle():
+    scenario = scenarios.load("document-qa")
+    tokens = [len(plan(scenario, 0, k).turns[0].user) / 4.5 for k in range(400)]
+    assert min(tokens) < 2_100
+    assert max(tokens) > 11_500
+    assert 4_500 < statistics.median(tokens) < 5_500
 
 
 def test_a_tools_result_follows_the_call_of_that_tool():
@@ -102,6 +110,14 @@ def test_the_oldest_turn_is_dropped_and_the_system_message_stays():
     messages = [*dialogue(conversation, "s", 1, ["A"]), {"role": "user", "content": "And now?"}]
     assert drop_oldest(messages) == [messages[0], messages[-1]]
     assert drop_oldest(drop_oldest(messages)) == [messages[0], messages[-1]]
+
+
+def test_a_system_message_that_is_refused_goes_before_the_first_of_the_user():
+    conversation = plan(scenarios.load("support"), 0, 0)
+    system, user = opening(conversation, "s", 1)
+    (merged,) = without_system([system, user])
+    assert merged == {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+    assert without_system([merged]) == [merged]
 
 
 def test_deep_conversations_have_ten_turns_and_more():
