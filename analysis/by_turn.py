@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.bootstrap import Resampler
 from analysis.cells import Cell, distribution
+from analysis.conversations import CUT, FAILED, PLAN
 from analysis.levels import Level
 from analysis.study import Study
 from analysis.turn_metrics import floats
@@ -18,7 +19,7 @@ _LEAST_CONTEXT = 64
 
 def by_turn(study: Study) -> list[Cell]:
     """`level turn` and `ttft_ms ttg_ms`, mean prompt tokens, and cached tokens expected and seen."""
-    rows = _with_expected(study)
+    rows = with_expected(study)
     rows = rows[rows["turn"] <= _MOST_TURNS]
     found = []
     for key, part in rows.groupby(["level", "turn"]):
@@ -29,7 +30,7 @@ def by_turn(study: Study) -> list[Cell]:
 
 def by_context(study: Study) -> list[Cell]:
     """The same by length of the prompt: `context_tokens` [from, to), to twice from."""
-    rows = _with_expected(study)
+    rows = with_expected(study)
     known = rows[rows["prompt_tokens"].notna()]
     size = np.log2(np.maximum(floats(known["prompt_tokens"]), _LEAST_CONTEXT) / _LEAST_CONTEXT)
     found = []
@@ -41,7 +42,7 @@ def by_context(study: Study) -> list[Cell]:
     return found
 
 
-def _with_expected(study: Study) -> pd.DataFrame:
+def with_expected(study: Study) -> pd.DataFrame:
     """Measured turns that ended well, with `expected_cached`: what the turn before left in a prefix cache.
 
     That is its prompt and its answer; nothing for a first turn. NaN where the turn before isn't known.
@@ -75,25 +76,17 @@ def _mean(values: Floats) -> float | None:
 
 
 def conversations_of(study: Study, level: Level) -> Cell:
-    """`{begun, completed, failed, cut, duration_ms}` of conversations that began in the window.
+    """`{begun, completed, failed, cut, duration_ms}` of the conversations of a level.
 
-    Completed: its last turn by plan ended well, where the run says which that is. A conversation lasts from
-    when its first turn was due to the end of its last.
+    Completed: ended by plan; only those have a duration.
     """
-    counted = study.frame[study.frame["counts"]]
-    first = counted[(counted["turn"] == 1) & counted["in_window"] & (counted["level"] == level.index)]
-    mine = counted[counted["talk"].isin(first["talk"])].sort_values(["talk", "turn"])
-    last = mine.groupby("talk").tail(1).set_index("talk")
-    ended = (last["outcome"] == "ok") & last["last"]
-    failed = ~last["outcome"].isin(["ok", "cut", "unfinished", "lost", "dropped"])
-    start = first.set_index("talk")["due_ns"].reindex(last.index)
-    values = floats(last["end_ns"] - start)[ended.to_numpy()] / 1e6
-    values = values[~np.isnan(values)]
-    told = distribution(values, np.arange(len(values)), Resampler(max(len(values), 1)))
+    mine = study.conversations[study.conversations["level"] == level.index]
+    counts = mine["end"].value_counts()
+    values = mine["duration_ms"][mine["end"] == PLAN].dropna().to_numpy(dtype=np.float64)
     return {
-        "begun": len(last),
-        "completed": int(ended.sum()),
-        "failed": int(failed.sum()),
-        "cut": int(len(last) - ended.sum() - failed.sum()),
-        "duration_ms": told,
+        "begun": len(mine),
+        "completed": int(counts.get(PLAN, 0)),
+        "failed": int(counts.get(FAILED, 0)),
+        "cut": int(counts.get(CUT, 0)),
+        "duration_ms": distribution(values, np.arange(len(values)), Resampler(max(len(values), 1))),
     }

@@ -10,10 +10,11 @@ import pandas as pd
 
 from analysis.arrays import Bools, Floats, Ints
 from analysis.bootstrap import Resampler
+from analysis.conversations import kept_and_cut
 from analysis.gaps import Gaps, gaps_of
 from analysis.percentiles import QUANTILES, allowed, effective_turns, percentile
 from analysis.study import Study
-from analysis.throughput import arrived_tokens, conversations_kept
+from analysis.throughput import arrived_tokens
 from analysis.turn_metrics import floats
 
 ALL = "all"
@@ -101,7 +102,8 @@ def _window_part(study: Study, rows: pd.DataFrame, names: dict[str, Any], tokens
     mine = tokens
     for key, value in names.items():
         mine = mine if value == ALL else mine[mine[key] == value]
-    kept = conversations_kept(study, rows)
+    talks = study.conversations[study.conversations.index.isin(rows["talk"].unique())]
+    kept = kept_and_cut(talks if names["level"] == ALL else talks[talks["level"] == names["level"]])
     limited = rows["meets"].dropna()
     return {
         "aggregate_tps": _rate(float(mine["tokens"].sum()), window_s),

@@ -25,6 +25,11 @@ class Finding:
         return keys if self.at is None else keys | {"at": self.at}
 
 
+def of_level(index: int, severity: str, check: str, what: str, remedy: str) -> Finding:
+    """A finding about one load level, whose text begins with it."""
+    return Finding(severity, check, f"level {index}: {what}", remedy, index)
+
+
 def worst(findings: Iterable[Finding]) -> str:
     """The status that these findings make together: valid, suspect or invalid."""
     return max((f.level for f in findings if f.level in RANK), key=RANK.__getitem__, default="valid")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.arrays import Bools, Ints
-from analysis.finding import Finding
+from analysis.finding import Finding, of_level
 from analysis.levels import Level
 from analysis.study import Study
 
@@ -64,8 +64,6 @@ def rate_findings(study: Study, level: Level) -> list[Finding]:
     if reached is None or reached >= SUSPECT_RATE:
         return []
     severity = "invalid" if reached < INVALID_RATE else "suspect"
-    what = (
-        f"level {level.index}: {reached:.1%} of the conversations due at {level.arrival_rate_per_s:g}/s began"
-    )
+    what = f"{reached:.1%} of the conversations due at {level.arrival_rate_per_s:g}/s began"
     remedy = "add workers (--processes) or machines, or lower --arrival-rate"
-    return [Finding(severity, "rate", what, remedy, level.index)]
+    return [of_level(level.index, severity, "rate", what, remedy)]

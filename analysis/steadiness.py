@@ -9,7 +9,8 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from analysis.arrays import Floats
-from analysis.finding import Finding
+from analysis.by_turn import with_expected
+from analysis.finding import Finding, of_level
 from analysis.levels import Level
 from analysis.study import Study
 from analysis.turn_metrics import floats
@@ -22,7 +23,7 @@ _BRIDGE = 2.22
 _MOST_LENGTH_CHANGE = 0.10
 _SURE = 0.001
 _MOST_WARM = 0.10
-_LEAST_FIRST_TURNS = 20
+_LEAST_TOLD_TURNS = 20
 
 
 def drift(study: Study, level: Level, rows: pd.DataFrame) -> list[Finding]:
@@ -38,12 +39,9 @@ def drift(study: Study, level: Level, rows: pd.DataFrame) -> list[Finding]:
         return []
     cut, change = found
     after_s = (int(ok["moment_ns"].iloc[cut]) - level.window_start_ns) / 1e9
-    what = (
-        f"level {level.index}: time per token changed by {change:+.0%} about {after_s:.0f} s into the window "
-        "and stayed so"
-    )
+    what = f"time per token changed by {change:+.0%} about {after_s:.0f} s into the window and stayed so"
     remedy = "look for throttling, other users or a growing cache on the server, then run the level again"
-    return [Finding("suspect", "drift", what, remedy, level.index)]
+    return [of_level(level.index, "suspect", "drift", what, remedy)]
 
 
 def change_point(values: Floats) -> tuple[int, float] | None:
@@ -75,7 +73,7 @@ def lengths(study: Study) -> list[Finding]:
         change = _length_change(*ends)
         if change is not None:
             what = (
-                f"answers of {model} in {task} are {change:+.0%} as long at load {played[-1].load} as at "
+                f"answers of {model} in {task} are {1 + change:.0%} as long at load {played[-1].load} as at "
                 f"{played[0].load}: their times are not of the same work"
             )
             remedy = "compare time per token or TTG@256, or play again with --exact-tokens"
@@ -118,16 +116,34 @@ def restart_times(server: list[dict[str, Any]]) -> list[int]:
 
 
 def warm_cache(study: Study) -> list[Finding]:
-    """First turns start with a tag of their own, so nothing of them can be in a prefix cache already."""
-    if "shared: true" in (study.run.scenario_text() or ""):
-        return []
-    first = study.measured[(study.measured["turn"] == 1) & study.measured["cached_tokens"].notna()]
-    prompt = float(first["prompt_tokens"].sum())
-    if len(first) < _LEAST_FIRST_TURNS or prompt <= 0:
-        return []
-    share = float(first["cached_tokens"].sum()) / prompt
-    if share <= _MOST_WARM:
-        return []
-    what = f"{share:.0%} of the first turns' prompts came from the server's prefix cache, where none should"
-    remedy = "don't fix --salt over runs against one server, or restart the server between them"
-    return [Finding("suspect", "warm_cache", what, remedy)]
+    """What the prefix cache held beyond what the plan allows it to.
+
+    A first turn starts with a tag of its own, so nothing of it can be there; a later one, at most what its
+    conversation has said before. A system message that is shared may be there at the first turn as well.
+    """
+    rows = with_expected(study)
+    first = rows["turn"] == 1
+    later = _beyond(rows[~first])
+    share = 0.0 if "shared: true" in (study.run.scenario_text() or "") else _beyond(rows[first])
+    found = []
+    if share > _MOST_WARM:
+        what = (
+            f"{share:.0%} of the first turns' prompts came from the server's prefix cache, where none should"
+        )
+        remedy = "don't fix --salt over runs against one server, or restart the server between them"
+        found.append(Finding("suspect", "warm_cache", what, remedy))
+    if later > _MOST_WARM:
+        what = f"{later:.0%} of follow-up prompts came from the prefix cache though nobody had said it before"
+        remedy = "see if another load sends the same texts, or how the server counts cached_tokens"
+        found.append(Finding("suspect", "warm_cache", what, remedy))
+    return found
+
+
+def _beyond(rows: pd.DataFrame) -> float:
+    """Cached tokens beyond the expected ones, as a share of the prompts'; 0 where too few turns tell them."""
+    known = rows.dropna(subset=["cached_tokens", "prompt_tokens", "expected_cached"])
+    prompt = float(known["prompt_tokens"].sum())
+    if len(known) < _LEAST_TOLD_TURNS or prompt <= 0:
+        return 0.0
+    beyond = floats(known["cached_tokens"]) - floats(known["expected_cached"])
+    return float(np.maximum(beyond, 0).sum()) / prompt

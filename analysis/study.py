@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.arrays import Events, Floats
+from analysis.conversations import conversations
 from analysis.levels import Level, corrected, counted_once, levels_of, placed
 from analysis.limits import Limits, limits_of, meets
 from analysis.load import load_health, load_server, load_turns
@@ -34,11 +35,18 @@ class Study:
     levels: list[Level]
     limits: dict[str, Limits]
     torn: int
+    words_per_min: float = WORDS_PER_MIN
+    """The reader's speed that stalls are told for."""
 
     @cached_property
     def measured(self) -> pd.DataFrame:
         """The turns that count: sent in a window, highest attempt; failed and unfinished ones included."""
         return self.frame[self.frame["measured"]]
+
+    @cached_property
+    def conversations(self) -> pd.DataFrame:
+        """The conversations that began in a window, one a row."""
+        return conversations(self.frame)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -64,7 +72,8 @@ def study_run(run: Run, words_per_min: float = WORDS_PER_MIN) -> Study:
     frame = counted_once(placed(frame, levels))
     frame["meets"] = meets(frame, limits)
     server = load_server(run)
-    return Study(run, frame, turns.events, health, server, levels, limits, run.torn + turns.unusable)
+    torn = run.torn + turns.unusable
+    return Study(run, frame, turns.events, health, server, levels, limits, torn, words_per_min)
 
 
 def _measured(

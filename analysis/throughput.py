@@ -1,4 +1,4 @@
-"""What arrived inside a level's window: tokens by arrival, streams in flight, kept promises a second."""
+"""What arrived inside a level's window: tokens by arrival, streams in flight."""
 
 from __future__ import annotations
 
@@ -62,20 +62,3 @@ def streams_mean(frame: pd.DataFrame, level: Level) -> float | None:
     end = np.where(np.isnan(end), level.window_s, end)
     inside = np.clip(end, 0, level.window_s) - np.clip(sent, 0, level.window_s)
     return float(np.nansum(inside) / level.window_s)
-
-
-def conversations_kept(study: Study, rows: pd.DataFrame) -> tuple[int, int] | None:
-    """(conversations that ended by plan with EVERY turn within its limits, conversations that were cut).
-
-    A conversation belongs to the window in which its first turn was sent. None where no turn has limits.
-    """
-    if rows["meets"].isna().all():
-        return None
-    counted = study.frame[study.frame["counts"]]
-    first = counted[(counted["turn"] == 1) & counted["in_window"]]
-    talks = first["talk"][first["talk"].isin(rows["talk"])]
-    limited = counted[counted["talk"].isin(talks) & counted["meets"].notna()]
-    was_cut = limited["outcome"].isin(["cut", "unfinished", "lost"]).groupby(limited["talk"]).any()
-    # A turn that was cut meets no limit, so a conversation that was cut is never among the kept ones.
-    kept = limited["meets"].astype(bool).groupby(limited["talk"]).all()
-    return int(kept.sum()), int(was_cut.sum())

@@ -174,11 +174,21 @@ def test_goodput_asks_for_all_limits_at_once(made: MadeRun) -> None:
 
 def test_a_conversation_is_good_only_if_every_turn_is(made: MadeRun) -> None:
     made.manifest["slo"] = {"chat": {"ttft_ms": 200}}
-    good = [turn(0, 1), turn(0, 2, sent_s=12)]
-    spoilt = [turn(1, 1), turn(1, 2, sent_s=12, ttft_ms=900)]
-    was_cut = [turn(2, 1), turn(2, 2, sent_s=66, outcome="cut")]
-    early = [turn(3, 1, sent_s=1), turn(3, 2, sent_s=12)]  # began before the window
+    good = [turn(0, 1), turn(0, 2, sent_s=12, last=True)]
+    spoilt = [turn(1, 1), turn(1, 2, sent_s=12, ttft_ms=900, last=True)]
+    was_cut = [turn(2, 1), turn(2, 2, sent_s=66, outcome="cut", last=True)]
+    early = [turn(3, 1, sent_s=1), turn(3, 2, sent_s=12, last=True)]  # began before the window
     made.turns = good + spoilt + was_cut + early
+    cell = cell_of(summary_of(made))
+    assert cell["conversation_goodput_per_s"] == pytest.approx(1 / 60)
+    assert cell["conversations_cut"] == 1
+
+
+def test_a_conversation_that_the_levels_end_found_between_two_turns_is_cut_and_not_good(
+    made: MadeRun,
+) -> None:
+    made.manifest["slo"] = {"chat": {"ttft_ms": 200}}
+    made.turns = [turn(0, 1), turn(0, 2, sent_s=12), turn(1, 1, last=True)]
     cell = cell_of(summary_of(made))
     assert cell["conversation_goodput_per_s"] == pytest.approx(1 / 60)
     assert cell["conversations_cut"] == 1
@@ -186,7 +196,7 @@ def test_a_conversation_is_good_only_if_every_turn_is(made: MadeRun) -> None:
 
 def test_conversations_of_a_task_without_limits_are_neither_good_nor_bad(made: MadeRun) -> None:
     made.manifest["slo"] = {"chat": {"ttft_ms": 200}}
-    made.turns = [turn(0), turn(1, task="free")]
+    made.turns = [turn(0, last=True), turn(1, task="free", last=True)]
     summary = summary_of(made)
     assert cell_of(summary)["conversation_goodput_per_s"] == pytest.approx(1 / 60)
     assert cell_of(summary)["turn_goodput_per_s"] == pytest.approx(1 / 60)

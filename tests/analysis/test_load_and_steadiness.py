@@ -6,8 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from analysis.steadiness import change_point
+from analysis.study import study_run
+from analysis.summary import summarise
+from loadgen import read_run
 from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
 
 
@@ -112,6 +116,31 @@ def test_a_counter_that_falls_is_a_restart(made: MadeRun) -> None:
 def test_a_first_turn_that_is_in_the_cache_already_is_found(made: MadeRun) -> None:
     made.turns = [turn(k, sent_s=6 + k, cached_tokens=40) for k in range(40)]
     assert checks(summary_of(made))["warm_cache"] == "suspect"
+
+
+def test_a_first_turn_may_find_what_is_shared_in_the_cache(made: MadeRun) -> None:
+    made.turns = [turn(k, sent_s=6 + k, cached_tokens=40) for k in range(40)]
+    (made.write() / "scenario.yaml").write_text(
+        "tasks:\n  chat:\n    system: {text: Be kind., shared: true}\n"
+    )
+    assert "warm_cache" not in checks(summarise(study_run(read_run(made.path))))
+
+
+def test_a_follow_up_that_finds_more_in_the_cache_than_was_said_before_is_found(made: MadeRun) -> None:
+    for k in range(30):
+        made.turns += [turn(k, 1, sent_s=6 + k, cached_tokens=0)]
+        made.turns += [turn(k, 2, sent_s=6.5 + k, prompt_tokens=200, cached_tokens=60)]  # all that was said
+    assert "warm_cache" not in checks(summary_of(made))
+    warmer = [replace(r, cached_tokens=190) if r.turn == 2 else r for r in made.turns]
+    assert checks(summary_of(MadeRun(made.path.with_name("b"), warmer)))["warm_cache"] == "suspect"
+
+
+def test_each_kind_of_failure_has_its_own_window_in_time(made: MadeRun) -> None:
+    made.turns = [turn(k, sent_s=6 + k) for k in range(40)]
+    made.turns += [turn(100 + k, sent_s=25 + k, outcome="http_5xx", events=0) for k in range(5)]
+    made.turns += [turn(200 + k, sent_s=45 + k, outcome="stalled", events=1) for k in range(3)]
+    (found,) = [f for f in summary_of(made)["verdict"]["findings"] if f["check"] == "failed"]
+    assert "5 http_5xx sent from 20 to 24 s, 3 stalled sent from 40 to 42 s of the window" in found["what"]
 
 
 def test_failures_are_told_with_their_window_in_time(made: MadeRun) -> None:
