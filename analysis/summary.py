@@ -38,6 +38,7 @@ def summarise(study: Study) -> Summary:
         "by_turn": by_turn(study),
         "by_context": by_context(study),
         "cells": cells_of(study),
+        "reading_words_per_min": study.words_per_min,
         "client": client_of(study),
         "outcomes": outcomes_of(study, ledger),
         "ledger": vars(ledger),
@@ -52,13 +53,18 @@ def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any
         "users": level.users,
         "arrival_rate_per_s": level.arrival_rate_per_s,
         "load": level.load,
-        "status": worst(finding for finding in findings if finding.at == level.index),
+        "status": worst(finding for finding in findings if _concerns(finding, level)),
         "window_s": level.window_s,
         "streams_mean": streams,
         "little": little(rows, level, streams),
         "conversations": conversations_of(study, level),
         "holds_limits": level_holds(rows, study.limits),
     }
+
+
+def _concerns(finding: Finding, level: Level) -> bool:
+    """Whether it says something of this level: where it makes the whole run INVALID, no level can be trusted."""
+    return finding.at == level.index or (finding.at is None and finding.level == "invalid")
 
 
 def exit_code(summary: Summary) -> int:

@@ -80,7 +80,7 @@ def whole(text: str) -> int:
 
 def positive_int(text: str) -> int:
     if whole(text) == 0:
-        raise ValueError("must be at least 1")
+        raise ValueError(f"{text}: must be at least 1")
     return int(text)
 
 

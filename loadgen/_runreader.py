@@ -35,7 +35,7 @@ class Run:
         for line in self._lines("turns-*.jsonl"):
             try:
                 yield decode(line)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 self.torn += 1
 
     def health(self) -> Iterator[dict[str, Any]]:
@@ -50,13 +50,13 @@ class Run:
     def scenario_text(self) -> str | None:
         """The scenario exactly as played, or None where the file is missing."""
         path = self.path / "scenario.yaml"
-        return path.read_text(encoding="utf-8") if path.exists() else None
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
     def _dicts(self, pattern: str) -> Iterator[dict[str, Any]]:
         for line in self._lines(pattern):
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 self.torn += 1
 
     def _lines(self, pattern: str) -> Iterator[bytes]:
@@ -70,11 +70,14 @@ def read_run(path: str | Path) -> Run:
     folder = Path(path)
     try:
         manifest = json.loads((folder / "run.json").read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{folder}: no run.json here; name a run directory such as runs/LATEST") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{folder}/run.json: not readable as JSON ({error})") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != RUN_FORMAT:
-        raise RunError(f"{folder}/run.json: format {found!r}; this version reads {RUN_FORMAT!r} only")
+        raise RunError(
+            f"{folder}/run.json: format {found!r}; this version reads {RUN_FORMAT!r} only: "
+            "analyse it with the turnbench that wrote it"
+        )
     return Run(folder, manifest)

@@ -22,7 +22,7 @@ def test_an_answer_that_came_while_the_request_was_still_being_sent_is_not_befor
     exchange = Exchange(1_000)
     exchange.log.add(b"HTTP/1.1 200 OK\r\n\r\n", 5_000, 0)
     exchange.log.add(b"data", 6_500_000, 0)
-    exchange.log.sent_ns = 40_000
+    exchange.log.sent_ns, exchange.status = 40_000, 200
     exchange.reply.event_reads = [0, 1]
     exchange.reply.event_tokens = [1, 1]
     record = record_of(JOB, Place(0, 1, 1, "chat", 0), exchange, 7_000_000, [])
