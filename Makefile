@@ -65,8 +65,9 @@ format: $(ready)  ## format the code
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-bench: $(ready)  ## how true are the times? measured beside true ones, one core for the client
+bench: $(ready)  ## how true are the times? measured beside true ones, one core for the client; then 5,000 people
 	$(bin)/python -m benchmarks.clock
+	$(bin)/python -m benchmarks.people
 
 bench-all: bench  ## the clock, the coverage of intervals, comparisons, and how long a run can be analysed
 	$(bin)/python -m benchmarks.coverage
