@@ -7,6 +7,7 @@ between arrivals. On Linux a timerfd has no such grain, and the event loop watch
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import functools
 import heapq
@@ -65,7 +66,8 @@ class Alarm:
 
     def _rang(self) -> None:
         assert self._fd is not None
-        os.read(self._fd, 8)
+        with contextlib.suppress(BlockingIOError):  # the timer was set anew before we came to read it
+            os.read(self._fd, 8)
         now_ns = self._timeline.now_ns()
         while self._waiting and self._waiting[0][0] <= now_ns:
             ring = heapq.heappop(self._waiting)[2]

@@ -84,7 +84,7 @@ def find_capacity(conductor: Conductor, run: Run, progress: Progress) -> None:
     least = 0.0 if whole else _LEAST_TURNS / (LONGEST_HOLDS * settings.hold_s)
     while not run.stop.is_set() and (load := next_load(tried, first, whole, least)) is not None:
         asked = Load(users=int(load)) if whole else Load(rate_per_s=load)
-        progress.level(len(points) + 1, f"of at most {MOST_POINTS}", str(asked), None)
+        progress.level(len(points) + 1, f"of at most {MOST_POINTS}", asked, None)
         point = _play_point(conductor, run, len(points), asked, progress)
         if run.stop.is_set():
             break  # cut short: it says nothing

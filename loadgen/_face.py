@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen._capacity import find_capacity
 from loadgen._conductor import Conductor
+from loadgen._ending import EXIT_OF_SIGNAL, INVALID, exit_code_of, note_exit, outlast_forked_workers
 from loadgen._guard import reason
 from loadgen._levels import play_run
 from loadgen._loads import first_users
@@ -28,9 +28,6 @@ from loadgen._web import check_start_form, protect
 from loadgen._worker import Worker
 
 logger = logging.getLogger(__name__)
-
-_EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_INVALID = 3
 
 
 class Face:
@@ -119,7 +116,7 @@ class Face:
 
     def _drive(self, run: Run) -> None:
         assert self.conductor is not None
-        code = _INVALID
+        code = INVALID
         try:
             search = find_capacity if run.prepared.settings.find_capacity else None
             playing = gevent.spawn(play_run, self.conductor, run, search)
@@ -127,37 +124,22 @@ class Face:
             if playing.exception is not None:
                 run.fault(reason(playing.exception))
             self.conductor.close_run(run)
-            code = self._judge(run)
+            code = exit_code_of(run, not self.options.no_analysis, self._signal)
         finally:  # whatever went wrong, Locust must not be left waiting
-            self._note_exit(run, code)
+            note_exit(run, code)
             self._idle.set()
             self._leave(run, code)
-
-    def _judge(self, run: Run) -> int:
-        """The run's exit code: the analysis's, unless it was interrupted or is INVALID by what we saw."""
-        broken = any(finding["level"] == "invalid" for finding in run.manifest["findings"])
-        code = 0 if self.options.no_analysis else _analyse(run)
-        if self._signal is not None:
-            return _EXIT_OF_SIGNAL[signal.Signals(self._signal)]
-        if code == 1 and run.prepared.settings.find_capacity:
-            code = 0  # it has to go beyond the limits to find where they are
-        return _INVALID if broken else code
 
     def _leave(self, run: Run, code: int) -> None:
         if self.options.headless:
             self.environment.process_exit_code = code
             self.runner.quit()
+            if self.options.processes:
+                outlast_forked_workers()
         elif self._signal is not None:
             gevent.kill(self._main, KeyboardInterrupt)
         elif run.ending != "stopped":
             self.runner.stop()
-
-    def _note_exit(self, run: Run, code: int) -> None:
-        run.manifest["exit_code"] = code
-        try:
-            run.writer.write_manifest()
-        except OSError as error:
-            logger.error("%s: %s", run.writer.path, error)
 
     def on_test_stopping(self) -> None:
         if self.conductor is not None and self.conductor.run is not None:
@@ -183,7 +165,7 @@ class Face:
             run.hurry.set()
             run.stop.set()
         elif self._idle.is_set() and self.options.headless:
-            gevent.kill(self._main, SystemExit(_EXIT_OF_SIGNAL[signal.Signals(number)]))
+            gevent.kill(self._main, SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)]))
         elif self._idle.is_set() and number == signal.SIGINT:
             gevent.kill(self._main, KeyboardInterrupt)
 
@@ -197,15 +179,6 @@ class Face:
 
 
 DEFAULT_HOST = "http://127.0.0.1:8000"
-
-
-def _analyse(run: Run) -> int:
-    """Analyse in a child, no pandas under gevent; it prints its table, its exit code is the run's."""
-    sys.stdout.flush()
-    command = [sys.executable, "-m", "analysis", str(run.writer.path)]
-    # In a session of its own: Ctrl-C must not take the report away from who asked for a partial one.
-    done = subprocess.run(command, check=False, start_new_session=True)
-    return done.returncode if done.returncode in (0, 1) else _INVALID
 
 
 faces: dict[int, Face] = {}

@@ -69,7 +69,7 @@ def _play_levels(conductor: Conductor, run: Run, progress: Progress) -> None:
     for index, load in enumerate(loads):
         if run.stop.is_set():
             break
-        progress.level(index + 1, f"of {len(loads)}", str(load), rest_s(settings, loads[index + 1 :]))
+        progress.level(index + 1, f"of {len(loads)}", load, rest_s(settings, loads[index + 1 :]))
         play_level(conductor, run, index, load, progress)
 
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from gevent.event import Event
 
+from loadgen._loads import Load
 from loadgen._run_state import Run
 
 _REDRAW_S = 0.5
@@ -23,12 +24,12 @@ class LevelView:
 
     number: int
     of: str
-    load: str
+    load: Load
     rest_s: float | None
     """Least time of the levels after it; None if nobody knows how many come."""
     turns_before: int
     failed_before: int
-    phase: str = "people coming"
+    phase: str = "beginning"
     from_ns: int = 0
     until_ns: int | None = None
 
@@ -43,7 +44,7 @@ class Progress:
         self._live = self._out.isatty()
         self._view: LevelView | None = None
 
-    def level(self, number: int, of: str, load: str, rest_s: float | None) -> None:
+    def level(self, number: int, of: str, load: Load, rest_s: float | None) -> None:
         """A level begins; `of` says how many there are, such as `of 6`."""
         self._view = LevelView(number, of, load, rest_s, self._run.turns, self._run.failed)
         self._redraw()
@@ -80,8 +81,8 @@ class Progress:
         view = self._view
         passed_s = max(self._run.timeline.now_ns() - view.from_ns, 0) / 1e9 if view.from_ns else 0.0
         phase = view.phase
-        if phase == "people coming":
-            phase = f"{self._runner.user_count} there"
+        if not view.from_ns:
+            phase = phase if view.load.users is None else f"{self._runner.user_count} there"
         elif view.until_ns is not None:
             phase += f" {passed_s:.0f} of {duration((view.until_ns - view.from_ns) / 1e9)}"
         else:

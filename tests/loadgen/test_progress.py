@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loadgen._loads import loads_of, rest_s
+from loadgen._loads import Load, loads_of, rest_s
 from loadgen._progress import Progress, duration
 from loadgen._settings import Settings
 
@@ -29,7 +29,7 @@ def told(screen: Any) -> Any:
     now = SimpleNamespace(now_ns=lambda: int(100e9))
     run: Any = SimpleNamespace(turns=5, failed=1, timeline=now)
     progress = Progress(SimpleNamespace(user_count=3), run, screen)
-    progress.level(1, "of 2", "16 people", 70.0)
+    progress.level(1, "of 2", Load(users=16), 70.0)
     progress.phase("warm-up", int(105e9))
     progress.phase("measuring", int(160e9))
     run.turns, run.failed = 317, 3

@@ -20,10 +20,10 @@ import pytest
 from loadgen import Run, read_run
 
 ROOT = Path(__file__).parents[2]
-END_S = 60
+END_S = 120
 
 
-def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 60.0) -> Any:
     """Poll until it holds; fails the test with `what` if it does not in time."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:

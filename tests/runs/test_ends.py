@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 SLOW = ("--ttft", "300ms", "--itl", "20ms", "--tokens", "100")
-LONG = ("--levels", "4", "--hold", "60s", "--warmup", "200ms", "--exact-tokens", "--max-tokens", "100")
-"""Four people whose turns take 2.3 s against SLOW."""
+LONG = ("--levels", "4", "--hold", "300s", "--warmup", "200ms", "--exact-tokens", "--max-tokens", "100")
+"""Four people whose turns take 2.3 s against SLOW; its own end comes later than any test waits."""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -59,14 +59,14 @@ def test_a_killed_engine_makes_the_run_invalid_and_says_why(server: Any, headles
     load = headless(at, *LONG)
     wait_for_open_turns(load, tools)
     load.engines()[0].kill()
-    assert load.end(30) == 3, load.said
+    assert load.end() == 3, load.said
     run = load.run()
     assert run.manifest["status"] == "failed"
     assert [finding["check"] for finding in run.manifest["findings"]] == ["engine_lost"]
     assert "signal 9" in run.manifest["findings"][0]["what"]
     summary = json.loads((load.where / "summary.json").read_text())
     assert summary["outcomes"]["lost"] == tools.ledger_of(run)["begun"] - tools.ledger_of(run)["finished"]
-    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 
 
 def test_a_killed_server_is_counted_as_outcomes_and_the_run_ends_in_time(
@@ -77,7 +77,7 @@ def test_a_killed_server_is_counted_as_outcomes_and_the_run_ends_in_time(
     load.wait_for_turns(4)
     at.process.kill()
     at.process.communicate()
-    assert load.end(40) in (0, 1, 3), load.said
+    assert load.end() in (0, 1, 3), load.said
     run = load.run()
     outcomes = Counter(turn.outcome for turn in run.turns())
     assert outcomes["ok"] >= 4
@@ -97,8 +97,8 @@ def test_a_killed_locust_takes_its_engine_along_and_analysis_says_incomplete(
     engine = load.engines()[0]
     load.process.kill()
     load.process.communicate()
-    tools.wait_until(lambda: not alive(engine), "the engine to end", 3)
-    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+    tools.wait_until(lambda: not alive(engine), "the engine to end", 10)
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
     run = load.run()
     assert run.manifest["status"] == "running"
     lost = tools.ledger_of(run)["begun"] - tools.ledger_of(run)["finished"]
@@ -123,13 +123,13 @@ def test_a_killed_worker_makes_the_run_invalid_and_is_named(
     master, workers = distributed(headless, locust, tools, at)
     master.wait_for_turns(4)
     workers[1].process.kill()
-    assert master.end(40) == 3, master.said
+    assert master.end() == 3, master.said
     run = master.run()
     (finding,) = [f for f in run.manifest["findings"] if f["check"] == "worker_lost"]
     assert "worker 1" in finding["what"] or "worker 0" in finding["what"]
     assert "50%" in finding["what"]
-    assert workers[0].end(20) == 0
-    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+    assert workers[0].end() == 0
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 
 
 def test_a_killed_master_stops_the_load_of_its_workers(
@@ -142,9 +142,9 @@ def test_a_killed_master_stops_the_load_of_its_workers(
     assert len(engines) == 2
     master.process.kill()
     master.process.communicate()
-    assert [worker.end(15) for worker in workers] == [3, 3]
-    tools.wait_until(lambda: not any(alive(engine) for engine in engines), "the engines to end", 3)
-    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+    assert [worker.end() for worker in workers] == [3, 3]
+    tools.wait_until(lambda: not any(alive(engine) for engine in engines), "the engines to end", 10)
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 
 
 def test_a_full_disk_stops_the_load_keeps_the_files_and_exits_3(server: Any, headless: Any) -> None:
@@ -152,7 +152,7 @@ def test_a_full_disk_stops_the_load_keeps_the_files_and_exits_3(server: Any, hea
     load.wait_for_turns(4)
     written = (load.where / "turns-0.jsonl").stat().st_size
     psutil.Process(load.process.pid).rlimit(psutil.RLIMIT_FSIZE, (written + 5_000, written + 5_000))
-    assert load.end(40) == 3, load.said
+    assert load.end() == 3, load.said
     assert load.run().manifest["status"] == "failed"
     assert "free space or choose another --run-dir" in load.said
     assert (load.where / "turns-0.jsonl").stat().st_size > 0
@@ -184,9 +184,9 @@ def test_a_run_directory_that_vanishes_ends_the_run_with_exit_3(
     load = headless(at, "--levels", "2,3", "--hold", "2s", "--warmup", "200ms", "--drain", "5s")
     load.wait_for_turns(1)
     shutil.rmtree(load.where)
-    assert load.end(40) == 3, load.said
+    assert load.end() == 3, load.said
     assert "choose another --run-dir" in load.said
-    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 
 
 def test_killing_the_only_worker_ends_the_run_in_time(
@@ -197,11 +197,11 @@ def test_killing_the_only_worker_ends_the_run_in_time(
     worker = locust("--worker", "--master-port", port)
     master.wait_for_turns(4)
     worker.process.kill()
-    assert master.end(30) == 3, master.said
+    assert master.end() == 3, master.said
     manifest = master.run().manifest
     assert manifest["status"] == "failed"
     assert [finding["check"] for finding in manifest["findings"]] == ["worker_lost"]
-    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 5)
+    tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 
 
 def test_a_worker_that_comes_late_plays_nothing_and_the_run_is_invalid(
@@ -213,7 +213,7 @@ def test_a_worker_that_comes_late_plays_nothing_and_the_run_is_invalid(
     first = locust("--worker", "--master-port", port)
     master.wait_for_turns(4)
     late = locust("--worker", "--master-port", port)
-    assert master.end(40) == 3, master.said
+    assert master.end() == 3, master.said
     assert (first.end(), late.end()) == (0, 0)
     run = master.run()
     assert [finding["check"] for finding in run.manifest["findings"]] == ["late_worker"]
@@ -230,13 +230,13 @@ def test_a_master_that_waits_for_its_workers_can_be_stopped(
         if "Waiting for workers" in line:
             break
     load.process.send_signal(number)
-    assert load.end(20) == code, load.said
+    assert load.end() == code, load.said
 
 
 def test_an_invalid_run_exits_3_without_its_analysis_too(server: Any, headless: Any, tools: Any) -> None:
     load = headless(server(*SLOW), *LONG, "--no-analysis")
     wait_for_open_turns(load, tools)
     load.engines()[0].kill()
-    assert load.end(30) == 3, load.said
+    assert load.end() == 3, load.said
     assert load.run().manifest["exit_code"] == 3
     assert not (load.where / "summary.json").exists()
