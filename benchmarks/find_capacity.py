@@ -4,10 +4,10 @@
 
 The emulator has so many slots and answers in so many tokens. While all slots are busy, a slot gives `tokens`
 steps to one conversation, so conversations/s = slots / (tokens x step). A step takes the larger of two times
-of `python -m serve.pace`: to read weights and contexts, and to compute the prompts that come in meanwhile. The
-limit on the first token is loose enough for the queue of random arrivals below that rate, and tight enough that
-above it the growing queue shows within --hold. With --people the load is people instead of arrivals, and the
-capacity is the number of slots.
+of `python -m serve.pace`: to read weights and contexts, and to compute the prompts that come in meanwhile.
+The limit on the first token is loose enough for the queue of random arrivals below that rate, and tight
+enough that above it the growing queue shows within --hold. With --people the load is people instead of
+arrivals, and the capacity is the number of slots.
 """
 
 from __future__ import annotations
