@@ -73,6 +73,8 @@ bench-all: bench  ## the clock, the coverage of intervals, comparisons, and how 
 	$(bin)/python -m benchmarks.coverage
 	$(bin)/python -m benchmarks.comparisons
 	$(bin)/python -m benchmarks.scale
+	$(bin)/python -m benchmarks.arrivals
+	$(bin)/python -m benchmarks.find_capacity
 
 serve: $(ready)  ## MODEL=yi-6b [BACKEND=vllm|vllm-cpu|transformers|emulator] [PRECISION= WEIGHTS= LAYERS= PORT= HOST= HARDWARE= ARGS=]
 	$(bin)/python -m serve up $(MODEL) --backend $(BACKEND) --host $(HOST) --port $(PORT) --hardware $(HARDWARE) \
