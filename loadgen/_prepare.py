@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -20,6 +19,7 @@ import psutil
 from loadgen._fit import Finding, fit
 from loadgen._options import OptionErrors, settings_from
 from loadgen._replay import as_replay, with_rate
+from loadgen._server_facts import facts_from
 from loadgen._settings import Endpoint, Settings, without_userinfo
 from scenarios import Scenario, ScenarioError, load, rows_too_long
 
@@ -63,7 +63,8 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     problems += _impossible(settings, scenario)
     if settings.run_dir and Path(settings.run_dir).exists() and not options.get("turnbench_again"):
         problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
-    facts = _server_facts(settings.server_facts, problems)
+    facts, mistakes = facts_from(settings.server_facts) if settings.server_facts else ({}, [])
+    problems += mistakes
     if problems:
         raise OptionErrors(problems)
     endpoint = _ask(settings)
@@ -126,24 +127,6 @@ def _model(settings: Settings, endpoint: Endpoint) -> str:
         hint = f"did you mean {near[0]}?" if near else f"it serves {', '.join(endpoint.models[:5])}"
         raise OptionErrors([f"--model {settings.model}: not served at {host}; {hint}"])
     return settings.model
-
-
-def _server_facts(path: str | None, problems: list[str]) -> dict[str, Any]:
-    """A remote server's description, from JSON or YAML."""
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        facts = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(f"--server-facts {path}: {' '.join(str(error).split())}")
-        return {}
-    if not isinstance(facts, dict):
-        problems.append(f"--server-facts {path}: not a mapping of names to facts")
-        return {}
-    found: dict[str, Any] = json.loads(json.dumps(facts, default=str))
-    return found
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ import msgspec
 
 from loadgen._exchange import clean
 from loadgen._headers import headers_of
+from loadgen._server_facts import local_facts
 from loadgen._settings import Endpoint, Settings, base_url
 
 
@@ -63,6 +64,9 @@ async def probe(settings: Settings) -> Endpoint:
     owner = entries[0].get("owned_by") if entries else None
     endpoint.server = {"owned_by": owner, "version": endpoint.version}
     endpoint.server["max_model_len"] = endpoint.max_model_len
+    known = local_facts(root, endpoint.models)
+    endpoint.server |= known
+    endpoint.emulated |= bool(known.get("emulated"))
     return endpoint
 
 

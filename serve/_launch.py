@@ -59,6 +59,8 @@ class Request:
     weights: Weights = "real"
     layers: int | None = None
     """Fewer layers than the model has, with dummy weights only."""
+    calibration: str | None = None
+    """A file of measured times, for the emulator only."""
 
     @property
     def dummy(self) -> bool:
@@ -121,16 +123,18 @@ def check_hardware(name: str, catalogue: Catalogue) -> str:
 
 
 def emulator_launch(request: Request, python: str) -> Launch:
-    """The emulator answers for a model of the catalogue; raises Refusal for any other."""
-    if request.target.model is None:
+    """The emulator answers for a model of the catalogue, or one whose times were measured; raises Refusal."""
+    if request.target.model is None and request.calibration is None:
         raise Refusal(
             f"the emulator has no facts of {request.target.name!r}: name a model of the catalogue "
-            "(python -m serve list)"
+            "(python -m serve list), or give --calibration"
         )
     command = [python, "-m", "serve.emulator", "--model", request.target.name, "--host", request.host]
     command += ["--port", str(request.port), "--hardware", request.hardware]
     if request.precision != "fp16":
         command += ["--precision", request.precision]
+    if request.calibration is not None:
+        command += ["--calibration", request.calibration]
     if request.weights == "dummy" or request.layers is not None:
         raise Refusal("the emulator has no weights at all: leave WEIGHTS and LAYERS out")
     return Launch((*command, *request.extra), {})

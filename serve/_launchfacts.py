@@ -41,7 +41,7 @@ def describe_server(request: Request, launch: Launch, environment: Mapping[str, 
         "precision": request.kept_precision,
         "weights": "none" if emulated else ("dummy" if request.dummy else "real"),
         "layers": request.layers,
-        "hardware": request.hardware if emulated else None,
+        "hardware": _hardware(request) if emulated else None,
         "gpu": gpu or None,
         "driver": driver or None,
         "emulated": emulated,
@@ -50,6 +50,11 @@ def describe_server(request: Request, launch: Launch, environment: Mapping[str, 
         "pid_started_s": psutil.Process().create_time(),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _hardware(request: Request) -> str:
+    """What an emulator plays: a GPU's data sheet, or a server that was measured."""
+    return request.hardware if request.calibration is None else f"as measured: {request.calibration}"
 
 
 def _version(request: Request, versions: Mapping[str, str]) -> str:

