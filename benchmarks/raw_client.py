@@ -1,9 +1,9 @@
 """The cheapest client there can be: the same requests, and of every read only recvmsg. Prints CPU per token.
 
-    python -m benchmarks.raw_client HOST PORT STREAMS TOKENS SECONDS
+    python -m benchmarks.raw_client HOST PORT STREAMS TOKENS SECONDS [RAMP_S]
 
 It neither parses nor records; a stream's end is seen in its last five bytes. What it costs, no client can
-go below without a different system call.
+go below without a different system call. With RAMP_S the streams begin one after the other over that time.
 """
 
 from __future__ import annotations
@@ -37,38 +37,46 @@ def _request(host: str, port: int, tokens: int) -> bytes:
     return head.encode() + body
 
 
-def measure(host: str, port: int, streams: int, tokens: int, seconds: float) -> dict[str, float]:
+def _open(host: str, port: int, poll: select.epoll) -> socket.socket:
+    sock = socket.create_connection((host, port))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sock.setblocking(False)
+    poll.register(sock.fileno(), select.EPOLLIN)
+    return sock
+
+
+def measure(
+    host: str, port: int, streams: int, tokens: int, seconds: float, ramp_s: float = 0.0
+) -> dict[str, float]:
     """CPU microseconds per token of that many streams: answers begun within `seconds`, all to their end."""
     request = _request(host, port, tokens)
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}
-    for _ in range(streams):
-        sock = socket.create_connection((host, port))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        sock.setblocking(False)
-        poll.register(sock.fileno(), select.EPOLLIN)
-        sockets[sock.fileno()] = sock
-        sock.send(request)
     buffer = (memoryview(bytearray(1 << 18)),)
-    reads = answers = 0
-    open_answers = streams
-    started_cpu, until = time.process_time(), time.monotonic() + seconds
-    while open_answers:
-        for fd, _ in poll.poll(0.1, 512):
+    reads = answers = ended = 0
+    started_cpu, started = time.process_time(), time.monotonic()
+    while ended < streams:
+        while len(sockets) < streams and time.monotonic() - started >= ramp_s * len(sockets) / streams:
+            sock = _open(host, port, poll)
+            sockets[sock.fileno()] = sock
+            sock.send(request)
+        for fd, _ in poll.poll(0.1 if len(sockets) == streams else 0.001, 512):
             sock = sockets[fd]
             count, _, _, _ = sock.recvmsg_into(buffer, _ANCILLARY_BYTES)
             reads += 1
             if bytes(buffer[0][count - 5 : count]) == b"0\r\n\r\n":
                 answers += 1
-                if time.monotonic() < until:
+                if time.monotonic() - started < seconds:
                     sock.send(request)
                 else:
-                    open_answers -= 1
+                    ended += 1
+            elif not count:
+                raise SystemExit("the server closed a connection")
     cpu_s = time.process_time() - started_cpu
     received = max(answers * tokens, 1)
     return {"cpu_us_per_token": cpu_s / received * 1e6, "tokens": received, "reads": reads}
 
 
 if __name__ == "__main__":
-    host, port, streams, tokens, seconds = sys.argv[1:6]
-    print(json.dumps(measure(host, int(port), int(streams), int(tokens), float(seconds))))
+    host, port, streams, tokens, *times = sys.argv[1:]
+    print(json.dumps(measure(host, int(port), int(streams), int(tokens), *map(float, times))))
