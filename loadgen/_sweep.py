@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadgen._runwriter import new_run_dir, point_latest
-from loadgen._sweep_book import INDEX_NAME, Book, Entry, status_of
+from loadgen._sweep_book import INDEX_NAME, Book, Entry, played_s_of, status_of
 from loadgen._sweep_cells import cells_of, client_command, next_of, server_command
 from loadgen._sweep_forecast import duration, guesses_of
 from loadgen._sweep_plan import PlanError, SweepPlan, plan_of_sweep
@@ -75,13 +75,18 @@ def _play(book: Book, took_s: dict[str, float]) -> int:
     if sweep.signal is not None:
         print(f"interrupted; to go on: python -m loadgen sweep --resume {book.folder}", file=sys.stderr)
         return _EXIT_OF_SIGNAL[sweep.signal]
-    # In a session of its own it would outlive Ctrl-C; in ours it ends with us.
+    signal.signal(signal.SIGTERM, _end_with_analysis)
     try:
         code = subprocess.run([sys.executable, "-m", "analysis", str(book.folder)], check=False).returncode
     except KeyboardInterrupt:
         print(f"interrupted; the report: python -m analysis {book.folder}", file=sys.stderr)
         return _EXIT_OF_SIGNAL[signal.SIGINT]
     return _INVALID if code == 0 and (sweep.failed or unlike) else code
+
+
+def _end_with_analysis(number: int, _frame: object) -> None:
+    """As an exception: whoever waits for the analysis then ends it too."""
+    raise SystemExit(_EXIT_OF_SIGNAL[signal.Signals(number)])
 
 
 class Sweep:
@@ -176,6 +181,7 @@ class Sweep:
         self._runs.discard(run)
         status = status_of(self.book.folder / cell.dir)
         entry.took_s = round(time.monotonic() - began_s, 3)
+        entry.played_s = played_s_of(self.book.folder / cell.dir)
         if status in ("finished", "failed") or (status and self.signal is not None):
             self.note(entry, status)
         elif self.signal is not None:

@@ -21,12 +21,13 @@ _INDEX_KEYS = ("dir", "model", "precision", "scenario", "variant", "level", "rep
 
 @dataclass
 class Entry:
-    """One run and what became of it; `took_s` without the start of its server."""
+    """One run and what became of it: `took_s` without its server's start, `played_s` its levels alone."""
 
     cell: Cell
     status: str = "waiting"
     """waiting, running, finished, interrupted or failed."""
     took_s: float | None = None
+    played_s: float | None = None
 
 
 @dataclass
@@ -96,6 +97,15 @@ def status_of(folder: Path) -> str | None:
     try:
         return str(read_run(folder).manifest.get("status"))
     except (RunError, OSError):
+        return None
+
+
+def played_s_of(folder: Path) -> float | None:
+    """From the start of its first level to the end of its last; None where it has not come to that."""
+    try:
+        levels = read_run(folder).manifest["levels"]
+        return float(levels[-1]["end_ns"] - levels[0]["start_ns"]) / 1e9
+    except (RunError, OSError, LookupError, TypeError):
         return None
 
 

@@ -17,7 +17,7 @@ from loadgen._sweep_plan import SweepPlan
 from loadgen._times import seconds
 from scenarios import Conversation, Scenario, ScenarioError, load, plan
 
-_RUN_S = 3.0
+RUN_S = 3.0
 """A run's own start and end; what it really is shows with the first runs done."""
 _SAMPLE = 100
 _EXACT_TOKENS = 256
@@ -29,9 +29,9 @@ Pace = Callable[[int, int, int], float]
 
 @dataclass(frozen=True)
 class Guess:
-    """How long one run may take."""
+    """How long the levels of one run may take, without the run's own start and end."""
 
-    takes_s: float
+    plays_s: float
     bounded: bool
     """True: no longer, but for a busy machine. False: at least so long, answers and drains come on top."""
 
@@ -52,9 +52,9 @@ def guess_of(sweep: SweepPlan, cell: Cell, pace: Pace | None) -> Guess | None:
             return None if pace is None else _guess_once(options, pace)
         spans = [seconds(options.get("warmup", "5s")) + seconds(options.get("hold", "60s"))]
         if "run-time" in options:
-            return Guess(_RUN_S + seconds(options["run-time"]), False)
+            return Guess(seconds(options["run-time"]), False)
         levels = values.levels(options["levels"])
-        return Guess(_RUN_S + len(levels) * spans[0], False)
+        return Guess(len(levels) * spans[0], False)
     except (KeyError, ValueError, ScenarioError):
         return None
 
@@ -73,7 +73,7 @@ def _guess_once(options: dict[str, str], pace: Pace) -> Guess | None:
     each_s = sum(
         pace(people, limit or turn.max_tokens, len(turn.user) // _CHARS_PER_TOKEN) for turn in turns
     ) / len(sample)
-    return Guess(_RUN_S + math.ceil(scenario.size / people) * each_s, True)
+    return Guess(math.ceil(scenario.size / people) * each_s, True)
 
 
 @cache
@@ -105,7 +105,7 @@ def pace_of(sweep: SweepPlan, model: str, precision: str | None) -> Pace | None:
 
 
 def scale_of(done: Iterable[tuple[float, float]]) -> float:
-    """What runs took over what was guessed of them, from pairs (took, guessed); 1 before the first."""
+    """What levels took over what was guessed of them, from pairs (took, guessed); 1 before the first."""
     pairs = list(done)
     guessed = sum(guess for _, guess in pairs)
     return sum(took for took, _ in pairs) / guessed if guessed else 1.0

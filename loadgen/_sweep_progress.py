@@ -7,11 +7,11 @@ import sys
 import time
 
 from loadgen._sweep_book import Book, Entry
-from loadgen._sweep_forecast import Guess, duration, left_s, scale_of
+from loadgen._sweep_forecast import RUN_S, Guess, duration, left_s, scale_of
 
 _TICK_S = 1.0
 _TICK_IN_FILE_S = 30.0
-_DONE = ("finished", "failed", "interrupted")
+_LAST_RUNS = 8
 
 
 class Progress:
@@ -111,7 +111,7 @@ class Progress:
 
     def _guess_s(self, entry: Entry) -> float:
         guess = self._guesses[entry.cell.dir]
-        return guess.takes_s if guess else 0.0
+        return guess.plays_s if guess else 0.0
 
     def _takes_s(self, entry: Entry) -> float | None:
         """Its guess, corrected by what runs like it took against theirs; without one, what they took."""
@@ -121,7 +121,8 @@ class Progress:
         # Another variant says nothing of these: exact answers take all of their guess, natural ones half.
         known = like or [e for e in ended if e.cell.variant == cell.variant]
         if guess_s := self._guess_s(entry):
-            return guess_s * scale_of([(e.took_s or 0.0, self._guess_s(e)) for e in known])
+            pairs = [(e.played_s, self._guess_s(e)) for e in known if e.played_s is not None]
+            return _beside_s(ended) + guess_s * scale_of(pairs)
         known = known or ended
         return sum(e.took_s or 0.0 for e in known) / len(known) if known else None
 
@@ -133,3 +134,10 @@ class Progress:
             text = f"  {self.passed_s:5.0f} s  {done} of {self._total} done, {len(self._begun_s)} running"
             text += f", about {duration(left)} left" if left else ""
             print(f"\r\x1b[K{text}" if self._live else text, end="" if self._live else "\n", flush=True)
+
+
+def _beside_s(ended: list[Entry]) -> float:
+    """What a run takes besides its levels: its start and end, longer where many share the machine."""
+    known = [e.took_s - e.played_s for e in ended if e.took_s is not None and e.played_s is not None]
+    last = known[-_LAST_RUNS:]
+    return sum(last) / len(last) if last else RUN_S
