@@ -19,6 +19,7 @@ from loadgen._turnstile import Turnstile
 _ERROR_BYTES = 2048
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+")  # and spaces, of which one is enough
 _CONTEXT_FULL = re.compile(r"maximum context length|max_model_len|maximum model length|context window", re.I)
+_NO_SYSTEM = re.compile(r"system (role|message)|roles must alternate|only user and assistant roles", re.I)
 _LOCAL_ERRORS: dict[int, Outcome] = {
     errno.EADDRNOTAVAIL: "client_ports",
     errno.EMFILE: "client_files",
@@ -116,6 +117,11 @@ class Exchange:
             self.outcome, self.error = "bad_json", str(error)
         if self.outcome == "ok":
             self.outcome, self.error = outcome_of(self.reply, self.log)
+
+    @property
+    def refuses_system(self) -> bool:
+        """Whether the model's chat template takes no system message."""
+        return self.status == 400 and _NO_SYSTEM.search(self.error or "") is not None
 
     def first_word_ns(self) -> int | None:
         """When the first content came, as far as the stream is here; None: not yet."""

@@ -7,7 +7,7 @@ from typing import Any
 from loadgen._reply import Reply, Usage
 from loadgen._request import body_of_turn, encode_body, length_of
 from loadgen._settings import Job
-from scenarios import Conversation, Turn, dialogue, drop_oldest
+from scenarios import Conversation, Turn, dialogue, drop_oldest, without_system
 
 
 class History:
@@ -17,6 +17,8 @@ class History:
         self.conversation = conversation
         self.stopped = False
         """The conversation ends before its plan does: the turn at hand would not fit."""
+        self.system_role = True
+        """Whether a system message is sent as one, or in front of the first user message."""
         self._job = job
         self._level = level
         self._replies: list[str] = []
@@ -81,7 +83,7 @@ class History:
         told = dialogue(self.conversation, self._job.salt, self._level, self._replies)
         for _ in range(self._left_out):
             told = drop_oldest(told)
-        return told
+        return told if self.system_role else without_system(told)
 
     def _weigh(self, usage: Usage | None) -> None:
         """Learn from what the server counted how many tokens a character is, in this conversation."""

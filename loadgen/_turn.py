@@ -32,6 +32,7 @@ async def play_turn(
             if person.leaving.is_set():  # while this turn waited here
                 open_loop = wire.job.settings.arrival_rate_per_s is not None
                 return drop(wire, history.conversation, history.index, due_ns) if open_loop else None
+            history.system_role = wire.system_role
             body = history.body()
     opened = OpenTurn(person, wire.timeline.now_ns(), patience_of(history.turn, wire.job.settings))
     wire.begin(opened)
@@ -62,6 +63,8 @@ async def _attempts(wire: Wire, opened: OpenTurn, history: History, due_ns: int,
         place = _place(history.conversation, history.index, attempt, due_ns)
         shortened = history.shortened
         exchange = await wire.attempt(opened, place, body)
+        if exchange.refuses_system:
+            wire.system_role = False
         pause_s = None if opened.person.leaving.is_set() else allowed.pause_s(exchange, history)
         record = record_of(wire.job, place, exchange, wire.timeline.now_ns(), wire.secrets)
         if exchange.outcome == "ok":
@@ -74,7 +77,7 @@ async def _attempts(wire: Wire, opened: OpenTurn, history: History, due_ns: int,
             await pause_until(opened.person, wire.timeline, wire.timeline.now_ns() + int(pause_s * 1e9))
             if opened.person.leaving.is_set():
                 return record
-        if history.shortened != shortened or exchange.outcome == "context_full":
+        if exchange.outcome == "context_full" or exchange.refuses_system:
             body = history.body()
 
 
@@ -99,6 +102,9 @@ class _Allowed:
         outcome = exchange.outcome
         if outcome == "stale_connection" and not self.was_stale:
             self.was_stale = True
+            return 0.0
+        if exchange.refuses_system and history.conversation.system is not None and history.system_role:
+            history.system_role = False
             return 0.0
         if outcome == "context_full" and history.conversation.at_context_end == "drop_oldest":
             return 0.0 if history.leave_out() else None

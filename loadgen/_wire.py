@@ -61,6 +61,8 @@ class Wire:
         self.window = Window()
         self.open: set[OpenTurn] = set()
         self.turnstile = Turnstile()
+        self.system_role = True
+        """Whether the model takes a system message, as far as it has not refused one."""
         self._session = session
         self._url = base_url(job.settings.host) + "/chat/completions"
         self._headers = headers_of(job.settings)

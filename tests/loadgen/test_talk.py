@@ -113,6 +113,7 @@ async def test_a_person_without_a_word_leaves(serve: Any, client: Any, comes: st
     person = client(
         server.url, scenario=TALK % "turns: 3, patience: {first_s: 20}", think_time="scenario*0.01"
     )
+    person.stage.wire.failure_pause_s = 3600.0  # nothing failed: the next may come at once
     await person.ended(person.start())
     (record,) = person.records
     assert (record.outcome, record.error) == ("abandoned", "the person left: no word for 0.2 s")
@@ -262,3 +263,45 @@ async def test_a_refusal_of_the_server_is_recorded_as_such(serve: Any, client: A
     person = client(server.url, scenario=TALK % f"turns: 4, at_context_end: {at_end}", context=context)
     await person.ended(person.start())
     assert [r.outcome for r in person.records] == ["ok", "ok", "context_full"]
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "System role not supported",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "Only user and assistant roles are supported!",
+    ],
+)
+async def test_a_model_that_takes_no_system_message_has_it_before_the_first_of_the_user(
+    serve: Any, client: Any, why: str
+) -> None:
+    async def script(peer: Any) -> None:
+        while True:
+            request = await peer.request()
+            if b'"role":"system"' in request:
+                await peer.head("400 Bad Request", f"Content-Length: {len(why)}")
+                await peer.send(why.encode())
+            else:
+                await peer.head()
+                await peer.finish(peer.words("Good one") + peer.END)
+
+    server = await serve(script)
+    person = client(server.url, scenario=TALK % 'turns: 2, system: "Be kind."')
+    for _ in range(2):
+        await person.ended(person.start())
+    assert [(r.conversation, r.turn, r.attempt, r.outcome) for r in person.records] == [
+        (0, 1, 1, "http_4xx"),
+        (0, 1, 2, "ok"),
+        (0, 2, 1, "ok"),
+        (1, 1, 1, "ok"),
+        (1, 2, 1, "ok"),
+    ]
+    asked = bodies(server)
+    assert [[m["role"] for m in body["messages"]] for body in asked[1:3]] == [
+        ["user"],
+        ["user", "assistant", "user"],
+    ]
+    assert told(server)[1] == ["Be kind.\n\nHello"]
+    first = asked[1]["messages"][0]["content"]
+    assert asked[2]["messages"][0]["content"] == first, "what the server has in its cache stays as it was"
