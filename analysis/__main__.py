@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from analysis import markdown, workbook
 from analysis.compare import THRESHOLD, compare
 from analysis.compare_tables import show_comparison, write_markdown
 from analysis.export import write_json
@@ -17,15 +19,19 @@ from analysis.pipeline import analyse, several
 from analysis.summary import EXIT_BAD_CONFIGURATION, EXIT_INVALID, EXIT_MISSED, EXIT_VALID, exit_code
 from analysis.tables import clean
 from analysis.terminal import console, show
+from analysis.turn_metrics import WORDS_PER_MIN
 from loadgen import RunError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 valid or suspect, 1 limits missed or a regression, 2 can't be read, 3 invalid or nothing
     to compare."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if problem := _problem(options):
+        parser.error(problem)
     try:
-        return _compared(options) if options.compare else _analysed(options.run)
+        return _compared(options) if options.compare else _analysed(options)
     except RunError as error:
         print(clean(error), file=sys.stderr)
         return EXIT_BAD_CONFIGURATION
@@ -45,8 +51,37 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=_share, default=THRESHOLD, help="share by which a median may be worse (0.05)"
     )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the comparison for a pull request")
+    parser.add_argument(
+        "--reading-speed",
+        type=_speed,
+        default=WORDS_PER_MIN,
+        metavar="WORDS",
+        help="words a minute that a reader reads, for stall time (238)",
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for a pull request")
+    parser.add_argument("--xlsx", type=Path, metavar="FILE", help="write a spreadsheet (turnbench[xlsx])")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="of several RUNs: write summary and report here"
+    )
     return parser
+
+
+def _problem(options: argparse.Namespace) -> str | None:
+    """What in these options can't be done, said before anything is read."""
+    if options.xlsx and not workbook.can_write():
+        return workbook.MISSING
+    if options.compare and (options.xlsx or options.out):
+        return "--xlsx and --out are for runs, not for --compare, which has --markdown and compare.json"
+    if options.out and len(options.run) == 1:
+        return "--out is for several RUNs; one run's files are written into its own directory"
+    return None
+
+
+def _speed(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no reading speed; give words a minute such as 238")
+    return value
 
 
 def _share(text: str) -> float:
@@ -56,12 +91,16 @@ def _share(text: str) -> float:
     return value
 
 
-def _analysed(paths: list[Path]) -> int:
-    found = [analyse(path) for path in paths]
-    if len(found) == 1:
-        show(found[0].summary, found[0].report, console())
-    else:
-        show(several(found).summary, None, console())
+def _analysed(options: argparse.Namespace) -> int:
+    found = [analyse(path, options.reading_speed) for path in options.run]
+    whole = found[0] if len(found) == 1 else several(found, options.out)
+    many = len(found) > 1
+    report = None if many and not options.out else whole.report
+    show(whole.summary, report, console(), study=many)
+    if options.markdown:
+        markdown.write_run(whole.summary, options.markdown)
+    if options.xlsx:
+        workbook.write_workbook(whole.summary, options.xlsx)
     return max((exit_code(one.summary) for one in found), key=_severity)
 
 
@@ -71,11 +110,14 @@ def _severity(code: int) -> int:
 
 def _compared(options: argparse.Namespace) -> int:
     """A against baseline B; more runs of one side are repeats of it."""
-    sides = [[analyse(path) for path in side] for side in (options.run, options.compare)]
+    both = (options.run, options.compare)
+    sides = [[analyse(path, options.reading_speed) for path in side] for side in both]
     a, b = ([one.turns for one in side] for side in sides)
-    found = compare(a, b, options.threshold)
+    emulated = [any(one.summary["emulated"] for one in side) for side in sides]
+    found = replace(compare(a, b, options.threshold), emulated=(emulated[0], emulated[1]))
     show_comparison(found, options.threshold, console())
-    write_json({"changes": [change.as_dict() for change in found.changes]}, options.run[0] / "compare.json")
+    told = {"emulated": any(emulated), "changes": [change.as_dict() for change in found.changes]}
+    write_json(told, options.run[0] / "compare.json")
     if options.markdown:
         write_markdown(found, options.threshold, options.markdown)
     invalid = [one for side in sides for one in side if one.summary["verdict"]["status"] == "invalid"]

@@ -75,6 +75,8 @@ class Comparison:
     changes: list[Change]
     unjudged: list[str]
     runs: tuple[int, int]
+    emulated: tuple[bool, bool] = (False, False)
+    """Whether a run of A, or of B, is an emulator's."""
 
     @property
     def regressions(self) -> list[Change]:

@@ -11,12 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.compare import Change, Comparison
+from analysis.markdown import escaped, table
 from analysis.tables import clean, milliseconds, seconds
 
 _HEADS = ("model", "task", "people", "metric", "A", "B", "change", "interval", "verdict")
 _NAMES = {"ttft_ms": "TTFT p50", "ttg_ms": "TTG p50", "tpot_ms": "TPOT p50"}
 NO_REPEATS = "Each side is one run: differences between runs not known. Repeat runs on both sides to know."
 _LEGEND = "A is the run, B the baseline; intervals are Holm-adjusted (95 %)."
+_EMULATED = {
+    (True, True): "Both sides are EMULATED: this compares emulators, not servers.",
+    (True, False): "A is EMULATED and B was measured: their difference says nothing about a server.",
+    (False, True): "A was measured and B is EMULATED: their difference says nothing about a server.",
+}
 _COLOURS = {"worse": "red", "better": "green", "same": "dim"}
 
 
@@ -41,26 +47,34 @@ def _percent(ratio: float) -> str:
 def outcome(comparison: Comparison, threshold: float) -> str:
     """What came of it, in a sentence."""
     worse, judged = comparison.regressions, len(comparison.changes)
+    mark = _mark(comparison)
     if not judged:
         return (
-            "Nothing could be compared: no cell has the same task and load in both, with 20 conversations "
-            "and enough turns for a median."
+            f"{mark}Nothing could be compared: no cell has the same task and load in both, with 20 "
+            "conversations and enough turns for a median."
         )
     found = f"{len(worse)} of {judged} medians are" if worse else f"none of {judged} medians is"
-    return f"{'REGRESSION' if worse else 'NO REGRESSION'}: {found} worse by more than {threshold:.0%}."
+    return f"{mark}{'REGRESSION' if worse else 'NO REGRESSION'}: {found} worse by more than {threshold:.0%}."
+
+
+def _mark(comparison: Comparison) -> str:
+    return "EMULATED · " if any(comparison.emulated) else ""
 
 
 def show_comparison(comparison: Comparison, threshold: float, out: Console) -> None:
     """Print the table, what could not be judged, and the outcome."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    title = Text(f"{_mark(comparison)}A against baseline B", style="bold")
+    shown_table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     told = rows(comparison)
     shown = [index for index in range(len(_HEADS)) if index or any(row[0] for row in told)]
     for index in shown:
-        table.add_column(_HEADS[index], justify="right" if 4 <= index < 8 else "left")
+        shown_table.add_column(_HEADS[index], justify="right" if 4 <= index < 8 else "left")
     for row in told:
-        table.add_row(*(Text(row[index], style=_COLOURS.get(row[index], "")) for index in shown))
+        shown_table.add_row(*(Text(row[index], style=_COLOURS.get(row[index], "")) for index in shown))
     if told:
-        out.print(table)
+        out.print(shown_table)
     for line in notes(comparison):
         out.print(Text(line, style="dim"))
     out.print(Text(outcome(comparison, threshold), style="bold"))
@@ -69,6 +83,8 @@ def show_comparison(comparison: Comparison, threshold: float, out: Console) -> N
 def notes(comparison: Comparison) -> list[str]:
     """What the table doesn't show."""
     found = []
+    if any(comparison.emulated):
+        found.append(_EMULATED[comparison.emulated])
     if comparison.unjudged:
         cells = ", ".join(comparison.unjudged[:10])
         found.append(clean(f"Not judged (in one run only, or too few turns or conversations): {cells}."))
@@ -79,17 +95,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 def write_markdown(comparison: Comparison, threshold: float, path: Path) -> None:
     """A table for a pull request; no name in it can act as markup."""
-    lines = [f"**{outcome(comparison, threshold)}**", "", _line(_HEADS), _line(["---"] * len(_HEADS))]
-    lines += [_line(row) for row in rows(comparison)]
-    lines += ["", *map(_escaped, notes(comparison)), "", _LEGEND]
+    caption = f"{_mark(comparison)}A against baseline B"
+    lines = [f"**{outcome(comparison, threshold)}**", "", *table(_HEADS, rows(comparison), caption)]
+    lines += [*map(escaped, notes(comparison)), "", _LEGEND]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _line(texts: list[str] | tuple[str, ...]) -> str:
-    return "| " + " | ".join(_escaped(text) for text in texts) + " |"
-
-
-def _escaped(text: str) -> str:
-    """Markdown and HTML taken literally."""
-    plain = text.replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{c}" if c in "\\`*_[]|@#!~" else c for c in plain)

@@ -26,8 +26,12 @@ def write_json(summary: Summary, path: Path) -> None:
 
 
 def write_csv(summary: Summary, path: Path) -> None:
-    """One row a cell, keys joined by `_`."""
-    rows = [flat(cell) for cell in summary["cells"]]
+    """One row a cell, keys joined by `_`; the last column says whether its run was an emulator's."""
+    emulated = {run["run"]: run["emulated"] for run in summary.get("runs", [])}
+    rows = [
+        flat(cell) | {"emulated": emulated.get(cell.get("run"), summary["emulated"])}
+        for cell in summary["cells"]
+    ]
     columns = list(dict.fromkeys(key for row in rows for key in row)) or ["model", "task", "level"]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

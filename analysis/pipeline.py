@@ -10,13 +10,15 @@ import pandas as pd
 from analysis.comparison import comparison_of
 from analysis.export import write_csv, write_json, write_parquet
 from analysis.precisions import orders_by_precision
-from analysis.report import RunFacts, facts_of, write_report
+from analysis.report import write_report
+from analysis.report_facts import RunFacts, facts_of
 from analysis.sample import sample_of, side_by_side
 from analysis.study import study_run
 from analysis.summary import Summary, summarise
 from analysis.sweep import Sweep, missing, names_of, pooled, read_sweep
 from analysis.task_ratios import ratios_of
-from analysis.variants import variant_of
+from analysis.turn_metrics import WORDS_PER_MIN
+from analysis.variants import VARIANT, variant_of
 from loadgen import RunError, read_run
 
 SUMMARY_NAMES = ("summary.json", "summary.csv")
@@ -42,38 +44,39 @@ class Analysed:
         return side_by_side(self.samples, names_of(self.summary))
 
 
-def analyse(path: Path) -> Analysed:
+def analyse(path: Path, words_per_min: float = WORDS_PER_MIN) -> Analysed:
     """Analyse a run or a sweep and write its files into its directory.
 
     Raises RunError where it can't be read and OSError where it can't be written.
     """
     sweep = read_sweep(path)
-    found = _of_run(path, "") if sweep is None else _of_sweep(sweep)
+    found = _of_run(path, "", words_per_min) if sweep is None else _of_sweep(sweep, words_per_min)
     _compare_models(found)
     _write(found)
     return found
 
 
-def _of_run(path: Path, name: str) -> Analysed:
+def _of_run(path: Path, name: str, words_per_min: float) -> Analysed:
     """One run, under this name in a sweep; writes turns.parquet."""
-    study = study_run(read_run(path))
+    study = study_run(read_run(path), words_per_min)
     summary = summarise(study) | {"variant": variant_of(study.manifest)}
     write_parquet(study, path / "turns.parquet")
     return Analysed(summary, [facts_of(study)], [sample_of(study, name or summary["run"])], path)
 
 
-def _of_sweep(sweep: Sweep) -> Analysed:
+def _of_sweep(sweep: Sweep, words_per_min: float) -> Analysed:
     """Every cell by itself, its files in its own directory, then all of them in one summary."""
     summaries, facts, samples = [], [], []
     for cell in sweep.cells:
         folder = sweep.path / cell.folder
         try:
-            one = _of_run(folder, cell.folder)
+            one = _of_run(folder, cell.folder, words_per_min)
         except RunError as error:
             summaries.append(missing(cell, str(error).replace(str(folder), cell.folder)))
             continue
         _write(one)
-        summaries.append(one.summary | {"run": cell.folder})
+        variant = one.summary["variant"] | {VARIANT: cell.variant}
+        summaries.append(one.summary | {"run": cell.folder, "variant": variant})
         facts += one.facts
         samples += one.samples
     return Analysed(pooled(sweep, summaries), facts, samples, sweep.path)

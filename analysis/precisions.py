@@ -20,8 +20,10 @@ def orders_by_precision(pool: pd.DataFrame) -> list[dict[str, Any]]:
     tau_time: between the models' orders by mean TTG at 16 bits and at the lower precision; tau_tps: between
     their orders by tokens per second. Only models that were played at both; nothing with fewer than two.
     """
+    lower = [p for p in pool["precision"].unique() if p and p not in FULL]
+    if not lower:
+        return []
     found = []
-    lower = [p for p in dict.fromkeys(pool["precision"]) if p and p not in FULL]
     for (task, load), rows in pool.groupby(["task", "load"], sort=False):
         for precision in lower:
             pairs = _pairs(rows, precision)

@@ -9,6 +9,16 @@ from analysis.shares import PARTS
 from analysis.tables import number, seconds
 
 Rows = list[list[str]]
+_MOST_CELLS = 40
+_MOST_SWAPPED = 12
+ORDER_HEADS = (
+    "task",
+    "people",
+    "tau",
+    "pairs that agree",
+    "surest swap",
+    *(part.replace("_", " ") for part in PARTS),
+)
 
 
 def order_rows(comparison: dict[str, Any] | None) -> Rows:
@@ -20,8 +30,7 @@ def _order(cell: dict[str, Any]) -> list[str]:
     ends = cell["tau_ci95"]
     return [
         *_names(cell),
-        _signed(cell["tau"]),
-        f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "–",
+        _signed(cell["tau"]) + (f" ({ends[0]:+.2f} to {ends[1]:+.2f})" if ends else ""),
         f"{cell['pairs_agreeing']} of {cell['pairs_in_all']}",
         _surest(cell["pairs"]),
         *(_share(cell["shares"], part) for part in PARTS),
@@ -29,7 +38,8 @@ def _order(cell: dict[str, Any]) -> list[str]:
 
 
 def _names(cell: dict[str, Any]) -> list[str]:
-    return ["all tasks" if cell["task"] == ALL else str(cell["task"]), cell["load"]]
+    task = "all tasks" if cell["task"] == ALL else str(cell["task"])
+    return [f"{task} ({cell['setting']})" if cell["setting"] else task, cell["load"]]
 
 
 def _signed(value: float | None) -> str:
@@ -49,18 +59,21 @@ def _share(shares: dict[str, Any] | None, part: str) -> str:
     if shares is None:
         return "–"
     ends = shares["ci95"] and shares["ci95"][part]
-    told = f"{shares[part] * 100:.0f} %"
-    return f"{told} ({ends[0] * 100:.0f} to {ends[1] * 100:.0f})" if ends and None not in ends else told
+    told = f"{round(shares[part] * 100)} %"
+    return f"{told} ({round(ends[0] * 100)} to {round(ends[1] * 100)})" if ends and None not in ends else told
 
 
 def swap_tables(comparison: dict[str, Any] | None) -> dict[str, list[Any]]:
-    """`ranks`: (caption, rows) and `swaps`: (caption, heads, rows), one a task and load."""
-    cells = comparison["cells"] if comparison else []
-    ranks = [(_caption(cell), [_model(model) for model in cell["models"]]) for cell in cells]
+    """`ranks`: (caption, rows) and `swaps`: (caption, heads, rows), one a task and load.
+
+    Of very many models or cells as many as a page can hold; summary.json has them all.
+    """
+    cells = (comparison["cells"] if comparison else [])[-_MOST_CELLS:]
+    ranks = [(_caption(cell), [_model(model) for model in cell["models"][:_MOST_CELLS]]) for cell in cells]
     swaps = [
         (_caption(cell), ["speed of \\ lengths of", *cell["swap"]["names"]], _swap(cell["swap"]))
         for cell in cells
-        if cell["swap"]
+        if cell["swap"] and len(cell["swap"]["names"]) <= _MOST_SWAPPED
     ]
     return {"ranks": ranks, "swaps": swaps}
 

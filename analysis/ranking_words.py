@@ -19,10 +19,29 @@ def in_words(cells: list[dict[str, Any]]) -> str:
     mine = [cell for cell in cells if cell["load"] == load]
     tasks = [cell for cell in mine if cell["task"] != ALL] or mine
     worst = sorted(tasks, key=lambda cell: cell["tau"] or 0.0)[:_MOST_TASKS]
-    said = [f"At a load of {load} people." if load.isdigit() else f"At a load of {load}."]
-    said += [_order(cell) for cell in worst]
+    at = f"With {load} people at once" if load.isdigit() else f"At a load of {load}"
+    at += f" ({cells[0]['setting']})" if cells[0].get("setting") else ""
+    said = [_order(cell) for cell in worst]
     widest = max(tasks, key=_gap)
-    return " ".join([*said, *_swap(widest), *_shares(widest), _significance(tasks)])
+    return " ".join(
+        [
+            f"{at}: {said[0][0].lower()}{said[0][1:]}",
+            *said[1:],
+            *_swap(widest),
+            *_shares(widest),
+            _significance(tasks),
+        ]
+    )
+
+
+def swap_in_words(cells: list[dict[str, Any]]) -> str:
+    """The widest sure swap over all cells of single tasks, in a sentence; "" where there is none."""
+    tasks = [cell for cell in cells if cell["task"] != ALL and _surest(cell)]
+    if not tasks:
+        return ""
+    widest = max(tasks, key=_gap)
+    setting = f" ({widest['setting']})" if widest.get("setting") else ""
+    return f"{_swap(widest)[0][:-1]}, at a load of {widest['load']}{setting}."
 
 
 def _order(cell: dict[str, Any]) -> str:
@@ -68,8 +87,13 @@ def _swap(cell: dict[str, Any]) -> list[str]:
         f"In {cell['task']}, {fast['name']} makes more tokens a second than {soon['name']} "
         f"({number(fast['tps'])} against {number(soon['tps'])}) and takes longer to finish "
         f"({seconds(fast['time_ms'])} against {seconds(soon['time_ms'])} on average; "
-        f"so in {pair['p']:.0%} of resamples)."
+        f"so in {_resamples(pair['p'])})."
     ]
+
+
+def _resamples(p: float) -> str:
+    """A share that is never rounded up to all."""
+    return "all resamples" if p == 1 else f"{min(p, 0.999):.1%} of resamples"
 
 
 def _shares(cell: dict[str, Any]) -> list[str]:

@@ -2,27 +2,53 @@
 (() => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const lighter = new Map([
+    ["#0072b2", "#4aa3e0"],
+    ["#8c6bb1", "#b79ad9"],
+    ["#b07800", "#e3b341"],
+    ["#d1242f", "#ff7b72"],
+  ]);
+  const inked = (part) => JSON.parse(JSON.stringify(part), (_, value) => (dark.matches && lighter.get(value)) || value);
+  const narrow = matchMedia("(max-width: 640px)");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const themed = (layout) => {
     const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
+    const axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
     return {
       ...layout,
-      xaxis: { ...axis, ...layout.xaxis },
-      yaxis: { ...axis, ...layout.yaxis },
+      ...Object.fromEntries(axes.map((key) => [key, { ...axis, ...layout[key], title: { standoff: 6, ...layout[key].title } }])),
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("--ink"), family: "system-ui, sans-serif", size: 12 },
-      margin: { l: 56, r: 12, t: 12, b: 48 },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      hoverlabel: { namelength: -1 },
+      margin: { l: 52, r: 12, t: 28, b: 44 },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
       barmode: "group",
+      dragmode: narrow.matches ? false : "zoom",
     };
   };
   const config = { displayModeBar: false, responsive: true };
   const draw = () => {
     for (const figure of figures) {
-      Plotly.react(figure.id, figure.data, themed(figure.layout), config);
+      const place = document.getElementById(figure.id);
+      if (place.offsetParent) Plotly.react(place, inked(figure.data), themed(inked(figure.layout)), config);
     }
   };
+
+  // Of a group's picks one is shown at a time, so that a page of many levels stays readable.
+  const choose = (group, pick) => {
+    for (const figure of figures) {
+      if (figure.group === group) document.getElementById(figure.id).parentElement.hidden = figure.pick !== pick;
+    }
+  };
+  for (const menu of document.querySelectorAll("select.pick")) {
+    menu.addEventListener("change", () => {
+      choose(menu.dataset.group, menu.value);
+      draw();
+    });
+    choose(menu.dataset.group, menu.value);
+  }
+
   const worth = (cell) => {
     const text = cell.textContent.trim();
     const found = text.replace(/,/g, "").match(/-?\d+(\.\d+)?/);
@@ -47,12 +73,34 @@
     if (!table.tHead || table.tBodies[0].rows.length < 2) continue;
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const button = document.createElement("button");
+      const name = head.querySelector(".name");
       button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
+      button.className = "sort";
+      name.replaceWith(button);
+      button.append(name);
       button.addEventListener("click", () => sort(table, column, head));
     });
   }
-  dark.addEventListener("change", draw);
-  draw();
+
+  // Plotly comes compressed; the page's policy lets only this very text run.
+  const unpack = async () => {
+    const packed = document.getElementById("plotly").textContent;
+    const bytes = Uint8Array.from(atob(packed), (char) => char.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const library = document.createElement("script");
+    library.textContent = await new Response(stream).text();
+    document.head.append(library);
+  };
+  const start = async () => {
+    try {
+      await unpack();
+    } catch {
+      document.getElementById("no-plots").hidden = false;
+      return;
+    }
+    draw();
+    dark.addEventListener("change", draw);
+    document.documentElement.dataset.drawn = "yes";
+  };
+  start();
 })();

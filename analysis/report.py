@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis import study_tables
 from analysis.cells import ALL
 from analysis.export import flat
-from analysis.plots import MEANS, figures
-from analysis.ranking_tables import effect_rows, order_rows, swap_tables
+from analysis.glance import glance_of
+from analysis.glossary import anchor_of, glossary, term_of
+from analysis.plots import GROUPS, NOTES, figures
+from analysis.ranking_tables import ORDER_HEADS, effect_rows, order_rows, swap_tables
+from analysis.report_facts import RunFacts
 from analysis.sentences import answer
-from analysis.study import Study
 from analysis.tables import FOOTNOTE, HEADERS, clean, headline_rows, name_of, number
 
 _SETUP = ("settings", "endpoint", "server", "host", "versions", "workers", "slo", "labels")
-_MOST_POINTS = 600
-_MOST_SCENARIO_CHARS = 50_000
+_MOST_ROWS = 400
+_MOST_FIGURE_CHARS = 1_500_000
+_MOST_SETUP_CHARS = 600_000
 _DETAILED = {
     "ttft_ms": "TTFT ms",
     "response_delay_ms": "response delay ms",
@@ -37,33 +41,6 @@ _DETAILED = {
 }
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What the report tells of one run besides its summary."""
-
-    name: str
-    manifest: dict[str, Any]
-    scenario: str | None
-    lags: list[dict[str, Any]]
-    """Loop lag of each worker: `{name, x: seconds, y: ms}`."""
-
-
-def facts_of(study: Study) -> RunFacts:
-    """Gather them while the run's tables are in memory."""
-    name = study.run.path.resolve().name
-    scenario = study.run.scenario_text()
-    origin_ns = study.levels[0].start_ns
-    lags = []
-    for worker, lines in study.health.dropna(subset=["loop_lag_ms"]).groupby(
-        study.health["worker"].astype(int)
-    ):
-        kept = lines.iloc[:: -(-len(lines) // _MOST_POINTS)]
-        seconds = (kept["t_ns"].astype("float64") - origin_ns) / 1e9
-        point = {"name": f"{name} worker {worker}"}
-        lags.append(point | {"x": seconds.round(1).tolist(), "y": kept["loop_lag_ms"].tolist()})
-    return RunFacts(name, study.manifest, scenario and scenario[:_MOST_SCENARIO_CHARS], lags)
-
-
 def write_report(summary: dict[str, Any], facts: list[RunFacts], path: Path) -> None:
     """Write the page; everything it needs is inside it."""
     path.write_text(_page(summary, facts), encoding="utf-8")
@@ -72,37 +49,69 @@ def write_report(summary: dict[str, Any], facts: list[RunFacts], path: Path) -> 
 def _page(summary: dict[str, Any], facts: list[RunFacts]) -> str:
     plotly, script = _plotly(), _own("report.js")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_own),
     )
-    environment.filters["clean"] = clean
-    environment.filters["number"] = number
-    made = figures(summary, [lag for run in facts for lag in run.lags])
-    comparison = summary.get("comparison")
-    levels = [level | {"name": level.get("run", "")} for level in summary["levels"]]
-    return environment.from_string(_own("report.jinja")).render(
-        summary=summary | {"levels": levels},
+    environment.filters |= {"clean": clean, "number": number, "term": term_of, "anchor": anchor_of}
+    made, dropped = _within(figures(summary, facts))
+    return environment.get_template("report.jinja").render(
+        summary=summary,
         title=("EMULATED · " if summary["emulated"] else "") + clean(summary["run"]),
         policy=_policy(plotly, script),
-        sentences=answer(summary),
-        comparison=comparison,
-        orders=order_rows(comparison),
-        swaps=swap_tables(comparison),
-        effects=effect_rows(comparison),
-        curves=_curves(summary),
-        headers=HEADERS,
-        rows=headline_rows(summary),
-        footnote=FOOTNOTE,
-        detailed=_DETAILED,
-        cells=_named_cells(summary),
+        glossary=glossary(),
+        groups=GROUPS,
         figures=made,
-        means=MEANS,
-        setups=[(run.name, _setup(run.manifest), run.scenario) for run in facts],
+        dropped=dropped,
+        notes=NOTES,
+        setups=_setups(facts),
         insecure=any(_insecure(run.manifest) for run in facts),
         style=Markup(_own("report.css")),
         data=Markup(script_json(made)),
-        plotly=Markup(plotly),
+        plotly=Markup(_packed(plotly)),
         script=Markup(script),
+        **_numbers(summary),
     )
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
+    """What the tables of the page hold."""
+    comparison, study = summary.get("comparison"), summary.get("study") or {"ratios": [], "precisions": []}
+    glance = glance_of(summary)
+    return {
+        "glance": glance,
+        "sentences": [] if glance and glance.first else answer(summary),
+        "comparison": comparison,
+        "order_heads": ORDER_HEADS,
+        "orders": order_rows(comparison)[:_MOST_ROWS],
+        "swaps": swap_tables(comparison),
+        "effects": effect_rows(comparison),
+        "study": study_tables,
+        "ratios": study_tables.ratio_rows(study)[:_MOST_ROWS],
+        "ratio_words": study_tables.in_words(study),
+        "precisions": study_tables.precision_rows(study)[:_MOST_ROWS],
+        "curves": _curves(summary),
+        "headers": HEADERS,
+        "rows": headline_rows(summary)[:_MOST_ROWS],
+        "footnote": FOOTNOTE,
+        "detailed": _DETAILED,
+        "levels": summary["levels"][:_MOST_ROWS],
+        "cells": _named_cells(summary)[: _MOST_ROWS // 2],
+        "cells_in_all": len(summary["cells"]),
+    }
+
+
+def _within(made: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """As many figures as there is room for, and how many were left out; the first of each group go first."""
+    order = sorted(range(len(made)), key=lambda i: sum(one["group"] == made[i]["group"] for one in made[:i]))
+    kept, room = set(), _MOST_FIGURE_CHARS
+    for i in order:
+        room -= len(script_json(made[i]))
+        if room >= 0:
+            kept.add(i)
+    return [one for i, one in enumerate(made) if i in kept], len(made) - len(kept)
 
 
 def _curves(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -120,13 +129,25 @@ def _named_cells(summary: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _setups(facts: list[RunFacts]) -> list[tuple[str, Any, str | None]]:
+    """(name, sections, scenario) of each run; a scenario that several played stands once."""
+    found, seen, room = [], set(), _MOST_SETUP_CHARS
+    for run in facts:
+        sections = _setup(run.manifest) if room > 0 else []
+        scenario = run.scenario if run.scenario not in seen and room > 0 else None
+        seen.add(run.scenario)
+        found.append((run.name, sections, scenario))
+        room -= len(str(sections)) + len(scenario or "")
+    return found
+
+
 def _setup(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Sections of the manifest as rows of text, nulls left out."""
     sections = []
     for name in _SETUP:
         value = manifest.get(name)
         rows = flat(value) if isinstance(value, dict) else {name: value}
-        told = [(key, str(item)) for key, item in rows.items() if item not in (None, {}, [], "")]
+        told = [(key, str(item)[:2000]) for key, item in rows.items() if item not in (None, {}, [], "")]
         if told:
             sections.append((name, told))
     plain = ("status", "started_at", "ended_at", "seed", "salt", "emulated")
@@ -140,7 +161,7 @@ def _insecure(manifest: dict[str, Any]) -> bool:
 
 def script_json(value: object) -> str:
     """JSON that can stand inside a script tag: nothing in it can end the tag or open a comment."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True)
+    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -157,6 +178,12 @@ def _policy(*scripts: str) -> str:
 @cache
 def _plotly() -> str:
     return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
+@cache
+def _packed(script: str) -> str:
+    """Compressed, so that most of the file is the run's own; the page unpacks it and its policy checks it."""
+    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
 
 
 def _own(name: str) -> str:

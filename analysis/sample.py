@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -27,6 +29,7 @@ _KEPT = (
     "words",
 )
 _NAMES = ("name", "speaker", "family")
+"""What a model is called, see Named; beside them its `setting`."""
 
 
 def sample_of(study: Study, run: str) -> pd.DataFrame:
@@ -46,14 +49,25 @@ def side_by_side(samples: list[pd.DataFrame], names: Names | None = None) -> pd.
     """
     samples = [sample for sample in samples if len(sample)]
     if not samples:
-        return pd.DataFrame(columns=[*_KEPT, "load", "run", "precision", "exact", *_NAMES])
+        return pd.DataFrame(columns=[*_KEPT, "load", "run", "precision", "exact", *_NAMES, "setting"])
     pooled = pd.concat(samples, ignore_index=True)
+    order = pooled["load"].map({load: load_order(load) for load in pooled["load"].unique()}).to_numpy()
+    if (np.diff(order) < 0).any():  # a long run is in order already, and need not be copied
+        pooled = pooled.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
     for column in _NAMES:
         pooled[column] = pooled["model"]
+    pooled["setting"] = ""
     for (run, model), found in (names or {}).items():
         mine = (pooled["run"] == run) & (pooled["model"] == model)
-        pooled.loc[mine, list(_NAMES)] = [found.pool, found.speaker, found.family]
+        told = [found.pool, found.speaker, found.family, found.setting]
+        pooled.loc[mine, [*_NAMES, "setting"]] = told
     return pooled
+
+
+def load_order(load: str) -> float:
+    """A load in words as a number to sort by: 16, 2.5/s, level 3."""
+    found = re.search(r"\d+(\.\d+)?", load)
+    return float(found[0]) if found else 0.0
 
 
 def clusters(rows: pd.DataFrame) -> Ints:

@@ -26,6 +26,8 @@ class SweepCell:
     folder: str
     model: str
     status: str
+    variant: str = ""
+    """The sweep's word for its options."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def read_sweep(path: Path) -> Sweep | None:
     if found != SWEEP_FORMAT:
         raise RunError(f"{path}/sweep.json: format {found!r}; this version reads {SWEEP_FORMAT!r} only")
     cells = [
-        SweepCell(*(str(cell.get(key, "")) for key in ("dir", "model", "status")))
+        SweepCell(*(str(cell.get(key) or "") for key in ("dir", "model", "status", "variant")))
         for cell in dicts(written.get("cells"))
     ]
     for cell in cells:
@@ -107,6 +109,7 @@ def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
     for cell in found["cells"]:
         name = names.get((cell["run"], cell["model"]))
         cell["name"] = name.one if name else cell["model"]
+        cell["setting"] = name.setting if name else ""
     return found
 
 

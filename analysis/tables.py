@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.cells import ALL
+from analysis.sample import load_order
 
 HEADERS = (
     "model",
@@ -38,17 +39,28 @@ class Row:
 def headline_rows(summary: dict[str, Any]) -> list[Row]:
     """Model, task and level, without the sums over levels; over tasks only where there are several."""
     levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
-    cells = [cell for cell in summary["cells"] if cell["level"] != ALL and cell["model"] != ALL]
-    tasks = {cell["task"] for cell in cells if cell["task"] != ALL}
-    shown = [cell for cell in cells if cell["task"] != ALL or len(tasks) > 1]
+    cells = cells_at_levels(summary)
+    played: dict[tuple[Any, str], set[str]] = {}
+    for cell in cells:
+        played.setdefault((cell.get("run"), cell["model"]), set()).add(cell["task"])
+    shown = [c for c in cells if c["task"] != ALL or len(played[c.get("run"), c["model"]]) > 2]
     shown.sort(key=_order)
-    return [
-        Row(_texts(cell, levels[(cell.get("run"), cell["level"])], name_of(cell)), cell) for cell in shown
+    return [Row(_texts(cell, levels[(cell.get("run"), cell["level"])]), cell) for cell in shown]
+
+
+def cells_at_levels(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cells of one model and one level in order of `load`, with what the model is called (`name`)."""
+    loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
+    cells = [
+        cell | {"name": name_of(cell), "load": loads[(cell.get("run"), cell["level"])]}
+        for cell in summary["cells"]
+        if cell["model"] != ALL and cell["level"] != ALL
     ]
+    return sorted(cells, key=lambda cell: load_order(cell["load"]))
 
 
 def _order(cell: dict[str, Any]) -> tuple[Any, ...]:
-    return cell["model"], cell.get("run", ""), cell["task"] == ALL, cell["task"], cell["level"]
+    return cell["name"], cell["task"] == ALL, cell["task"], load_order(cell["load"])
 
 
 def name_of(cell: dict[str, Any]) -> str:
@@ -56,11 +68,11 @@ def name_of(cell: dict[str, Any]) -> str:
     return str(cell.get("name", cell["model"]))
 
 
-def _texts(cell: dict[str, Any], level: dict[str, Any], name: str) -> tuple[str, ...]:
+def _texts(cell: dict[str, Any], level: dict[str, Any]) -> tuple[str, ...]:
     return (
-        name,
+        cell["name"],
         "all tasks" if cell["task"] == ALL else str(cell["task"]),
-        level["load"],
+        cell["load"],
         str(cell["turns"]),
         middle(cell["ttft_ms"], seconds, cell["turns"]),
         middle(cell["ttg_ms"], seconds, cell["turns"]),

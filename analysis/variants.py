@@ -16,6 +16,8 @@ FACETS = {
 """Where run.json tells each, the first that does."""
 EXACT = "answers"
 """One facet more: "256 tokens" where every answer was made to have so many."""
+VARIANT = "variant"
+"""The sweep's own word for a run's options, which names it where nothing else does."""
 _LONGEST = 40
 _EXACT_TOKENS = 256
 _REPEAT = re.compile(r"-(r\d+)$")
@@ -45,6 +47,8 @@ class Named:
     """At any length of answers."""
     family: str
     """At any precision."""
+    setting: str = ""
+    """What models that can fairly be compared share: precision, hardware, length of answers."""
 
 
 def variant_of(manifest: dict[str, Any]) -> dict[str, str]:
@@ -71,31 +75,47 @@ def named(runs: list[Played]) -> dict[tuple[str, str], Named]:
     found: dict[tuple[str, str], Named] = {}
     for model in dict.fromkeys(model for run in runs for model in run.cells):
         mine = [run for run in runs if model in run.cells]
-        apart = [f for f in (*FACETS, EXACT) if len({run.variant.get(f, "") for run in mine}) > 1]
-        by_label: dict[str, list[Played]] = {}
-        for run in mine:
-            by_label.setdefault(_label(model, run, apart), []).append(run)
-        for label, same in by_label.items():
+        apart = _apart(mine, (*FACETS, EXACT))
+        if any(_clash(model, same) for same in _by_label(model, mine, apart)):
+            apart = _apart(mine, (*FACETS, EXACT, VARIANT))
+        for same in _by_label(model, mine, apart):
             for run in same:
-                coarse = [
-                    _label(model, run, [f for f in apart if f != left]) for left in (EXACT, "precision")
-                ]
-                found[run.run, model] = _names(label, coarse, model, run, same)
+                found[run.run, model] = _names(model, run, same, apart)
     return found
+
+
+def _apart(runs: list[Played], facets: tuple[str, ...]) -> list[str]:
+    """The facets in which these runs differ."""
+    return [facet for facet in facets if len({run.variant.get(facet, "") for run in runs}) > 1]
+
+
+def _by_label(model: str, runs: list[Played], facets: list[str]) -> list[list[Played]]:
+    found: dict[str, list[Played]] = {}
+    for run in runs:
+        found.setdefault(_label(model, run, facets), []).append(run)
+    return list(found.values())
+
+
+def _clash(model: str, runs: list[Played]) -> bool:
+    """Whether two of them played the same cell and are no repeats of each other."""
+    return any(
+        a.cells[model] & b.cells[model] and _play(a.run) != _play(b.run) for a, b in combinations(runs, 2)
+    )
 
 
 def _label(model: str, run: Played, facets: list[str]) -> str:
     return " ".join([model, *(run.variant[facet] for facet in facets if run.variant.get(facet))])
 
 
-def _names(label: str, coarse: list[str], model: str, run: Played, same: list[Played]) -> Named:
+def _names(model: str, run: Played, same: list[Played], apart: list[str]) -> Named:
     """Runs that share a label and no cell are parts of one study; repeats are pooled; others stay apart."""
-    overlap = [(a, b) for a, b in combinations(same, 2) if run in (a, b) and a.cells[model] & b.cells[model]]
-    if not overlap:
-        return Named(label, label, *coarse)
-    if all(_play(a.run) == _play(b.run) for a, b in overlap):
-        return Named(f"{label} {run.run.rsplit('-', 1)[-1]}", label, *coarse)
-    return Named(run.run, run.run, run.run, run.run)
+    if _clash(model, same):
+        return Named(run.run, run.run, run.run, run.run)
+    label = _label(model, run, apart)
+    repeated = any(run is not other and run.cells[model] & other.cells[model] for other in same)
+    one = f"{label} {run.run.rsplit('-', 1)[-1]}" if repeated else label
+    speaker, family = (_label(model, run, [f for f in apart if f != left]) for left in (EXACT, "precision"))
+    return Named(one, label, speaker, family, label.removeprefix(model).strip())
 
 
 def _play(run: str) -> str:

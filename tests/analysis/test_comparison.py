@@ -28,6 +28,7 @@ def rows(
             "name": [name] * n,
             "model": name,
             "run": name,
+            "setting": "",
             "task": task,
             "load": "4",
             "talk": range(n),

@@ -11,7 +11,9 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.report import facts_of, script_json
+from analysis.plots import figures
+from analysis.report import script_json
+from analysis.report_facts import facts_of
 from analysis.study import study_run
 from analysis.summary import summarise
 from loadgen import read_run
@@ -34,7 +36,7 @@ def whole_way(made: MadeRun) -> dict[str, Any]:
     study = study_run(read_run(made.write()))
     summary = summarise(study)
     json.dumps(summary, allow_nan=False)
-    script_json(facts_of(study).lags)
+    script_json(figures(summary, [facts_of(study)]))
     return summary
 
 

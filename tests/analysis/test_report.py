@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -48,6 +50,17 @@ def page(made: MadeRun) -> tuple[str, Tags]:
     return text, tags
 
 
+def strings(*values: object) -> Iterator[str]:
+    """Every text anywhere in a figure."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield from strings(*value.values())
+        elif isinstance(value, list):
+            yield from strings(*value)
+
+
 def hostile(made: MadeRun) -> MadeRun:
     made.turns = [turn(n, sent_s=6 + n, task=HOSTILE, model=HOSTILE) for n in range(30)]
     made.levels = [level(), level(1, start_s=200, window_s=(205, 206), end_s=207)]
@@ -65,6 +78,8 @@ def hostile(made: MadeRun) -> MadeRun:
 def test_nothing_from_a_server_or_scenario_becomes_markup(made: MadeRun) -> None:
     text, tags = page(hostile(made))
     assert [name for name, _ in tags.tags].count("script") == 3
+    kinds = [attributes.get("type") for name, attributes in tags.tags if name == "script"]
+    assert kinds == ["application/json", "application/octet-stream", None]
     assert not [name for name, _ in tags.tags if name == "img"]
     assert all(not key.startswith("on") for _, attributes in tags.tags for key in attributes)
     assert "&lt;script&gt;alert(1)" in text
@@ -73,9 +88,11 @@ def test_nothing_from_a_server_or_scenario_becomes_markup(made: MadeRun) -> None
 
 def test_plot_labels_are_text_even_to_plotly(made: MadeRun) -> None:
     _, tags = page(hostile(made))
-    names = [trace["name"] for figure in json.loads(tags.scripts[0]) for trace in figure["data"]]
-    assert names
-    assert all("<" not in name for name in names)
+    texts = [
+        text for figure in json.loads(tags.scripts[0]) for text in strings(figure["data"], figure["layout"])
+    ]
+    assert any("alert(1)" in text for text in texts)
+    assert all("<" not in text for text in texts)
 
 
 def test_json_in_a_script_tag_can_neither_end_it_nor_open_a_comment() -> None:
@@ -91,7 +108,8 @@ def test_only_the_two_known_scripts_may_run_and_no_network_is_allowed(made: Made
     policy = policies[0] or ""
     assert "default-src 'none'" in policy
     assert re.search(r"script-src[^;]*unsafe", policy) is None
-    for script in tags.scripts[1:]:
+    packed, own = tags.scripts[1:]
+    for script in (gzip.decompress(base64.b64decode(packed)).decode(), own):
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
 
@@ -112,8 +130,10 @@ def test_an_emulated_run_says_so_on_the_page_every_table_and_every_plot(made: Ma
     assert re.search(r"<title>EMULATED", body)
     assert body.count("<caption>") == body.count("<caption>EMULATED") > 3
     figures = json.loads(tags.scripts[0])
-    assert len(figures) >= 3
-    assert all(figure["title"].startswith("EMULATED") for figure in figures)
+    assert {figure["group"] for figure in figures} >= {"wait", "spread", "load", "time", "raster", "client"}
+    for figure in figures:
+        assert figure["title"].startswith("EMULATED")
+        assert "EMULATED" in [note["text"] for note in figure["layout"]["annotations"]]
 
 
 def test_a_measured_run_never_says_emulated(made: MadeRun) -> None:

@@ -33,7 +33,7 @@ def test_all_models_stand_in_one_table_and_one_summary(
     sweep(path, [run(path / "a", "yi-6b"), run(path / "b", "gemma-7b", 300)])
     assert main([str(path)]) == 0
     out = capsys.readouterr().out
-    assert out.count("streams") == 1
+    assert out.count("TTG s") == 1
     assert "yi-6b" in out
     assert "gemma-7b" in out
     summary = json.loads((path / "summary.json").read_text())

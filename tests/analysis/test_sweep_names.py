@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.glance import glance_of
 from analysis.pipeline import analyse, several
+from analysis.plots import figures
 from analysis.variants import Played, named, variant_of
-from tests.analysis.conftest import MadeRun, turn
+from tests.analysis.conftest import MadeRun, level, turn
 from tests.analysis.test_sweep import sweep
 
 CELL = {("chat", "4")}
@@ -53,6 +55,56 @@ def test_repeats_of_a_sweep_are_told_apart_in_tables_and_compared_together() -> 
 def test_runs_that_nothing_else_tells_apart_go_by_their_directories() -> None:
     assert names(played("before"), played("after")) == [("before", "before"), ("after", "after")]
     assert names(played("a-r1"), played("b-r1")) == [("a-r1", "a-r1"), ("b-r1", "b-r1")]
+
+
+def test_the_sweeps_own_word_for_a_runs_options_names_it_where_nothing_else_does() -> None:
+    cold, warm = played("yi-cold", variant="cold"), played("yi-warm", variant="warm")
+    assert names(cold, warm) == [("yi cold", "yi cold"), ("yi warm", "yi warm")]
+    exact = played("yi-exact", variant="exact", answers="256 tokens")
+    assert names(played("yi-natural", variant="natural"), exact)[1] == ("yi 256 tokens", "yi 256 tokens")
+
+
+def test_a_sweep_with_a_run_for_each_task_load_and_length_is_read_as_one_study(tmp_path: Path) -> None:
+    """As `make paper` lays it out, in any order: five figures of one model are one line of each."""
+    cells = []
+    for people in (16, 1, 4):
+        for task, tokens in (("explain", 100), ("choose", 5)):
+            for variant, exact in (("natural", False), ("exact", True)):
+                for model, gap_ms in (("yi", 10), ("gemma", 20)):
+                    name = f"{model}-{task}-{variant}-u{people}"
+                    records = [
+                        turn(
+                            k,
+                            sent_s=6 + k,
+                            model=model,
+                            task=task,
+                            gap_ms=gap_ms,
+                            events=256 if exact else tokens,
+                        )
+                        for k in range(30)
+                    ]
+                    settings = {"exact_tokens": exact, "max_tokens": 256 if exact else None}
+                    made = MadeRun(tmp_path / name, records, [level(users=people)], {"settings": settings})
+                    made.write()
+                    cells.append({"dir": name, "model": model, "status": "finished", "variant": variant})
+    found = analyse(sweep(tmp_path, cells))
+    ranked = found.summary["comparison"]["cells"]
+    assert {len(cell["models"]) for cell in ranked} == {2}
+    assert {cell["setting"] for cell in ranked} == {"", "256 tokens"}
+    assert [cell["load"] for cell in ranked if cell["setting"] == "" and cell["task"] == "choose"] == [
+        "1",
+        "4",
+        "16",
+    ]
+    drawn = figures(found.summary, found.facts)
+    load = [one for one in drawn if one["group"] == "load" and one["pick"] == "choose"]
+    assert [line["text"] for line in load[0]["data"]] == [["1", "4", "16"]] * 4
+    glance = glance_of(found.summary)
+    assert glance is not None
+    assert [name for name, _ in glance.rows] == ["yi", "gemma"]
+    ratio = next(row for row in found.summary["study"]["ratios"] if row["task"] == "explain")
+    assert ratio["natural"]["ratio"] > 5
+    assert ratio["at_256"]["ratio"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Page:
         return found["result"].get("value")
 
     def show(self, path: Path, width: int, dark: bool) -> None:
-        """Open a file at a width, in a theme, and wait until it has loaded."""
+        """Open a report at a width, in a theme, and wait until its plots are drawn."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
         )
@@ -75,6 +75,38 @@ class Page:
         self.call("Page.navigate", url=path.resolve().as_uri())
         ready = "document.readyState == 'complete' ? r(1) : addEventListener('load', () => r(1))"
         self.js(f"new Promise(r => {ready})")
+        self.until("document.documentElement.dataset.drawn == 'yes'")
+
+    def until(self, condition: str) -> None:
+        """Wait for a condition in the page; fails after 20 s."""
+        step = f"if ({condition}) r(true); else if (Date.now() > end) r(false); else setTimeout(step, 30)"
+        wait = f"const end = Date.now() + 20000, step = () => {{ {step}; }}; step();"
+        assert self.js(f"new Promise(r => {{ {wait} }})"), condition
+
+    def box(self, element: str) -> list[float]:
+        """[x, y, width, height] of an element (an expression), once it is in sight."""
+        place = "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]"
+        found = self.js(
+            f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center'}}); {place}; }})()"
+        )
+        return [float(number) for number in found]
+
+    def click(self, selector: str) -> None:
+        """A real click in the middle of the first element that matches."""
+        x, y, width, height = self.box(f"document.querySelector({json.dumps(selector)})")
+        self.drag((x + width / 2, y + height / 2), (x + width / 2, y + height / 2))
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press at one place, move, and let go at the other."""
+        for kind, (x, y), buttons in (
+            ("mouseMoved", start, 0),
+            ("mousePressed", start, 1),
+            ("mouseMoved", end, 1),
+            ("mouseReleased", end, 0),
+        ):
+            self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=buttons, clickCount=1
+            )
 
     def picture(self, path: Path) -> None:
         """The whole page as a PNG."""
