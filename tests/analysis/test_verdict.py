@@ -227,7 +227,9 @@ def test_an_interrupted_run_is_partial_and_still_measured(made: MadeRun) -> None
 def test_a_failed_run_is_invalid(made: MadeRun) -> None:
     made.manifest["status"] = "failed"
     made.turns = turns()
-    assert checks(summary_of(made)) == {"status": "invalid"}
+    summary = summary_of(made)
+    assert checks(summary) == {"status": "invalid"}
+    assert [item["status"] for item in summary["levels"]] == ["invalid"]
 
 
 def test_findings_of_the_load_generator_are_merged_into_the_verdict(made: MadeRun) -> None:
@@ -284,6 +286,20 @@ def test_a_guessed_token_count_is_never_silent(made: MadeRun) -> None:
 def test_a_token_count_at_odds_with_the_events_is_told(made: MadeRun) -> None:
     made.turns = turns(events=10, output_tokens=40)
     assert checks(summary_of(made)) == {"token_split": "note"}
+
+
+@pytest.mark.parametrize(("count", "expected"), [(10, "note"), (11, None)])
+def test_too_few_turns_for_a_median_are_noted_with_how_long_to_hold(
+    made: MadeRun, count: int, expected: str | None
+) -> None:
+    made.turns = turns(40) + [turn(100 + n, sent_s=6 + n, task="explain") for n in range(count)]
+    summary = summary_of(made)
+    assert checks(summary).get("few_turns") == expected
+    assert summary["verdict"]["status"] == "valid"
+    if expected:
+        (finding,) = summary["verdict"]["findings"]
+        assert "in explain:" in finding["what"]
+        assert "hold the level for 66 s" in finding["remedy"]
 
 
 def test_every_finding_says_what_to_do(made: MadeRun) -> None:
