@@ -12,17 +12,33 @@ import msgspec
 
 from serve._emulator_answer import Answer
 from serve._emulator_clock import Lateness
-from serve._emulator_events import Events
+from serve._emulator_events import VERSION, Events
 from serve._emulator_faults import Mischief
 from serve._emulator_http import Connection
 from serve._emulator_metrics import prometheus_text
 from serve._emulator_parse import Request
+from serve._emulator_refusal import Refusal, check_content_type
 from serve._emulator_reply import Books, Reply
-from serve._emulator_request import Ask, Limits, Refusal, read_chat, read_completion
+from serve._emulator_request import Ask, Limits, read_chat, read_completion
+from serve._emulator_tokenize import tokenize
 
-VERSION = "turnbench-emulator/0.1.0"
 OWNER = "turnbench-emulator"
 JSON = "application/json"
+PERMISSION = {
+    "id": "modelperm-emulated",
+    "object": "model_permission",
+    "created": 0,
+    "allow_create_engine": False,
+    "allow_sampling": True,
+    "allow_logprobs": True,
+    "allow_search_indices": False,
+    "allow_view": True,
+    "allow_fine_tuning": False,
+    "organization": "*",
+    "group": None,
+    "is_blocking": False,
+}
+METRICS = "text/plain; version=1.0.0; charset=utf-8"
 
 
 class Schedule(Protocol):
@@ -32,9 +48,20 @@ class Schedule(Protocol):
 
     def start(self, reply: Reply) -> None: ...
 
+    def count(self) -> None:
+        """Bring the counters up to date, for whoever wants to read them."""
+
+    def forget_prefixes(self) -> bool:
+        """Empty the prefix cache; whether it was done."""
+        ...
+
+
+Page = tuple[str, bytes]
+"""Content type and body."""
+
 
 class App:
-    """Serves one model to any number of connections."""
+    """Serves one model to any number of connections. `dev_mode` opens the paths that vLLM keeps for it."""
 
     def __init__(
         self,
@@ -43,6 +70,7 @@ class App:
         books: Books,
         api_key: str | None,
         mischief: Mischief | None = None,
+        dev_mode: bool = False,
     ) -> None:
         self._limits = limits
         self._schedule = schedule
@@ -53,34 +81,46 @@ class App:
         self._bent_books = books if mischief is None else replace(books, lateness=Lateness())
         self._started_s = int(time.time())
         self._answered = 0
-        self._pages: dict[str, Callable[[], tuple[str, bytes]]] = {
-            "/health": lambda: (JSON, b""),
-            "/version": lambda: (JSON, msgspec.json.encode({"version": VERSION})),
-            "/v1/models": lambda: (JSON, self._models()),
-            "/metrics": lambda: ("text/plain; version=0.0.4; charset=utf-8", self._metrics()),
-        }
         self._readers = {"/v1/chat/completions": read_chat, "/v1/completions": read_completion}
+        self._pages: dict[str, tuple[str, Callable[[Request], Page]]] = {
+            "/health": ("GET", lambda _: ("", b"")),
+            "/ping": ("GET", lambda _: ("", b"")),
+            "/version": ("GET", lambda _: (JSON, msgspec.json.encode({"version": VERSION}))),
+            "/v1/models": ("GET", lambda _: (JSON, self._models())),
+            "/metrics": ("GET", lambda _: (METRICS, self._metrics())),
+            "/tokenize": ("POST", lambda request: (JSON, tokenize(request.body, self._limits))),
+        }
+        if dev_mode:
+            self._pages["/reset_prefix_cache"] = ("POST", lambda _: (JSON, self._reset()))
 
     def serve(self, connection: Connection, request: Request) -> None:
         """Answer one request, at once or by the schedule."""
+        method, page = self._pages.get(request.path, ("POST", None))
         if request.path.startswith("/v1/") and not self._may(request):
             self._say(connection, 401, b'{"error":"Unauthorized"}')
-        elif request.path in self._readers:
-            if request.method == "POST":
+        elif page is None and request.path not in self._readers:
+            self._say(connection, 404, b'{"detail":"Not Found"}')
+        elif request.method != method:
+            self._say(connection, 405, b'{"detail":"Method Not Allowed"}', more=f"Allow: {method}\r\n")
+        else:
+            self._answer(connection, request, page)
+
+    def _answer(
+        self, connection: Connection, request: Request, page: Callable[[Request], Page] | None
+    ) -> None:
+        try:
+            if page is None:
                 self._complete(connection, request)
             else:
-                self._say(connection, 405, b'{"detail":"Method Not Allowed"}')
-        elif request.path in self._pages:
-            if request.method == "GET":
-                content_type, body = self._pages[request.path]()
+                content_type, body = page(request)
                 self._say(connection, 200, body, content_type)
-            else:
-                self._say(connection, 405, b'{"detail":"Method Not Allowed"}')
-        else:
-            self._say(connection, 404, b'{"detail":"Not Found"}')
+        except Refusal as refusal:
+            self._say(connection, refusal.status, refusal.body())
 
-    def _say(self, connection: Connection, status: int, body: bytes, content_type: str = JSON) -> None:
-        connection.respond(status, body, content_type)
+    def _say(
+        self, connection: Connection, status: int, body: bytes, content_type: str = JSON, more: str = ""
+    ) -> None:
+        connection.respond(status, body, content_type, more=more)
         connection.done()
 
     def _may(self, request: Request) -> bool:
@@ -93,12 +133,9 @@ class App:
         wire = connection if self._mischief is None else self._mischief.meet(connection)
         if wire is None:
             return
+        check_content_type(request.headers.get("content-type"))
         request_id = request.headers.get("x-request-id")
-        try:
-            ask = self._readers[request.path](request.body, self._limits, request_id, request.received_ns)
-        except Refusal as refusal:
-            self._say(connection, refusal.status, refusal.body())
-            return
+        ask = self._readers[request.path](request.body, self._limits, request_id, request.received_ns)
         answer = self._schedule.answer(ask)
         events = Events(ask, answer, self._new_id(ask), int(time.time()), self._limits.model)
         books = self._books if wire is connection else self._bent_books
@@ -117,8 +154,13 @@ class App:
             "root": self._limits.model,
             "parent": None,
             "max_model_len": self._limits.max_model_len,
+            "permission": [{**PERMISSION, "created": self._started_s}],
         }
         return msgspec.json.encode({"object": "list", "data": [model]})
 
     def _metrics(self) -> bytes:
+        self._schedule.count()
         return prometheus_text(self._limits.model, self._books.counters)
+
+    def _reset(self) -> bytes:
+        return msgspec.json.encode({"success": self._schedule.forget_prefixes()})

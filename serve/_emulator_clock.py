@@ -10,14 +10,17 @@ import contextlib
 import socket
 import struct
 import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import repeat
+from operator import floordiv, sub
 
 monotonic_ns = time.monotonic_ns
 
 _EPOCH_OFFSET_NS = time.time_ns() - time.monotonic_ns()
 
 BUCKET_NS = 10_000
-BUCKETS = 200_000
-"""Ten microseconds each: lateness is told apart up to two seconds."""
+SECOND_NS = 1_000_000_000
 
 
 def epoch_ns(moment_ns: int) -> int:
@@ -54,41 +57,33 @@ class Lateness:
     """How far behind its own schedule the emulator sent: actual minus due, for each content event."""
 
     def __init__(self) -> None:
-        self._buckets = [0] * BUCKETS
+        self._buckets: Counter[int] = Counter()
+        self._seconds: Counter[int] = Counter()
         self._max_ns = 0
-        self._second = 0
-        self._in_second = 0
-        self.sent = 0
-        self.peak_per_s = 0
 
-    def add(self, late_ns: int, now_ns: int) -> None:
-        self._buckets[min(late_ns // BUCKET_NS, BUCKETS - 1)] += 1
-        if late_ns > self._max_ns:
-            self._max_ns = late_ns
-        second = now_ns // 1_000_000_000
-        if second != self._second:
-            self._end_second(second)
-        self._in_second += 1
-
-    def _end_second(self, second: int) -> None:
-        self.sent += self._in_second
-        self.peak_per_s = max(self.peak_per_s, self._in_second)
-        self._second, self._in_second = second, 0
+    def add(self, due_ns: Sequence[int], sent_ns: Sequence[int]) -> None:
+        """Enter the events of one stream; those due but never sent have no counterpart and don't count."""
+        if not sent_ns:
+            return
+        late_ns = list(map(sub, sent_ns, due_ns))
+        self._max_ns = max(self._max_ns, max(late_ns))
+        # In one go each: with tens of thousands of events a second a loop here would be felt.
+        self._buckets.update(map(floordiv, late_ns, repeat(BUCKET_NS)))
+        self._seconds.update(map(floordiv, sent_ns, repeat(SECOND_NS)))
 
     def percentile_ms(self, share: float) -> float:
         """Upper edge of the bucket that holds this share of the events; 0 when none was sent."""
-        below, wanted = 0, share * self.sent
-        for index, count in enumerate(self._buckets):
+        below, wanted = 0, share * self._seconds.total()
+        for bucket, count in sorted(self._buckets.items()):
             below += count
-            if count and below >= wanted:
-                return min((index + 1) * BUCKET_NS, self._max_ns) / 1e6
+            if below >= wanted:
+                return min((bucket + 1) * BUCKET_NS, self._max_ns) / 1e6
         return 0.0
 
     def line(self) -> str:
         """The sentence that the emulator prints when it stops."""
-        self._end_second(0)
         return (
-            f"lateness: {self.sent} events sent, p50 {self.percentile_ms(0.5):.2f} ms, "
+            f"lateness: {self._seconds.total()} events sent, p50 {self.percentile_ms(0.5):.2f} ms, "
             f"p99 {self.percentile_ms(0.99):.2f} ms, max {self._max_ns / 1e6:.2f} ms, "
-            f"peak {self.peak_per_s} events/s"
+            f"peak {max(self._seconds.values(), default=0)} events/s"
         )

@@ -20,13 +20,15 @@ class Efficiency:
     `bandwidth` and `overhead_ns` together give llama.cpp's 14.27 ms a token for a 7B model in FP16 on an
     A100-80, and come within 5 % of vLLM's 6.5 ms a step for an 8B model on an H200. `compute` is an ordinary
     share for dense FP16 prefill; `frontend_ns`, the time for HTTP, template and tokenizer before a request is
-    queued, is a guess. `memory` is vLLM's default share of the GPU's memory; `working_bytes` are activations.
+    queued, is a guess; so is `frontend_token_ns`, the time to send one token of a step, one after the other.
+    `memory` is vLLM's default share of the GPU's memory; `working_bytes` are activations.
     """
 
     bandwidth: float = 0.47
     compute: float = 0.5
     overhead_ns: int = 200_000
     frontend_ns: int = 40_000_000
+    frontend_token_ns: int = 20_000
     memory: float = 0.9
     working_bytes: float = 1e9
 

@@ -1,4 +1,7 @@
-"""Server-sent events in vLLM's dialect, assembled from templates made once a request."""
+"""What vLLM 0.32 sends, field by field and in its order, assembled from templates made once a request.
+
+`tests/conformance` lays these bodies beside recorded ones.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,10 @@ import msgspec
 from serve._emulator_answer import Answer
 from serve._emulator_request import Ask
 
+VERSION = "turnbench-emulator/0.1.0"
+FINGERPRINT = VERSION.replace("/", "-")
 _MARK = "\x00piece\x00"
 _encode = msgspec.json.encode
-
-
-def usage(ask: Ask, output_tokens: int, cached_tokens: int | None) -> dict[str, Any]:
-    """Token counts; with `cached_tokens` also how much of the prompt came from the prefix cache."""
-    counts: dict[str, Any] = {
-        "prompt_tokens": ask.prompt_tokens,
-        "total_tokens": ask.prompt_tokens + output_tokens,
-        "completion_tokens": output_tokens,
-    }
-    if cached_tokens is not None:
-        counts["prompt_tokens_details"] = {"cached_tokens": cached_tokens}
-    return counts
 
 
 def framed(event: bytes) -> bytes:
@@ -38,74 +31,116 @@ class Events:
         self._answer = answer
         kind = "chat.completion.chunk" if ask.chat else "text_completion"
         self._base = {"id": response_id, "object": kind, "created": created_s, "model": model}
-        event = self._event(_MARK, None).removesuffix(b"\n\n")
+        self._counts = b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d'
+        self._counts += b',"completion_tokens_details":null}}' if ask.chat else b"}}"
+        event = self._event([self._choice(_MARK, None)]).removesuffix(b"\n\n")
         self._before, self._after = event.split(_encode(_MARK)[1:-1])
         self._fixed_bytes = len(self._before) + len(self._after) + 2
         self._every_usage = ask.every_usage
         if ask.every_usage:
             self._after = self._after.removesuffix(b"}")
 
-    def _event(self, text: str, finish_reason: str | None, **delta: str) -> bytes:
-        choice: dict[str, Any] = {"index": 0}
-        if self._ask.chat:
-            choice |= {"delta": {**delta, "content": text}, "logprobs": None, "finish_reason": finish_reason}
-        else:
-            choice |= {"text": text, "logprobs": None, "finish_reason": finish_reason}
-        if finish_reason is not None or not self._ask.chat:
-            choice["stop_reason"] = self._answer.stop_string if finish_reason else None
-        return b"data: " + _encode({**self._base, "choices": [choice]}) + b"\n\n"
+    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        return b"data: " + _encode({**self._base, "choices": choices, **more}) + b"\n\n"
+
+    def _choice(self, text: str, finish_reason: str | None) -> dict[str, Any]:
+        stop = {"stop_reason": self._answer.stop_string if finish_reason else None}
+        ends = {"logprobs": None, "finish_reason": finish_reason}
+        if not self._ask.chat:
+            return {"index": 0, "text": text, **ends, **stop, "prompt_token_ids": None, "token_ids": None}
+        return {
+            "index": 0,
+            "delta": {"content": text},
+            **ends,
+            **(stop if finish_reason else {}),
+            "token_ids": None,
+        }
 
     def role(self) -> bytes:
         """The first event of a chat: a role and no text. Empty for a plain completion."""
         if not self._ask.chat:
             return b""
-        return framed(self._with_usage(self._event("", None, role="assistant"), 0))
+        delta = {"role": "assistant", "content": ""}
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+        return framed(self._event([choice], **self._usage(0), prompt_token_ids=None, prompt_text=None))
 
-    def content(self, piece: str, tokens: int) -> bytes:
-        """A content event in the middle of the answer; `tokens` counts those up to and including it."""
-        text = piece.encode()
+    def contents(self, pieces: list[str], number: int) -> list[bytes]:
+        """Content events in the middle of the answer, the first of them of the token with this number."""
+        before, after, fixed = self._before, self._after, self._fixed_bytes
+        texts = [piece.encode() for piece in pieces]
         if not self._every_usage:
-            return b"%x\r\n%b%b%b\n\n\r\n" % (
-                self._fixed_bytes + len(text), self._before, text, self._after,
-            )  # fmt: skip
-        prompt = self._ask.prompt_tokens
-        counts = b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}}' % (
-            prompt, prompt + tokens, tokens,
-        )  # fmt: skip
-        size = self._fixed_bytes - 1 + len(text) + len(counts)
-        return b"%x\r\n%b%b%b%b\n\n\r\n" % (size, self._before, text, self._after, counts)
+            return [b"%x\r\n%b%b%b\n\n\r\n" % (fixed + len(text), before, text, after) for text in texts]
+        prompt, fixed = self._ask.prompt_tokens, fixed - 1
+        made = []
+        for tokens, text in enumerate(texts, number):
+            counts = self._counts % (prompt, prompt + tokens, tokens)
+            size = fixed + len(text) + len(counts)
+            made.append(b"%x\r\n%b%b%b%b\n\n\r\n" % (size, before, text, after, counts))
+        return made
 
     def last(self, piece: str, tokens: int) -> bytes:
         """The event that carries the finish reason, with the last piece of text or none."""
-        return framed(self._with_usage(self._event(piece, self._answer.finish_reason), tokens))
+        choice = self._choice(piece, self._answer.finish_reason)
+        # Whatever comes last of all carries the fingerprint: this event, or the usage after it.
+        end = {} if self._ask.usage else {"system_fingerprint": FINGERPRINT}
+        return framed(self._event([choice], **self._usage(tokens), **end))
 
     def tail(self, cached_tokens: int | None) -> bytes:
         """All that follows the last token: usage if asked for, the end mark, the end of the body."""
         closing = framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
         if not self._ask.usage:
             return closing
-        counts = usage(self._ask, self._answer.tokens, cached_tokens)
-        return framed(b"data: " + _encode({**self._base, "choices": [], "usage": counts}) + b"\n\n") + closing
+        counts: dict[str, Any] = self._tokens(self._answer.tokens)
+        if cached_tokens is not None:
+            created = {"created_cache_tokens": self._ask.cacheable(cached_tokens)} if self._ask.chat else {}
+            counts["prompt_tokens_details"] = {"cached_tokens": cached_tokens, **created}
+        return framed(self._event([], usage=counts, system_fingerprint=FINGERPRINT)) + closing
 
-    def _with_usage(self, event: bytes, tokens: int) -> bytes:
-        if not self._every_usage:
-            return event
-        counts = _encode(usage(self._ask, tokens, None))
-        return event.removesuffix(b"}\n\n") + b',"usage":' + counts + b"}\n\n"
+    def _usage(self, tokens: int) -> dict[str, Any]:
+        """Cumulative usage, where every event carries it."""
+        if not self._ask.every_usage:
+            return {}
+        details = {"completion_tokens_details": None} if self._ask.chat else {}
+        return {"usage": {**self._tokens(tokens), **details}}
+
+    def _tokens(self, output_tokens: int) -> dict[str, Any]:
+        prompt = self._ask.prompt_tokens
+        return {
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + output_tokens,
+            "completion_tokens": output_tokens,
+        }
 
     def whole(self, cached_tokens: int | None) -> bytes:
         """The body of an answer that is not streamed."""
-        text = "".join(self._answer.pieces)
-        choice: dict[str, Any] = {"index": 0}
-        if self._ask.chat:
-            choice["message"] = {"role": "assistant", "content": text, "refusal": None, "tool_calls": []}
-        else:
-            choice["text"] = text
-        choice |= {
+        chat = self._ask.chat
+        created = self._ask.cacheable(cached_tokens or 0) if chat else None
+        details = {"cached_tokens": cached_tokens, "created_cache_tokens": created, "multimodal_tokens": None}
+        body = {
+            **self._base,
+            "object": "chat.completion" if chat else "text_completion",
+            "choices": [self._whole_choice("".join(self._answer.pieces))],
+            "service_tier": None,
+            "system_fingerprint": FINGERPRINT,
+            "usage": {
+                **self._tokens(self._answer.tokens),
+                "prompt_tokens_details": None if cached_tokens is None else details,
+                "completion_tokens_details": None,
+            },
+        }
+        prompt = ("prompt_logprobs", "prompt_token_ids", "prompt_text") if chat else ()
+        return _encode(body | dict.fromkeys((*prompt, "kv_transfer_params", "ec_transfer_params", "metrics")))
+
+    def _whole_choice(self, text: str) -> dict[str, Any]:
+        ends = {
             "logprobs": None,
             "finish_reason": self._answer.finish_reason,
             "stop_reason": self._answer.stop_string,
+            "token_ids": None,
         }
-        kind = "chat.completion" if self._ask.chat else "text_completion"
-        counts = usage(self._ask, self._answer.tokens, cached_tokens)
-        return _encode({**self._base, "object": kind, "choices": [choice], "usage": counts})
+        if not self._ask.chat:
+            nothing = dict.fromkeys(("prompt_logprobs", "prompt_token_ids", "routed_experts"))
+            return {"index": 0, "text": text, **ends, **nothing}
+        absent = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "reasoning"))
+        message = {"role": "assistant", "content": text, **absent}
+        return {"index": 0, "message": message, **ends, "routed_experts": None}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from serve._emulator_answer import Answer, make_answer, wanted_tokens
-from serve._emulator_reactor import Reactor
+from serve._emulator_outbox import At, Outbox
 from serve._emulator_reply import Counters, Reply
 from serve._emulator_request import Ask
 from serve._emulator_text import make_ring, take
@@ -26,13 +26,16 @@ class FixedTimes:
 class FixedSchedule:
     """Answers every request by the clock alone."""
 
-    def __init__(self, times: FixedTimes, reactor: Reactor, counters: Counters, room: int, seed: int) -> None:
+    def __init__(self, times: FixedTimes, at: At, counters: Counters, room: int, seed: int) -> None:
         self._times = times
-        self._reactor = reactor
+        self._outbox = Outbox(at, times.itl_ns)
         self._counters = counters
         self._room = room
         self._ring = make_ring(seed)
         self._served = 0
+        self._open: set[Reply] = set()
+        self._made = 0
+        """Tokens of the replies that are over."""
 
     def answer(self, ask: Ask) -> Answer:
         """An answer of the asked length; without --tokens the request's limit is the length."""
@@ -44,19 +47,21 @@ class FixedSchedule:
         return make_answer(ask, take(self._ring, self._served * 61, count), stop_event)
 
     def start(self, reply: Reply) -> None:
-        self._counters.running += 1
+        self._open.add(reply)
         self._counters.prompt_tokens += reply.ask.prompt_tokens
-        reply.on_end = self._left
+        reply.on_end = partial(self._left, reply)
         reply.cached_tokens = 0
         reply.begin(with_role=True)
-        first_ns = reply.ask.received_ns + self._times.ttft_ns
-        self._reactor.at(first_ns, partial(self._token, reply))
+        self._outbox.put(reply.ask.received_ns + self._times.ttft_ns, reply)
 
-    def _token(self, reply: Reply, due_ns: int) -> int | None:
-        if reply.ended:
-            return None
-        self._counters.generation_tokens += 1
-        return None if reply.token(due_ns) else due_ns + self._times.itl_ns
+    def _left(self, reply: Reply) -> None:
+        self._open.discard(reply)
+        self._made += reply.made
 
-    def _left(self) -> None:
-        self._counters.running -= 1
+    def count(self) -> None:
+        self._counters.running = len(self._open)
+        self._counters.generation_tokens = self._made + sum(reply.made for reply in self._open)
+
+    def forget_prefixes(self) -> bool:
+        """There is no prefix cache to empty."""
+        return True

@@ -78,24 +78,29 @@ class Connection:
 
     def write(self, data: bytes, sent: Sent | None = None) -> None:
         """Hand bytes to the kernel now, or as soon as it takes them, then call `sent`."""
+        now_ns = self.hand_over(data, sent)
+        if now_ns and sent is not None:
+            sent(now_ns)
+
+    def hand_over(self, data: bytes, later: Sent | None) -> int:
+        """The moment at which the kernel took all of it; 0 if it did not yet, and then `later` is called."""
         if not self.open:
-            return
+            return 0
         if self._backlog:
-            self._backlog.append((memoryview(data), sent))
-            return
+            self._backlog.append((memoryview(data), later))
+            return 0
         try:
             taken = self._send(data)
         except _BUSY:
             taken = 0
         except OSError:
             self.close()
-            return
+            return 0
         if taken == len(data):
-            if sent is not None:
-                sent(monotonic_ns())
-            return
-        self._backlog.append((memoryview(data)[taken:], sent))
+            return monotonic_ns()
+        self._backlog.append((memoryview(data)[taken:], later))
         self._watch()
+        return 0
 
     def _flush(self) -> None:
         while self._backlog and self.open:
@@ -118,9 +123,11 @@ class Connection:
             if self._closing and not self._busy and not self._backlog:
                 self.close()
 
-    def respond(self, status: int, body: bytes, content_type: str, sent: Sent | None = None) -> None:
-        """Answer with one whole body."""
-        self.write(head(status, content_type, f"Content-Length: {len(body)}") + body, sent)
+    def respond(
+        self, status: int, body: bytes, content_type: str, sent: Sent | None = None, more: str = ""
+    ) -> None:
+        """Answer with one whole body; `more` are further lines of the head, each ended."""
+        self.write(head(status, content_type, f"{more}Content-Length: {len(body)}") + body, sent)
 
     def done(self) -> None:
         """The response is complete: serve the next request that came meanwhile, or close if asked to."""
@@ -252,7 +259,8 @@ class Connection:
 
 def head(status: int, content_type: str, framing: str) -> bytes:
     """A response's head; every one says that no model was measured here."""
+    kind = f"Content-Type: {content_type}\r\n" if content_type else ""
     return (
         f"HTTP/1.1 {status} {REASONS[status]}\r\nServer: turnbench-emulator\r\nX-Turnbench-Emulated: 1\r\n"
-        f"Content-Type: {content_type}\r\n{framing}\r\n\r\n"
+        f"{kind}{framing}\r\n\r\n"
     ).encode("ascii")

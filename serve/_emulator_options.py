@@ -88,9 +88,14 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--max-num-seqs",
         type=_count,
-        default=256,
         metavar="N",
-        help="roofline: sequences at once (%(default)s)",
+        help="roofline: sequences at once (default: vLLM's for the GPU, 256 or 1024)",
+    )
+    add(
+        "--max-num-batched-tokens",
+        type=_count,
+        metavar="N",
+        help="roofline: new tokens a step (default: vLLM's for the GPU, 2048 or 8192)",
     )
     add("--max-model-len", type=_count, metavar="N", help="context length (default: the model's)")
     add("--seed", type=int, default=0, help="of the texts and answer lengths (%(default)s)")

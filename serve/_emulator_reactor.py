@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-FIRE_BATCH = 64
-"""Due entries served before sockets are looked at again, so that a backlog cannot shut out new requests."""
+FIRE_NS = 1_000_000
+"""So long due entries are served before sockets are looked at again: a backlog must not shut out requests."""
 
 MAX_WAIT_S = 1.0
+MIN_WAIT_S = 50e-6
+"""Waits are not shorter: the kernel is about that late anyway, and a wait costs more than an event."""
 
 Action = Callable[[int], int | None]
 """Called with its due moment (monotonic ns); the moment it wants to be called next, or None."""
@@ -83,9 +85,8 @@ class Reactor:
 
     def _fire_due(self) -> None:
         due = self._due
-        for _ in range(FIRE_BATCH):
-            if not due or due[0][0] > time.monotonic_ns():
-                return
+        until_ns = time.monotonic_ns() + FIRE_NS
+        while due and due[0][0] <= time.monotonic_ns() < until_ns:
             due_ns, _, action = heapq.heappop(due)
             again_ns = action(due_ns)
             if again_ns is not None:
@@ -97,7 +98,7 @@ class Reactor:
             wait_s = min(MAX_WAIT_S, (self._due[0][0] - time.monotonic_ns()) / 1e9)
         if wait_s > 0:
             # The selector's own timeout is in whole milliseconds; waiting for the selector is not.
-            ready, _, _ = select.select(self._selector_fd, [], [], wait_s)
+            ready, _, _ = select.select(self._selector_fd, [], [], max(wait_s, MIN_WAIT_S))
             if not ready:
                 return
         for key, mask in self._selector.select(0):

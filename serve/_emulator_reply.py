@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,9 +15,12 @@ from serve._emulator_http import Sent, head
 from serve._emulator_request import Ask
 from serve._emulator_truth import Truth, TruthLog
 
-_STREAM_HEAD = head(
-    200, "text/event-stream; charset=utf-8", "Cache-Control: no-cache\r\nTransfer-Encoding: chunked"
-)
+_STREAM_HEAD = head(200, "text/event-stream; charset=utf-8", "Transfer-Encoding: chunked")
+
+
+READY_EVENTS = 32
+"""So many events are made at once. One by one, between thousands of other streams, each would find nothing of
+what it needs in the processor's cache; all at once, long answers would fill the memory."""
 
 
 class Wire(Protocol):
@@ -29,6 +33,8 @@ class Wire(Protocol):
     def reply(self, reply: Abandoned | None) -> None: ...
 
     def write(self, data: bytes, sent: Sent | None = None) -> None: ...
+
+    def hand_over(self, data: bytes, later: Sent | None) -> int: ...
 
     def respond(self, status: int, body: bytes, content_type: str, sent: Sent | None = None) -> None: ...
 
@@ -71,13 +77,15 @@ class Reply:
         self._connection = connection
         self._events = events
         self._books = books
-        self._lateness = books.lateness
         self._write = connection.write
-        self._made = 0
-        self._tokens = answer.tokens
+        self._hand_over = connection.hand_over
+        self.made = 0
+        self._ready: list[bytes] = []
+        # Up to here tokens are nothing but events with text; the last one of a stream is more.
+        self._plain_until = answer.tokens if ask.stream else 0
         self._role_due = ask.chat
-        self._event_ns: list[int] = []
-        self._due_ns: list[int] = []
+        self._event_ns = array("q")
+        self._due_ns = array("q")
         self._head_ns: int | None = None
         connection.reply = self
 
@@ -90,26 +98,44 @@ class Reply:
 
     def token(self, due_ns: int) -> bool:
         """Send the next token's event, due at this moment; True when it was the last."""
-        index = self._made
-        self._made = made = index + 1
+        made = self.made = self.made + 1
+        if made >= self._plain_until or self._role_due:
+            return self._special_token(made, due_ns)
+        self._due_ns.append(due_ns)
+        ready = self._ready or self._make_ready(made)
+        now_ns = self._hand_over(ready.pop(), self._event_ns.append)
+        if now_ns:
+            self._event_ns.append(now_ns)
+        return False
+
+    def _make_ready(self, number: int) -> list[bytes]:
+        """The next events from this token on, the first of them at the end of the list."""
+        ending = min(number - 1 + READY_EVENTS, self.answer.tokens - 1)
+        ready = self._events.contents(self.answer.pieces[number - 1 : ending], number)
+        ready.reverse()
+        self._ready = ready
+        return ready
+
+    def _special_token(self, made: int, due_ns: int) -> bool:
+        last = made == self.answer.tokens
         if not self.ask.stream:
-            return self._end_whole() if made == self._tokens else False
+            return self._end_whole() if last else False
         if self._role_due:
             self._role_due = False
             self._write(self._events.role())
-        if made == self._tokens:
-            self._last_token(index, due_ns)
-            return True
-        self._due_ns.append(due_ns)
-        self._write(self._events.content(self.answer.pieces[index], made), self._event_sent)
-        return False
+        if last:
+            self._last_token(made - 1, due_ns)
+        else:
+            self._due_ns.append(due_ns)
+            self._write(self._make_ready(made).pop(), self._event_ns.append)
+        return last
 
     def _last_token(self, index: int, due_ns: int) -> None:
         if self.answer.stop_event:
-            self._write(self._events.last("", self._made))
+            self._write(self._events.last("", self.made))
         else:
             self._due_ns.append(due_ns)
-            self._write(self._events.last(self.answer.pieces[index], self._made), self._event_sent)
+            self._write(self._events.last(self.answer.pieces[index], self.made), self._event_ns.append)
         self._write(self._events.tail(self.cached_tokens), self._end)
 
     def _end_whole(self) -> bool:
@@ -126,10 +152,6 @@ class Reply:
     def _head_sent(self, now_ns: int) -> None:
         self._head_ns = now_ns
 
-    def _event_sent(self, now_ns: int) -> None:
-        self._lateness.add(now_ns - self._due_ns[len(self._event_ns)], now_ns)
-        self._event_ns.append(now_ns)
-
     def _end_with_head(self, now_ns: int) -> None:
         self._head_ns = now_ns
         self._end(now_ns)
@@ -142,14 +164,15 @@ class Reply:
         self.ended = True
         counters = self._books.counters
         counters.finished["abort" if aborted else self.answer.finish_reason] += 1
+        self._books.lateness.add(self._due_ns, self._event_ns)
         self._books.truth.write(
             Truth(
                 request_id=self.ask.request_id,
                 received_ns=self.ask.received_ns,
                 head_ns=self._head_ns,
-                event_ns=self._event_ns,
+                event_ns=self._event_ns.tolist(),
                 end_ns=end_ns if end_ns is not None else monotonic_ns(),
-                output_tokens=self._made,
+                output_tokens=self.made,
                 aborted=aborted,
             )
         )

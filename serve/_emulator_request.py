@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
-
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class Refusal(Exception):
-    """A request that gets an error object for an answer."""
-
-    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-        self.message = message
-        self.param = param
-
-    def body(self) -> bytes:
-        return msgspec.json.encode(
-            {
-                "error": {
-                    "message": self.message,
-                    "type": self.kind,
-                    "param": self.param,
-                    "code": self.status,
-                }
-            }
-        )
+from serve._emulator_prefix_cache import BLOCK_TOKENS
+from serve._emulator_refusal import bad_request, bad_value, decode, unknown_model
+from serve._emulator_template import Message, check_roles, render
 
 
 class StreamOptions(msgspec.Struct):
@@ -37,43 +14,26 @@ class StreamOptions(msgspec.Struct):
     continuous_usage_stats: bool | None = None
 
 
-class Part(msgspec.Struct):
-    """One part of a message given in parts; only text counts here."""
-
-    type: str
-    text: str | None = None
-
-
-class Message(msgspec.Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "".join(part.text or "" for part in self.content)
-        return self.content or ""
-
-
 class _Common(msgspec.Struct, kw_only=True):
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
-    min_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = 0
+    max_tokens: int | None = None
+    min_tokens: int | None = 0
     ignore_eos: bool | None = False
     stop: str | list[str] | None = None
-    n: Count | None = 1
-    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    n: int | None = 1
+    temperature: float | None = None
+    top_p: float | None = None
 
 
 class ChatBody(_Common, kw_only=True):
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
-    max_completion_tokens: Count | None = None
+    messages: list[Message]
+    max_completion_tokens: int | None = None
 
 
 class CompletionBody(_Common, kw_only=True):
-    prompt: str | list[str | int]
+    prompt: str | list[str | int] | None = None
 
 
 class Ask(msgspec.Struct, kw_only=True):
@@ -97,10 +57,14 @@ class Ask(msgspec.Struct, kw_only=True):
     ignore_eos: bool
     stop: tuple[str, ...]
 
+    def cacheable(self, cached_tokens: int) -> int:
+        """Prompt tokens that this request added to the prefix cache: whole blocks that were not in it."""
+        return max(0, self.prompt_tokens // BLOCK_TOKENS * BLOCK_TOKENS - cached_tokens)
+
 
 CHARS_PER_TOKEN = 4
-_ROLE_MARK = "<|{}|>\n"
-_END_MARK = "<|end|>\n"
+COMPLETION_TOKENS = 16
+"""Length of a plain completion whose request names none."""
 
 _chat_decoder = msgspec.json.Decoder(ChatBody)
 _completion_decoder = msgspec.json.Decoder(CompletionBody)
@@ -112,6 +76,7 @@ class Limits(msgspec.Struct, frozen=True):
     model: str
     max_model_len: int
     system_role: bool = True
+    vocabulary: int = 32_000
 
 
 def count_tokens(text: str) -> int:
@@ -121,9 +86,10 @@ def count_tokens(text: str) -> int:
 
 def read_chat(body: bytes, limits: Limits, request_id: str | None, received_ns: int) -> Ask:
     """The ask of a chat completion; raises Refusal."""
-    chat = _decode(_chat_decoder, body)
-    if not limits.system_role and any(message.role == "system" for message in chat.messages):
-        raise Refusal(400, "BadRequestError", f"The chat template of {limits.model} takes no system message.")
+    chat = decode(_chat_decoder, body)
+    asked = ("max_completion_tokens", chat.max_completion_tokens)
+    _check(chat, limits, asked if asked[1] is not None else ("max_tokens", chat.max_tokens))
+    check_roles(chat.messages, limits.model, limits.system_role)
     users = [message.text() for message in chat.messages if message.role == "user"]
     return _ask(
         chat,
@@ -133,14 +99,15 @@ def read_chat(body: bytes, limits: Limits, request_id: str | None, received_ns: 
         received_ns=received_ns,
         prompt=render(chat.messages),
         first_message=users[0] if users else "",
-        max_tokens=chat.max_completion_tokens or chat.max_tokens,
+        max_tokens=chat.max_tokens if asked[1] is None else asked[1],
     )
 
 
 def read_completion(body: bytes, limits: Limits, request_id: str | None, received_ns: int) -> Ask:
     """The ask of a plain completion; raises Refusal."""
-    completion = _decode(_completion_decoder, body)
+    completion = decode(_completion_decoder, body)
     prompt = _one_prompt(completion.prompt)
+    _check(completion, limits, ("max_tokens", completion.max_tokens))
     return _ask(
         completion,
         limits,
@@ -149,34 +116,20 @@ def read_completion(body: bytes, limits: Limits, request_id: str | None, receive
         received_ns=received_ns,
         prompt=prompt,
         first_message=prompt,
-        max_tokens=completion.max_tokens or 16,
+        max_tokens=COMPLETION_TOKENS if completion.max_tokens is None else completion.max_tokens,
     )
 
 
-def render(messages: list[Message]) -> str:
-    """The prompt of a conversation, each message between its marks, ready for the assistant to speak."""
-    said = "".join(_ROLE_MARK.format(message.role) + message.text() + _END_MARK for message in messages)
-    return said + _ROLE_MARK.format("assistant")
-
-
-_Body = TypeVar("_Body")
-
-
-def _decode(decoder: msgspec.json.Decoder[_Body], body: bytes) -> _Body:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refusal(400, "BadRequestError", f"The request body cannot be read: {error}") from None
-
-
-def _one_prompt(prompt: str | list[str | int]) -> str:
+def _one_prompt(prompt: str | list[str | int] | None) -> str:
+    if not prompt:
+        raise bad_value("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     if isinstance(prompt, str):
         return prompt
     texts = [item for item in prompt if isinstance(item, str)]
     if len(texts) == len(prompt) == 1:
         return texts[0]
-    if texts or not prompt:
-        raise Refusal(400, "BadRequestError", "The emulator takes one prompt a request.", "prompt")
+    if texts:
+        raise bad_request("The emulator takes one prompt a request.", "prompt")
     # A prompt of token numbers: each stands for as many characters as a token has here.
     return "".join(f"{int(item) % 10_000:04d}" for item in prompt)
 
@@ -193,7 +146,7 @@ def _ask(
     max_tokens: int | None,
 ) -> Ask:
     prompt_tokens = max(1, count_tokens(prompt))
-    _check(body, limits, prompt_tokens, max_tokens)
+    _check_room(prompt_tokens, limits)
     options = body.stream_options or StreamOptions()
     return Ask(
         chat=chat,
@@ -212,21 +165,53 @@ def _ask(
     )
 
 
-def _check(body: _Common, limits: Limits, prompt_tokens: int, max_tokens: int | None) -> None:
+def _check(body: _Common, limits: Limits, limit: tuple[str, int | None]) -> None:
+    """Raise Refusal for what no answer could keep; `limit` is the field that limits the answer, and how."""
+    field, max_tokens = limit
     if body.model is not None and body.model != limits.model:
-        raise Refusal(404, "NotFoundError", f"The model `{body.model}` does not exist.", "model")
-    if body.n not in (None, 1):
-        raise Refusal(400, "BadRequestError", "The emulator makes one choice a request: n must be 1.", "n")
+        raise unknown_model(body.model, limits.model)
     if body.stream_options is not None and not body.stream:
-        raise Refusal(400, "BadRequestError", "stream_options needs stream to be true.", "stream_options")
-    if max_tokens is not None and (body.min_tokens or 0) > max_tokens:
-        raise Refusal(400, "BadRequestError", "min_tokens is larger than max_tokens.", "min_tokens")
-    if prompt_tokens + (max_tokens or 1) > limits.max_model_len:
-        asked = f"{prompt_tokens} input tokens" + (f" and {max_tokens} output tokens" if max_tokens else "")
-        raise Refusal(
-            400,
-            "BadRequestError",
-            f"This model's maximum context length is {limits.max_model_len} tokens, and the request asks for "
-            f"{asked}. Shorten the messages or ask for fewer output tokens.",
+        raise bad_value("Stream options can only be defined when `stream=True`.", "stream_options")
+    if max_tokens is not None and max_tokens < 1:
+        raise bad_value(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens", max_tokens)
+    if max_tokens is not None and max_tokens > limits.max_model_len:
+        raise bad_value(
+            f"{field}={max_tokens} cannot be greater than max_model_len={limits.max_model_len}. "
+            "Please request fewer output tokens.",
+            field,
+            max_tokens,
+        )
+    if max_tokens is not None and (least := body.min_tokens or 0) > max_tokens:
+        raise bad_request(f"min_tokens must be less than or equal to max_tokens={max_tokens}, got {least}.")
+    _check_sampling(body)
+
+
+def _check_sampling(body: _Common) -> None:
+    heat, share, choices = body.temperature, body.top_p, 1 if body.n is None else body.n
+    if heat is not None and heat < 0:
+        raise bad_value(f"temperature must be non-negative, got {heat}.", "temperature", heat)
+    if share is not None and not 0 < share <= 1:
+        raise bad_value(f"top_p must be in (0, 1], got {share}.", "top_p", share)
+    if choices < 1:
+        raise bad_request(f"n must be at least 1, got {choices}.")
+    if choices > 1 and heat == 0:
+        raise bad_request(f"n must be 1 when using greedy sampling, got {choices}.")
+    if choices > 1:
+        raise bad_request("The emulator makes one choice a request: n must be 1.")
+    if body.stop is not None and "" in ([body.stop] if isinstance(body.stop, str) else body.stop):
+        raise bad_request("stop cannot contain an empty string.")
+
+
+def _check_room(prompt_tokens: int, limits: Limits) -> None:
+    """The prompt must leave room for a token. A longer answer than there is room for ends early instead."""
+    longest = limits.max_model_len
+    if prompt_tokens >= longest:
+        # vLLM stops counting one beyond the limit.
+        counted = "at least " * (prompt_tokens > longest) + str(min(prompt_tokens, longest + 1))
+        raise bad_value(
+            f"This model's maximum context length is {longest} tokens. However, your prompt contains "
+            f"{counted} input tokens, which exceeds this limit even without any output tokens. "
+            "Please reduce the length of the input prompt.",
             "input_tokens",
+            min(prompt_tokens, longest + 1),
         )

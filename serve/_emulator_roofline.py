@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from serve._emulator_answer import Answer, make_answer, wanted_tokens
+from serve._emulator_outbox import At, Outbox
 from serve._emulator_prefix_cache import block_hashes
-from serve._emulator_reactor import Action
 from serve._emulator_reply import Counters, Reply
 from serve._emulator_request import Ask
 from serve._emulator_scheduler import Scheduler, Sequence
 from serve._emulator_talk import Talk
 from serve._emulator_text import make_ring, take
 
-At = Callable[[int, Action], None]
-
 
 class RooflineSchedule:
     """Answers as the emulated model would, when the emulated GPU could."""
 
     def __init__(
-        self, scheduler: Scheduler, talk: Talk, at: At, counters: Counters, room: int, frontend_ns: int
+        self,
+        scheduler: Scheduler,
+        talk: Talk,
+        at: At,
+        counters: Counters,
+        room: int,
+        frontend_ns: int,
+        token_ns: int,
     ) -> None:
         self._scheduler = scheduler
         self._talk = talk
@@ -29,6 +33,9 @@ class RooflineSchedule:
         self._counters = counters
         self._room = room
         self._frontend_ns = frontend_ns
+        self._token_ns = token_ns
+        self._outbox = Outbox(at)
+        self._frontend_free_ns = 0
         self._ring = make_ring(0)
         self._replies: dict[Sequence, Reply] = {}
         self._stepping = False
@@ -61,7 +68,6 @@ class RooflineSchedule:
         self._scheduler.add(sequence)
         if not self._stepping:
             self._begin(due_ns)
-        self._count()
 
     def _begin(self, now_ns: int) -> None:
         took_ns = self._scheduler.begin_step()
@@ -70,17 +76,19 @@ class RooflineSchedule:
             self._at(now_ns + took_ns, self._end)
 
     def _end(self, due_ns: int) -> None:
-        """Send what the step made, each token due at the step's end, then begin the next."""
+        """Hand what the step made to the front end, which sends token by token; begin the next step."""
+        moment_ns = max(due_ns, self._frontend_free_ns)
         for sequence in self._scheduler.end_step():
+            self._counters.generation_tokens += 1
             reply = self._replies.get(sequence)
             if reply is None:
                 continue
             if sequence.made == 1:
                 self._admitted(sequence, reply)
-            self._counters.generation_tokens += 1
-            reply.token(due_ns)
+            moment_ns += self._token_ns
+            self._outbox.put(moment_ns, reply)
+        self._frontend_free_ns = moment_ns
         self._begin(due_ns)
-        self._count()
 
     def _admitted(self, sequence: Sequence, reply: Reply) -> None:
         reply.cached_tokens = sequence.cached_tokens
@@ -91,10 +99,16 @@ class RooflineSchedule:
     def _leave(self, sequence: Sequence) -> None:
         self._replies.pop(sequence, None)
         self._scheduler.abort(sequence)
-        self._count()
 
-    def _count(self) -> None:
+    def count(self) -> None:
         self._counters.running = len(self._scheduler.running)
         self._counters.waiting = len(self._scheduler.waiting)
         self._counters.kv_usage = self._scheduler.kv_usage
         self._counters.preemptions = self._scheduler.preemptions
+
+    def forget_prefixes(self) -> bool:
+        """Empty the prefix cache, unless running sequences hold parts of it; whether it was done."""
+        if self._scheduler.running:
+            return False
+        self._scheduler.cache.clear()
+        return True

@@ -31,6 +31,8 @@ class Sequence:
     cached_tokens: int = 0
     computed: int = 0
     made: int = 0
+    decodes: bool = False
+    """Nothing is left to compute before its next token."""
     left: bool = False
     redo: int = 0
     """Tokens of the answer that must be computed again after a preemption."""
@@ -44,10 +46,6 @@ class Sequence:
     def to_compute(self) -> int:
         """Tokens that stand before the next one to be made."""
         return self.prompt_tokens + self.redo
-
-    @property
-    def decodes(self) -> bool:
-        return self.made > 0 and self.computed >= self.to_compute
 
 
 def blocks_for(tokens: int) -> int:
@@ -110,6 +108,7 @@ class Scheduler:
                 sequence.computed += tokens
                 if sequence.computed < sequence.to_compute:
                     continue
+                sequence.decodes = True
                 self.cache.insert(sequence.blocks)
             sequence.made += 1
             grown.append(sequence)
@@ -143,10 +142,11 @@ class Scheduler:
     def _grow(self) -> bool:
         """A block for each sequence whose next token needs one; True if another had to make room for it."""
         before = self.preemptions
-        for sequence in list(self.running):
-            needed = blocks_for(sequence.context + 1) if sequence.decodes else 0
-            if needed <= sequence.held_blocks or sequence not in self.running:
+        full = [s for s in self.running if s.decodes and s.context >= s.held_blocks * BLOCK_TOKENS]
+        for sequence in full:
+            if sequence not in self.running:
                 continue
+            needed = blocks_for(sequence.context + 1)
             while (
                 self._reserved + needed - sequence.held_blocks > self.total_blocks and len(self.running) > 1
             ):
@@ -161,7 +161,7 @@ class Scheduler:
         self.preemptions += 1
         self.running.remove(sequence)
         self._hold(sequence, 0)
-        sequence.computed, sequence.redo = 0, sequence.made
+        sequence.computed, sequence.redo, sequence.decodes = 0, sequence.made, False
         self.waiting.appendleft(sequence)
 
     def _hold(self, sequence: Sequence, blocks: int) -> None:

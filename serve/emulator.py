@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from serve._calibrate_file import BadCalibration, measured_engine
 from serve._emulator_app import App, Schedule
-from serve._emulator_cost import Machine
+from serve._emulator_cost import Efficiency, Machine
 from serve._emulator_faultfile import BadFaults, FaultPlan, read_faults
 from serve._emulator_faults import Mischief
 from serve._emulator_fixed import FixedSchedule, FixedTimes
@@ -35,6 +35,9 @@ from serve.catalogue import CatalogueError, Gpu, Model, load_catalogue
 
 ANY_MODEL_LEN = 32_768
 """Context length of a model that the catalogue does not know (fixed schedule only)."""
+ANY_VOCABULARY = 32_000
+LARGE_GPU_BYTES = 70 * 2**30
+"""From this memory on vLLM takes larger batches, except on an A100."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +61,8 @@ def _serve(options: argparse.Namespace) -> None:
     with _truth_file(options.truth) as truth_file:
         books = Books(TruthLog(truth_file))
         schedule = _schedule(options, model, limits, reactor, books)
-        app = App(limits, schedule, books, _api_key(options.api_key_env), mischief)
+        dev_mode = os.environ.get("VLLM_SERVER_DEV_MODE", "0") not in ("", "0")
+        app = App(limits, schedule, books, _api_key(options.api_key_env), mischief, dev_mode)
         listener = listen(options.host, options.port)
         clients = Clients(reactor, app, listener, tls, faults.close_idle_ns)
         reactor.watch(listener, EVENT_READ, clients.accept)
@@ -77,6 +81,8 @@ def _ready(host: str, listener: socket.socket, secure: bool) -> None:
     # What was made until here lives as long as the process; the collector need not walk it while serving.
     gc.collect()
     gc.freeze()
+    # Nearly all that a request makes goes with it; a search for the rest delays thousands of streams.
+    gc.set_threshold(50_000, 20, 20)
     name = f"[{host}]" if ":" in host else host
     print(f"ready: {'https' if secure else 'http'}://{name}:{listener.getsockname()[1]}", flush=True)
 
@@ -100,6 +106,7 @@ def _limits(options: argparse.Namespace, model: Model | None) -> Limits:
         model=options.model,
         max_model_len=options.max_model_len or longest,
         system_role=model is None or model.system_role,
+        vocabulary=ANY_VOCABULARY if model is None else model.vocab,
     )
 
 
@@ -108,10 +115,14 @@ def _schedule(
 ) -> Schedule:
     if options.schedule == "fixed":
         times = FixedTimes(options.ttft, options.itl, options.tokens)
-        return FixedSchedule(times, reactor, books.counters, limits.max_model_len, options.seed)
+        return FixedSchedule(times, reactor.at, books.counters, limits.max_model_len, options.seed)
     scheduler, frontend_ns = _engine(options, model, limits)
     talk = Talk(options.model, options.seed)
-    return RooflineSchedule(scheduler, talk, reactor.at, books.counters, limits.max_model_len, frontend_ns)
+    # What was measured holds the front end's share already.
+    token_ns = 0 if options.calibration else Efficiency().frontend_token_ns
+    return RooflineSchedule(
+        scheduler, talk, reactor.at, books.counters, limits.max_model_len, frontend_ns, token_ns
+    )
 
 
 def _engine(options: argparse.Namespace, model: Model | None, limits: Limits) -> tuple[Scheduler, int]:
@@ -126,7 +137,14 @@ def _engine(options: argparse.Namespace, model: Model | None, limits: Limits) ->
             f"weights of {model.name}, fewer than --max-model-len {limits.max_model_len}; take a larger GPU "
             "or a shorter context"
         )
-    return Scheduler(machine, options.max_num_seqs), machine.efficiency.frontend_ns
+    return Scheduler(machine, *_batch(options, machine.gpu)), machine.efficiency.frontend_ns
+
+
+def _batch(options: argparse.Namespace, gpu: Gpu) -> tuple[int, int]:
+    """Sequences at once and new tokens a step, by default as vLLM 0.32 chooses them for the GPU."""
+    large = gpu.memory_gb * 1e9 >= LARGE_GPU_BYTES and not gpu.name.startswith("a100")
+    seqs, tokens = (1024, 8192) if large else (256, 2048)
+    return options.max_num_seqs or seqs, options.max_num_batched_tokens or tokens
 
 
 def _gpu(name: str) -> Gpu:

@@ -98,7 +98,8 @@ REFUSED: list[tuple[int, Any]] = [
     (400, {"messages": [{"role": "user", "content": "x"}], "n": 2}),
     (400, {"messages": [{"role": "user", "content": "x"}], "stream_options": {"include_usage": True}}),
     (400, {"messages": [{"role": "user", "content": "x" * 20_000}]}),
-    (400, {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4096}),
+    (400, {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4097}),
+    (400, {"messages": [{"role": "user", "content": "x"}], "stop": ["a", ""]}),
     (404, {"model": "gpt-9", "messages": [{"role": "user", "content": "x"}]}),
 ]
 
@@ -118,12 +119,56 @@ def test_an_overflow_names_the_context_length(fixed, make_chat):
     assert "maximum context length is 4096 tokens" in message
 
 
-@pytest.mark.parametrize("model", ["mistral-7b", "gemma-7b"])
-def test_a_template_without_a_system_role_refuses_a_system_message(start_emulator, model):
+def test_an_answer_longer_than_the_room_beside_its_prompt_ends_where_the_context_does(fixed, make_chat):
+    got = fixed.ask(body=make_chat("x" * 16_000, max_tokens=4096, ignore_eos=True)).json()
+    assert got["usage"]["total_tokens"] == 4096
+    assert got["choices"][0]["finish_reason"] == "length"
+
+
+ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant/..."
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("mistral-7b", ALTERNATE), ("gemma-7b", "System role not supported")]
+)
+def test_what_a_models_template_refuses_is_refused_in_its_words(start_emulator, model, said):
     emulator = start_emulator("--model", model, "--schedule", "fixed", "--ttft", "1ms", "--itl", "1ms")
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
-    assert emulator.ask(body={"messages": messages, "max_tokens": 2}).status == 400
-    assert emulator.ask(body={"messages": messages[1:], "max_tokens": 2}).status == 200
+
+    def answer(*roles: str) -> Any:
+        messages = [{"role": role, "content": "hello"} for role in roles]
+        return emulator.ask(body={"messages": messages, "max_tokens": 2}).json()
+
+    assert answer("system", "user")["error"]["message"] == said
+    assert answer("user", "user")["error"]["message"] == ALTERNATE
+    assert answer("assistant", "user")["error"]["message"] == ALTERNATE
+    assert answer("user", "assistant", "user")["choices"]
+
+
+def test_tokenize_counts_as_usage_does_and_knows_both_forms(fixed, make_chat):
+    asked = make_chat("How many tokens is this?")
+    counted = fixed.ask("/tokenize", asked).json()
+    assert counted["count"] == fixed.ask(body={**asked, "max_tokens": 1}).json()["usage"]["prompt_tokens"]
+    words = fixed.ask("/tokenize", {"prompt": "Once upon a time", "return_token_strs": True}).json()
+    assert words["token_strs"] == ["Once", " upo", "n a ", "time"]
+    assert words["max_model_len"] == 4096
+    assert all(0 <= number < 64_000 for number in words["tokens"])
+    assert fixed.ask("/tokenize", {"prompt": "Once", "model": "gpt-9"}).status == 404
+    assert fixed.ask("/tokenize", {"model": "yi-6b"}).json()["error"]["param"] == "body.prompt"
+
+
+def test_only_in_developers_mode_can_the_prefix_cache_be_emptied(start_emulator, fixed, make_chat):
+    assert fixed.ask("/reset_prefix_cache").status == 404
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_SERVER_DEV_MODE", "1")
+        emulator = start_emulator("--hardware", "h200-141gb")
+
+    def cached() -> int:
+        usage = emulator.ask(body=make_chat("Tell me of the sea. " * 30, max_tokens=2)).json()["usage"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    assert (cached(), cached() > 100) == (0, True)
+    assert emulator.ask("/reset_prefix_cache").json() == {"success": True}
+    assert cached() == 0
 
 
 def test_every_path_says_that_it_is_emulated(fixed):

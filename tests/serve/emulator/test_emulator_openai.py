@@ -72,4 +72,4 @@ def test_an_unknown_model_is_a_not_found_error(client):
 
 def test_too_long_a_request_is_a_bad_request_error(client):
     with pytest.raises(openai.BadRequestError, match="maximum context length"):
-        client.chat.completions.create(model="yi-6b", messages=MESSAGES, max_tokens=5000)
+        client.chat.completions.create(model="yi-6b", messages=[{"role": "user", "content": "x" * 20_000}])
