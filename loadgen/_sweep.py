@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadgen._runwriter import new_run_dir, point_latest
-from loadgen._sweep_book import INDEX_NAME, Book, Entry, played_s_of, status_of
+from loadgen._sweep_book import INDEX_NAME, Book, Entry, has_level, played_s_of, status_of
 from loadgen._sweep_cells import cells_of, client_command, next_of, server_command
-from loadgen._sweep_forecast import duration, guesses_of
+from loadgen._sweep_forecast import duration, guesses_of, starts_at_once
 from loadgen._sweep_plan import PlanError, SweepPlan, plan_of_sweep
 from loadgen._sweep_processes import (
     Lock,
@@ -32,6 +32,7 @@ from loadgen._sweep_ready import require_ready
 _TAIL_LINES = 15
 _EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _INVALID = 3
+_LOOK_S = 0.1
 _PATIENCE = 2
 """Signals after which the next one means: by force."""
 
@@ -103,6 +104,8 @@ class Sweep:
         self._starting: set[Process] = set()
         self._servers = 0
         self.progress = Progress(book, guesses_of(book.plan, [entry.cell for entry in book.entries]))
+        runs = sum(entry.status == "waiting" for entry in book.entries)
+        self._starts = asyncio.Semaphore(starts_at_once(runs, self.plan.parallel))
         self._waiting = self.progress.in_order([e for e in book.entries if e.status == "waiting"])
 
     async def play(self) -> None:
@@ -145,15 +148,17 @@ class Sweep:
     async def serve(self, entry: Entry) -> tuple[Process, str] | None:
         """Start the server of this run; None, and the run has failed, if it does not come up."""
         self._servers += 1
-        log, began_s = self.book.folder / f"server-{self._servers}.log", time.monotonic()
-        self.progress.serving(entry)
-        with log.open("ab") as said:
-            server = await start_server(server_command(self.plan, entry.cell), said, self.lock)
-        self._starting.add(server)
-        if self.signal is not None:
-            self._tell_to_end(server)
-        url = await ready_url(server)
-        self._starting.discard(server)
+        log = self.book.folder / f"server-{self._servers}.log"
+        async with self._starts:
+            began_s = time.monotonic()
+            self.progress.serving(entry)
+            with log.open("ab") as said:
+                server = await start_server(server_command(self.plan, entry.cell), said, self.lock)
+            self._starting.add(server)
+            if self.signal is not None:
+                self._tell_to_end(server)
+            url = await ready_url(server)
+            self._starting.discard(server)
         if url is not None:
             self.progress.server_started(time.monotonic() - began_s)
             return server, url
@@ -169,14 +174,18 @@ class Sweep:
 
     async def load(self, entry: Entry, url: str) -> None:
         """One run against this server, to its end."""
-        cell, began_s = entry.cell, time.monotonic()
+        cell = entry.cell
         log = self.book.folder / f"{cell.dir}.log"
-        self.note(entry, "running")
-        with log.open("wb") as said:
-            run = await start_run(client_command(self.plan, cell, url, self.book.folder), said, self.lock)
-        self._runs.add(run)
-        if self.signal is not None:
-            self._tell_to_end(run)
+        async with self._starts:
+            began_s = time.monotonic()
+            self.note(entry, "running")
+            with log.open("wb") as said:
+                run = await start_run(client_command(self.plan, cell, url, self.book.folder), said, self.lock)
+            self._runs.add(run)
+            if self.signal is not None:
+                self._tell_to_end(run)
+            while run.returncode is None and not has_level(self.book.folder / cell.dir):
+                await asyncio.sleep(_LOOK_S)
         await run.wait()
         self._runs.discard(run)
         status = status_of(self.book.folder / cell.dir)

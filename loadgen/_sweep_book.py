@@ -100,6 +100,14 @@ def status_of(folder: Path) -> str | None:
         return None
 
 
+def has_level(folder: Path) -> bool:
+    """Whether its first level has begun."""
+    try:
+        return bool(read_run(folder).manifest.get("levels"))
+    except (RunError, OSError):
+        return False
+
+
 def played_s_of(folder: Path) -> float | None:
     """From the start of its first level to the end of its last; None where it has not come to that."""
     try:

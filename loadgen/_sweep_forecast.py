@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -25,6 +26,14 @@ _CHARS_PER_TOKEN = 4
 
 Pace = Callable[[int, int, int], float]
 """Seconds of one answer, from the number at once, its tokens and its prompt's tokens."""
+
+
+def starts_at_once(runs: int, places: int) -> int:
+    """How many servers and runs may start together: a start takes a core, and runs under way need the others.
+
+    All of them, where none is under way while another starts.
+    """
+    return places if runs <= places else max(1, (os.cpu_count() or 1) // 2)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import time
 
 from loadgen._sweep_book import Book, Entry
-from loadgen._sweep_forecast import RUN_S, Guess, duration, left_s, scale_of
+from loadgen._sweep_forecast import RUN_S, Guess, duration, left_s, scale_of, starts_at_once
 
 _TICK_S = 1.0
 _TICK_IN_FILE_S = 30.0
@@ -99,7 +99,9 @@ class Progress:
                 waiting.append(takes_s)
             else:
                 running.append(takes_s - (now_s - began_s))
-        return left_s(running, waiting + self._starts_ahead_s(), self._book.plan.parallel)
+        places = self._book.plan.parallel
+        starts_s = len(waiting) * _beside_s(self._done) / starts_at_once(self._total, places)
+        return max(left_s(running, waiting + self._starts_ahead_s(), places), starts_s)
 
     def _starts_ahead_s(self) -> list[float]:
         """Servers that are still to be started, as long as those so far took."""
