@@ -100,4 +100,5 @@ def test_due_moments_are_kept_in_order_and_waited_for_in_less_than_milliseconds(
         reactor.at(began + number * 300_000, note)
     reactor.run()
     assert fired == sorted(fired)
-    assert 0 < max(waits_s) <= 300e-6
+    *while_due_s, _when_idle_s = waits_s
+    assert 0 < max(while_due_s) <= 300e-6
