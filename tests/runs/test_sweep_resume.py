@@ -32,7 +32,7 @@ run: {levels: "2", hold: 1s, warmup: "0", drain: 2s, max-tokens: "8"}
 ONCE = """\
 format: turnbench-sweep-plan/1
 name: short
-models: [yi-6b, gemma-7b]
+models: [yi-6b]
 scenarios: [choose, paraphrase]
 levels: [2, 6, 12]
 variants: {natural: {}, exact: {exact-tokens: "on", max-tokens: "24"}}
@@ -116,6 +116,7 @@ def places_of(run: Path) -> list[tuple[int, int]]:
     return [(turn["conversation"], turn["turn"]) for turn in turns]
 
 
+@pytest.mark.timeout(240)
 def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
     tmp_path: Path, sweep: Callable[..., Sweep], tools: Any
 ) -> None:
@@ -128,10 +129,10 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
     first.end()
     before, kept = first.cells(), first.kept()
     second = sweep("--resume", "runs/LATEST")
-    assert second.end() in (0, 1, 3), second.said
+    assert second.end(150) in (0, 1, 3), second.said
     assert (tmp_path / "runs" / "LATEST").resolve() == second.where
     assert not alive(left), "something of the killed sweep still runs"
-    parts = ("yi-6b", "gemma-7b"), ("choose-6", "paraphrase-6"), ("natural", "exact"), ("u2", "u6")
+    parts = ("yi-6b",), ("choose-6", "paraphrase-6"), ("natural", "exact"), ("u2", "u6")
     assert set(second.cells()) == set(before) == {"-".join(each) for each in itertools.product(*parts)}
     assert set(second.cells().values()) == {"finished"}
     for name, turns in kept.items():
@@ -143,15 +144,14 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
     halves = {path.name.rpartition("-")[0] for path in (second.where / "half-done").iterdir()}
     assert halves
     assert halves <= {name for name, status in before.items() if status == "running"}
-    assert (
-        [row["turns"] for row in second.index()] == [row["planned"] for row in second.index()] == ["6"] * 16
-    )
-    assert "16 of 16 runs" in second.said
-    assert "96 turns recorded, 96 planned" in second.said
+    assert [row["turns"] for row in second.index()] == [row["planned"] for row in second.index()] == ["6"] * 8
+    assert "8 of 8 runs" in second.said
+    assert "48 turns recorded, 48 planned" in second.said
     assert "this takes about" in second.said
     assert "half-done" not in (second.where / "summary.json").read_text()
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     tmp_path: Path, sweep: Callable[..., Sweep], tools: Any, number: int, code: int
