@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -30,27 +28,13 @@ def get(url: str, path: str) -> str:
         return str(answer.read().decode())
 
 
-def ask(url: str, messages: list[dict[str, str]], **more: object) -> list[dict[str, Any]]:
-    """The events of one streamed reply of exactly TOKENS tokens."""
-    where = urlsplit(url)
-    body = {
-        "model": "tiny",
-        "messages": messages,
-        "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "max_tokens": TOKENS,
-        "min_tokens": TOKENS,
-        "ignore_eos": True,
-        **more,
-    }
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=120)
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    assert answer.status == 200
-    lines = [line for line in answer.read().decode().split("\n") if line]
-    connection.close()
-    assert lines[-1] == "data: [DONE]"
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+Ask = Callable[[list[dict[str, str]]], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def ask(tiny_url: str, exact_stream: Callable[..., list[dict[str, Any]]]) -> Ask:
+    """The events of one streamed reply of exactly TOKENS tokens to these messages."""
+    return lambda messages: exact_stream(tiny_url, "tiny", messages, TOKENS)
 
 
 def text_of(events: list[dict[str, Any]]) -> str:
@@ -74,8 +58,8 @@ def test_the_one_model_is_tiny_with_its_context(tiny_url: str) -> None:
     assert (model["id"], model["max_model_len"]) == ("tiny", 4096)
 
 
-def test_exactly_the_tokens_asked_for_are_streamed_and_counted(tiny_url: str) -> None:
-    events = ask(tiny_url, chat("exact"))
+def test_exactly_the_tokens_asked_for_are_streamed_and_counted(ask: Ask) -> None:
+    events = ask(chat("exact"))
     assert events[0]["choices"][0]["delta"]["role"] == "assistant"
     assert events[-1]["choices"] == []
     assert events[-1]["usage"]["completion_tokens"] == TOKENS
@@ -86,21 +70,21 @@ def test_exactly_the_tokens_asked_for_are_streamed_and_counted(tiny_url: str) ->
     assert len(text_of(events)) > TOKENS
 
 
-def test_a_follow_up_finds_the_conversation_in_the_cache(tiny_url: str) -> None:
-    first = ask(tiny_url, chat("cache"))
+def test_a_follow_up_finds_the_conversation_in_the_cache(ask: Ask) -> None:
+    first = ask(chat("cache"))
     assert first[-1]["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
-    follow_up = ask(tiny_url, chat("cache", text_of(first), "And then?"))
+    follow_up = ask(chat("cache", text_of(first), "And then?"))
     prompt_tokens = first[-1]["usage"]["prompt_tokens"]
     assert follow_up[-1]["usage"]["prompt_tokens_details"]["cached_tokens"] >= prompt_tokens // 32 * 32 > 0
 
 
-def test_a_system_message_is_accepted(tiny_url: str) -> None:
-    events = ask(tiny_url, [{"role": "system", "content": "Be brief."}, *chat("system")])
+def test_a_system_message_is_accepted(ask: Ask) -> None:
+    events = ask([{"role": "system", "content": "Be brief."}, *chat("system")])
     assert events[-1]["usage"]["completion_tokens"] == TOKENS
 
 
-def test_any_text_at_all_can_be_said(tiny_url: str) -> None:
-    events = ask(tiny_url, [{"role": "user", "content": "naïve café 漢字 🙂 </s> \x00 \r\n"}])
+def test_any_text_at_all_can_be_said(ask: Ask) -> None:
+    events = ask([{"role": "user", "content": "naïve café 漢字 🙂 </s> \x00 \r\n"}])
     assert events[-1]["usage"]["completion_tokens"] == TOKENS
 
 
@@ -115,10 +99,10 @@ def test_an_unknown_role_is_refused(tiny_url: str) -> None:
     caught.value.close()
 
 
-def test_two_conversations_at_once_both_get_their_replies(tiny_url: str) -> None:
+def test_two_conversations_at_once_both_get_their_replies(tiny_url: str, ask: Ask) -> None:
     before = counter(tiny_url, "vllm:generation_tokens_total")
     with ThreadPoolExecutor(2) as pool:
-        replies = list(pool.map(lambda tag: ask(tiny_url, chat(tag)), ["one", "two"]))
+        replies = list(pool.map(lambda tag: ask(chat(tag)), ["one", "two"]))
     assert [events[-1]["usage"]["completion_tokens"] for events in replies] == [TOKENS, TOKENS]
     assert counter(tiny_url, "vllm:generation_tokens_total") - before == 2 * TOKENS
 

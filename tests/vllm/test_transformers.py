@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +20,9 @@ NAME = str(TINY_FOLDER.with_name("tiny-random"))
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    told = tmp_path_factory.mktemp("transformers") / "launcher.txt"
-    command = [sys.executable, "-m", "serve", "up", "tiny", "--backend", "transformers", "--port", "0"]
-    with (
-        told.open("wb") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as launcher,
-    ):
-        try:
-            assert launcher.stdout is not None
-            line = launcher.stdout.readline()
-            assert line.startswith("ready: "), told.read_text(encoding="utf-8")
-            yield line.split()[1]
-        finally:
-            launcher.send_signal(signal.SIGTERM)
-    assert launcher.returncode == 0
+def url(serve_up: Callable[..., AbstractContextManager[str]]) -> Iterator[str]:
+    with serve_up("tiny", "--backend", "transformers") as found:
+        yield found
 
 
 def chunks_of(url: str, **more: Any) -> list[Any]:
