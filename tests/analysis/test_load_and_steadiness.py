@@ -148,3 +148,19 @@ def test_failures_are_told_with_their_window_in_time(made: MadeRun) -> None:
     made.turns += [turn(100 + k, sent_s=25 + k, outcome="http_5xx", events=0) for k in range(5)]
     (found,) = [f for f in summary_of(made)["verdict"]["findings"] if f["check"] == "failed"]
     assert "sent from 20 to 24 s of the window" in found["what"]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(10, "note"), (11, None)])
+def test_too_few_turns_for_a_median_are_noted_with_how_long_to_hold(
+    made: MadeRun, count: int, expected: str | None
+) -> None:
+    made.turns = [turn(n, sent_s=6 + n) for n in range(40)] + [
+        turn(100 + n, sent_s=6 + n, task="explain") for n in range(count)
+    ]
+    summary = summary_of(made)
+    assert checks(summary).get("few_turns") == expected
+    assert summary["verdict"]["status"] == "valid"
+    if expected:
+        (finding,) = summary["verdict"]["findings"]
+        assert "in explain:" in finding["what"]
+        assert "hold the level for 66 s" in finding["remedy"]

@@ -6,7 +6,6 @@ The truth is computed from what was drawn, by plain loops over tokens and words;
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,121 +13,12 @@ import pytest
 
 from analysis.study import study_run
 from analysis.summary import summarise
-from loadgen import TurnRecord, read_run
-from tests.analysis.conftest import MS, START_NS, MadeRun, cell_of, level
+from loadgen import read_run
+from tests.analysis.conftest import MadeRun, cell_of, level
+from tests.analysis.drawn import WINDOWS_S, Drawn, drawn_run, record_of
 
-WINDOWS_S = ((5.0, 65.0), (105.0, 165.0))
 LIMITS_MS = {"ttft_ms": 300.0, "tpot_ms": 40.0}
 WORDS_PER_MIN = 200.0
-BLOCK = 16
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One turn as it was drawn. Times in ms after it was sent, one a token; `start_ms` of the run's clock."""
-
-    talk: int
-    number: int
-    last: bool
-    task: str
-    level: int
-    start_ms: float
-    late_ms: float
-    at_ms: list[float]
-    event_tokens: list[int]
-    event_words: list[int]
-    reasoning_events: int
-    prompt_tokens: int
-    cached_tokens: int
-    expected_cached: int
-    outcome: str = "ok"
-
-    @property
-    def event_ms(self) -> list[float]:
-        """Arrival of each event: that of its tokens."""
-        ends = np.cumsum(self.event_tokens)
-        return [self.at_ms[end - 1] for end in ends]
-
-    @property
-    def tokens(self) -> int:
-        """All output tokens: those of the events and the stop token."""
-        return len(self.at_ms) + 1
-
-
-def _stream(rng: np.random.Generator, prompt_tokens: int) -> tuple[list[float], list[int]]:
-    """(arrival of each token, tokens of each event): TTFT grows with the prompt, steps are log-normal."""
-    sizes = rng.choice([1, 1, 1, 2, 4], size=int(rng.integers(1, 220))).tolist()
-    ttft = 80 + prompt_tokens * 0.1 * np.exp(rng.normal(0, 0.3))
-    steps = 20 * np.exp(rng.normal(0, 0.4, len(sizes))) * rng.choice([1, 12], p=[0.97, 0.03], size=len(sizes))
-    at = np.round(np.concatenate(([ttft], ttft + np.cumsum(steps[1:]))), 3)
-    return [float(a) for a, n in zip(at, sizes, strict=True) for _ in range(n)], sizes
-
-
-def _conversation(rng: np.random.Generator, talk: int, at_level: int) -> list[Drawn]:
-    """One to four turns; each prompt holds what was said before, and whole blocks of it come from a cache."""
-    turns = int(rng.integers(1, 5))
-    start_ms = float(rng.uniform(WINDOWS_S[at_level][0] * 1e3, WINDOWS_S[at_level][1] * 1e3 - 1))
-    context, found = 0, []
-    for number in range(1, turns + 1):
-        prompt = context + int(rng.integers(30, 400))
-        at_ms, sizes = _stream(rng, prompt)
-        one = Drawn(
-            talk=talk,
-            number=number,
-            last=number == turns,
-            task=("qa", "chat")[talk // 2 % 2],
-            level=at_level,
-            start_ms=round(start_ms, 3),
-            late_ms=round(float(rng.exponential(0.5)), 3),
-            at_ms=at_ms,
-            event_tokens=sizes,
-            event_words=rng.integers(0, 3, len(sizes)).tolist(),
-            reasoning_events=int(rng.integers(0, max(len(sizes) // 4, 1))),
-            prompt_tokens=prompt,
-            cached_tokens=context // BLOCK * BLOCK,
-            expected_cached=context,
-        )
-        found.append(one)
-        context = prompt + one.tokens
-        start_ms += at_ms[-1] + float(rng.exponential(300))
-    return found
-
-
-def _run() -> list[Drawn]:
-    rng = np.random.default_rng(11)
-    talks = [_conversation(rng, k, k % len(WINDOWS_S)) for k in range(240)]
-    return [one for talk in talks for one in talk]
-
-
-def _record(one: Drawn) -> TurnRecord:
-    sent_ns = START_NS + round(one.start_ms * MS)
-    answers = one.reasoning_events < len(one.event_tokens)
-    return TurnRecord(
-        run="made",
-        conversation=one.talk,
-        turn=one.number,
-        last=one.last,
-        task=one.task,
-        model="tiny",
-        due_ns=sent_ns - round(one.late_ms * MS),
-        sent_ns=sent_ns,
-        head_ns=sent_ns + MS,
-        end_ns=sent_ns + round(one.at_ms[-1] * MS),
-        connect_us=0,
-        event_us=[round(at * 1000) for at in one.event_ms],
-        event_tokens=one.event_tokens,
-        event_words=one.event_words,
-        answer_event=one.reasoning_events if answers else None,
-        prompt_tokens=one.prompt_tokens,
-        cached_tokens=one.cached_tokens,
-        output_tokens=one.tokens,
-        token_source="continuous_usage",
-        chars=6 * sum(one.event_words),
-        words=sum(one.event_words),
-        finish_reason="stop",
-        status=200,
-        outcome="ok",
-    )
 
 
 def _stall_ms(one: Drawn) -> float:
@@ -179,12 +69,12 @@ OF_A_TURN: dict[str, Callable[[Drawn], float]] = {
 
 @pytest.fixture(scope="module")
 def drawn() -> list[Drawn]:
-    return _run()
+    return drawn_run()
 
 
 @pytest.fixture(scope="module")
 def study(drawn: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = MadeRun(tmp_path_factory.mktemp("truth") / "run", [_record(one) for one in drawn])
+    made = MadeRun(tmp_path_factory.mktemp("truth") / "run", [record_of(one) for one in drawn])
     made.levels = [
         level(n, start_s=n * 100, window_s=window, end_s=n * 100 + 99, users=8 * (n + 1))
         for n, window in enumerate(WINDOWS_S)
@@ -347,6 +237,6 @@ def test_streams_in_flight_are_the_time_spent_in_the_window(
 
 def test_the_readers_speed_can_be_set(drawn: list[Drawn], tmp_path: Any) -> None:
     one = next(one for one in drawn if _stall_ms(one) > 0)
-    run = read_run(MadeRun(tmp_path / "run", [_record(one)]).write())
+    run = read_run(MadeRun(tmp_path / "run", [record_of(one)]).write())
     slow, fast = (float(study_run(run, speed).frame["stall_ms"].iloc[0]) for speed in (100, 1000))
     assert slow < _stall_ms(one) < fast

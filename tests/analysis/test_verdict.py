@@ -288,20 +288,6 @@ def test_a_token_count_at_odds_with_the_events_is_told(made: MadeRun) -> None:
     assert checks(summary_of(made)) == {"token_split": "note"}
 
 
-@pytest.mark.parametrize(("count", "expected"), [(10, "note"), (11, None)])
-def test_too_few_turns_for_a_median_are_noted_with_how_long_to_hold(
-    made: MadeRun, count: int, expected: str | None
-) -> None:
-    made.turns = turns(40) + [turn(100 + n, sent_s=6 + n, task="explain") for n in range(count)]
-    summary = summary_of(made)
-    assert checks(summary).get("few_turns") == expected
-    assert summary["verdict"]["status"] == "valid"
-    if expected:
-        (finding,) = summary["verdict"]["findings"]
-        assert "in explain:" in finding["what"]
-        assert "hold the level for 66 s" in finding["remedy"]
-
-
 def test_every_finding_says_what_to_do(made: MadeRun) -> None:
     made.manifest["status"] = "running"
     made.turns = _with(200, 50, outcome="unfinished", late_ms=500, coalesced=5, token_source="events")
