@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 
 from loadgen._sweep_book import Book, Entry
 from loadgen._sweep_cells import cells_of, client_command, next_of, server_command
-from loadgen._sweep_forecast import RUN_S, Guess, duration, guess_of, left_s, pace_of, scale_of
+from loadgen._sweep_forecast import (
+    RUN_S,
+    Guess,
+    duration,
+    guess_of,
+    left_s,
+    pace_of,
+    scale_of,
+    starts_at_once,
+)
 from loadgen._sweep_plan import PlanError, SweepPlan
 from loadgen._sweep_progress import Progress
 from loadgen._sweep_ready import require_ready
@@ -91,6 +101,11 @@ def test_runs_beside_each_other_are_not_added_up() -> None:
     assert left_s([4.0], [], 5) == 4.0
     assert left_s([60.0] * 5, [60.0] * 5, 5) == 120.0
     assert left_s([-3.0], [10.0], 1) == 10.0
+
+
+def test_runs_start_together_only_where_none_is_under_way() -> None:
+    assert starts_at_once(5, 5) == 5
+    assert 1 <= starts_at_once(6, 5) <= max(1, (os.cpu_count() or 1) // 2)
 
 
 def test_a_guess_is_corrected_by_what_runs_took() -> None:
