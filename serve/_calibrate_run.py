@@ -73,18 +73,24 @@ def read_recorded(folder: Path) -> RecordedRun:
     """The run in this directory; raises Refusal for one that tells nothing of levels."""
     folder = folder.resolve()
     manifest = _manifest(folder)
-    offsets_ns = {each["index"]: each["clock_offset_ns"] for each in manifest["workers"]}
-    records = _records(folder, offsets_ns)
-    levels = [each for each in manifest["levels"] if each.get("users") and not each.get("arrival_rate_per_s")]
+    try:
+        offsets_ns = {each["index"]: each["clock_offset_ns"] or 0 for each in manifest["workers"]}
+        levels = [each for each in manifest["levels"] if _is_whole(each)]
+        model, server = str(manifest["endpoint"]["model"]), dict(manifest["server"])
+        emulated = bool(manifest["emulated"])
+    except (KeyError, TypeError) as error:
+        raise Refusal(f"{folder}/run.json lacks what every run has ({error}): is it one of ours?") from None
     if not levels:
-        raise Refusal(f"{folder.name} has no levels of so many people each: play one with --levels 1,2,4,8")
-    return RecordedRun(
-        folder.name,
-        str(manifest["endpoint"]["model"]),
-        dict(manifest["server"]),
-        bool(manifest["emulated"]),
-        {each["users"]: _level(each, records) for each in levels},
-    )
+        raise Refusal(f"{folder.name} has no whole level of so many people: play one with --levels 1,2,4,8")
+    records = _records(folder, offsets_ns)
+    found = {each["users"]: _level(each, records) for each in levels}
+    return RecordedRun(folder.name, model, server, emulated, found)
+
+
+def _is_whole(entry: dict[str, Any]) -> bool:
+    """A level of people that was played to its end."""
+    moments = ("start_ns", "window_start_ns", "window_end_ns", "end_ns")
+    return bool(entry["users"]) and not entry["arrival_rate_per_s"] and all(entry[each] for each in moments)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -101,20 +107,20 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _records(folder: Path, offsets_ns: dict[int, int]) -> list[dict[str, Any]]:
-    """The last attempt at each turn that was sent, by time; a torn last line is passed over."""
+    """The last attempt at each turn that was sent, by time; a torn line or another's is passed over."""
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for file in sorted(folder.glob("turns-*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 record = json.loads(line)
-            except ValueError:
+                if record["sent_ns"] is None or record["prompt_tokens"] is None:
+                    continue
+                offset_ns = offsets_ns.get(record["worker"], 0)
+                record["end_ns"] = (record["end_ns"] or record["sent_ns"]) - offset_ns
+                record["sent_ns"] -= offset_ns
+                found[(record["conversation"], record["turn"])] = record
+            except (ValueError, KeyError, TypeError):
                 continue
-            if record["sent_ns"] is None or record["prompt_tokens"] is None:
-                continue
-            offset_ns = offsets_ns.get(record["worker"], 0)
-            record["sent_ns"] -= offset_ns
-            record["end_ns"] = (record["end_ns"] or record["sent_ns"]) - offset_ns
-            found[(record["conversation"], record["turn"])] = record
     return sorted(found.values(), key=lambda record: int(record["sent_ns"]))
 
 

@@ -230,10 +230,16 @@ def test_a_run_that_cannot_be_fitted_is_refused_in_one_line(tmp_path: Path) -> N
     whole = run_of(tmp_path / "whole", levels)
     torn = run_of(tmp_path / "torn", levels)
     (torn / "run.json").write_text("{")
+    foreign = run_of(tmp_path / "foreign", levels, workers=None)
+    cut = run_of(
+        tmp_path / "cut", levels, levels=[rate | {"users": 1, "arrival_rate_per_s": None, "end_ns": None}]
+    )
     few = replace(levels[0], turns=levels[0].turns[:3])
     cases = {
         (str(tmp_path / "nowhere"),): "is no run directory",
         (str(torn),): "is not JSON",
+        (str(foreign),): "lacks what every run has",
+        (str(cut),): "has no whole level",
         (str(run_of(tmp_path / "later", levels, format="turnbench-run/99")),): "turnbench-run/99",
         (str(run_of(tmp_path / "open", levels, levels=[rate | {"end_ns": 1}])),): "--levels 1,2,4,8",
         (str(whole),): "has no level of 8: it has 1, 2",
