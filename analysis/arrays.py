@@ -54,7 +54,7 @@ class Events:
 
     def sums(self, values: npt.NDArray[np.generic]) -> Floats:
         """Sum over the events of each turn; 0 where a turn has none."""
-        return _reduced(np.add, values.astype(np.int64), self.offsets, 0.0)
+        return _reduced(np.add, values, self.offsets, 0.0)
 
     def maxima(self, values: npt.NDArray[np.generic]) -> Floats:
         """Maximum over the events of each turn; minus infinity where a turn has none."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.arrays import Events
+from analysis.arrays import Events, joined
 from analysis.fluidity import fluidity
 from analysis.study import study_run
 from loadgen import read_run
@@ -142,3 +142,24 @@ def test_fluidity_agrees_with_a_token_by_token_count(steps: list[tuple[int, int]
                 missed += math.floor((at - due) / 100) + 1
                 due = at + 100
     assert _index(at_ms, tokens) == (met, met + missed)
+
+
+_PARTS = st.lists(
+    st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(-(2**31), 2**31), st.integers(0, 200))),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(_PARTS)
+def test_events_kept_in_few_bytes_and_joined_are_the_same_numbers(parts: list[list[tuple[int, ...]]]) -> None:
+    made = [Events(np.array([0, len(p)]), *np.array(p, dtype=np.int64).reshape(-1, 3).T) for p in parts]
+    found = joined([part.narrow() for part in made])
+    flat = [row for part in parts for row in part]
+    assert list(zip(found.at_us, found.tokens, found.words, strict=True)) == flat
+    assert found.offsets.tolist() == [0, *np.cumsum([len(part) for part in parts])]
+
+
+def test_usual_events_take_six_bytes_each() -> None:
+    events = _events([100.0, 120.0], [1, 4]).narrow()
+    assert [values.itemsize for values in (events.at_us, events.tokens, events.words)] == [4, 1, 1]
