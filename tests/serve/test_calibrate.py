@@ -196,6 +196,16 @@ def test_a_prediction_knows_the_requests_of_a_level_and_none_of_its_times() -> N
     assert replay_people(level, machine).turns == replay_people(slow, machine).turns
 
 
+def test_a_workers_clock_is_brought_onto_the_masters(tmp_path: Path) -> None:
+    plain = run_of(tmp_path / "plain", [answered(1)])
+    ahead_ns = 5 * SECOND_NS
+    ahead = run_of(tmp_path / "ahead", [answered(1)], workers=[{"index": 0, "clock_offset_ns": ahead_ns}])
+    records = [json.loads(line) for line in (plain / "turns-0.jsonl").read_text().split("\n")[:-1]]
+    moved = [r | {"sent_ns": r["sent_ns"] + ahead_ns, "end_ns": r["end_ns"] + ahead_ns} for r in records]
+    (ahead / "turns-0.jsonl").write_text("\n".join(map(json.dumps, moved)))
+    assert read_recorded(ahead).levels == read_recorded(plain).levels
+
+
 def test_the_cache_of_a_server_is_measured_by_its_own_metrics(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", [answered(1), answered(8)])
     recorded = read_recorded(run)
