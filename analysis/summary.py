@@ -63,7 +63,7 @@ def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any
 
 
 def _concerns(finding: Finding, level: Level) -> bool:
-    """Whether it says something of this level: where it makes the whole run INVALID, no level can be trusted."""
+    """Whether it says something of this level: where the whole run is INVALID, no level can be trusted."""
     return finding.at == level.index or (finding.at is None and finding.level == "invalid")
 
 
