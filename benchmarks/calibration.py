@@ -76,6 +76,8 @@ def main() -> int:
     parser.add_argument("--hold", type=float, default=24.0, help="seconds that each level is measured")
     parser.add_argument("--keep", type=Path, help="keep the run and its calibration in this new directory")
     options = parser.parse_args()
+    # Told to end, it ends what it started first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as scratch:
         run = options.keep or Path(scratch) / "chat"
         with tiny_vllm() as url:
