@@ -17,15 +17,6 @@ from tests.net.namespaces import Machine, network
 ROOT = Path(__file__).parents[2]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "net" in str(config.option.markexpr):
-        return
-    skip = pytest.mark.skip(reason="asked for with `make test-net` only")
-    for item in items:
-        if item.get_closest_marker("net"):
-            item.add_marker(skip)
-
-
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
     """Starts the server, the master with these options, and its workers; everything ends with the test."""

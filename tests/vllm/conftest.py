@@ -22,12 +22,6 @@ START_LIMIT_S = 900
 """The first start installs 3.5 GB; later ones take about 40 s."""
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Keep these tests out of every run that does not ask for them."""
-    asked = "vllm" in config.getoption("markexpr")
-    return None if asked or not collection_path.is_relative_to(HERE) else True
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whichever test comes first waits for the server."""
     for item in items:
