@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def analyse(path: Path, words_per_min: float = WORDS_PER_MIN) -> Analysed:
 def _of_run(path: Path, name: str, words_per_min: float) -> Analysed:
     """One run, under this name in a sweep; writes turns.parquet."""
     study = study_run(read_run(path), words_per_min)
-    summary = summarise(study) | {"variant": variant_of(study.manifest)}
-    write_parquet(study, path / "turns.parquet")
+    with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter
+        writing = beside.submit(write_parquet, study, path / "turns.parquet")
+        summary = summarise(study) | {"variant": variant_of(study.manifest)}
+        writing.result()
     return Analysed(summary, [facts_of(study)], [sample_of(study, name or summary["run"])], path)
 
 
