@@ -163,7 +163,7 @@ def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     os.killpg(first.process.pid, number)  # as Ctrl-C in a terminal does
     assert first.end(60) == code, first.said
     assert not alive(family)
-    assert f"--resume {first.where}" in first.said
+    assert f"--resume {first.where.relative_to(first.home)}" in first.said
     cells = first.cells()
     (half,) = [name for name, status in cells.items() if status == "interrupted"]
     outcomes = {
