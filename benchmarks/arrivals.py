@@ -143,8 +143,9 @@ def main() -> int:
         before, began = account(server.pid), time.monotonic()
         try:
             where = Path(name) / "rate"
-            broken = show_rate(finished(start(server.url, asked, where), where), asked)
-            lost = lost_s(before, account(server.pid)) / (time.monotonic() - began)
+            run = finished(start(server.url, asked, where), where)
+            broken = show_rate(run, asked)
+            lost = lost_s(before, account(server.pid), run) / (time.monotonic() - began)
             disturbed = (
                 "; DISTURBED: gaps as sent are then the machine's, not ours" if lost > DISTURBED else ""
             )

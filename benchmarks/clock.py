@@ -1,6 +1,6 @@
 """How true are the times? Runs against the emulator's fixed schedule, set beside its own truth log.
 
-    python -m benchmarks.clock [--seconds 12] [--only 400] [--repeats 3] [--again 3]
+    python -m benchmarks.clock [--seconds 12] [--only 400] [--repeats 3] [--again 2]
 
 The server has one core, the client (Locust, engine and all) another. Truth is what the server logged: when
 the request came and when each event was handed to the kernel. A run from which the machine took more than
@@ -27,7 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.disturbance import account, lost_s
+from benchmarks.disturbance import account, engine_cpu_s, lost_s
 from loadgen import Run, TurnRecord, read_run
 
 TOKENS = 200
@@ -115,7 +115,7 @@ def undisturbed(
     for attempt in range(again + 1):
         before, began = account(server.pid), time.monotonic()
         run = run_client(server.url, streams, clock, seconds, folder / str(attempt))
-        lost = lost_s(before, account(server.pid)) / (time.monotonic() - began)
+        lost = lost_s(before, account(server.pid), run) / (time.monotonic() - began)
         if lost <= DISTURBED:
             break
     what = f"{clock} clock: others took {lost:.1%} of a core, disturbed runs before it: {attempt}"
@@ -135,12 +135,7 @@ def truth_of(path: Path) -> dict[str, dict[str, Any]]:
 
 def engine_cpu_us(run: Run) -> float:
     """CPU microseconds of the engine per token, over the whole run (connections and decoding included)."""
-    last_ns = run.manifest["levels"][0]["start_ns"]
-    cpu_s = 0.0
-    for sample in run.health():
-        cpu_s += sample["cpu_share"] * (sample["t_ns"] - last_ns) / 1e9
-        last_ns = sample["t_ns"]
-    return cpu_s / max(sum(t.output_tokens or 0 for t in run.turns()), 1) * 1e6
+    return engine_cpu_s(run) / max(sum(t.output_tokens or 0 for t in run.turns()), 1) * 1e6
 
 
 def percentiles(values: list[np.ndarray[Any, Any]]) -> tuple[float, float]:
@@ -216,7 +211,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each window")
     parser.add_argument("--repeats", type=int, default=1, help="times that each load is played")
-    parser.add_argument("--again", type=int, default=3, help="times that a disturbed run is played again")
+    parser.add_argument("--again", type=int, default=2, help="times that a disturbed run is played again")
     parser.add_argument("--only", type=int, help="only the load with this many streams")
     options = parser.parse_args()
     console = Console(width=int(os.environ.get("COLUMNS", "150")))

@@ -11,6 +11,8 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadgen import Run
+
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _BUSY = (0, 1, 2)  # user, nice, system; interrupts belong to the traffic, which is ours
 _STEAL = 7
@@ -37,10 +39,23 @@ def account(server_pid: int) -> Account:
     return Account(busy * _TICK_S, steal * _TICK_S, own + _cpu_s(server_pid))
 
 
-def lost_s(before: Account, after: Account) -> float:
-    """Seconds of CPU between the two that went to others."""
-    foreign_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
-    return max(foreign_s, 0.0) + after.steal_s - before.steal_s
+def lost_s(before: Account, after: Account, run: Run) -> float:
+    """Seconds of CPU between the two that went to others, while this run was played."""
+    # The engine outlives who started it by a moment, so that no account of ours has its CPU time.
+    own_s = after.own_s - before.own_s + engine_cpu_s(run)
+    return max(after.busy_s - before.busy_s - own_s, 0.0) + after.steal_s - before.steal_s
+
+
+def engine_cpu_s(run: Run) -> float:
+    """CPU seconds of a run's engines, as its health lines have them."""
+    last_ns: dict[int, int] = {}
+    cpu_s = 0.0
+    for sample in run.health():
+        worker, now_ns = sample["worker"], sample["t_ns"]
+        since_ns = last_ns.get(worker, run.manifest["levels"][0]["start_ns"])
+        cpu_s += sample["cpu_share"] * (now_ns - since_ns) / 1e9
+        last_ns[worker] = now_ns
+    return cpu_s
 
 
 _NAMES = {f"cpu{core}" for core in range(2)}
