@@ -161,6 +161,12 @@ class Conductor:
                 run.finding("invalid", "worker_refused", f"worker {worker.index}: {message['why']}",
                             "mend this on that machine and run again")  # fmt: skip
                 run.end("failed")
+            case "compressed":
+                how = message["encoding"]
+                run.finding(
+                    "note", "compressed", f"the server compresses its streams ({how}), though asked not to",
+                    "switch that off for event streams: a token waits until its block is full",
+                )  # fmt: skip
             case "exhausted":
                 run.exhausted[worker.client_id] = message["users"]
             case op:

@@ -63,6 +63,7 @@ class Wire:
         self.turnstile = Turnstile()
         self.system_role = True
         """Whether the model takes a system message, as far as it has not refused one."""
+        self._compressed = False
         self._session = session
         self._url = base_url(job.settings.host) + "/chat/completions"
         self._headers = headers_of(job.settings)
@@ -89,7 +90,14 @@ class Wire:
         headers = self._headers | {"X-Request-Id": place.request_id(self.job.run)}
         await exchange.run(self._session, self._url, body, headers, self.turnstile)
         turn.exchange = None
+        self._tell_of_compression(exchange.encoding)
         return exchange
+
+    def _tell_of_compression(self, encoding: str) -> None:
+        """Once a run: identity was asked for."""
+        if not self._compressed and encoding.strip().lower() not in ("", "identity"):
+            self._compressed = True
+            self.emit({"op": "compressed", "encoding": encoding[:40]})
 
     def open_spare(self) -> asyncio.Task[Connection] | None:
         """Begin to open a connection, or to take a free one, and hold it; None if there may be a proxy."""

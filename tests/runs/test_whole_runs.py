@@ -7,6 +7,7 @@ import pty
 import re
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from scenarios import parse, plan
@@ -183,3 +184,17 @@ def test_no_key_typed_in_the_terminal_changes_the_load(server: Any, headless: An
     os.close(ours)
     os.close(theirs)
     assert max(sample["in_flight"] for sample in load.run().health()) <= 2
+
+
+def test_a_server_that_compresses_its_streams_unasked_is_found_out(
+    locust: Any, server: Any, tmp_path: Path
+) -> None:
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("format: turnbench-faults/1\nfaults:\n  - {fault: gzip, every: 1}\n")
+    at = server("--ttft", "20ms", "--itl", "5ms", "--tokens", "4", "--faults", str(faults))
+    load = locust(
+        "--headless", "-H", at.url, "-u", "2", "-r", "2", "-t", "3s", "--warmup", "0", "--no-analysis"
+    )
+    assert load.end() == 0
+    assert {turn.outcome for turn in load.run().turns()} <= {"ok", "cut", "unfinished"}
+    assert [finding["check"] for finding in load.run().manifest["findings"]] == ["compressed"]
