@@ -118,7 +118,8 @@ async def test_a_person_without_a_word_leaves(serve: Any, client: Any, comes: st
     (record,) = person.records
     assert (record.outcome, record.error) == ("abandoned", "the person left: no word for 0.2 s")
     assert record.event_us == []
-    assert record.end_ns - record.sent_ns > 190_000_000
+    # From when it was due: a busy machine sends a little later, and patience has begun by then.
+    assert record.end_ns - record.due_ns > 200_000_000
 
 
 async def test_a_person_leaves_in_the_middle_of_a_long_answer_and_what_came_is_kept(
