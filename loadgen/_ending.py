@@ -20,10 +20,9 @@ EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _FORKED_END_S = 5.0
 
 
-def exit_code_of(run: Run, analyse: bool, stopped_by: int | None) -> int:
+def exit_code_of(run: Run, code: int, stopped_by: int | None) -> int:
     """The run's exit code: the analysis's, unless a signal ended it or it is INVALID by what we saw."""
     broken = any(finding["level"] == "invalid" for finding in run.manifest["findings"])
-    code = _analysed(run) if analyse else 0
     if stopped_by is not None:
         return EXIT_OF_SIGNAL[signal.Signals(stopped_by)]
     if code == 1 and run.prepared.settings.find_capacity:
@@ -47,10 +46,17 @@ def outlast_forked_workers() -> None:
         gevent.sleep(0.05)
 
 
-def _analysed(run: Run) -> int:
-    """Analyse in a child, no pandas under gevent; it prints its table, its exit code is the run's."""
+def analysed(run: Run) -> int:
+    """Analyse in a child, no pandas under gevent; it prints its table. The child's exit code.
+
+    A second signal ends it: a person need not wait for the report of a long run.
+    """
     sys.stdout.flush()
     command = [sys.executable, "-m", "analysis", str(run.writer.path)]
     # In a session of its own: Ctrl-C must not take the report away from who asked for a partial one.
-    done = subprocess.run(command, check=False, start_new_session=True)
-    return done.returncode if done.returncode in (0, 1) else INVALID
+    with subprocess.Popen(command, start_new_session=True) as child:
+        while child.poll() is None:
+            if run.hurry.wait(0.1):
+                child.terminate()
+                break
+    return child.returncode if child.returncode in (0, 1) else INVALID

@@ -15,7 +15,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen._capacity import find_capacity
 from loadgen._conductor import Conductor
-from loadgen._ending import EXIT_OF_SIGNAL, INVALID, exit_code_of, note_exit, outlast_forked_workers
+from loadgen._ending import EXIT_OF_SIGNAL, INVALID, analysed, exit_code_of, note_exit, outlast_forked_workers
 from loadgen._guard import reason
 from loadgen._levels import play_run
 from loadgen._loads import first_users
@@ -42,6 +42,8 @@ class Face:
         self.prepared: Prepared | None = None
         self._main = gevent.getcurrent()
         self._signal: int | None = None
+        self._run: Run | None = None
+        """The run under way, until its analysis is over."""
         self._runs = 0
         self._idle = Event()
         self._idle.set()
@@ -111,6 +113,7 @@ class Face:
             gevent.spawn(self.runner.quit if self.options.headless else self.runner.stop)
             return
         self._runs += 1
+        self._run = run
         self._idle.clear()
         gevent.spawn(self._drive, run)
 
@@ -124,9 +127,11 @@ class Face:
             if playing.exception is not None:
                 run.fault(reason(playing.exception))
             self.conductor.close_run(run)
-            code = exit_code_of(run, not self.options.no_analysis, self._signal)
+            told = 0 if self.options.no_analysis else analysed(run)
+            code = exit_code_of(run, told, self._signal)
         finally:  # whatever went wrong, Locust must not be left waiting
             note_exit(run, code)
+            self._run = None
             self._idle.set()
             self._leave(run, code)
 
@@ -156,7 +161,7 @@ class Face:
 
     def _on_signal(self, number: int) -> None:
         """First: drain and report. Second: at once."""
-        run = self.conductor.run if self.conductor is not None else None
+        run = self._run
         if run is not None and self._signal is None:
             self._signal = number
             logger.warning("%s: draining; once more ends at once", signal.Signals(number).name)

@@ -82,7 +82,7 @@ def _play(book: Book, took_s: dict[str, float]) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; the report: python -m analysis {book.folder}", file=sys.stderr)
         return _EXIT_OF_SIGNAL[signal.SIGINT]
-    return _INVALID if code == 0 and (sweep.failed or unlike) else code
+    return _INVALID if code in (0, 1) and (sweep.failed or unlike) else code
 
 
 def _end_with_analysis(number: int, _frame: object) -> None:

@@ -54,6 +54,23 @@ def test_a_second_signal_ends_at_once(server: Any, headless: Any, tools: Any) ->
     assert sum(outcomes.values()) == 4
 
 
+def test_a_second_signal_ends_the_analysis_too(server: Any, headless: Any, tools: Any) -> None:
+    load = headless(server(), "--levels", "1", "--hold", "1s", "--warmup", "0")
+
+    def analysis() -> list[psutil.Process]:
+        family = psutil.Process(load.process.pid).children()
+        return [child for child in family if "analysis" in child.cmdline()]
+
+    (child,) = tools.wait_until(analysis, "the analysis of the run")
+    child.suspend()  # one that takes long
+    for _ in range(2):
+        load.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # a person's second press
+    child.resume()
+    assert load.end() == 143, load.said
+    assert not (load.where / "report.html").exists()
+
+
 def test_a_killed_engine_makes_the_run_invalid_and_says_why(server: Any, headless: Any, tools: Any) -> None:
     at = server(*SLOW)
     load = headless(at, *LONG)
