@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import zlib
+from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
@@ -15,38 +18,52 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
 
 @dataclass(slots=True)
 class Arrivals:
-    """The log of one request: every read's bytes, its arrival and the client's lag in seeing it."""
+    """The log of one request: what came, and of each read its end, its arrival and the client's lag.
 
-    reads: list[bytes] = field(default_factory=list)
-    at_ns: list[int] = field(default_factory=list)
+    Kept in columns, not as an object a read: hundreds of streams' objects are more than a core's cache holds.
+    """
+
+    raw: bytearray = field(default_factory=bytearray)
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    """Offset in `raw` at which each read ends."""
+    at_ns: array[int] = field(default_factory=lambda: array("q"))
     lag_ns_max: int = 0
-    size: int = 0
     deferred_from: int | None = None
-    """Index of the first read kept back from aiohttp until the stream's end; None: nothing is kept back."""
+    """Offset from which on all is kept back from aiohttp until the stream's end; None: nothing is."""
     sent_ns: int | None = None
     connect_ns: int = 0
     """Time that opening the connection took; 0: a reused one."""
     reused: bool = False
     reset: OSError | None = None
     """The error with which the connection broke, if it did not end cleanly."""
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the stream looks whole, or its connection ended."""
     connection: Any = None
     """The connection that carries the request, once there is one: `_http.StampedHandler`."""
 
-    def add(self, data: bytes, arrival_ns: int, lag_ns: int) -> None:
-        self.reads.append(data)
+    def add(self, data: bytes | memoryview, arrival_ns: int, lag_ns: int) -> None:
+        raw = self.raw
+        raw += data
+        self.ends.append(len(raw))
         self.at_ns.append(arrival_ns)
-        self.size += len(data)
         if lag_ns > self.lag_ns_max:
             self.lag_ns_max = lag_ns
 
     def may_have_ended(self) -> bool:
-        """Whether the last read can be the end of a chunked body: an empty line, or too short to tell."""
-        last = self.reads[-1]
-        return last.endswith(b"\r\n\r\n") or len(last) < 4
+        """Whether what came can be the whole of a chunked body: its end is an empty line."""
+        return self.raw.endswith(b"\r\n\r\n")
+
+    def has_last_chunk(self) -> bool:
+        """Whether what came ends as nearly every chunked body does: with the empty chunk, and no trailer."""
+        return self.raw.endswith(b"\r\n0\r\n\r\n")
 
     def said_done(self) -> bool:
-        """Whether the last read ends with [DONE]: the reply is whole, whatever its framing still owes."""
-        return bool(self.reads) and self.reads[-1].rstrip(b"\r\n").endswith(b"data: [DONE]")
+        """Whether the last that came is [DONE]: the reply is whole, whatever its framing still owes."""
+        return self.raw[-64:].rstrip(b"\r\n").endswith(b"data: [DONE]")
+
+    def read_of(self, end: int) -> int:
+        """Index of the read that brought the byte just before offset `end` (at least 1)."""
+        return bisect_left(self.ends, end)
 
 
 class Broken(ValueError):
@@ -62,16 +79,24 @@ class Body:
     """Body offset at which piece i ends."""
     _shifts: list[int]
     """What to add to a body offset in piece i to have the raw offset."""
-    _raw_ends: list[int]
+    _raw_ends: Sequence[int]
     """Raw offset at which read i ends."""
 
-    def read_of(self, end: int) -> int:
-        """Index of the read that brought the byte just before body offset `end` (at least 1)."""
-        piece = bisect_left(self._ends, end)
-        return bisect_left(self._raw_ends, end + self._shifts[piece])
+    def reads_of(self, ends: list[int]) -> list[int]:
+        """Index of the read that brought the byte just before each body offset; these rise, from 1 on."""
+        piece = read = 0
+        reads: list[int] = []
+        for end in ends:
+            while self._ends[piece] < end:
+                piece += 1
+            raw_end = end + self._shifts[piece]
+            while self._raw_ends[read] < raw_end:
+                read += 1
+            reads.append(read)
+        return reads
 
 
-def head_end(raw: bytes) -> int | None:
+def head_end(raw: bytes | bytearray) -> int | None:
     """Offset at which the final response's headers end (interim 1xx responses are passed over), or None."""
     start = 0
     while (end := raw.find(b"\r\n\r\n", start)) >= 0:
@@ -82,18 +107,12 @@ def head_end(raw: bytes) -> int | None:
     return None
 
 
-def read_of_raw(log: Arrivals, end: int) -> int:
-    """Index of the read that brought the byte just before raw offset `end`."""
-    return bisect_left(list(accumulate(map(len, log.reads))), end)
-
-
 def body_of(log: Arrivals, chunked: bool, encoding: str = "identity") -> Body:
     """The body as far as it came.
 
     Raises Broken where chunk framing is not HTTP/1.1's or compressed data can't be decoded.
     """
-    raw = b"".join(log.reads)
-    raw_ends = list(accumulate(map(len, log.reads)))
+    raw, raw_ends = bytes(log.raw), log.ends
     start = head_end(raw)
     if start is None:
         return Body(b"", [0], [0], raw_ends)
@@ -124,7 +143,7 @@ def _chunks(raw: bytes, position: int) -> list[tuple[int, int]]:
     return pieces
 
 
-def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: list[int]) -> Body:
+def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: Sequence[int]) -> Body:
     """A gzip or deflate body, decoded read by read so that each byte keeps its arrival."""
     inflate = zlib.decompressobj(wbits=47)
     out: list[bytes] = []
@@ -142,7 +161,7 @@ def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: list[int]) ->
     return _mapped_to_ends(b"".join(out), ends, raw_positions, raw_ends)
 
 
-def _mapped_to_ends(data: bytes, ends: list[int], raw_positions: list[int], raw_ends: list[int]) -> Body:
+def _mapped_to_ends(data: bytes, ends: list[int], raw_positions: list[int], raw_ends: Sequence[int]) -> Body:
     reads = [bisect_left(raw_ends, position) for position in raw_positions]
     return Body(data, ends or [0], [0] * max(len(ends), 1), _decoded_ends(ends, reads, len(raw_ends)))
 

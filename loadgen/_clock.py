@@ -16,6 +16,8 @@ from collections.abc import Callable
 _SO_TIMESTAMPNS = 35
 _SCM_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@qq")
+_timespec_in = _TIMESPEC.unpack_from
+_SOL_SOCKET = socket.SOL_SOCKET
 ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 
 KERNEL_STAMPS = sys.platform == "linux"
@@ -39,14 +41,16 @@ class Timeline:
     def now_ns(self) -> int:
         return self._monotonic_ns() + self._offset_ns
 
-    def of_kernel_stamp(self, stamp_ns: int) -> int:
-        """A CLOCK_REALTIME stamp on this time line: now minus the stamp's age.
+    def of_kernel_stamp(self, stamp_ns: int) -> tuple[int, int]:
+        """A CLOCK_REALTIME stamp on this time line, now minus the stamp's age; and that age.
 
         Both clocks are read now, so a wall clock stepped since the start changes nothing. A stamp from the
         future (the wall clock was stepped back between the stamp and now) counts as now.
         """
         age_ns = self._realtime_ns() - stamp_ns
-        return self._monotonic_ns() + self._offset_ns - max(age_ns, 0)
+        if age_ns < 0:
+            age_ns = 0
+        return self._monotonic_ns() + self._offset_ns - age_ns, age_ns
 
 
 def ask_for_stamps(sock: socket.socket) -> None:
@@ -57,7 +61,9 @@ def ask_for_stamps(sock: socket.socket) -> None:
 def kernel_stamp_ns(ancillary: Ancillary) -> int | None:
     """CLOCK_REALTIME at which the kernel received the last byte of a read, or None where it did not say."""
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == _SCM_TIMESTAMPNS:
-            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-            return int(seconds * 1_000_000_000 + nanoseconds)
+        if level == _SOL_SOCKET and kind == _SCM_TIMESTAMPNS:
+            seconds: int
+            nanoseconds: int
+            seconds, nanoseconds = _timespec_in(data)
+            return seconds * 1_000_000_000 + nanoseconds
     return None

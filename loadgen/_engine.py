@@ -33,9 +33,10 @@ from loadgen._wire import Wire
 from scenarios import ScenarioError, parse
 
 _SPARE_FILES = 64
-_NO_FULL_COLLECTION = 1_000_000
-"""A full garbage collection walks over all that people hold: 5,000 of them stopped the loop for 0.4 s. The
-quick ones go on and find nearly all there is; a full one waits for the end of a level."""
+_COLLECTIONS = (20_000, 10, 1_000_000)
+"""When garbage is collected. A full collection walks over all that people hold: 5,000 of them stopped the
+loop for 0.4 s, so it waits for the end of a level. The quick ones find nearly all there is, and by default
+there would be one within every reply."""
 
 
 class Engine:
@@ -117,7 +118,7 @@ class Engine:
             self._spawn(watch_server(settings, headers, self._timeline, self.emit))
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*gc.get_threshold()[:2], _NO_FULL_COLLECTION)
+        gc.set_threshold(*_COLLECTIONS)
         self.emit({"op": "ready"})
 
     async def _close(self, stage: Stage, level: int, drain_s: float) -> None:

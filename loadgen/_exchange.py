@@ -10,10 +10,11 @@ from typing import Any
 
 import aiohttp
 
-from loadgen._arrivals import Arrivals, Broken, body_of, head_end, read_of_raw
+from loadgen._arrivals import Arrivals, Broken, body_of, head_end
+from loadgen._chat_chunk import ERROR_CHARS
 from loadgen._http import current_log
 from loadgen._records import Outcome
-from loadgen._reply import ERROR_CHARS, Reply, outcome_of, read_reply
+from loadgen._reply import Reply, outcome_of, read_reply
 from loadgen._turnstile import Turnstile
 
 _ERROR_BYTES = 2048
@@ -57,7 +58,9 @@ class Exchange:
         headers: dict[str, str],
         turnstile: Turnstile,
     ) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._request(session, url, body, headers))
+        self._task = asyncio.get_running_loop().create_task(
+            self._request(session, url, body, headers, turnstile)
+        )
         await asyncio.wait({self._task})
         if self.log.connection is not None:
             self.log.connection.finish(self.log)
@@ -71,7 +74,12 @@ class Exchange:
             self.error = clean(self.error.encode("utf-8", "replace"))
 
     async def _request(
-        self, session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        body: bytes,
+        headers: dict[str, str],
+        turnstile: Turnstile,
     ) -> None:
         current_log.set(self.log)
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
@@ -86,8 +94,21 @@ class Exchange:
             else:
                 self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
                 if self.chunked:
-                    self.log.deferred_from = len(self.log.reads)
-                await response.content.wait_eof()
+                    await self._whole(response.content, turnstile)
+                else:
+                    await response.content.wait_eof()
+
+    async def _whole(self, content: aiohttp.StreamReader, turnstile: Turnstile) -> None:
+        """Keep the chunks back from aiohttp until all are here.
+
+        It works on each, and many streams end at once: that is for the turnstile, not for who reads sockets.
+        """
+        self.log.deferred_from = len(self.log.raw)
+        while not content.is_eof() and content.exception() is None:
+            await self.log.stirred.wait()
+            self.log.stirred.clear()
+            async with turnstile:
+                self.log.connection.flush()
 
     def _refused(self, response: aiohttp.ClientResponse, text: str) -> None:
         self.outcome, self.error = _refusal(response.status, text), text
@@ -137,9 +158,8 @@ class Exchange:
     def head_ns(self) -> int | None:
         if self.status is None:
             return None
-        reads = self.log.reads  # the head is in the first one, but for odd servers
-        end = head_end(b"".join(reads[:4])) or head_end(b"".join(reads))
-        return None if end is None else self.log.at_ns[read_of_raw(self.log, end)]
+        end = head_end(self.log.raw)
+        return None if end is None else self.log.at_ns[self.log.read_of(end)]
 
 
 def clean(raw: bytes) -> str:
@@ -192,7 +212,7 @@ def _connection_failure(exception: BaseException, log: Arrivals) -> tuple[Outcom
             return "connect_timeout", text
         case aiohttp.ClientConnectorError():
             return "connect", text
-        case aiohttp.ClientConnectionError() if log.reused and not log.reads:
+        case aiohttp.ClientConnectionError() if log.reused and not log.raw:
             return "stale_connection", f"the server had closed this idle connection: {text}"
         case aiohttp.ClientConnectionError():
             return "disconnected", text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadgen._reply import Reply, Usage
+from loadgen._chat_chunk import Usage
+from loadgen._reply import Reply
 from loadgen._request import body_of_turn, encode_body, length_of
 from loadgen._settings import Job
 from scenarios import Conversation, Turn, dialogue, drop_oldest, without_system

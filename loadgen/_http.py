@@ -92,20 +92,35 @@ class StampedHandler(ResponseHandler):
         if log.deferred_from is None:
             super().data_received(data)
         elif log.may_have_ended():
+            self.look_at_end()
+
+    def look_at_end(self) -> None:
+        """What came may be the whole: have the request look at it, when it is its turn to work.
+
+        Where an empty line ends every event, aiohttp is given each at once, lest it wake the request for all.
+        """
+        assert self.log is not None
+        if self.log.has_last_chunk():
+            self.log.stirred.set()
+        else:
             self.flush()
 
     def flush(self) -> None:
         """Give aiohttp in one call what was kept back; if that was not the end, go on keeping back."""
         log = self.log
         if log is not None and log.deferred_from is not None:
-            kept = b"".join(log.reads[log.deferred_from :])
-            log.deferred_from = len(log.reads)
+            kept = bytes(log.raw[log.deferred_from :])
+            log.deferred_from = len(log.raw)
+            payload = self._payload
             super().data_received(kept)
+            if payload is None or payload.is_eof():
+                log.stirred.set()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.flush()
-        if self.log is not None and isinstance(exc, OSError):
-            self.log.reset = exc
+        if self.log is not None:
+            self.log.reset = exc if isinstance(exc, OSError) else self.log.reset
+            self.log.stirred.set()
         self._reader.give_back(self)
         payload = self._payload
         super().connection_lost(exc)

@@ -34,7 +34,7 @@ class Patience:
         return None
 
     def _look(self, exchange: Exchange) -> None:
-        seen = (exchange, len(exchange.log.reads))
+        seen = (exchange, len(exchange.log.ends))
         if self._word_ns is None and seen != self._seen:
             self._seen, self._word_ns = seen, exchange.first_word_ns()
 

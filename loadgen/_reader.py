@@ -14,9 +14,16 @@ import socket
 from typing import Any, Protocol
 
 from loadgen._arrivals import Arrivals
-from loadgen._clock import ANCILLARY_BYTES, KERNEL_STAMPS, Timeline, ask_for_stamps, kernel_stamp_ns
+from loadgen._clock import (
+    ANCILLARY_BYTES,
+    KERNEL_STAMPS,
+    Ancillary,
+    Timeline,
+    ask_for_stamps,
+    kernel_stamp_ns,
+)
 
-_BUFFER_BYTES = 256 * 1024
+_BUFFER_BYTES = 64 * 1024
 _READS_A_ROUND = 512
 
 
@@ -27,7 +34,7 @@ class Connection(Protocol):
     raw_transport: asyncio.Transport
 
     def data_received(self, data: bytes) -> None: ...
-    def flush(self) -> None: ...
+    def look_at_end(self) -> None: ...
 
 
 class StampedReader:
@@ -37,8 +44,8 @@ class StampedReader:
         self._loop = loop
         self._timeline = timeline
         self._kernel_clock = kernel_clock and KERNEL_STAMPS
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._taken: dict[int, tuple[Connection, Any, Any]] = {}
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._poll = select.epoll() if KERNEL_STAMPS else None
         if self._poll is not None:
             loop.add_reader(self._poll.fileno(), self._drain)
@@ -93,13 +100,13 @@ class StampedReader:
     def _drain(self) -> None:
         assert self._poll is not None
         for fd, _ in self._poll.poll(0, _READS_A_ROUND):
-            if fd in self._taken:
+            if fd in self._taken:  # a read before it in this round may have ended it
                 self._read(fd)
 
     def _read(self, fd: int) -> None:
         connection, sock, tls = self._taken[fd]
-        buffer = self._buffer if tls is None else tls.get_buffer(-1)
         try:
+            buffer = self._buffer if tls is None else tls.get_buffer(-1)
             count, ancillary, _, _ = sock.recvmsg_into((buffer,), ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return
@@ -115,25 +122,23 @@ class StampedReader:
         if tls is not None:
             tls.buffer_updated(count)  # ends in connection.data_received with what was decrypted
             return
-        data = bytes(buffer[:count])
         log = connection.log
         if log is None or log.deferred_from is None:
-            connection.data_received(data)
+            connection.data_received(bytes(buffer[:count]))
             return
-        log.add(data, self.arrival_ns, self.lag_ns)
+        log.add(buffer[:count], self.arrival_ns, self.lag_ns)
         if log.may_have_ended():
-            connection.flush()
+            connection.look_at_end()
 
-    def _stamp(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+    def _stamp(self, ancillary: Ancillary) -> None:
         """Set when the read at hand arrived, and the client's lag in seeing it."""
         stamp = kernel_stamp_ns(ancillary)
         if stamp is None:
             self.arrival_ns, self.lag_ns = self._timeline.now_ns(), 0
             return
-        arrived_ns = self._timeline.of_kernel_stamp(stamp)
-        seen_ns = self._timeline.now_ns()
-        self.lag_ns = seen_ns - arrived_ns
-        self.arrival_ns = arrived_ns if self._kernel_clock else seen_ns
+        self.arrival_ns, self.lag_ns = self._timeline.of_kernel_stamp(stamp)
+        if not self._kernel_clock:
+            self.arrival_ns += self.lag_ns
 
 
 def _plain_socket(transport: asyncio.Transport) -> Any:

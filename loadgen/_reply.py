@@ -3,54 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import msgspec
 
 from loadgen._arrivals import Arrivals, Body
+from loadgen._chat_chunk import Chunk, Problem, Usage, chunks_of, message_of
 from loadgen._records import Outcome, TokenSource
 from loadgen._sse import events
 
-ERROR_CHARS = 500
-_EVENT_BYTES = 1 << 20
-"""Longest event that is taken for one."""
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: _Count | None = None
-    reasoning_tokens: _Count | None = None
-
-
-class Usage(msgspec.Struct):
-    """OpenAI's usage object, as far as it is needed."""
-
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[Any] | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: Usage | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
+_DONE = b"[DONE]"
 
 
 @dataclass(slots=True)
@@ -71,7 +30,7 @@ class Reply:
     finish_reason: str | None = None
     done: bool = False
     tool_calls: bool = False
-    problem: tuple[Outcome, str] | None = None
+    problem: Problem | None = None
 
     @property
     def text(self) -> str:
@@ -93,26 +52,30 @@ class Reply:
 
 def read_reply(body: Body) -> Reply:
     """Decode every event of a streamed chat completion; stops at [DONE] or the first problem."""
+    found = events(body.data)
+    datas = [data for data, _ in found]
+    said_done = _DONE in datas
+    if said_done:
+        datas = datas[: datas.index(_DONE)]
+    chunks, problem = chunks_of(datas)
     reply = Reply()
+    _take(reply, chunks, body.reads_of([end for _, end in found[: len(chunks)]]))
+    reply.problem = reply.problem or problem
+    reply.done = said_done and reply.problem is None
+    if reply.counted_events < len(reply.event_reads):
+        # A count that came with some events only can't be split over them.
+        reply.event_tokens = [1] * len(reply.event_reads)
+    return reply
+
+
+def _take(reply: Reply, chunks: list[Chunk], reads: list[int]) -> None:
+    """Add to the reply what each chunk says, up to the first that tells of an error."""
     counted = 0  # tokens the server has reported up to the last content event
     in_word = False
-    for data, end in events(body.data):
-        if data == b"[DONE]":
-            reply.done = True
-            break
-        if not data.strip():  # some servers keep a connection awake with an empty `data:`
-            continue
-        if len(data) > _EVENT_BYTES:
-            reply.problem = ("oversized", f"one event of {len(data)} bytes: {_sample(data)}")
-            break
-        try:
-            chunk = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            reply.problem = ("bad_json", f"{error}: {_sample(data)}")
-            break
+    for chunk, read in zip(chunks, reads, strict=True):
         if chunk.error is not None:
-            reply.problem = ("server_error", _message(chunk.error))
-            break
+            reply.problem = ("server_error", message_of(chunk.error))
+            return
         if chunk.usage is not None:
             reply.usage = chunk.usage
         if not chunk.choices:
@@ -123,25 +86,23 @@ def read_reply(body: Body) -> Reply:
         delta = choice.delta
         if delta is None:
             continue
-        # Servers that renamed reasoning_content send the same text under both names.
-        text = (delta.reasoning or delta.reasoning_content or "") + (delta.content or "")
-        if not text and not delta.tool_calls:
-            continue
-        if delta.content or delta.tool_calls:
+        text = delta.content or ""
+        if text or delta.tool_calls:
+            reply.answer.append(text)
             reply.tool_calls = reply.tool_calls or bool(delta.tool_calls)
             if reply.answer_event is None:
                 reply.answer_event = len(reply.event_reads)
-        reply.event_reads.append(body.read_of(end))
+        # Servers that renamed reasoning_content send the same text under both names.
+        thought = delta.reasoning or delta.reasoning_content
+        if thought:
+            text = thought + text
+        if not text and not delta.tool_calls:
+            continue
+        reply.event_reads.append(read)
+        reply.parts.append(text)
         counted = _count_tokens(reply, chunk.usage, counted)
         reply.event_words.append(_words_begun(text, in_word))
         in_word = not text[-1].isspace() if text else in_word
-        reply.parts.append(text)
-        if delta.content:
-            reply.answer.append(delta.content)
-    if reply.counted_events < len(reply.event_reads):
-        # A count that came with some events only can't be split over them.
-        reply.event_tokens = [1] * len(reply.event_reads)
-    return reply
 
 
 def _count_tokens(reply: Reply, usage: Usage | None, counted: int) -> int:
@@ -174,12 +135,3 @@ def outcome_of(reply: Reply, log: Arrivals) -> tuple[Outcome, str | None]:
     if reply.answer_event is None:
         return "reasoning_only", "the reply had reasoning but no answer"
     return "ok", None
-
-
-def _message(error: Any) -> str:
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message)[:ERROR_CHARS]
-
-
-def _sample(data: bytes) -> str:
-    return data[:200].decode("utf-8", "replace")

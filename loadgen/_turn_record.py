@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from loadgen._arrivals import Arrivals
 from loadgen._clock import KERNEL_STAMPS
 from loadgen._exchange import Exchange
 from loadgen._headers import scrubbed, scrubbed_all
@@ -32,15 +33,13 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
     """The record of one attempt; secrets are scrubbed from what the server said."""
     log, reply = exchange.log, exchange.reply
     usage, text, sent_ns = reply.usage, reply.text, log.sent_ns
-    # A server on this machine can answer while the call that sends is still under way.
-    since_us = [max(at_ns - (sent_ns or 0), 0) // 1000 for at_ns in log.at_ns]
     return structs.replace(
         _unsent(job, place),
         sent_ns=sent_ns,
         head_ns=exchange.head_ns and max(exchange.head_ns, sent_ns or 0),
         end_ns=log.at_ns[-1] if log.at_ns and exchange.outcome == "ok" else end_ns,
         connect_us=log.connect_ns // 1000 if log.connection is not None else None,
-        event_us=[since_us[read] for read in reply.event_reads],
+        event_us=_since_us(log, sent_ns or 0, reply.event_reads),
         event_tokens=None if all(n == 1 for n in reply.event_tokens) else reply.event_tokens,
         event_words=reply.event_words,
         answer_event=reply.answer_event,
@@ -59,6 +58,12 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
         error=exchange.error and scrubbed(exchange.error, secrets),
         text=scrubbed_all(text, secrets) if job.settings.keep_text else None,
     )
+
+
+def _since_us(log: Arrivals, sent_ns: int, reads: list[int]) -> list[int]:
+    at_ns = log.at_ns
+    # A server on this machine can answer while the call that sends is still under way.
+    return [(at_ns[read] - sent_ns) // 1000 if at_ns[read] > sent_ns else 0 for read in reads]
 
 
 def dropped_record(job: Job, place: Place) -> TurnRecord:

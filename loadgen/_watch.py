@@ -46,5 +46,5 @@ def _look(exchange: Exchange, settings: Settings, now_ns: int) -> None:
         exchange.cut("stalled", f"no byte for {settings.idle_timeout_s:g} s (--idle-timeout)")
     elif silent_s > _AFTER_DONE_S and log.said_done():
         exchange.cut("ok", None)
-    elif log.size > _OVERSIZED_BYTES:
+    elif len(log.raw) > _OVERSIZED_BYTES:
         exchange.cut("oversized", f"over {_OVERSIZED_BYTES >> 20} MiB in one reply")

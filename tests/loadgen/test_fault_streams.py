@@ -10,8 +10,10 @@ import zlib
 from typing import Any
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 import loadgen._watch as watch_module
+from loadgen._reader import StampedReader
 
 SSE = "Content-Type: text/event-stream"
 
@@ -177,6 +179,69 @@ async def test_events_and_characters_split_over_reads_are_whole_again(play: Any,
 
     record = (await play(script, keep_text=True)).record
     assert (record.outcome, record.text, record.coalesced) == ("ok", "Grüße 🌍", 0)
+
+
+async def test_text_that_looks_like_the_end_of_a_body_does_not_end_it(play: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        data = b": \r\n0\r\n\r\n" + peer.words(" there")
+        cut = data.index(b"data")
+        await peer.send(b"%x\r\n" % len(data) + data[:cut])
+        await asyncio.sleep(0.05)
+        await peer.send(data[cut:] + b"\r\n")
+        await peer.finish()
+
+    record = (await play(script)).record
+    assert (record.outcome, record.chars, len(record.event_us)) == ("ok", 8, 2)
+
+
+async def test_a_body_may_end_with_trailers(play: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        await peer.chunk(peer.END)
+        await peer.send(b"0\r\nX-Sum: 1\r\n\r\n")
+        await peer.until_closed()
+
+    record = (await play(script, idle_timeout_s=2.0)).record
+    assert (record.outcome, record.chars) == ("ok", 2)
+
+
+async def test_what_aiohttp_makes_of_a_stream_is_not_made_while_sockets_wait_to_be_read(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred streams that end together would otherwise keep the first tokens of all others unread."""
+    reading, worked_on = False, []
+
+    def drain(reader: StampedReader) -> None:
+        nonlocal reading
+        reading = True
+        read_all(reader)
+        reading = False
+
+    def data_received(handler: ResponseHandler, data: bytes) -> None:
+        if reading:
+            worked_on.append(data)
+        make_sense(handler, data)
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await asyncio.sleep(0.05)
+        for _ in range(20):
+            await peer.chunk(peer.words(" word"))
+        await peer.finish()
+
+    read_all, make_sense = StampedReader._drain, ResponseHandler.data_received
+    monkeypatch.setattr(StampedReader, "_drain", drain)
+    monkeypatch.setattr(ResponseHandler, "data_received", data_received)
+    record = (await play(script)).record
+    assert (record.outcome, len(record.event_us)) == ("ok", 20)
+    assert worked_on
+    assert not [data for data in worked_on if b"word" in data]
 
 
 async def test_a_head_that_comes_in_drips_still_has_its_arrival(play: Any) -> None:

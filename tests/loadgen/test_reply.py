@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen._arrivals import Arrivals, body_of
+from loadgen._chat_chunk import _one_by_one, chunks_of
 from loadgen._reply import Reply, outcome_of, read_reply
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -313,3 +314,14 @@ def test_any_json_leaves_aligned_lists_and_numbers_that_can_be_written(values: l
     reply, _ = stream(*[json.dumps(value).encode() for value in values])
     assert len(reply.event_reads) == len(reply.event_tokens) == len(reply.event_words) == len(reply.parts)
     msgspec.msgpack.encode([reply.event_tokens, reply.output_tokens, reply.text])
+
+
+PLAIN_DATA = st.sampled_from([b"{}", b'{"choices": []}', b'{"error": "no"}', b'{"usage": null}'])
+ODD_DATA = st.sampled_from(
+    [b"", b" ", b"{}\n{}", b"\n", b"{", b"[]", b"\xff", b'{"choices": [{"delta":\n{}}]}']
+)
+
+
+@given(st.lists(PLAIN_DATA | ODD_DATA, max_size=6))
+def test_a_reply_decoded_in_one_go_is_what_it_is_event_by_event(datas: list[bytes]) -> None:
+    assert chunks_of(datas) == _one_by_one(datas)
