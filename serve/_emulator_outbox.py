@@ -28,26 +28,45 @@ class Sender(Protocol):
     def token(self, due_ns: int) -> bool: ...
 
 
+Entry = tuple[int, Sender]
+
+
 class Outbox:
     """Sends tokens when they are due; with `gap_ns` a stream's next one is due that much later of itself."""
 
     def __init__(self, at: At, gap_ns: int | None = None) -> None:
         self._at = at
         self._gap_ns = gap_ns
-        self._line: deque[tuple[int, Sender]] = deque()
+        # Two lines: first tokens come with a delay of their own, and would put all later ones out of order.
+        self._asked: deque[Entry] = deque()
+        self._again: deque[Entry] = deque()
         self._odd: list[tuple[int, int, Sender]] = []
         self._odd_ones = 0
         self._armed_ns: int | None = None
 
     def put(self, due_ns: int, reply: Sender) -> None:
         """Send the reply's next token at this moment (monotonic ns)."""
-        self._enter(due_ns, reply)
+        self._enter(self._asked, due_ns, reply)
+        self._arm(due_ns)
+
+    def put_all(self, entries: list[Entry]) -> None:
+        """Send the next token of many replies, each at its moment; the moments rise."""
+        line = self._asked
+        if not entries:
+            return
+        if line and entries[0][0] < line[-1][0]:
+            for due_ns, reply in entries:
+                self._enter(line, due_ns, reply)
+        else:
+            line.extend(entries)
+        self._arm(entries[0][0])
+
+    def _arm(self, due_ns: int) -> None:
         if self._armed_ns is None or due_ns < self._armed_ns:
             self._armed_ns = due_ns
             self._at(due_ns, self._send_due)
 
-    def _enter(self, due_ns: int, reply: Sender) -> None:
-        line = self._line
+    def _enter(self, line: deque[Entry], due_ns: int, reply: Sender) -> None:
         if line and due_ns < line[-1][0]:
             self._odd_ones += 1
             heapq.heappush(self._odd, (due_ns, self._odd_ones, reply))
@@ -66,18 +85,20 @@ class Outbox:
                 break
             due_ns, reply = entry
             if not reply.ended and not reply.token(due_ns) and gap_ns is not None:
-                self._enter(due_ns + gap_ns, reply)
+                self._enter(self._again, due_ns + gap_ns, reply)
         self._armed_ns = self._next_ns()
         return self._armed_ns
 
-    def _first(self, now_ns: int) -> tuple[int, Sender] | None:
+    def _first(self, now_ns: int) -> Entry | None:
         """Take out the one that is due first, if its moment has come."""
-        line = self._line
-        if self._odd and (not line or self._odd[0][0] < line[0][0]):
-            due_ns = self._odd[0][0]
-            return None if due_ns > now_ns else (due_ns, heapq.heappop(self._odd)[2])
+        line, again, odd = self._asked, self._again, self._odd
+        if not line or (again and again[0][0] < line[0][0]):
+            line = again
+        if odd and (not line or odd[0][0] < line[0][0]):
+            due_ns = odd[0][0]
+            return None if due_ns > now_ns else (due_ns, heapq.heappop(odd)[2])
         return None if not line or line[0][0] > now_ns else line.popleft()
 
     def _next_ns(self) -> int | None:
-        first = [self._line[0][0]] if self._line else []
-        return min(first + [due_ns for due_ns, _, _ in self._odd[:1]], default=None)
+        waiting = (self._asked, self._again, self._odd)
+        return min((line[0][0] for line in waiting if line), default=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from serve._emulator_answer import Answer
@@ -84,8 +85,8 @@ class Reply:
         # Up to here tokens are nothing but events with text; the last one of a stream is more.
         self._plain_until = answer.tokens if ask.stream else 0
         self._role_due = ask.chat
-        self._event_ns = array("q")
-        self._due_ns = array("q")
+        self._note = books.lateness.note
+        self._event_ns = array("q") if books.truth.is_kept else None
         self._head_ns: int | None = None
         connection.reply = self
 
@@ -101,12 +102,16 @@ class Reply:
         made = self.made = self.made + 1
         if made >= self._plain_until or self._role_due:
             return self._special_token(made, due_ns)
-        self._due_ns.append(due_ns)
         ready = self._ready or self._make_ready(made)
-        now_ns = self._hand_over(ready.pop(), self._event_ns.append)
+        now_ns = self._hand_over(ready.pop(), partial(self._event_sent, due_ns))
         if now_ns:
-            self._event_ns.append(now_ns)
+            self._event_sent(due_ns, now_ns)
         return False
+
+    def _event_sent(self, due_ns: int, now_ns: int) -> None:
+        self._note(due_ns, now_ns)
+        if self._event_ns is not None:
+            self._event_ns.append(now_ns)
 
     def _make_ready(self, number: int) -> list[bytes]:
         """The next events from this token on, the first of them at the end of the list."""
@@ -126,16 +131,15 @@ class Reply:
         if last:
             self._last_token(made - 1, due_ns)
         else:
-            self._due_ns.append(due_ns)
-            self._write(self._make_ready(made).pop(), self._event_ns.append)
+            self._write(self._make_ready(made).pop(), partial(self._event_sent, due_ns))
         return last
 
     def _last_token(self, index: int, due_ns: int) -> None:
         if self.answer.stop_event:
             self._write(self._events.last("", self.made))
         else:
-            self._due_ns.append(due_ns)
-            self._write(self._events.last(self.answer.pieces[index], self.made), self._event_ns.append)
+            event = self._events.last(self.answer.pieces[index], self.made)
+            self._write(event, partial(self._event_sent, due_ns))
         self._write(self._events.tail(self.cached_tokens), self._end)
 
     def _end_whole(self) -> bool:
@@ -164,9 +168,9 @@ class Reply:
         self.ended = True
         counters = self._books.counters
         counters.finished["abort" if aborted else self.answer.finish_reason] += 1
-        self._books.lateness.add(self._due_ns, self._event_ns)
-        self._books.truth.write(
-            Truth(
+        self._books.lateness.fold()
+        if self._event_ns is not None:
+            truth = Truth(
                 request_id=self.ask.request_id,
                 received_ns=self.ask.received_ns,
                 head_ns=self._head_ns,
@@ -175,6 +179,6 @@ class Reply:
                 output_tokens=self.made,
                 aborted=aborted,
             )
-        )
+            self._books.truth.write(truth)
         if self.on_end is not None:
             self.on_end()

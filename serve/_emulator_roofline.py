@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from serve._emulator_answer import Answer, make_answer, wanted_tokens
-from serve._emulator_outbox import At, Outbox
+from serve._emulator_outbox import At, Entry, Outbox
 from serve._emulator_prefix_cache import block_hashes
 from serve._emulator_reply import Counters, Reply
 from serve._emulator_request import Ask
@@ -78,15 +78,18 @@ class RooflineSchedule:
     def _end(self, due_ns: int) -> None:
         """Hand what the step made to the front end, which sends token by token; begin the next step."""
         moment_ns = max(due_ns, self._frontend_free_ns)
-        for sequence in self._scheduler.end_step():
-            self._counters.generation_tokens += 1
+        grown = self._scheduler.end_step()
+        self._counters.generation_tokens += len(grown)
+        entries: list[Entry] = []
+        for sequence in grown:
             reply = self._replies.get(sequence)
             if reply is None:
                 continue
             if sequence.made == 1:
                 self._admitted(sequence, reply)
             moment_ns += self._token_ns
-            self._outbox.put(moment_ns, reply)
+            entries.append((moment_ns, reply))
+        self._outbox.put_all(entries)
         self._frontend_free_ns = moment_ns
         self._begin(due_ns)
 

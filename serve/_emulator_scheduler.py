@@ -37,6 +37,8 @@ class Sequence:
     redo: int = 0
     """Tokens of the answer that must be computed again after a preemption."""
     held_blocks: int = 0
+    room: int = 0
+    """Tokens that fit into the held blocks."""
 
     @property
     def context(self) -> int:
@@ -142,9 +144,10 @@ class Scheduler:
     def _grow(self) -> bool:
         """A block for each sequence whose next token needs one; True if another had to make room for it."""
         before = self.preemptions
-        full = [s for s in self.running if s.decodes and s.context >= s.held_blocks * BLOCK_TOKENS]
+        # Thousands of sequences come by here at every step: no call, and no search, for each.
+        full = [s for s in self.running if s.decodes and s.computed + s.made - s.redo >= s.room]
         for sequence in full:
-            if sequence not in self.running:
+            if not sequence.room:  # preempted just now
                 continue
             needed = blocks_for(sequence.context + 1)
             while (
@@ -167,6 +170,7 @@ class Scheduler:
     def _hold(self, sequence: Sequence, blocks: int) -> None:
         self._reserved += blocks - sequence.held_blocks
         sequence.held_blocks = blocks
+        sequence.room = blocks * BLOCK_TOKENS
         self.cache.shrink(self.total_blocks - self._reserved)
 
     def _release(self, sequence: Sequence) -> None:
@@ -177,8 +181,9 @@ class Scheduler:
     def _work(self) -> Work:
         tokens = context = pairs = decoding = 0
         for sequence, new in self._chunks:
+            length = sequence.computed + sequence.made - sequence.redo
             tokens += new
-            context += sequence.context
-            pairs += new * sequence.context + new * (new + 1) // 2
+            context += length
+            pairs += new * length + new * (new + 1) // 2
             decoding += sequence.decodes
         return Work(tokens, context, pairs, decoding)

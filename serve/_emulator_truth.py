@@ -37,6 +37,10 @@ class TruthLog:
         self._file = file
         self._encode = msgspec.json.Encoder().encode
 
+    @property
+    def is_kept(self) -> bool:
+        return self._file is not None
+
     def write(self, truth: Truth) -> None:
         """Write and flush one request, its times given on the monotonic clock; raises TruthLost."""
         if self._file is None:

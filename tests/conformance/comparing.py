@@ -13,6 +13,8 @@ from tests.conformance.shape import Shape
 
 TABLE = Path(__file__).with_name("differences.yaml")
 NOTHING = "-"
+UNANSWERED = "unanswered"
+"""Place of a row about a probe to which no answer comes in minutes, or none to others after it: not asked."""
 
 
 @dataclass(frozen=True)

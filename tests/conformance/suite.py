@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests.conformance.asking import Answered, ask
-from tests.conformance.comparing import Difference, differences, stale, table, unnamed
+from tests.conformance.comparing import UNANSWERED, Difference, differences, stale, table, unnamed
 from tests.conformance.probes import PROBES, Kind
 from tests.conformance.shape import shape
 
@@ -32,6 +32,10 @@ class Peer:
     model: str = "tiny"
     exact: dict[str, Any] = field(default_factory=lambda: {"ignore_eos": True})
     """What must be in a request so that its limit is its length; empty where that can't be had."""
+    revision: str = ""
+    """What it puts behind its model's name in answers."""
+    without: tuple[str, ...] = ()
+    """Fields of vLLM's own that it refuses wherever they stand."""
     unknown_model: type[openai.APIStatusError] = openai.NotFoundError
 
 
@@ -46,15 +50,15 @@ def recorded() -> dict[str, Answered]:
 
 def found_differences(peer: Peer) -> list[Difference]:
     """Ask everything that this peer can be asked, and compare."""
-    answers = recorded()
-    return [
-        each
-        for probe in PROBES
-        if probe.kind in peer.urls
-        for each in differences(
-            probe.name, shape(answers[probe.name]), shape(ask(peer.urls[probe.kind], probe, peer.model))
-        )
-    ]
+    answers, unanswered = recorded(), [row.probe for row in table(peer.name) if row.where == UNANSWERED]
+    found: list[Difference] = []
+    for probe in PROBES:
+        if probe.name in unanswered:
+            found.append(Difference(probe.name, UNANSWERED, str(answers[probe.name].status), "nothing"))
+        elif probe.kind in peer.urls:
+            here = ask(peer.urls[probe.kind], probe, peer.model, peer.without)
+            found += differences(probe.name, shape(answers[probe.name]), shape(here))
+    return found
 
 
 class Conformance:
@@ -70,7 +74,7 @@ class Conformance:
         got = client.chat.completions.create(
             model=peer.model, messages=QUESTION, max_tokens=8, extra_body=peer.exact
         )
-        assert (got.object, got.model) == ("chat.completion", peer.model)
+        assert (got.object, got.model) == ("chat.completion", peer.model + peer.revision)
         assert (got.choices[0].message.role, got.choices[0].finish_reason) == ("assistant", "length")
         assert got.choices[0].message.content
         assert got.usage.completion_tokens == 8

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from serve._launch import TINY_FOLDER
+from tests.conformance.suite import QUESTION, Conformance, Peer
 
 pytestmark = pytest.mark.vllm
 
@@ -23,6 +24,34 @@ NAME = str(TINY_FOLDER.with_name("tiny-random"))
 def url(serve_up: Callable[..., AbstractContextManager[str]]) -> Iterator[str]:
     with serve_up("tiny", "--backend", "transformers") as found:
         yield found
+
+
+class TestTransformersConformance(Conformance):
+    """The common suite. It has no exact lengths, so its answers are as long as it likes, up to the limit."""
+
+    @pytest.fixture
+    def peer(self, url: str) -> Peer:
+        without = ("ignore_eos", "min_tokens")
+        return Peer("transformers", {"plain": url}, NAME, {}, "@main", without, openai.BadRequestError)
+
+    def test_the_served_model_is_listed(self, peer: Peer, client: openai.OpenAI) -> None:
+        """It is not: see the table of differences."""
+        assert client.models.list().data == []
+
+    def test_a_chat_comes_in_a_stream_role_first_reason_last(self, peer: Peer, client: openai.OpenAI) -> None:
+        """As the suite's, but usage comes with the reason and not in an event of its own."""
+        stream = client.chat.completions.create(
+            model=peer.model, messages=QUESTION, max_tokens=8, stream=True
+        )
+        first, *middle, last = list(stream)
+        assert (first.choices[0].delta.role, first.choices[0].delta.content or "") == ("assistant", "")
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in middle)
+        assert (last.choices[0].finish_reason, last.usage.completion_tokens) == ("length", 8)
+
+    def test_a_body_without_messages_is_refused(self, peer: Peer, client: openai.OpenAI) -> None:
+        """It fails inside instead: see the table of differences."""
+        with pytest.raises(openai.InternalServerError):
+            client.post("/chat/completions", body={"model": peer.model}, cast_to=object)
 
 
 def chunks_of(url: str, **more: Any) -> list[Any]:

@@ -70,9 +70,10 @@ def test_times_are_read_with_their_units(text, ns):
 def test_lateness_counts_events_and_finds_percentiles():
     lateness = Lateness()
     due_ns = [number * 20_000_000 for number in range(1, 101)]
-    lateness.add(due_ns[:60], [due + late * 1_000_000 for late, due in enumerate(due_ns[:60], 1)])
-    lateness.add(due_ns[60:], [due + late * 1_000_000 for late, due in enumerate(due_ns[60:], 61)])
-    lateness.add([5, 6], [])
+    for late, due in enumerate(due_ns, 1):
+        lateness.note(due, due + late * 1_000_000)
+        if late % 60 == 0:
+            lateness.fold()
     assert lateness.line() == (
         "lateness: 100 events sent, p50 50.01 ms, p99 99.01 ms, max 100.00 ms, peak 48 events/s"
     )
