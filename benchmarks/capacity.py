@@ -1,10 +1,14 @@
 """How many streams can one emulator process keep on time? 2,000 of them at 20 tokens a second each.
 
-    python -m benchmarks.capacity [--streams 2000] [--seconds 15] [--only fixed|roofline]
+    python -m benchmarks.capacity [--only fixed] [--nap-ms 0] [--streams 2000] [--seconds 15] [--again 2]
 
 The emulator has one core, a client that only reads has another. Lateness is the emulator's own: when each
 event was handed to the kernel, less when its schedule wanted it. CPU and memory are the kernel's account.
 The roofline is that of a model and a GPU which give about 20 tokens/s to each of 2,000 streams.
+
+A client that sleeps is woken for every event, which costs the server too; one that naps looks at its sockets
+every so often, as one that is busy does. A run from which the host took more than 1 % of a core is disturbed,
+and played again by that account alone.
 """
 
 from __future__ import annotations
@@ -23,11 +27,14 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.disturbance import stolen_s
+
 SERVER_CORE, CLIENT_CORE = "0", "1"
 TOKENS = 200
 TOKENS_PER_S = 20
 LATENESS_P99_MS = 10.0
 MEMORY_MB = 500.0
+DISTURBED = 0.01
 SCHEDULES = {
     "fixed": ("--schedule", "fixed", "--ttft", "100ms", "--itl", f"{1000 // TOKENS_PER_S}ms"),
     "roofline": ("--model", "yi-6b", "--hardware", "h200-141gb", "--max-num-seqs", "4096"),
@@ -47,6 +54,8 @@ class Row:
     late_p99_ms: float
     cpu_us: float
     peak_mb: float
+    stolen: float
+    """Share of a core that the host of this virtual machine gave to others meanwhile."""
 
     def broken(self) -> list[str]:
         """What was promised and not kept, in words."""
@@ -93,12 +102,12 @@ def made(url: str) -> float:
     return next(float(x.rsplit(" ", 1)[1]) for x in lines if x.startswith("vllm:generation_tokens_total{"))
 
 
-def load(url: str, streams: int, seconds: float) -> float:
+def load(url: str, streams: int, seconds: float, nap_ms: float) -> float:
     """Play the whole load; events per second while all streams were open."""
     host, port = url.removeprefix("http://").split(":")
     ramp_s = TOKENS / TOKENS_PER_S
     command = ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "benchmarks.raw_client", host, port]
-    command += [str(streams), str(TOKENS), f"{ramp_s + seconds:g}", f"{ramp_s:g}"]
+    command += [str(streams), str(TOKENS), f"{ramp_s + seconds:g}", f"{ramp_s:g}", f"{nap_ms / 1000:g}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as client:
         time.sleep(ramp_s + 1)
         began, before = time.monotonic(), made(url)
@@ -109,26 +118,37 @@ def load(url: str, streams: int, seconds: float) -> float:
     return rate
 
 
-def measure(schedule: str, streams: int, seconds: float) -> Row:
+def measure(schedule: str, streams: int, seconds: float, nap_ms: float) -> Row:
     with emulator(SCHEDULES[schedule]) as (process, url, said):
-        before = process.cpu_times()
-        rate = load(url, streams, seconds)
+        before, began, taken_s = process.cpu_times(), time.monotonic(), stolen_s()
+        rate = load(url, streams, seconds, nap_ms)
         after = process.cpu_times()
+        stolen = (stolen_s() - taken_s) / (time.monotonic() - began)
         peak = peak_mb(process.pid)
     found = LATENESS.match(said[0])
     if found is None:
         raise SystemExit(f"the emulator did not tell its lateness: {said[0]!r}")
     events, p50, p99 = int(found[1]), float(found[2]), float(found[3])
     cpu_s = after.user + after.system - before.user - before.system
-    return Row(schedule, streams, events, rate, p50, p99, cpu_s / events * 1e6, peak)
+    return Row(schedule, streams, events, rate, p50, p99, cpu_s / events * 1e6, peak, stolen)
 
 
 def show(row: Row) -> str:
     return (
         f"{row.schedule:9} {row.streams} streams, {row.events_per_s:.0f} events/s: lateness p50 "
         f"{row.late_p50_ms:.2f} ms, p99 {row.late_p99_ms:.2f} ms; {row.cpu_us:.1f} us CPU an event; "
-        f"{row.peak_mb:.0f} MB at most"
+        f"{row.peak_mb:.0f} MB at most; the host took {row.stolen:.1%} of a core"
     )
+
+
+def undisturbed(schedule: str, options: argparse.Namespace) -> Row:
+    """A run from which the host took little, the last of `again` more if there is none."""
+    for _ in range(options.again + 1):
+        row = measure(schedule, options.streams, options.seconds, options.nap_ms)
+        print(show(row), flush=True)
+        if row.stolen <= DISTURBED:
+            break
+    return row
 
 
 def main() -> int:
@@ -138,12 +158,13 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=15.0, help="how long answers are asked for")
     parser.add_argument("--only", choices=sorted(SCHEDULES))
+    parser.add_argument("--nap-ms", type=float, default=0.0, help="how long the client does not look")
+    parser.add_argument("--again", type=int, default=2, help="times that a disturbed run is played again")
     options = parser.parse_args()
     broken: list[str] = []
     for schedule in SCHEDULES:
         if options.only in (None, schedule):
-            row = measure(schedule, options.streams, options.seconds)
-            print(show(row), flush=True)
+            row = undisturbed(schedule, options)
             broken += row.broken()
     print("\n".join(broken) or "every promise kept")
     return 1 if broken else 0

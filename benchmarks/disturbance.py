@@ -39,6 +39,11 @@ def account(server_pid: int) -> Account:
     return Account(busy * _TICK_S, steal * _TICK_S, own + _cpu_s(server_pid))
 
 
+def stolen_s() -> float:
+    """CPU seconds that the host of a virtual machine has given to others so far."""
+    return account(os.getpid()).steal_s
+
+
 def lost_s(before: Account, after: Account, run: Run) -> float:
     """Seconds of CPU between the two that went to others, while this run was played."""
     # The engine outlives who started it by a moment, so that no account of ours has its CPU time.

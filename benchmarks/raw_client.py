@@ -1,9 +1,10 @@
 """The cheapest client there can be: the same requests, and of every read only recvmsg. Prints CPU per token.
 
-    python -m benchmarks.raw_client HOST PORT STREAMS TOKENS SECONDS [RAMP_S]
+    python -m benchmarks.raw_client HOST PORT STREAMS TOKENS SECONDS [RAMP_S [NAP_S]]
 
 It neither parses nor records; a stream's end is seen in its last five bytes. What it costs, no client can
-go below without a different system call. With RAMP_S the streams begin one after the other over that time.
+go below without a different system call. With RAMP_S the streams begin one after the other over that time,
+with NAP_S it sleeps so long between two looks at its sockets.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _open(host: str, port: int, poll: select.epoll) -> socket.socket:
 
 
 def measure(
-    host: str, port: int, streams: int, tokens: int, seconds: float, ramp_s: float = 0.0
+    host: str, port: int, streams: int, tokens: int, seconds: float, ramp_s: float = 0.0, nap_s: float = 0.0
 ) -> dict[str, float]:
     """CPU microseconds per token of that many streams: answers begun within `seconds`, all to their end."""
     request = _request(host, port, tokens)
@@ -60,6 +61,8 @@ def measure(
             sock = _open(host, port, poll)
             sockets[sock.fileno()] = sock
             sock.send(request)
+        if nap_s:
+            time.sleep(nap_s)
         for fd, _ in poll.poll(0.1 if len(sockets) == streams else 0.001, 512):
             sock = sockets[fd]
             count, _, _, _ = sock.recvmsg_into(buffer, _ANCILLARY_BYTES)
