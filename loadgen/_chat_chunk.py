@@ -71,10 +71,12 @@ _NO_CHUNK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def chunks_of(events: list[bytes]) -> tuple[list[Chunk], Problem | None]:
     """A chunk for each event's data, up to the first that is none, and what was wrong with that one."""
     lines = b"\n".join(events)
-    if lines.count(b"\n") < len(events) and len(max(events, key=len, default=b"")) <= _EVENT_BYTES:
+    # msgspec takes any values in a row, whatever lines they stand on: each line must be one object.
+    plain = lines.count(b"\n") < len(events) and lines.count(b"}\n{") == len(events) - 1
+    if plain and lines.startswith(b"{") and len(max(events, key=len)) <= _EVENT_BYTES:
         with contextlib.suppress(*_NO_CHUNK):
             chunks = _decoder.decode_lines(lines)
-            if len(chunks) == len(events):  # empty lines are passed over
+            if len(chunks) == len(events):
                 return chunks, None
     return _one_by_one(events)
 

@@ -107,8 +107,13 @@ class Exchange:
         while not content.is_eof() and content.exception() is None:
             await self.log.stirred.wait()
             self.log.stirred.clear()
-            async with turnstile:
+            try:
+                async with turnstile:
+                    self.log.connection.flush()
+            except asyncio.CancelledError:  # while it waited for its turn; all may have come by then
                 self.log.connection.flush()
+                if not content.is_eof():
+                    raise
 
     def _refused(self, response: aiohttp.ClientResponse, text: str) -> None:
         self.outcome, self.error = _refusal(response.status, text), text

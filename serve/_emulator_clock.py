@@ -20,6 +20,7 @@ monotonic_ns = time.monotonic_ns
 _EPOCH_OFFSET_NS = time.time_ns() - time.monotonic_ns()
 
 BUCKET_NS = 10_000
+FOLD_EVENTS = 1_000
 SECOND_NS = 1_000_000_000
 
 
@@ -71,9 +72,11 @@ class Lateness:
         """One event, due and sent at these moments."""
         self._due_ns.append(due_ns)
         self._sent_ns.append(sent_ns)
+        if len(self._sent_ns) >= FOLD_EVENTS:
+            self.fold()
 
     def fold(self) -> None:
-        """Count what was noted. In one go: with tens of thousands of events a second each would be felt."""
+        """Count what was noted: many at once, since counting each of tens of thousands a second is dear."""
         if not self._sent_ns:
             return
         late_ns = list(map(sub, self._sent_ns, self._due_ns))

@@ -168,7 +168,6 @@ class Reply:
         self.ended = True
         counters = self._books.counters
         counters.finished["abort" if aborted else self.answer.finish_reason] += 1
-        self._books.lateness.fold()
         if self._event_ns is not None:
             truth = Truth(
                 request_id=self.ask.request_id,
@@ -181,4 +180,5 @@ class Reply:
             )
             self._books.truth.write(truth)
         if self.on_end is not None:
-            self.on_end()
+            on_end, self.on_end = self.on_end, None  # it knows this reply: no cycle for the garbage collector
+            on_end()

@@ -197,6 +197,40 @@ async def test_text_that_looks_like_the_end_of_a_body_does_not_end_it(play: Any)
     assert (record.outcome, record.chars, len(record.event_us)) == ("ok", 8, 2)
 
 
+async def test_a_whole_reply_that_waits_for_its_turn_cannot_be_cut_any_more(serve: Any, client: Any) -> None:
+    """Where many streams end together, a deadline, a person's patience or a level's end come meanwhile."""
+
+    held = asyncio.Event()
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await held.wait()
+        await peer.finish(peer.words("Hi") + peer.END)
+        await peer.answer("again")
+
+    server = await serve(script)
+    person = client(server.url)
+    wire = person.stage.wire
+    user = person.start()
+    async with asyncio.timeout(10):
+        while not (wire.in_flight and wire.in_flight[0].status):
+            await asyncio.sleep(0.001)
+        async with wire.turnstile:
+            exchange = wire.in_flight[0]
+            held.set()
+            while not exchange.log.has_last_chunk():
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+            exchange.cut("deadline", "not done")
+            await asyncio.sleep(0.01)
+    await person.ended(user)
+    assert [record.outcome for record in person.records] == ["ok"]
+    await person.ended(person.start())
+    assert [record.outcome for record in person.records] == ["ok", "ok"]
+    assert server.connections == 1
+
+
 async def test_a_body_may_end_with_trailers(play: Any) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
