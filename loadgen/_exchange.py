@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 
 from loadgen._arrivals import Arrivals, Broken, body_of, head_end
-from loadgen._chat_chunk import ERROR_CHARS
+from loadgen._failure import clean, connection_failure, refusal, retry_after
 from loadgen._http import current_log
 from loadgen._records import Outcome
 from loadgen._reply import Reply, outcome_of, read_reply
 from loadgen._turnstile import Turnstile
 
 _ERROR_BYTES = 2048
-_CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+")  # and spaces, of which one is enough
-_CONTEXT_FULL = re.compile(r"maximum context length|max_model_len|maximum model length|context window", re.I)
 _NO_SYSTEM = re.compile(r"system (role|message)|roles must alternate|only user and assistant roles", re.I)
-_LOCAL_ERRORS: dict[int, Outcome] = {
-    errno.EADDRNOTAVAIL: "client_ports",
-    errno.EMFILE: "client_files",
-    errno.ENFILE: "client_files",
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -116,12 +107,12 @@ class Exchange:
                     raise
 
     def _refused(self, response: aiohttp.ClientResponse, text: str) -> None:
-        self.outcome, self.error = _refusal(response.status, text), text
+        self.outcome, self.error = refusal(response.status, text), text
         if self.outcome == "redirect":
             self.error = f"redirected to {response.headers.get('Location', '?')}; not followed"
         elif self.outcome == "bad_content_type":
             self.error = f"{response.content_type}: {text}"
-        self.retry_after_s = _retry_after(response.headers.get("Retry-After"))
+        self.retry_after_s = retry_after(response.headers.get("Retry-After"))
         if self.retry_after_s is not None:
             self.error += f" (Retry-After: {self.retry_after_s:g} s)"
 
@@ -132,7 +123,7 @@ class Exchange:
     def _classify(self, exception: BaseException | None) -> None:
         """Name a failure before the response's head; after it, head and body say what came of it."""
         if exception is not None and self.status is None:
-            self.outcome, self.error = _connection_failure(exception, self.log)
+            self.outcome, self.error = connection_failure(exception, self.log)
 
     def _read_reply(self) -> None:
         if self.status != 200 or self.outcome == "bad_content_type":
@@ -167,11 +158,6 @@ class Exchange:
         return None if end is None else self.log.at_ns[self.log.read_of(end)]
 
 
-def clean(raw: bytes) -> str:
-    """Server text as one line without control characters, at most ERROR_CHARS long."""
-    return _CONTROL.sub(" ", raw.decode("utf-8", "replace")).strip()[:ERROR_CHARS]
-
-
 async def _read_start(response: aiohttp.ClientResponse, start: bytearray) -> None:
     """Into `start`, the start of a body that is not a stream; closes the connection if there is more."""
     while len(start) < _ERROR_BYTES:
@@ -180,52 +166,3 @@ async def _read_start(response: aiohttp.ClientResponse, start: bytearray) -> Non
             return
         start += part
     response.close()
-
-
-def _refusal(status: int, text: str) -> Outcome:
-    if status == 429:
-        return "http_429"
-    if 300 <= status < 400:
-        return "redirect"
-    if status < 300:
-        return "bad_content_type"  # a success of some sort, but no stream
-    if status == 400 and _CONTEXT_FULL.search(text):
-        return "context_full"
-    return "http_4xx" if 400 <= status < 500 else "http_5xx"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; its date form is not used by model servers and is ignored."""
-    try:
-        return None if value is None else max(float(value), 0.0)
-    except ValueError:
-        return None
-
-
-def _connection_failure(exception: BaseException, log: Arrivals) -> tuple[Outcome, str]:
-    """The outcome of a request that got no response head."""
-    text = str(exception) or type(exception).__name__
-    number = _errno(exception)
-    if number in _LOCAL_ERRORS:
-        return _LOCAL_ERRORS[number], text
-    match exception:
-        case aiohttp.ClientConnectorDNSError():
-            return "dns", text
-        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            return "tls", text
-        case TimeoutError():
-            return "connect_timeout", text
-        case aiohttp.ClientConnectorError():
-            return "connect", text
-        case aiohttp.ClientConnectionError() if log.reused and not log.raw:
-            return "stale_connection", f"the server had closed this idle connection: {text}"
-        case aiohttp.ClientConnectionError():
-            return "disconnected", text
-        case aiohttp.ClientResponseError():
-            return "bad_content_type", f"not an HTTP response: {text}"
-    return "connect", text
-
-
-def _errno(exception: BaseException) -> Any:
-    cause = getattr(exception, "os_error", exception)
-    return getattr(cause, "errno", None)

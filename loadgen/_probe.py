@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from loadgen._exchange import clean
+from loadgen._failure import clean
 from loadgen._headers import headers_of
 from loadgen._server_facts import local_facts
 from loadgen._settings import Endpoint, Settings, base_url
