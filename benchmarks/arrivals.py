@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from benchmarks.clock import CLIENT_CORE, DISTURBED, Emulator
-from benchmarks.disturbance import account, lost_s
+from benchmarks.clock import CLIENT_CORE, Emulator
+from benchmarks.disturbance import DISTURBED, account, lost_s
 from loadgen import Run, TurnRecord, read_run
 
 WARMUP_S = 5.0

@@ -27,14 +27,13 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.disturbance import stolen_s
+from benchmarks.disturbance import DISTURBED, stolen_s
 
 SERVER_CORE, CLIENT_CORE = "0", "1"
 TOKENS = 200
 TOKENS_PER_S = 20
 LATENESS_P99_MS = 10.0
 MEMORY_MB = 500.0
-DISTURBED = 0.01
 SCHEDULES = {
     "fixed": ("--schedule", "fixed", "--ttft", "100ms", "--itl", f"{1000 // TOKENS_PER_S}ms"),
     "roofline": ("--model", "yi-6b", "--hardware", "h200-141gb", "--max-num-seqs", "4096"),

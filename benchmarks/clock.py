@@ -27,15 +27,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.disturbance import account, engine_cpu_s, lost_s
+from benchmarks.disturbance import DISTURBED, account, engine_cpu_s, lost_s
 from loadgen import Run, TurnRecord, read_run
 
 TOKENS = 200
 TTFT_MS = 100
 LOADS = ((100, 100), (400, 100), (800, 50))
 SERVER_CORE, CLIENT_CORE = "0", "1"
-DISTURBED = 0.01
-"""Share of a core's time lost to others from which on a run is played again."""
 
 
 @dataclass(frozen=True)

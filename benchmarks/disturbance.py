@@ -13,6 +13,9 @@ from pathlib import Path
 
 from loadgen import Run
 
+DISTURBED = 0.01
+"""Share of a core's time lost to others from which on a run is played again."""
+
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _BUSY = (0, 1, 2)  # user, nice, system; interrupts belong to the traffic, which is ours
 _STEAL = 7

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -14,6 +16,9 @@ from loadgen._http import current_log
 from loadgen._records import Outcome
 from loadgen._reply import Reply, outcome_of, read_reply
 from loadgen._turnstile import Turnstile
+
+Post = Callable[[], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+"""Begins a request when it is called."""
 
 _ERROR_BYTES = 2048
 _NO_SYSTEM = re.compile(r"system (role|message)|roles must alternate|only user and assistant roles", re.I)
@@ -41,17 +46,9 @@ class Exchange:
             self._ending = (outcome, why)
             self._task.cancel()
 
-    async def run(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        body: bytes,
-        headers: dict[str, str],
-        turnstile: Turnstile,
-    ) -> None:
-        self._task = asyncio.get_running_loop().create_task(
-            self._request(session, url, body, headers, turnstile)
-        )
+    async def run(self, post: Post, turnstile: Turnstile) -> None:
+        """Send the request that `post` makes and wait for its end."""
+        self._task = asyncio.get_running_loop().create_task(self._request(post, turnstile))
         await asyncio.wait({self._task})
         if self.log.connection is not None:
             self.log.connection.finish(self.log)
@@ -64,16 +61,9 @@ class Exchange:
         if self.error is not None:
             self.error = clean(self.error.encode("utf-8", "replace"))
 
-    async def _request(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        body: bytes,
-        headers: dict[str, str],
-        turnstile: Turnstile,
-    ) -> None:
+    async def _request(self, post: Post, turnstile: Turnstile) -> None:
         current_log.set(self.log)
-        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        async with post() as response:
             self.status = response.status
             self.encoding = response.headers.get("Content-Encoding", "identity")
             if response.status != 200 or response.content_type != "text/event-stream":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -88,7 +89,8 @@ class Wire:
         turn.exchange = exchange = Exchange(self.timeline.now_ns())
         turn.first = turn.first or exchange
         headers = self._headers | {"X-Request-Id": place.request_id(self.job.run)}
-        await exchange.run(self._session, self._url, body, headers, self.turnstile)
+        post = partial(self._session.post, self._url, data=body, headers=headers, allow_redirects=False)
+        await exchange.run(post, self.turnstile)
         turn.exchange = None
         self._tell_of_compression(exchange.encoding)
         return exchange

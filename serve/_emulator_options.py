@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 
 from serve.catalogue import PRECISIONS
 
@@ -44,61 +45,40 @@ def parser() -> argparse.ArgumentParser:
         "the times of a fixed schedule or of a roofline model. Each response says so in a header.",
         allow_abbrev=False,
     )
-    add = made.add_argument
-    add("--model", default="yi-6b", metavar="NAME", help="a model of the catalogue (%(default)s)")
-    add(
-        "--hardware",
-        default="a100-40gb",
-        metavar="NAME",
-        help="a GPU of the catalogue (default: %(default)s)",
-    )
-    add("--calibration", metavar="FILE", help="times measured instead (python -m serve calibrate RUN)")
-    add("--precision", choices=PRECISIONS, default="fp16", help="of the weights (%(default)s)")
+    _add_address(made.add_argument_group("where it listens").add_argument)
+    _add_model(made.add_argument_group("what it emulates").add_argument)
+    _add_schedule(made.add_argument_group("when it sends").add_argument)
+    add = made.add_argument_group("for tests of clients").add_argument
+    add("--truth", metavar="FILE", help="append when each event really went out, one JSON line a request")
+    add("--faults", metavar="FILE", help="things that go wrong on purpose, by request number or rate (YAML)")
+    add("--seed", type=int, default=0, help="of the texts and answer lengths (%(default)s)")
+    return made
+
+
+def _add_address(add: Callable[..., object]) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=_port, default=8000, help="0 picks a free one (%(default)s)")
     add("--api-key-env", metavar="NAME", help="demand the key held by this environment variable")
-    add(
-        "--schedule",
-        choices=("roofline", "fixed"),
-        default="roofline",
-        help="%(default)s by default",
-    )
-    add(
-        "--ttft",
-        type=time_ns,
-        default="100ms",
-        metavar="TIME",
-        help="fixed: first token (default: %(default)s)",
-    )
-    add(
-        "--itl",
-        type=time_ns,
-        default="10ms",
-        metavar="TIME",
-        help="fixed: each next one (default: %(default)s)",
-    )
-    add(
-        "--tokens",
-        type=_count,
-        metavar="N",
-        help="fixed: content tokens before the stop token (default: the request's max_tokens, else 256)",
-    )
-    add("--truth", metavar="FILE", help="append when each event really went out, one JSON line a request")
-    add("--faults", metavar="FILE", help="things that go wrong on purpose, by request number or rate (YAML)")
-    add(
-        "--max-num-seqs",
-        type=_count,
-        metavar="N",
-        help="roofline: sequences at once (default: vLLM's for the GPU, 256 or 1024)",
-    )
-    add(
-        "--max-num-batched-tokens",
-        type=_count,
-        metavar="N",
-        help="roofline: new tokens a step (default: vLLM's for the GPU, 2048 or 8192)",
-    )
-    add("--max-model-len", type=_count, metavar="N", help="context length (default: the model's)")
-    add("--seed", type=int, default=0, help="of the texts and answer lengths (%(default)s)")
     add("--tls-cert", metavar="FILE", help="serve TLS with this certificate chain (PEM)")
     add("--tls-key", metavar="FILE", help="its private key (PEM; default: in the certificate's file)")
-    return made
+
+
+def _add_model(add: Callable[..., object]) -> None:
+    vllms = "(default: vLLM's for the GPU, {})"
+    add("--model", default="yi-6b", metavar="NAME", help="a model of the catalogue (%(default)s)")
+    add("--hardware", default="a100-40gb", metavar="NAME", help="a GPU of the catalogue (%(default)s)")
+    add("--calibration", metavar="FILE", help="times measured instead (python -m serve calibrate RUN)")
+    add("--precision", choices=PRECISIONS, default="fp16", help="of the weights (%(default)s)")
+    add("--max-model-len", type=_count, metavar="N", help="context length (default: the model's)")
+    most = f"roofline: sequences at once {vllms.format('256 or 1024')}"
+    add("--max-num-seqs", type=_count, metavar="N", help=most)
+    most = f"roofline: new tokens a step {vllms.format('2048 or 8192')}"
+    add("--max-num-batched-tokens", type=_count, metavar="N", help=most)
+
+
+def _add_schedule(add: Callable[..., object]) -> None:
+    add("--schedule", choices=("roofline", "fixed"), default="roofline", help="%(default)s by default")
+    add("--ttft", type=time_ns, default="100ms", metavar="TIME", help="fixed: first token (%(default)s)")
+    add("--itl", type=time_ns, default="10ms", metavar="TIME", help="fixed: each next one (%(default)s)")
+    length = "fixed: content tokens before the stop token (default: the request's max_tokens, else 256)"
+    add("--tokens", type=_count, metavar="N", help=length)

@@ -173,11 +173,41 @@ async def serve() -> AsyncIterator[Serve]:
 class Client:
     """A stage wired as the engine wires it, in the test's own loop."""
 
-    stage: Stage
-    messages: list[dict[str, Any]]
-    told: asyncio.Event
-    tasks: set[asyncio.Task[Any]]
+    reader: StampedReader
+    session: Any
+    stage: Stage = None  # type: ignore[assignment]  # from `wired` on
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     users: int = 0
+
+    def wired(self, job: Job, timeline: Timeline) -> Client:
+        wire = Wire(job, self.session, timeline, self.emit)
+        self.stage = Stage(wire, parse(job.scenario), self.spawn)
+        self.spawn(watch(wire, every_s=0.02))
+        self.stage.begin_level(0)
+        return self
+
+    def emit(self, message: dict[str, Any]) -> None:
+        self.messages.append(message)
+        self.told.set()
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        return task
+
+    async def close(self) -> None:
+        """End it; fails if the ledger is open or a task of the engine failed."""
+        await self.stage.cut()
+        self.check_ledger()
+        for task in self.tasks:
+            task.cancel()
+        ended = await asyncio.gather(*self.tasks, return_exceptions=True)
+        assert [error for error in ended if isinstance(error, Exception)] == []
+        await self.session.close()
+        self.reader.close()
+        await asyncio.sleep(0)
 
     def start(self) -> int:
         """One more person begins a conversation."""
@@ -217,7 +247,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     """Make a client of a URL; keyword arguments are settings. Its ledger is checked at the test's end."""
     monkeypatch.setattr(Wire, "failure_pause_s", 0.02)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    made: list[tuple[Client, Any, StampedReader]] = []
+    made: list[Client] = []
 
     def connect(
         url: str,
@@ -241,38 +271,12 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
             ssl=tls if tls is not None else not asked.insecure,
             trust_env=asked.trust_env,
         )
-        messages: list[dict[str, Any]] = []
-        told = asyncio.Event()
-        tasks: set[asyncio.Task[Any]] = set()
-
-        def emit(message: dict[str, Any]) -> None:
-            messages.append(message)
-            told.set()
-
-        def spawn(work: Any) -> asyncio.Task[None]:
-            task = asyncio.get_running_loop().create_task(work)
-            tasks.add(task)
-            return task
-
-        wire = Wire(job, session, timeline, emit)
-        stage = Stage(wire, parse(scenario), spawn)
-        spawn(watch(wire, every_s=0.02))
-        stage.begin_level(0)
-        one = Client(stage, messages, told, tasks)
-        made.append((one, session, reader))
-        return one
+        made.append(Client(reader, session).wired(job, timeline))
+        return made[-1]
 
     yield connect
-    for one, session, reader in made:
-        await one.stage.cut()
-        one.check_ledger()
-        for task in one.tasks:
-            task.cancel()
-        ended = await asyncio.gather(*one.tasks, return_exceptions=True)
-        assert [error for error in ended if isinstance(error, Exception)] == []
-        await session.close()
-        reader.close()
-        await asyncio.sleep(0)
+    for one in made:
+        await one.close()
 
 
 @dataclass
