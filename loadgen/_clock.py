@@ -11,6 +11,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 # Linux's values; the socket module does not name them.
 _SO_TIMESTAMPNS = 35
@@ -19,6 +20,8 @@ _TIMESPEC = struct.Struct("@qq")
 _timespec_in = _TIMESPEC.unpack_from
 _SOL_SOCKET = socket.SOL_SOCKET
 ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+_STAMPS_ON_S = 1.0
+"""How long to wait for the first stamp; a system without any is measured by the client's clock."""
 
 KERNEL_STAMPS = sys.platform == "linux"
 """Whether this system can stamp arrivals in the kernel."""
@@ -56,6 +59,31 @@ class Timeline:
 def ask_for_stamps(sock: socket.socket) -> None:
     """Have the kernel stamp what this socket receives from now on."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+def keep_stamps_on() -> socket.socket:
+    """A socket for which the kernel stamps arrivals until it is closed; returns once it does so.
+
+    Linux switches its stamps on some milliseconds after the first socket of the system asks for them, and
+    off with the last one: without this, a run's first answers would carry none.
+    """
+    keeper = socket.socket()
+    ask_for_stamps(keeper)
+    keeper.settimeout(_STAMPS_ON_S)
+    with suppress(OSError), socket.create_server(("127.0.0.1", 0)) as server:
+        keeper.connect(server.getsockname())
+        peer, _ = server.accept()
+        with peer:
+            _wait_for_stamps(keeper, peer)
+    return keeper
+
+
+def _wait_for_stamps(keeper: socket.socket, peer: socket.socket) -> None:
+    give_up = time.monotonic() + _STAMPS_ON_S
+    while time.monotonic() < give_up:
+        peer.send(b"?")
+        if kernel_stamp_ns(keeper.recvmsg(1, ANCILLARY_BYTES)[1]) is not None:
+            return
 
 
 def kernel_stamp_ns(ancillary: Ancillary) -> int | None:

@@ -20,6 +20,7 @@ from loadgen._clock import (
     Ancillary,
     Timeline,
     ask_for_stamps,
+    keep_stamps_on,
     kernel_stamp_ns,
 )
 
@@ -46,6 +47,7 @@ class StampedReader:
         self._kernel_clock = kernel_clock and KERNEL_STAMPS
         self._taken: dict[int, tuple[Connection, Any, Any]] = {}
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._keeper = keep_stamps_on() if KERNEL_STAMPS else None
         self._poll = select.epoll() if KERNEL_STAMPS else None
         if self._poll is not None:
             loop.add_reader(self._poll.fileno(), self._drain)
@@ -88,6 +90,8 @@ class StampedReader:
         if self._poll is not None:
             self._loop.remove_reader(self._poll.fileno())
             self._poll.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def now_ns(self) -> int:
         return self._timeline.now_ns()
