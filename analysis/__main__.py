@@ -11,15 +11,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import markdown, workbook
-from analysis.compare import THRESHOLD, compare
-from analysis.compare_tables import show_comparison, write_markdown
-from analysis.export import write_json
+from analysis.compare.baseline import THRESHOLD, compare
 from analysis.pipeline import analyse, several
 from analysis.summary import EXIT_BAD_CONFIGURATION, EXIT_INVALID, EXIT_MISSED, EXIT_VALID, exit_code
-from analysis.tables import clean
-from analysis.terminal import console, show
-from analysis.turn_metrics import WORDS_PER_MIN
+from analysis.tables import markdown, workbook
+from analysis.tables.compare import show_comparison, write_markdown
+from analysis.tables.export import write_json
+from analysis.tables.headline import clean
+from analysis.tables.terminal import console, show
+from analysis.turns.metrics import WORDS_PER_MIN
 from loadgen import RunError
 
 

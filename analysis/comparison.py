@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import ALL
-from analysis.effects import effects_of
-from analysis.ranking import ranking_of
-from analysis.ranking_words import in_words
-from analysis.shares import shares_of
-from analysis.swap import swap_of
+from analysis.compare.effects import effects_of
+from analysis.compare.ranking import ranking_of
+from analysis.compare.shares import shares_of
+from analysis.compare.swap import swap_of
+from analysis.measures.cells import ALL
+from analysis.tables.ranking_words import in_words
 
 
 def comparison_of(pool: pd.DataFrame) -> dict[str, Any] | None:

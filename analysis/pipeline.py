@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.compare.precisions import orders_by_precision
+from analysis.compare.sample import sample_of, side_by_side
+from analysis.compare.task_ratios import ratios_of
+from analysis.compare.variants import VARIANT, variant_of
 from analysis.comparison import comparison_of
-from analysis.export import write_csv, write_json, write_parquet
-from analysis.precisions import orders_by_precision
-from analysis.report import write_report
-from analysis.report_facts import RunFacts, facts_of
-from analysis.sample import sample_of, side_by_side
-from analysis.study import study_run
+from analysis.report.facts import RunFacts, facts_of
+from analysis.report.page import write_report
 from analysis.summary import Summary, summarise
 from analysis.sweep import Sweep, missing, names_of, pooled, read_sweep
-from analysis.task_ratios import ratios_of
-from analysis.turn_metrics import WORDS_PER_MIN
-from analysis.variants import VARIANT, variant_of
+from analysis.tables.export import write_csv, write_json, write_parquet
+from analysis.turns.metrics import WORDS_PER_MIN
+from analysis.turns.study import study_run
 from loadgen import RunError, read_run
 
 SUMMARY_NAMES = ("summary.json", "summary.csv")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.by_turn import by_context, by_turn, conversations_of
-from analysis.cells import cells_of
-from analysis.client import client_of
-from analysis.finding import Finding, worst
-from analysis.ledger import ledger_of, outcomes_of
-from analysis.levels import Level
-from analysis.limits import level_holds
-from analysis.load_curve import little, load_curve
-from analysis.study import Study
-from analysis.throughput import streams_mean
-from analysis.verdict import findings_of
+from analysis.checks.finding import Finding, worst
+from analysis.checks.ledger import ledger_of, outcomes_of
+from analysis.checks.verdict import findings_of
+from analysis.measures.by_turn import by_context, by_turn, conversations_of
+from analysis.measures.cells import cells_of
+from analysis.measures.client import client_of
+from analysis.measures.load_curve import little, load_curve
+from analysis.measures.throughput import streams_mean
+from analysis.turns.levels import Level
+from analysis.turns.limits import level_holds
+from analysis.turns.study import Study
 
 SUMMARY_FORMAT = "turnbench-summary/1"
 EXIT_VALID, EXIT_MISSED, EXIT_BAD_CONFIGURATION, EXIT_INVALID = 0, 1, 2, 3

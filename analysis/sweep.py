@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from analysis.cells import ALL
-from analysis.finding import RANK, Finding
-from analysis.levels import dicts
-from analysis.sample import Names
+from analysis.checks.finding import RANK, Finding
+from analysis.compare.sample import Names
+from analysis.compare.variants import Cells, Played, named
+from analysis.measures.cells import ALL
 from analysis.summary import SUMMARY_FORMAT, Summary
-from analysis.variants import Cells, Played, named
+from analysis.turns.levels import dicts
 from loadgen import RunError
 
 SWEEP_FORMAT = "turnbench-sweep/1"

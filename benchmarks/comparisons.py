@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from analysis.compare import compare
+from analysis.compare.baseline import compare
 
 TASKS = ["choose", "paraphrase", "explain"]
 LOADS = ["1", "4", "16"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from analysis.arrays import Floats, Ints
-from analysis.bootstrap import Resampler
-from analysis.percentiles import QUANTILES
+from analysis.stats.arrays import Floats, Ints
+from analysis.stats.bootstrap import Resampler
+from analysis.stats.percentiles import QUANTILES
 
 SPREAD = 0.5
 """Standard deviation of log time."""

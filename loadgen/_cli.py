@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from loadgen._options import OPTIONS
-from loadgen._sweep import resume_sweep, run_sweep
-from loadgen._sweep_check import BACKENDS, PRECISIONS, WEIGHTS
-from loadgen._sweep_plan import PlanError, Wishes, read_plan, wished
+from loadgen._options._command_line import OPTIONS
+from loadgen._sweep._check import BACKENDS, PRECISIONS, WEIGHTS
+from loadgen._sweep._plan import PlanError, Wishes, read_plan, wished
+from loadgen._sweep._play import resume_sweep, run_sweep
 
 
 def main(arguments: list[str]) -> int:

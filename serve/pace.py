@@ -12,8 +12,8 @@ import argparse
 import json
 import sys
 
-from serve._emulator_cost import Machine, Work
 from serve.catalogue import PRECISIONS, CatalogueError, load_catalogue
+from serve.emulator.cost import Machine, Work
 
 _MANY = 1000
 

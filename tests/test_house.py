@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_imports_between_rooms_run_one_way(room: str) -> None:
         assert rooms <= MAY_IMPORT[room], f"{path} imports {rooms}"
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_between_the_folders_of_a_room_run_one_way(room: str) -> None:
+    """A folder, or a file beside the folders, counts as one: none needs what needs it."""
+    needs: dict[str, set[str]] = {}
+    for path in modules(room):
+        own = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        others = {name.split(".")[1] for name in imported(path) if name.startswith(f"{room}.")}
+        needs.setdefault(own, set()).update(others - {own})
+    list(TopologicalSorter(needs).static_order())  # CycleError names the circle
+
+
 def test_analysis_uses_only_the_facade_of_loadgen() -> None:
     for path in modules("analysis"):
         inner = {name for name in imported(path) if name.startswith("loadgen._")}
@@ -57,14 +69,17 @@ def test_the_facade_of_loadgen_brings_in_neither_locust_nor_gevent_nor_the_engin
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = json.loads(said.stdout)
     assert "loadgen._records" in loaded
-    heavy = {"locust", "gevent", "aiohttp", "asyncio", "loadgen._engine", "loadgen._http"}
+    heavy = {"locust", "gevent", "aiohttp", "asyncio", "loadgen._engine.__main__", "loadgen._stream._http"}
     assert not heavy & set(loaded)
 
 
 def test_locust_never_loads_the_engine_and_the_engine_never_loads_gevent() -> None:
     """aiohttp can't live under gevent, so neither side's modules may reach the other."""
-    face = "import loadgen._face, sys; print('aiohttp' in sys.modules, 'loadgen._http' in sys.modules)"
-    engine = "import loadgen._engine, sys; print('gevent' in sys.modules, 'locust' in sys.modules)"
+    face = (
+        "import loadgen._locust._face, sys; "
+        "print('aiohttp' in sys.modules, 'loadgen._stream._http' in sys.modules)"
+    )
+    engine = "import loadgen._engine.__main__, sys; print('gevent' in sys.modules, 'locust' in sys.modules)"
     for code in (face, engine):
         said = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True

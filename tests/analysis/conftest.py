@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from analysis.study import study_run
 from analysis.summary import summarise
+from analysis.turns.study import study_run
 from loadgen import RUN_FORMAT, TurnRecord, read_run
 
 START_NS = 1_700_000_000_000_000_000

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.compare import compare
+from analysis.compare.baseline import compare
 from benchmarks.comparisons import drawn, false_alarms, found_slowdowns
 from tests.analysis.conftest import MadeRun, turn
 

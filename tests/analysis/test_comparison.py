@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.compare.effects import effects_of
+from analysis.compare.ranking import ranking_of, tau_b
+from analysis.compare.shares import PARTS, shares_of
+from analysis.compare.swap import swap_of
 from analysis.comparison import comparison_of
-from analysis.effects import effects_of
-from analysis.ranking import ranking_of, tau_b
-from analysis.shares import PARTS, shares_of
-from analysis.swap import swap_of
 from tests.analysis.conftest import MadeRun, cell_of, summary_of, turn
 from tests.analysis.test_sweep import sweep
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import workbook
 from analysis.__main__ import main
+from analysis.tables import workbook
 from tests.analysis.conftest import MadeRun, turn
 from tests.analysis.test_sweep import sweep
 

@@ -11,11 +11,11 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.plots import figures
-from analysis.report import script_json
-from analysis.report_facts import facts_of
-from analysis.study import study_run
+from analysis.report.facts import facts_of
+from analysis.report.page import script_json
+from analysis.report.plots import figures
 from analysis.summary import summarise
+from analysis.turns.study import study_run
 from loadgen import read_run
 from tests.analysis.conftest import START_NS, MadeRun, level, turn
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.study import study_run
 from analysis.summary import summarise
+from analysis.turns.study import study_run
 from loadgen import read_run
 from tests.analysis.conftest import MadeRun, cell_of, level
 from tests.analysis.drawn import WINDOWS_S, Drawn, drawn_run, record_of

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from analysis.__main__ import main
-from analysis.report import script_json
+from analysis.report.page import script_json
 from tests.analysis.conftest import MadeRun, level, turn
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{7*7}}"

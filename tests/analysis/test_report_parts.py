@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from analysis.glossary import anchor_of, glossary, term_of
 from analysis.pipeline import analyse, several
-from analysis.plots import figures
-from analysis.report_facts import SHARES
+from analysis.report.facts import SHARES
+from analysis.report.plots import figures
+from analysis.tables.glossary import anchor_of, glossary, term_of
 from tests.analysis.conftest import START_NS, MadeRun, S, level, turn
 from tests.analysis.test_report import page
 from tests.analysis.test_sweep import sweep

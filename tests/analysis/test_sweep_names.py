@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.glance import glance_of
+from analysis.compare.variants import Played, named, variant_of
 from analysis.pipeline import analyse, several
-from analysis.plots import figures
-from analysis.variants import Played, named, variant_of
+from analysis.report.plots import figures
+from analysis.tables.glance import glance_of
 from tests.analysis.conftest import MadeRun, level, turn
 from tests.analysis.test_sweep import sweep
 

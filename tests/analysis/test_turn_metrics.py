@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.arrays import Events, joined
-from analysis.fluidity import fluidity
-from analysis.study import study_run
+from analysis.stats.arrays import Events, joined
+from analysis.turns.fluidity import fluidity
+from analysis.turns.study import study_run
 from loadgen import read_run
 from tests.analysis.conftest import MS, START_NS, MadeRun, S, turn
 

@@ -16,13 +16,13 @@ import pytest
 
 from loadgen import TurnRecord
 from loadgen._clock import Timeline
-from loadgen._http import open_session
-from loadgen._reader import StampedReader
+from loadgen._engine._stage import Stage
+from loadgen._engine._watch import watch
+from loadgen._engine._wire import Wire
 from loadgen._records import decode
 from loadgen._settings import Job, Settings
-from loadgen._stage import Stage
-from loadgen._watch import watch
-from loadgen._wire import Wire
+from loadgen._stream._http import open_session
+from loadgen._stream._reader import StampedReader
 from scenarios import parse
 
 ONE_TURN = """

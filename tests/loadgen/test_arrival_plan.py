@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadgen._arrival_plan import arrival_offsets_s, gap, ramped_offsets_s
-from loadgen._option_values import ArrivalRates, arrival_rates
+from loadgen._engine._arrival_plan import arrival_offsets_s, gap, ramped_offsets_s
+from loadgen._options._values import ArrivalRates, arrival_rates
 from loadgen._ramp import Ramp, mean_rate_per_s
 
 

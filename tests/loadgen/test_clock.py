@@ -21,7 +21,7 @@ from loadgen._clock import (
     keep_stamps_on,
     kernel_stamp_ns,
 )
-from loadgen._reader import StampedReader
+from loadgen._stream._reader import StampedReader
 
 SECOND_NS = 1_000_000_000
 needs_kernel_stamps = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps arrivals")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from loadgen._loads import Load, loads_of, rest_s
-from loadgen._progress import Progress, duration
+from loadgen._run._loads import Load, loads_of, rest_s
+from loadgen._run._progress import Progress, duration
 from loadgen._settings import Settings
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from loadgen._engine._patience import patience_of
+from loadgen._engine._request import body_of_turn, think_s
 from loadgen._headers import headers_of, secrets_of
-from loadgen._patience import patience_of
-from loadgen._request import body_of_turn, think_s
 from loadgen._settings import Job, Settings
 from scenarios import Turn, parse, plan
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loadgen import RUN_FORMAT, TurnRecord, read_run
 from loadgen._records import encode
-from loadgen._runwriter import RunWriter, iso_now, new_run_dir, slug
+from loadgen._run._writer import RunWriter, iso_now, new_run_dir, slug
 
 NOON = datetime(2026, 1, 2, 12, 0, 5, tzinfo=UTC)
 NAME = "20260102T120005Z"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import loadgen._server_metrics as module
+import loadgen._engine._server_metrics as module
 from loadgen._clock import Timeline
-from loadgen._server_metrics import samples, watch_server
+from loadgen._engine._server_metrics import samples, watch_server
 from loadgen._settings import Settings
 
 PAGE = """# HELP vllm:num_requests_running Running.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen._headers import recorded
-from loadgen._options import settings_from
+from loadgen._options._command_line import settings_from
 from loadgen._settings import Settings, base_url, without_userinfo
 
 HOST = "http://127.0.0.1:8000"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._sweep_book import Book, Entry
-from loadgen._sweep_cells import cells_of, client_command, next_of, server_command
-from loadgen._sweep_forecast import (
+from loadgen._sweep._book import Book, Entry
+from loadgen._sweep._cells import cells_of, client_command, next_of, server_command
+from loadgen._sweep._forecast import (
     RUN_S,
     Guess,
     duration,
@@ -23,9 +23,9 @@ from loadgen._sweep_forecast import (
     scale_of,
     starts_at_once,
 )
-from loadgen._sweep_plan import PlanError, SweepPlan
-from loadgen._sweep_progress import Progress
-from loadgen._sweep_ready import require_ready
+from loadgen._sweep._plan import PlanError, SweepPlan
+from loadgen._sweep._progress import Progress
+from loadgen._sweep._ready import require_ready
 
 WIDE = SweepPlan(
     "wide", ["yi-6b", "gemma-7b"], precisions=["fp16", "int8"], scenarios=["choose:8", "explain:8"],

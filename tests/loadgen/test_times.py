@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._times import seconds
+from loadgen._options._times import seconds
 
 
 @pytest.mark.parametrize(

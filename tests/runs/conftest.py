@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from loadgen import Run, read_run
+from tests.processes import below, kill
 
 ROOT = Path(__file__).parents[2]
 END_S = 120
@@ -104,11 +105,7 @@ class Load:
 
     def engines(self) -> list[psutil.Process]:
         """Engine processes among its descendants."""
-        try:
-            family = psutil.Process(self.process.pid).children(recursive=True)
-            return [p for p in family if "loadgen._engine" in p.cmdline()]
-        except psutil.NoSuchProcess:
-            return []
+        return below(self.process.pid, "loadgen._engine")
 
     def wait_for_turns(self, count: int = 1) -> None:
         def enough() -> bool:
@@ -143,8 +140,7 @@ def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
     yield start
     for load in started:
         if load.process.poll() is None:
-            for child in psutil.Process(load.process.pid).children(recursive=True):
-                child.kill()
+            kill(below(load.process.pid))
             load.process.kill()
         if load.process.stdout is not None and not load.process.stdout.closed:
             load.process.communicate()

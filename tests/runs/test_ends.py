@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.processes import alive, below
+
 SLOW = ("--ttft", "300ms", "--itl", "20ms", "--tokens", "100")
 LONG = ("--levels", "4", "--hold", "300s", "--warmup", "200ms", "--exact-tokens", "--max-tokens", "100")
 """Four people whose turns take 2.3 s against SLOW; its own end comes later than any test waits."""
@@ -58,8 +60,7 @@ def test_a_second_signal_ends_the_analysis_too(server: Any, headless: Any, tools
     load = headless(server(), "--levels", "1", "--hold", "1s", "--warmup", "0")
 
     def analysis() -> list[psutil.Process]:
-        family = psutil.Process(load.process.pid).children()
-        return [child for child in family if "analysis" in child.cmdline()]
+        return below(load.process.pid, "analysis")
 
     (child,) = tools.wait_until(analysis, "the analysis of the run")
     child.suspend()  # one that takes long
@@ -185,13 +186,6 @@ def wait_for_open_turns(load: Any, tools: Any) -> None:
         return bool(last["finished"] >= 4 and last["begun"] - last["finished"] == 4)
 
     tools.wait_until(told, "a health line that tells of open turns")
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_run_directory_that_vanishes_ends_the_run_with_exit_3(

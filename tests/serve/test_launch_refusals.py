@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from serve import _launchfit
-from serve._launch import Refusal, Request, Target, find_target
-from serve._launchchecks import claim_port, cuda_memories_bytes, require_licence, require_vllm
-from serve._launchfit import require_fit, require_memory
 from serve.catalogue import load_catalogue
+from serve.launch import fit
+from serve.launch.checks import claim_port, cuda_memories_bytes, require_licence, require_vllm
+from serve.launch.command import Refusal, Request, Target, find_target
+from serve.launch.fit import require_fit, require_memory
 
 CATALOGUE = load_catalogue()
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -164,7 +164,7 @@ def test_a_gpu_that_hides_its_memory_and_a_model_without_facts_are_let_pass() ->
 
 def test_a_machine_without_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8000000 kB\n")
-    monkeypatch.setattr(_launchfit, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(fit, "MEMINFO", tmp_path / "meminfo")
     with pytest.raises(Refusal, match=r"gemma-7b needs about 24\.4 GB of memory and 8\.2 GB are free"):
         require_memory(asked("gemma-7b"), {})
     require_memory(replace(asked("gemma-7b"), weights="dummy", layers=2), {"VLLM_CPU_KVCACHE_SPACE": "1"})

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
+
+from tests.processes import alive, below
 
 HERE = Path(__file__).parent
 START_LIMIT_S = 900
@@ -43,12 +44,12 @@ def launched(told: Path, *arguments: str, core: str | None = None) -> Iterator[s
             assert launcher.stdout is not None
             line = launcher.stdout.readline()
             assert line.startswith("ready: "), told.read_text(encoding="utf-8")
-            below = psutil.Process(launcher.pid).children(recursive=True)
+            family = below(launcher.pid)
             yield line.split()[1]
         finally:
             launcher.send_signal(signal.SIGTERM)
     assert launcher.returncode == 0, told.read_text(encoding="utf-8")
-    assert not [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not [each for each in family if alive(each)]
 
 
 @pytest.fixture(scope="session")

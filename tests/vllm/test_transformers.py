@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from serve._launch import TINY_FOLDER
+from serve.launch.command import TINY_FOLDER
 from tests.conformance.suite import QUESTION, Conformance, Peer
 
 pytestmark = pytest.mark.vllm

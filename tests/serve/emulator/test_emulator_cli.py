@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from serve._emulator_clock import Lateness
-from serve._emulator_options import time_ns
-from serve._emulator_reactor import Reactor
-from serve.emulator import main
+from serve.emulator.__main__ import main
+from serve.emulator.clock import Lateness
+from serve.emulator.options import time_ns
+from serve.emulator.reactor import Reactor
 
 
 @pytest.mark.parametrize(

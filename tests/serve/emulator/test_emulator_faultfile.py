@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve._emulator_faultfile import FIELDS, BadFaults, Fault, FaultPlan, Rule, read_faults
+from serve.emulator.fault_file import FIELDS, BadFaults, Fault, FaultPlan, Rule, read_faults
 
 
 def plan_of(tmp_path: Path, text: str) -> FaultPlan:

@@ -14,7 +14,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve._emulator_parse import BadRequest, RequestReader
+from serve.emulator.parse import BadRequest, RequestReader
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hé"}], "max_tokens": 2}).encode()
 REQUEST = (

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serve._emulator_cost import Efficiency, Machine, Work
 from serve.catalogue import load_catalogue
+from serve.emulator.cost import Efficiency, Machine, Work
 
 EXACT = {"ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
 

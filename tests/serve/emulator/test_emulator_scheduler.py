@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve._emulator_cost import Machine, Work
-from serve._emulator_prefix_cache import BLOCK_TOKENS, PrefixCache, block_hashes
-from serve._emulator_scheduler import Scheduler, Sequence
 from serve.catalogue import load_catalogue
+from serve.emulator.cost import Machine, Work
+from serve.emulator.prefix_cache import BLOCK_TOKENS, PrefixCache, block_hashes
+from serve.emulator.scheduler import Scheduler, Sequence
 
 CATALOGUE = load_catalogue()
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")

@@ -8,11 +8,11 @@ from statistics import mean
 
 import pytest
 
-from serve._emulator_cost import Machine
-from serve._emulator_request import count_tokens
-from serve._emulator_scheduler import Scheduler, Sequence
-from serve._emulator_talk import Talk
 from serve.catalogue import load_catalogue
+from serve.emulator.cost import Machine
+from serve.emulator.request import count_tokens
+from serve.emulator.scheduler import Scheduler, Sequence
+from serve.emulator.talk import Talk
 
 CATALOGUE = load_catalogue()
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve._emulator_answer import make_answer, wanted_tokens
-from serve._emulator_cost import Efficiency, Machine
-from serve._emulator_request import Ask
-from serve._emulator_scheduler import Scheduler, Sequence
-from serve._emulator_talk import Talk
-from serve._emulator_text import make_ring, take
 from serve.catalogue import load_catalogue
+from serve.emulator.answer import make_answer, wanted_tokens
+from serve.emulator.cost import Efficiency, Machine
+from serve.emulator.request import Ask
+from serve.emulator.scheduler import Scheduler, Sequence
+from serve.emulator.talk import Talk
+from serve.emulator.text import make_ring, take
 
 CATALOGUE = load_catalogue()
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")

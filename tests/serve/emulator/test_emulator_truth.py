@@ -16,8 +16,8 @@ import time
 
 import pytest
 
-from serve._emulator_http import Connection
-from serve._emulator_reactor import Reactor
+from serve.emulator.connection import Connection
+from serve.emulator.reactor import Reactor
 
 TTFT_NS, ITL_NS = 40_000_000, 4_000_000
 

@@ -1,0 +1,92 @@
+"""How a conversation's waiting grows with its turns and its context, and how conversations end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.measures.cells import Cell, distribution
+from analysis.stats.arrays import Floats
+from analysis.stats.bootstrap import Resampler
+from analysis.turns.conversations import CUT, FAILED, PLAN
+from analysis.turns.levels import Level
+from analysis.turns.metrics import floats
+from analysis.turns.study import Study
+
+_MOST_TURNS = 20
+_LEAST_CONTEXT = 64
+
+
+def by_turn(study: Study) -> list[Cell]:
+    """`level turn` and `ttft_ms ttg_ms`, mean prompt tokens, and cached tokens expected and seen."""
+    rows = with_expected(study)
+    rows = rows[rows["turn"] <= _MOST_TURNS]
+    found = []
+    for key, part in rows.groupby(["level", "turn"]):
+        level, turn = np.asarray(key, dtype=int).tolist()
+        found.append({"level": level, "turn": turn} | _told(part))
+    return found
+
+
+def by_context(study: Study) -> list[Cell]:
+    """The same by length of the prompt: `context_tokens` [from, to), to twice from."""
+    rows = with_expected(study)
+    known = rows[rows["prompt_tokens"].notna()]
+    size = np.log2(np.maximum(floats(known["prompt_tokens"]), _LEAST_CONTEXT) / _LEAST_CONTEXT)
+    found = []
+    for key, part in known.groupby(["level", size.astype(int)]):
+        level, power = np.asarray(key, dtype=int).tolist()
+        low = 0 if power == 0 else _LEAST_CONTEXT * 2**power
+        ends = [low, _LEAST_CONTEXT * 2 ** (power + 1)]
+        found.append({"level": level, "context_tokens": ends} | _told(part))
+    return found
+
+
+def with_expected(study: Study) -> pd.DataFrame:
+    """Measured turns that ended well, with `expected_cached`: what the turn before left in a prefix cache.
+
+    That is its prompt and its answer; nothing for a first turn. NaN where the turn before isn't known.
+    """
+    frame = study.frame[study.frame["counts"]].sort_values(["talk", "turn"])
+    before = frame.groupby("talk")[["turn", "prompt_tokens", "tokens"]].shift(1)
+    left = floats(before["prompt_tokens"]) + floats(before["tokens"])
+    follows = floats(before["turn"]) == floats(frame["turn"]) - 1
+    first = (frame["turn"] == 1).to_numpy()
+    expected: Floats = np.where(first, 0.0, np.where(follows, left, np.nan))
+    frame = frame.assign(expected_cached=expected)
+    return frame[frame["measured"] & (frame["outcome"] == "ok")]
+
+
+def _told(rows: pd.DataFrame) -> Cell:
+    talks = pd.factorize(rows["talk"])[0]
+    resampler = Resampler(int(talks.max()) + 1)
+    cell: Cell = {"n": len(rows)}
+    for name in ("ttft_ms", "ttg_ms"):
+        values = floats(rows[name])
+        known = ~np.isnan(values)
+        cell[name] = distribution(values[known], talks[known], resampler)
+    for name in ("prompt_tokens", "cached_tokens", "expected_cached"):
+        cell[f"{name}_mean"] = _mean(floats(rows[name]))
+    return cell
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def conversations_of(study: Study, level: Level) -> Cell:
+    """`{begun, completed, failed, cut, duration_ms}` of the conversations of a level.
+
+    Completed: ended by plan; only those have a duration.
+    """
+    mine = study.conversations[study.conversations["level"] == level.index]
+    counts = mine["end"].value_counts()
+    values = mine["duration_ms"][mine["end"] == PLAN].dropna().to_numpy(dtype=np.float64)
+    return {
+        "begun": len(mine),
+        "completed": int(counts.get(PLAN, 0)),
+        "failed": int(counts.get(FAILED, 0)),
+        "cut": int(counts.get(CUT, 0)),
+        "duration_ms": distribution(values, np.arange(len(values)), Resampler(max(len(values), 1))),
+    }

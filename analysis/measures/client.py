@@ -1,0 +1,63 @@
+"""The client itself: its clock, lag and CPU, so that its slowness is not taken for the server's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.measures.cells import coalesced_share
+from analysis.stats.arrays import Bools, Floats
+from analysis.turns.levels import Level
+from analysis.turns.study import Study
+
+BUSY_CPU_SHARE = 0.9
+
+
+def client_of(study: Study) -> dict[str, Any]:
+    """`clock`, `lag_ms` (p99), `coalesced_share`, `cpu_share` (mean, of one core) over the windows."""
+    rows = study.measured
+    clocks = sorted(set(rows["clock"]))
+    cpu = _in_windows(study, "cpu_share", study.levels)
+    return {
+        "clock": " and ".join(clocks) or None,
+        "lag_ms": lag_p99_ms(study, rows),
+        "coalesced_share": coalesced_share(rows, study) if len(rows) else None,
+        "cpu_share": float(cpu.mean()) if len(cpu) else None,
+        "lag_max_ms": float(rows["lag_us_max"].max()) / 1e3 if len(rows) else None,
+        "cpu_share_max": float(cpu.max()) if len(cpu) else None,
+    }
+
+
+def lag_p99_ms(study: Study, rows: pd.DataFrame, level: Level | None = None) -> float | None:
+    """p99 of how late the client saw data: of each turn's longest lag by the kernel's clock.
+
+    A user-space clock can't see its own lag, so there the event loop's lag stands for it, if it is worse.
+    """
+    seen: list[Floats] = []
+    if len(rows):
+        seen.append(rows["lag_us_max"].to_numpy(dtype=np.float64) / 1e3)
+    if (rows["clock"] == "user").any():
+        seen.append(_in_windows(study, "loop_lag_ms", [level] if level else study.levels))
+    ends = [float(np.quantile(part, 0.99)) for part in seen if len(part)]
+    return max(ends, default=None)
+
+
+def cpu_busy(study: Study, level: Level) -> dict[int, float]:
+    """Share of the window's seconds in which each worker's engine used 90 % of a core or more."""
+    health = study.health[_within(study, [level])].dropna(subset=["cpu_share"])
+    busy = (health["cpu_share"] >= BUSY_CPU_SHARE).groupby(health["worker"].astype(int)).mean()
+    return {int(worker): float(share) for worker, share in busy.items()}  # type: ignore[call-overload]
+
+
+def _in_windows(study: Study, name: str, levels: list[Level]) -> Floats:
+    return study.health[_within(study, levels)][name].dropna().to_numpy(dtype=np.float64)
+
+
+def _within(study: Study, levels: list[Level]) -> Bools:
+    at = study.health["t_ns"].to_numpy(dtype=np.float64)
+    inside = np.zeros(len(at), dtype=bool)
+    for level in levels:
+        inside |= (at >= level.window_start_ns) & (at < level.window_end_ns)
+    return inside

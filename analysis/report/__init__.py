@@ -1,0 +1,1 @@
+"""report.html: its page, its plots, and what only it draws."""

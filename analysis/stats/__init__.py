@@ -1,0 +1,1 @@
+"""Percentiles, their intervals, and arrays of unequal rows: nothing here knows of a run."""

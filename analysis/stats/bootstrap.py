@@ -1,0 +1,88 @@
+"""95 % intervals over whole conversations, whose turns are not independent of each other.
+
+Means and ratios of sums: bootstrap of conversations, widened as Student's t is over the normal (Hesterberg
+2015, the expanded percentile interval). Percentiles: see quantile_interval.py, which covers better there.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from analysis.stats.arrays import Floats, Ints
+from analysis.stats.percentiles import QUANTILES
+from analysis.stats.quantile_interval import quantile_ends
+
+LEAST_CONVERSATIONS = 20
+REPEATS = 1000
+_MOST_GROUPS = 250
+
+Interval = list[float | None]
+Weights = npt.NDArray[np.float32]
+
+
+class Resampler:
+    """The same resampled conversations for every number of one cell.
+
+    Above 250 conversations, random groups of them are resampled in their place: the groups are as
+    independent as conversations are, and the work no longer grows with the length of the run.
+    """
+
+    def __init__(self, conversations: int, seed: int = 0) -> None:
+        self.groups = max(min(conversations, _MOST_GROUPS), 1)
+        self.group: Ints = np.random.default_rng(seed).permutation(conversations) % self.groups
+        self._weights = _resamples(self.groups, seed)
+
+    def intervals(self, values: Floats, clusters: Ints, quantiles: list[str]) -> dict[str, Interval]:
+        """Interval of the mean and of these percentiles; an end that falls among infinite values is None."""
+        if conversations_in(clusters) < LEAST_CONVERSATIONS:
+            return {}
+        sums = np.stack([values, np.ones(len(values))], axis=1)
+        finite = bool(np.isfinite(values).all())
+        mean: Interval = self.ends(_ratio(self.sums(sums, clusters))) if finite else [None, None]
+        found = {"mean": mean}
+        ordered = np.sort(values) if quantiles else values
+        for name in quantiles:
+            found[name] = list(quantile_ends(ordered, values, clusters, QUANTILES[name]))
+        return found
+
+    def sums(self, columns: Floats, clusters: Ints) -> Floats:
+        """Sums of each column over the turns of each resample: one row a resample."""
+        group = self.group[clusters]
+        parts = [np.bincount(group, column, self.groups) for column in columns.T]
+        return np.asarray(self._weights.astype(np.float64) @ np.stack(parts, axis=1))
+
+    def ends(self, samples: Floats) -> Interval:
+        """The middle 95 % of finite resamples, widened for the number of conversations."""
+        samples = samples[np.isfinite(samples)]
+        if not len(samples):
+            return [None, None]
+        tail = _expanded_tail(self.groups)
+        return [float(end) for end in np.quantile(samples, (tail, 1 - tail))]
+
+
+def conversations_in(clusters: Ints) -> int:
+    """How many conversations these turns come from."""
+    return int((np.bincount(clusters) > 0).sum()) if len(clusters) else 0
+
+
+def _ratio(sums: Floats) -> Floats:
+    above, below = sums.T
+    return np.asarray(np.divide(above, below, out=np.full(len(sums), np.nan), where=below > 0))
+
+
+@lru_cache(maxsize=16)
+def _expanded_tail(groups: int) -> float:
+    wide = student.ppf(0.975, max(groups - 1, 1)) * np.sqrt(groups / max(groups - 1, 1))
+    return float(norm.cdf(-wide))
+
+
+@lru_cache(maxsize=64)
+def _resamples(groups: int, seed: int) -> Weights:
+    """How often each of `groups` is drawn in each resample."""
+    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), REPEATS)
+    return draws.astype(np.float32)

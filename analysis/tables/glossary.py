@@ -1,0 +1,30 @@
+"""What each number means, in a sentence or two: one click away from every column of the report."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+_ENDINGS = (" p50", " ms", " at 256", ", mean", " by time", " by tps")
+
+
+@cache
+def glossary() -> dict[str, str]:
+    """Term to its meaning, in the order of the page's glossary."""
+    text = (files("analysis.tables") / "glossary.yaml").read_text(encoding="utf-8")
+    return {str(term): str(meaning) for term, meaning in yaml.safe_load(text).items()}
+
+
+def term_of(header: str) -> str | None:
+    """The glossary's term for a column's header; None where it has none."""
+    if header in glossary():
+        return header
+    short = next((header.removesuffix(end) for end in _ENDINGS if header.endswith(end)), None)
+    return term_of(short) if short else None
+
+
+def anchor_of(term: str) -> str:
+    """The id of a term's definition in the page."""
+    return f"def-{list(glossary()).index(term)}"

@@ -1,0 +1,149 @@
+"""Which level a turn belongs to, whether it is measured, and which of its attempts counts."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.stats.arrays import Bools, Ints
+
+UNMEASURED = ("cut", "lost", "dropped")
+"""Outcomes that are no measurement: cut by a level's end, or known from the ledger only."""
+NO_LEVEL = -1
+_MOST_NS = 2**62
+
+
+@dataclass(frozen=True)
+class Level:
+    """One load. Times are nanoseconds since the Unix epoch, on the clock of the run directory's writer."""
+
+    index: int
+    users: int | None
+    arrival_rate_per_s: float | None
+    start_ns: int
+    window_start_ns: int
+    window_end_ns: int
+    end_ns: int
+    whole: bool
+    """Whether the window was begun and ended as planned; if not, its limits are what there is."""
+
+    @property
+    def window_s(self) -> float:
+        return max(self.window_end_ns - self.window_start_ns, 0) / 1e9
+
+    @property
+    def load(self) -> str:
+        """The load in words for a table."""
+        if self.users is not None:
+            return f"{self.users}"
+        return f"{self.arrival_rate_per_s:g}/s" if self.arrival_rate_per_s else f"level {self.index}"
+
+
+def corrected(frame: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
+    """The table with every worker's `*_ns` brought to the clock of the run's writer."""
+    offsets = {
+        _whole(w.get("index")): _whole(w.get("clock_offset_ns")) or 0 for w in dicts(manifest.get("workers"))
+    }
+    shift = frame["worker"].map(offsets).fillna(0).astype("int64")
+    times = {name: frame[name] - shift for name in ("due_ns", "sent_ns", "head_ns", "end_ns")}
+    return frame.assign(**times)
+
+
+def levels_of(manifest: dict[str, Any], frame: pd.DataFrame) -> list[Level]:
+    """The levels of a run; where it wrote none, one that spans all records."""
+    last_ns = _last_ns(manifest, frame)
+    first_ns = int(frame["due_ns"].min()) if len(frame) else last_ns
+    written = dicts(manifest.get("levels")) or [{"index": 0}]
+    return [_level(number, level, first_ns, last_ns) for number, level in enumerate(written)]
+
+
+def _level(number: int, level: dict[str, Any], first_ns: int, last_ns: int) -> Level:
+    start, end = _whole(level.get("start_ns")), _whole(level.get("end_ns"))
+    window = _whole(level.get("window_start_ns")), _whole(level.get("window_end_ns"))
+    start_ns = first_ns if start is None else start
+    end_ns = max(last_ns + 1 if end is None else end, start_ns)
+    window_start_ns = start_ns if window[0] is None else window[0]
+    rate, users = level.get("arrival_rate_per_s"), _whole(level.get("users"))
+    index = _whole(level.get("index"))
+    return Level(
+        index=number if index is None else index,
+        users=users if rate is None else None,
+        arrival_rate_per_s=_rate(rate),
+        start_ns=start_ns,
+        window_start_ns=window_start_ns,
+        window_end_ns=max(end_ns if window[1] is None else window[1], window_start_ns),
+        end_ns=end_ns,
+        whole=None not in window,
+    )
+
+
+def _whole(value: object) -> int | None:
+    """An integer that times can be computed with, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST_NS:
+        return None
+    return int(value)
+
+
+def _rate(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value < _MOST_NS else None
+
+
+def dicts(value: object) -> list[dict[str, Any]]:
+    """The objects in a list of a manifest; an empty list where it is something else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _last_ns(manifest: dict[str, Any], frame: pd.DataFrame) -> int:
+    """When the run ended: its last record, or `ended_at` if that is later."""
+    seen = [int(frame[name].max()) for name in ("due_ns", "sent_ns", "end_ns") if frame[name].notna().any()]
+    with contextlib.suppress(ValueError):  # no time: it still runs, or was killed
+        seen.append(int(datetime.fromisoformat(str(manifest.get("ended_at"))).timestamp() * 1e9))
+    return max(seen, default=0)
+
+
+def placed(frame: pd.DataFrame, levels: list[Level]) -> pd.DataFrame:
+    """Adds `moment_ns` (sent, or due where it was never sent), `level` and `in_window`."""
+    moment = frame["sent_ns"].fillna(frame["due_ns"]).to_numpy(dtype=np.int64)
+    level = np.full(len(frame), NO_LEVEL)
+    in_window = np.zeros(len(frame), dtype=bool)
+    for item in levels:
+        inside = (moment >= item.start_ns) & (moment < item.end_ns)
+        level[inside] = item.index
+        in_window |= inside & (moment >= item.window_start_ns) & (moment < item.window_end_ns)
+    return frame.assign(moment_ns=moment, level=level, in_window=in_window)
+
+
+def counted_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Adds `talk`, `counts` (the highest attempt of its turn), `measured` and `first_late_ms`.
+
+    A turn belongs to the level and the window in which its first attempt was sent: by a later one, turns
+    that were hard to get through would leave the measurement. `first_late_ms` is sent - due of that attempt:
+    how late the client itself was. A record that stands there twice (a batch delivered again) counts once.
+    """
+    keys = ["conversation", "turn", "due_ns", "attempt"]
+    order = frame.reset_index(drop=True).sort_values([*keys, "moment_ns"], kind="stable")
+    again = order.duplicated(keys).to_numpy()
+    conversation, turn = (order[name].to_numpy() for name in ("conversation", "turn"))
+    attempt = order["attempt"].to_numpy()
+    new_turn = _changes(conversation) | _changes(turn) | (np.diff(attempt, prepend=0) <= 0) & ~again
+    group = np.cumsum(new_turn)
+    late_ms = ((order["sent_ns"] - order["due_ns"]) / 1e6).to_numpy(dtype=float, na_value=np.nan)
+    last = np.append(group[1:] != group[:-1], True) if len(group) else np.zeros(0, dtype=bool)
+    first = np.flatnonzero(new_turn)[group - 1]
+    placed_back = pd.DataFrame({"counts": last, "first_late_ms": late_ms[first]}, index=order.index)
+    for name in ("level", "in_window"):
+        placed_back[name] = order[name].to_numpy()[first]
+    placed_back = placed_back.sort_index()
+    out = frame.assign(**{str(name): placed_back[name].to_numpy() for name in placed_back})
+    out["talk"] = pd.factorize(out["conversation"])[0]
+    out["measured"] = out["counts"] & out["in_window"] & ~out["outcome"].isin(UNMEASURED)
+    return out
+
+
+def _changes(values: Ints) -> Bools:
+    return np.asarray(np.diff(values, prepend=values[:1] - 1) != 0)

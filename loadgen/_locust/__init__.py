@@ -1,0 +1,1 @@
+"""turnbench in Locust's processes: hooks, the start form, and what of its own is silenced."""

@@ -1,0 +1,1 @@
+"""Several models, served and loaded in turn, as one result."""

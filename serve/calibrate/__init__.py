@@ -1,0 +1,1 @@
+"""The emulator fitted to a real run."""

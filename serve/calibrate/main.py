@@ -1,0 +1,189 @@
+"""`python -m serve calibrate RUN`: fit the emulator to a run, and say how well it predicts the rest of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from serve.calibrate.fit import LEAST_TURNS, TooLittle, fit
+from serve.calibrate.replay import replay_people
+from serve.calibrate.run import Figures, Level, RecordedRun, figures_of, read_recorded
+from serve.emulator.calibration import Calibration, MeasuredMachine, write_calibration
+from serve.emulator.scheduler import MAX_BATCHED_TOKENS
+from serve.launch.command import Refusal
+
+FILE_NAME = "calibration.yaml"
+MAX_NUM_SEQS = 256
+"""vLLM's default, where the run does not say what the server was given."""
+PLENTY_TOKENS = 10_000_000
+"""Of cache, where the run never saw it fill: then its size played no part."""
+LEAST_USAGE = 0.02
+"""Below this share the cache's usage is mostly rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One level, as it was and as the fitted emulator has it."""
+
+    users: int
+    fitted: bool
+    measured: Figures
+    predicted: Figures
+
+    def error(self, name: str) -> float:
+        """Predicted over measured, less one."""
+        measured: float = getattr(self.measured, name)
+        return float(getattr(self.predicted, name)) / measured - 1
+
+
+def calibrate(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Fit, print the table, write the file; raises Refusal."""
+    run = read_recorded(Path(options.directory))
+    chosen = [_level(run, users) for users in options.levels]
+    try:
+        calibration = fit(chosen, _facts(Path(options.directory), run, options.levels))
+        rows = [_row(level, calibration, level in chosen) for level in run.levels.values()]
+    except TooLittle as error:
+        raise Refusal(f"{run.name}: {error}; play it again with a longer --hold") from None
+    calibration = calibration.model_copy(update=_median_errors(rows))
+    print(table(run, rows))
+    file = Path(options.out) if options.out else Path(options.directory).resolve() / FILE_NAME
+    write_calibration(calibration, file)
+    say(f"{file}: python -m serve up {run.model} --backend emulator --calibration {file}")
+    return 0
+
+
+def _level(run: RecordedRun, users: int) -> Level:
+    if users in run.levels:
+        return run.levels[users]
+    there = ", ".join(map(str, run.levels))
+    raise Refusal(
+        f"{run.name} has no level of {users}: it has {there} (--levels {','.join(there.split(', ')[:2])})"
+    )
+
+
+def _row(level: Level, calibration: Calibration, fitted: bool) -> Row:
+    measured, played = level.measured(), replay_people(level, MeasuredMachine(calibration))
+    if len(measured) < LEAST_TURNS:
+        raise TooLittle(
+            f"level {level.users} has {len(measured)} measured turns, and {LEAST_TURNS} are needed"
+        )
+    return Row(
+        level.users, fitted, figures_of(level, measured), figures_of(played, played.the_same(measured))
+    )
+
+
+def _facts(folder: Path, run: RecordedRun, levels: list[int]) -> Calibration:
+    """All that a calibration holds beside its times."""
+    return Calibration(
+        model=run.model,
+        server=_in_words(run),
+        run=run.name,
+        levels=levels,
+        step_ms=0.0,
+        sequence_ms=0.0,
+        prompt_token_ms=0.0,
+        context_token_us=0.0,
+        frontend_ms=0.0,
+        kv_tokens=_kv_tokens(folder, [run.levels[users] for users in levels]),
+        max_num_seqs=_argument(run.server, "--max-num-seqs") or MAX_NUM_SEQS,
+        max_batched_tokens=_argument(run.server, "--max-num-batched-tokens") or MAX_BATCHED_TOKENS,
+    )
+
+
+def _in_words(run: RecordedRun) -> str:
+    """What the run says of its server: never that an emulator was a real one."""
+    facts = run.server
+    parts = [facts.get("backend"), facts.get("version"), facts.get("precision"), facts.get("gpu")]
+    parts += ["random weights" if facts.get("weights") == "dummy" else None]
+    words = ", ".join(str(part) for part in parts if part) or "unknown server"
+    return ("EMULATED: " if run.emulated else "") + words[:400]
+
+
+def _argument(server: dict[str, Any], name: str) -> int | None:
+    """The value of a server's own option, from its description, if it says so."""
+    given = [str(each) for each in server.get("arguments") or []]
+    for index, each in enumerate(given):
+        key, _, value = each.partition("=")
+        if key == name:
+            value = value or "".join(given[index + 1 : index + 2])
+            return int(value) if value.isdecimal() and int(value) else None
+    return None
+
+
+def _kv_tokens(folder: Path, levels: list[Level]) -> int:
+    """What the server's cache holds: tokens in flight over the share that its own metrics gave for them."""
+    sizes = []
+    for sample in _samples(folder / "server.jsonl"):
+        usage, at_ns = sample.get("vllm:kv_cache_usage_perc", 0.0), sample["t_ns"]
+        if usage >= LEAST_USAGE:
+            sizes += [_in_flight(level, at_ns) / usage for level in levels if _in_flight(level, at_ns)]
+    return round(median(sizes)) if sizes else PLENTY_TOKENS
+
+
+def _samples(file: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def _in_flight(level: Level, at_ns: int) -> int:
+    """Tokens that the open turns of a moment had in the cache."""
+    return sum(
+        turn.prompt_tokens + sum(1 for each in turn.event_ns if each <= at_ns)
+        for turn in level.turns
+        if turn.event_ns and turn.event_ns[0] <= at_ns < turn.end_ns
+    )
+
+
+FIGURES = {"ttft_ms": "TTFT p50, ms", "tpot_ms": "TPOT p50, ms", "aggregate_tps": "tokens/s"}
+ERRORS = {"ttft_ms": "ttft_error", "tpot_ms": "tpot_error", "aggregate_tps": "tps_error"}
+
+
+def _median_errors(rows: list[Row]) -> dict[str, float | None]:
+    """On the levels that the fit has not seen; None where there is no such level."""
+    unseen = [row for row in rows if not row.fitted]
+    return {
+        key: median(abs(row.error(name)) for row in unseen) if unseen else None
+        for name, key in ERRORS.items()
+    }
+
+
+def table(run: RecordedRun, rows: list[Row]) -> str:
+    """Measured beside predicted for each level, and the median error on those that the fit has not seen."""
+    mark = "EMULATED RUN: " if run.emulated else ""
+    lines = [
+        f"{mark}{run.name}, {run.model} ({_in_words(run)}): measured, and predicted by the fitted emulator",
+        "        " + "".join(f"{title:^31}" for title in FIGURES.values()),
+        "people  " + "   measured predicted    error " * len(FIGURES) + "  turns",
+    ]
+    lines += [_line(row) for row in rows]
+    lines.append("* fitted on these levels; the others were predicted from nothing but their requests")
+    errors = _median_errors(rows)
+    told = [
+        f"{FIGURES[name].split()[0].rstrip(',')} {errors[key]:.1%}"
+        for name, key in ERRORS.items()
+        if errors[key] is not None
+    ]
+    lines.append(
+        f"median error of the others: {', '.join(told)}" if told else "no level is left to check the fit on"
+    )
+    return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    cells = "".join(
+        f"{getattr(row.measured, name):>11.4g}{getattr(row.predicted, name):>10.4g}{row.error(name):>+9.1%} "
+        for name in FIGURES
+    )
+    turns = f"{row.measured.turns}/{row.predicted.turns}"
+    return f"{row.users:>5}{'*' if row.fitted else ' '}  {cells}{turns:>7}"

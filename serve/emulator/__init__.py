@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server without a model, with the timing of one."""

@@ -1,0 +1,117 @@
+"""A machine measured instead of computed: the calibration file, and how long a step of it takes.
+
+Each time is one that a run showed (`python -m serve calibrate RUN`), so it holds for that model on that
+machine with that server, and says nothing of another. A step takes `step_ms` whatever is in it, `sequence_ms`
+more for each answer that it makes a token of, `prompt_token_ms` for each new token of a prompt, and
+`context_token_us` for each token that it reads from the cache of keys and values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serve._strictyaml import Place, read_strict_yaml
+from serve.emulator.cost import Work
+from serve.emulator.scheduler import Scheduler
+
+FORMAT = "turnbench-calibration/1"
+HEAD = "# A server's times, fitted to a run. python -m serve up MODEL --backend emulator --calibration FILE\n"
+
+Time = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+Error = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class BadCalibration(Exception):
+    """The file is no calibration; the text is one line of the form `file:line: what`."""
+
+
+class Calibration(BaseModel):
+    """One fitted server; times in the unit of their name."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    format: Literal["turnbench-calibration/1"] = FORMAT  # type: ignore[assignment]
+    model: Text
+    """The model's name in requests, one of the catalogue."""
+    server: Text
+    """What was measured, in words."""
+    run: Text
+    levels: Annotated[list[Count], Field(min_length=1)]
+    """The levels of the run that the times were fitted to."""
+    step_ms: Time
+    sequence_ms: Time
+    prompt_token_ms: Time
+    context_token_us: Time
+    frontend_ms: Time
+    """Before a request is queued, and whatever else stands before its first token only."""
+    kv_tokens: Count
+    max_num_seqs: Count
+    max_batched_tokens: Count
+    ttft_error: Error = None
+    tpot_error: Error = None
+    tps_error: Error = None
+    """Median error on the run's other levels, as a share; null where it had none."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredMachine:
+    """What the scheduler asks of a machine, answered from a calibration."""
+
+    calibration: Calibration
+
+    def step_ns(self, work: Work) -> int:
+        """Duration of a step in nanoseconds."""
+        costs = self.calibration
+        took_ms = costs.step_ms + costs.sequence_ms * work.decoding
+        took_ms += costs.prompt_token_ms * (work.tokens - work.decoding)
+        return round(took_ms * 1e6 + costs.context_token_us * 1e3 * work.context)
+
+    def kv_tokens(self) -> int:
+        return self.calibration.kv_tokens
+
+    @property
+    def frontend_ns(self) -> int:
+        return round(self.calibration.frontend_ms * 1e6)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The checked file; raises BadCalibration with its first mistake."""
+    data, lines, errors = read_strict_yaml(path)
+    if errors:
+        raise BadCalibration(errors[0])
+    try:
+        return Calibration.model_validate(data)
+    except ValidationError as error:
+        raise BadCalibration(_first(path, lines, error)) from None
+
+
+def measured_engine(path: Path, model: str) -> tuple[Scheduler, int]:
+    """A scheduler of the measured machine, and the time in ns before a request is queued.
+
+    Raises BadCalibration, also for a file of another model.
+    """
+    facts = read_calibration(path)
+    if facts.model != model:
+        raise BadCalibration(f"{path} is of {facts.model}, not of {model}: serve {facts.model} with it")
+    machine = MeasuredMachine(facts)
+    return Scheduler(machine, facts.max_num_seqs, facts.max_batched_tokens), machine.frontend_ns
+
+
+def _first(path: Path, lines: dict[Place, int], error: ValidationError) -> str:
+    detail = error.errors()[0]
+    place: Place = tuple(detail["loc"])
+    what = f"{'.'.join(map(str, place)) or 'the file'}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+    return f"{path}:{lines.get(place, 1)}: {what}; python -m serve calibrate RUN makes such a file"
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write the file that `read_calibration` reads; raises OSError."""
+    text = yaml.safe_dump(calibration.model_dump(), sort_keys=False, allow_unicode=True)
+    path.write_text(HEAD + text, encoding="utf-8")
