@@ -47,7 +47,7 @@ def level_findings(study: Study, level: Level) -> list[Finding]:
     if rows.empty:
         return found
     found += client_findings(study, level, rows)
-    for check in (_failed, _unfinished, _few, _warm):
+    for check in (_failed, _unfinished, _few, _warm, _full_context):
         found += check(level, rows)
     return found + drift(study, level, rows) + rate_findings(study, level)
 
@@ -114,3 +114,16 @@ def _warm(level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
         what = f"the first {cut} turns took {1 + share:.0%} as long as the rest: the warm-up was too short"
         remedy = f"lengthen --warmup by {max(seconds, 1):.0f} s or more"
         yield of_level(level.index, "suspect", "warmup", what, remedy)
+
+
+def _full_context(level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
+    """Conversations that outgrew the model's context: shorter ones were measured than were planned."""
+    full = rows[rows["at_context_end"].notna()]
+    if full.empty:
+        return
+    talks, stopped = full["talk"].nunique(), full.loc[full["at_context_end"] == "stop", "talk"].nunique()
+    ways = [f"{stopped} ended there"] * bool(stopped)
+    ways += [f"{talks - stopped} went on without their oldest turns"] * (talks > stopped)
+    what = f"{talks} of {rows['talk'].nunique()} conversations filled the model's context: {', '.join(ways)}"
+    remedy = "plan fewer or shorter turns, or serve the model with a longer context"
+    yield of_level(level.index, "note", "full_context", what, remedy)

@@ -295,3 +295,14 @@ def test_every_finding_says_what_to_do(made: MadeRun) -> None:
     findings = summary_of(made)["verdict"]["findings"]
     assert len(findings) >= 5
     assert all(len(finding["remedy"]) > 15 for finding in findings)
+
+
+def test_conversations_that_outgrew_the_context_are_told_and_change_no_status(made: MadeRun) -> None:
+    made.turns = turns()
+    for at, fields in ((3, {"at_context_end": "stop"}), (4, {"at_context_end": "drop_oldest"})):
+        made.turns[at] = turn(at, sent_s=20, **fields)
+    made.turns.append(turn(4, 2, sent_s=22, at_context_end="drop_oldest"))  # the same conversation
+    (finding,) = summary_of(made)["verdict"]["findings"]
+    assert (finding["level"], finding["check"]) == ("note", "full_context")
+    assert "2 of 40 conversations" in finding["what"]
+    assert finding["what"].endswith("1 ended there, 1 went on without their oldest turns")
