@@ -61,12 +61,11 @@ class Face:
         self.environment.stop_timeout = 0
         self.environment.process_exit_code = 0
         if not isinstance(self.runner, WorkerRunner):
+            for number in (signal.SIGINT, signal.SIGTERM):  # first: the checks below may take seconds
+                gevent.signal_handler(number, self._on_signal, number)
             self._become_conductor(web_ui)
         if not isinstance(self.runner, MasterRunner):
             self.worker = Worker(self.environment)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if self.conductor is not None:
-                gevent.signal_handler(number, self._on_signal, number)
         if self.worker is not None and self.conductor is None and self.options.processes:
             # Ctrl-C in a terminal hits forked workers too; they end when the master says so.
             gevent.signal_handler(signal.SIGINT, lambda: None)

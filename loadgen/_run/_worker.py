@@ -173,13 +173,15 @@ class Worker:
             self._tell("batch", n=self._batches, lines=lines, **counts)
 
     def _watch_master(self) -> None:
-        """A worker whose master is silent must not go on loading the server."""
-        while True:
+        """A worker whose master is silent must not go on loading the server, nor a forked one outlive it."""
+        parent = os.getppid() if self.environment.parsed_options.processes else None
+        while parent is None or os.getppid() == parent:
             gevent.sleep(0.5)
             if self._heard_s is not None and time.monotonic() - self._heard_s > _MASTER_SILENCE_S:
                 logger.error("no word from the master for %g s: stopping the load", _MASTER_SILENCE_S)
-                self.close()
-                os._exit(3)
+                break
+        self.close()
+        os._exit(3)
 
     def close(self) -> None:
         if self._bridge is not None:

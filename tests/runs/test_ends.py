@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,6 +55,24 @@ def test_a_second_signal_ends_at_once(server: Any, headless: Any, tools: Any) ->
     outcomes = Counter(turn.outcome for turn in load.run().turns())
     assert set(outcomes) <= {"unfinished", "cut"}
     assert sum(outcomes.values()) == 4
+
+
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["alone", "forked workers"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_server_is_asked_who_it_is_ends_everything_at_once(
+    locust: Any, tools: Any, processes: list[str], number: int, code: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        load = locust("--headless", "-H", url, "--scenario", "choose", "--once", "-u", "2", *processes)
+        asking, _ = silent.accept()
+        with asking:
+            family = below(load.process.pid)
+            load.process.send_signal(number)
+            assert load.end(20) == code, load.said
+    assert "Traceback" not in load.said
+    tools.wait_until(lambda: not any(map(alive, family)), "all processes of the run to end", 10)
 
 
 def test_a_second_signal_ends_the_analysis_too(server: Any, headless: Any, tools: Any) -> None:
