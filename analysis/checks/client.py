@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.checks.finding import Finding, of_level
 from analysis.measures.cells import MOST_COALESCED, coalesced_share
-from analysis.measures.client import cpu_busy, lag_p99_ms
+from analysis.measures.client import cpu_busy, lag_p99_ms, stolen
 from analysis.turns.levels import Level
 from analysis.turns.metrics import floats
 from analysis.turns.study import Study
@@ -18,6 +18,7 @@ INVALID_LATE_MS = 100.0
 SUSPECT_LATE_MS = 10.0
 INVALID_LAG_MS = 20.0
 BUSY_SECONDS = 0.10
+SUSPECT_STOLEN, NOTED_STOLEN = 0.05, 0.01
 
 _FAULTS = {
     "client_ports": "no local port was left: use fewer new connections a second, more workers, or widen "
@@ -28,7 +29,7 @@ _FAULTS = {
 
 def client_findings(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
     """All of them; `rows` are the level's measured turns."""
-    for check in (_faults, _late, _lag, _coalesced, _busy):
+    for check in (_faults, _late, _lag, _coalesced, _busy, _stolen):
         yield from check(study, level, rows)
 
 
@@ -88,3 +89,19 @@ def _busy(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
             )
             remedy = "add workers (--processes) or machines, so that the client is not the limit"
             yield of_level(level.index, "suspect", "cpu", what, remedy)
+
+
+def _stolen(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
+    """Workers of one machine see the same: the one that saw the most speaks for all."""
+    shares = stolen(study, level)
+    worker = max(shares, key=shares.__getitem__, default=None)
+    if worker is None or shares[worker][0] <= NOTED_STOLEN:
+        return
+    mean, most = shares[worker]
+    severity = "suspect" if mean > SUSPECT_STOLEN else "note"
+    what = (
+        f"the host of worker {worker}'s machine took {mean:.1%} of its CPU time, {most:.0%} in one second: "
+        "what ran on it stood still meanwhile, and no clock can correct for that"
+    )
+    remedy = "measure on a machine that is not shared, or again when its neighbours are quiet"
+    yield of_level(level.index, severity, "stolen", what, remedy)

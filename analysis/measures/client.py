@@ -16,16 +16,21 @@ BUSY_CPU_SHARE = 0.9
 
 
 def client_of(study: Study) -> dict[str, Any]:
-    """`clock`, `lag_ms` (p99), `coalesced_share`, `cpu_share` (mean, of one core) over the windows."""
+    """`clock`, `lag_ms` (p99), `coalesced_share`, `cpu_share` (mean, of one core) over the windows.
+
+    `stolen_share`: mean of what the machines' hosts took of their CPU time; None where none tells.
+    """
     rows = study.measured
     clocks = sorted(set(rows["clock"]))
     cpu = _in_windows(study, "cpu_share", study.levels)
+    stolen = _in_windows(study, "stolen_share", study.levels)
     return {
         "clock": " and ".join(clocks) or None,
         "lag_ms": lag_p99_ms(study, rows),
         "coalesced_share": coalesced_share(rows, study) if len(rows) else None,
         "cpu_share": float(cpu.mean()) if len(cpu) else None,
         "lag_max_ms": float(rows["lag_us_max"].max()) / 1e3 if len(rows) else None,
+        "stolen_share": float(stolen.mean()) if len(stolen) else None,
         "cpu_share_max": float(cpu.max()) if len(cpu) else None,
     }
 
@@ -49,6 +54,13 @@ def cpu_busy(study: Study, level: Level) -> dict[int, float]:
     health = study.health[_within(study, [level])].dropna(subset=["cpu_share"])
     busy = (health["cpu_share"] >= BUSY_CPU_SHARE).groupby(health["worker"].astype(int)).mean()
     return {int(worker): float(share) for worker, share in busy.items()}  # type: ignore[call-overload]
+
+
+def stolen(study: Study, level: Level) -> dict[int, tuple[float, float]]:
+    """What the host of each worker's machine took of its CPU time: mean of the window, and worst second."""
+    health = study.health[_within(study, [level])].dropna(subset=["stolen_share"])
+    by_worker = health["stolen_share"].groupby(health["worker"].astype(int)).agg(["mean", "max"])
+    return {int(worker): (float(mean), float(most)) for worker, mean, most in by_worker.itertuples()}
 
 
 def _in_windows(study: Study, name: str, levels: list[Level]) -> Floats:

@@ -32,6 +32,25 @@ class LoopLag:
         return round(worst / 1e6, 3)
 
 
+class Stolen:
+    """What the host of a virtual machine took of its CPU time since the last look (`steal` in proc(5)).
+
+    A stopped CPU stamps nothing, so what came meanwhile looks late by either clock.
+    """
+
+    def __init__(self) -> None:
+        self._before = psutil.cpu_times()
+
+    def take_share(self) -> float | None:
+        """Of the time of all CPUs; None where the system does not tell."""
+        before, self._before = self._before, psutil.cpu_times()
+        passed = {name: value - getattr(before, name) for name, value in self._before._asdict().items()}
+        if "steal" not in passed:
+            return None
+        total_s = sum(passed.values()) - passed["guest"] - passed["guest_nice"]  # they are in user and nice
+        return round(max(passed["steal"], 0.0) / total_s, 4) if total_s > 0 else None
+
+
 class Health:
     """Makes the health lines of one worker."""
 
@@ -39,16 +58,21 @@ class Health:
         self._wire = wire
         self._process = psutil.Process()
         self._process.cpu_percent()
+        self._stolen = Stolen()
         self.lag = LoopLag(wire.timeline)
 
     def line(self) -> bytes:
-        """`cpu_share` is of one core; `files` are open descriptors; the counts are cumulative."""
+        """`cpu_share` is of one core, `stolen_share` of all; `files` are open descriptors.
+
+        The counts are cumulative.
+        """
         ledger = self._wire.ledger
         sample: dict[str, Any] = {
             "t_ns": self._wire.timeline.now_ns(),
             "worker": self._wire.job.worker,
             "loop_lag_ms": self.lag.take_ms(),
             "cpu_share": round(self._process.cpu_percent() / 100, 4),
+            "stolen_share": self._stolen.take_share(),
             "rss_mb": round(self._process.memory_info().rss / 1e6, 1),
             "files": self._process.num_fds(),
             "in_flight": len(self._wire.in_flight),

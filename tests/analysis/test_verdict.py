@@ -116,6 +116,24 @@ def test_a_busy_engine(made: MadeRun, busy_seconds: int, expected: str | None) -
     assert checks(summary_of(made)).get("cpu") == expected
 
 
+@pytest.mark.parametrize(
+    ("stolen", "expected"), [(0.005, None), (0.02, "note"), (0.06, "suspect"), (None, None)]
+)
+def test_a_host_that_took_cpu_time_is_told_with_its_worst_second(
+    made: MadeRun, stolen: float | None, expected: str | None
+) -> None:
+    made.turns = turns()
+    made.health = [line | {"stolen_share": stolen} for line in made._health_of(0, made.turns)]
+    if stolen is not None:
+        made.health[30]["stolen_share"] = 0.25
+    summary = summary_of(made)
+    assert checks(summary).get("stolen") == expected
+    assert (summary["client"]["stolen_share"] is None) == (stolen is None)
+    if expected:
+        (finding,) = (f for f in summary["verdict"]["findings"] if f["check"] == "stolen")
+        assert "25% in one second" in finding["what"]
+
+
 def test_a_warm_up_that_was_too_short(made: MadeRun) -> None:
     rng = random.Random(5)
     made.turns = [
