@@ -48,7 +48,7 @@ class Stolen:
         if "steal" not in passed:
             return None
         total_s = sum(passed.values()) - passed["guest"] - passed["guest_nice"]  # they are in user and nice
-        return round(max(passed["steal"], 0.0) / total_s, 4) if total_s > 0 else None
+        return round(min(max(passed["steal"] / total_s, 0.0), 1.0), 4) if total_s > 0 else None
 
 
 class Health:

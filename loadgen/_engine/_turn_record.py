@@ -33,8 +33,10 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
     """The record of one attempt; secrets are scrubbed from what the server said."""
     log, reply = exchange.log, exchange.reply
     usage, text, sent_ns = reply.usage, reply.text, log.sent_ns
+    unsent = _unsent(job, place)
     return structs.replace(
-        _unsent(job, place),
+        unsent,
+        clock="user" if log.unstamped else unsent.clock,
         sent_ns=sent_ns,
         head_ns=exchange.head_ns and max(exchange.head_ns, sent_ns or 0),
         end_ns=log.at_ns[-1] if log.at_ns and exchange.outcome == "ok" else end_ns,

@@ -25,6 +25,8 @@ _NO_FAILURE = ("ok", "cut", "unfinished", "dropped", "abandoned")
 _BATCH_S = 0.25
 _BATCH_LINES = 500
 _MASTER_SILENCE_S = 5.0
+_LOADED_BY = os.getpid()
+"""Locust forks its workers (--processes) after it has loaded this: in them it is the master's."""
 
 
 class Worker:
@@ -174,8 +176,8 @@ class Worker:
 
     def _watch_master(self) -> None:
         """A worker whose master is silent must not go on loading the server, nor a forked one outlive it."""
-        parent = os.getppid() if self.environment.parsed_options.processes else None
-        while parent is None or os.getppid() == parent:
+        forked = os.getpid() != _LOADED_BY
+        while not forked or os.getppid() == _LOADED_BY:
             gevent.sleep(0.5)
             if self._heard_s is not None and time.monotonic() - self._heard_s > _MASTER_SILENCE_S:
                 logger.error("no word from the master for %g s: stopping the load", _MASTER_SILENCE_S)

@@ -28,6 +28,8 @@ class Arrivals:
     """Offset in `raw` at which each read ends."""
     at_ns: array[int] = field(default_factory=lambda: array("q"))
     lag_ns_max: int = 0
+    unstamped: bool = False
+    """Whether the kernel left a read without a stamp, so that our own clock stands for it."""
     deferred_from: int | None = None
     """Offset from which on all is kept back from aiohttp until the stream's end; None: nothing is."""
     sent_ns: int | None = None

@@ -122,11 +122,11 @@ class StampedReader:
             # The end of the stream, or an error: asyncio's transport meets it again and closes properly.
             self.give_back(connection)
             return
-        self._stamp(ancillary)
+        log = connection.log
+        self._stamp(ancillary, log)
         if tls is not None:
             tls.buffer_updated(count)  # ends in connection.data_received with what was decrypted
             return
-        log = connection.log
         if log is None or log.deferred_from is None:
             connection.data_received(bytes(buffer[:count]))
             return
@@ -134,11 +134,13 @@ class StampedReader:
         if log.may_have_ended():
             connection.look_at_end()
 
-    def _stamp(self, ancillary: Ancillary) -> None:
+    def _stamp(self, ancillary: Ancillary, log: Arrivals | None) -> None:
         """Set when the read at hand arrived, and the client's lag in seeing it."""
         stamp = kernel_stamp_ns(ancillary)
         if stamp is None:
             self.arrival_ns, self.lag_ns = self._timeline.now_ns(), 0
+            if log is not None:
+                log.unstamped = True
             return
         self.arrival_ns, self.lag_ns = self._timeline.of_kernel_stamp(stamp)
         if not self._kernel_clock:

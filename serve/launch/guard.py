@@ -22,6 +22,8 @@ from types import FrameType, TracebackType
 
 LEFTOVERS_S = 3.0
 """How long the server's own children may take to end after it."""
+DYING_S = 3.0
+"""How long to wait for what was killed: much memory takes a moment to give back."""
 STOP_ORDERLY, STOP_NOW = b"t", b"k"
 PR_SET_PDEATHSIG = 1
 
@@ -98,11 +100,18 @@ def _watch(server: subprocess.Popen[bytes], signals: SignalPipe, grace_s: float)
 
 
 def _clear_group(group: int) -> None:
-    """Nothing of the server's stays: its children get a moment to tidy up, then KILL."""
-    ends_at = time.monotonic() + LEFTOVERS_S
-    while _signal_group(group, 0) and time.monotonic() < ends_at:
+    """Nothing of the server's stays: its children get a moment to tidy up, then KILL, and are gone."""
+    if _outlasts(group, LEFTOVERS_S) and _signal_group(group, signal.SIGKILL):
+        _outlasts(group, DYING_S)
+
+
+def _outlasts(group: int, moment_s: float) -> bool:
+    ends_at = time.monotonic() + moment_s
+    while _signal_group(group, 0):
+        if time.monotonic() >= ends_at:
+            return True
         time.sleep(0.02)
-    _signal_group(group, signal.SIGKILL)
+    return False
 
 
 def _signal_group(group: int, number: int) -> bool:

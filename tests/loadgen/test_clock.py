@@ -122,7 +122,7 @@ async def test_a_step_during_a_run_moves_no_arrival_of_the_reader(step_ns: int) 
     reader = StampedReader(asyncio.get_running_loop(), timeline, kernel_clock=True)
     try:
         stamp_ns = time.time_ns() + step_ns - 40_000_000
-        reader._stamp(_ancillary(stamp_ns))
+        reader._stamp(_ancillary(stamp_ns), None)
         assert 40_000_000 <= reader.lag_ns < 60_000_000
         assert timeline.now_ns() - reader.arrival_ns < 80_000_000
     finally:
