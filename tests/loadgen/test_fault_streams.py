@@ -48,7 +48,7 @@ async def test_a_slow_drip_meets_the_deadline_though_it_is_never_idle(play: Any)
             await peer.chunk(peer.words("drip "))
             await asyncio.sleep(0.02)
 
-    record = (await play(script, idle_timeout_s=0.2, deadline_s=0.5)).record
+    record = (await play(script, idle_timeout_s=5.0, deadline_s=0.5)).record
     assert record.outcome == "deadline"
     assert len(record.event_us) > 2
     assert "--deadline" in record.error

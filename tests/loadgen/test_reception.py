@@ -39,12 +39,12 @@ async def received(serve: Any, client: Any, least: int) -> tuple[Any, Any, list[
 async def test_only_what_was_due_before_the_levels_end_is_counted(serve: Any, client: Any) -> None:
     _, one, (least, most) = await received(serve, client, 8)
     assert least <= one.stage.wire.ledger.planned <= most
-    assert [record.conversation for record in one.records] == list(range(len(one.records)))
+    assert sorted(record.conversation for record in one.records) == list(range(len(one.records)))
 
 
 async def test_a_connection_held_for_a_request_goes_to_it_and_on_to_others(serve: Any, client: Any) -> None:
-    server, one, _ = await received(serve, client, 30)
-    assert 1 <= sum(record.connect_us > 0 for record in one.records) <= server.connections
+    server, one, _ = await received(serve, client, 120)
+    assert 1 <= sum((record.connect_us or 0) > 0 for record in one.records) <= server.connections
     assert server.connections < len(server.requests) / 2, "held connections did not come back"
 
 
@@ -60,9 +60,9 @@ async def test_an_alarm_rings_in_the_order_of_its_times_and_never_early() -> Non
         rang.append(after_ms)
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        for after_ms in (30, 10, 0, 20, -5):
+        for after_ms in (300, 100, 0, 200, -5):
             group.create_task(wait(after_ms))
-    assert rang == [0, -5, 10, 20, 30]
+    assert rang == [0, -5, 100, 200, 300]
     alarm.close()
 
 

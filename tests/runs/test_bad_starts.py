@@ -68,4 +68,4 @@ def test_a_dead_server_counts_its_refused_connections_and_exits_3(locust: Any) -
                   "--scenario", "choose", "--levels", "2", "--hold", "2s", "--warmup", "0")  # fmt: skip
     assert load.end() == 3, load.said
     outcomes = {turn.outcome for turn in load.run().turns()}
-    assert outcomes == {"connect"}
+    assert outcomes - {"cut"} == {"connect"}, "one may be connecting when the level ends"

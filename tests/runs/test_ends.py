@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,6 +19,7 @@ import pytest
 from tests.processes import alive, below
 
 SLOW = ("--ttft", "300ms", "--itl", "20ms", "--tokens", "100")
+SLOWER = ("--ttft", "300ms", "--itl", "60ms", "--tokens", "100")
 LONG = ("--levels", "4", "--hold", "300s", "--warmup", "200ms", "--exact-tokens", "--max-tokens", "100")
 """Four people whose turns take 2.3 s against SLOW; its own end comes later than any test waits."""
 
@@ -46,7 +48,7 @@ def test_a_second_signal_ends_at_once(server: Any, headless: Any, tools: Any) ->
     load = headless(at, *LONG)
     tools.wait_until(lambda: at.running() == 4, "four open turns")
     load.process.send_signal(signal.SIGINT)
-    time.sleep(1.0)  # a person's second press; draining would take 50 s
+    wait_for_line(load, "once more ends at once")  # draining would take 50 s
     assert at.running() == 4
     started = time.monotonic()
     load.process.send_signal(signal.SIGINT)
@@ -83,16 +85,17 @@ def test_a_second_signal_ends_the_analysis_too(server: Any, headless: Any, tools
 
     (child,) = tools.wait_until(analysis, "the analysis of the run")
     child.suspend()  # one that takes long
-    for _ in range(2):
-        load.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)  # a person's second press
+    load.process.send_signal(signal.SIGTERM)
+    wait_for_line(load, "once more ends at once")
+    load.process.send_signal(signal.SIGTERM)
+    tools.wait_until(lambda: is_pending(signal.SIGTERM, child.pid), "the order to end at the analysis")
     child.resume()
     assert load.end() == 143, load.said
     assert not (load.where / "report.html").exists()
 
 
 def test_a_killed_engine_makes_the_run_invalid_and_says_why(server: Any, headless: Any, tools: Any) -> None:
-    at = server(*SLOW)
+    at = server(*SLOWER)
     load = headless(at, *LONG)
     wait_for_open_turns(load, tools)
     load.engines()[0].kill()
@@ -128,7 +131,7 @@ def test_a_killed_server_is_counted_as_outcomes_and_the_run_ends_in_time(
 def test_a_killed_locust_takes_its_engine_along_and_analysis_says_incomplete(
     server: Any, headless: Any, tools: Any
 ) -> None:
-    at = server(*SLOW)
+    at = server(*SLOWER)
     load = headless(at, *LONG)
     wait_for_open_turns(load, tools)
     engine = load.engines()[0]
@@ -195,6 +198,20 @@ def test_a_full_disk_stops_the_load_keeps_the_files_and_exits_3(server: Any, hea
     assert (load.where / "turns-0.jsonl").stat().st_size > 0
 
 
+def wait_for_line(load: Any, words: str) -> None:
+    for line in load.process.stdout:
+        if words in line:
+            return
+    pytest.fail(f"it ended and never said: {words}")
+
+
+def is_pending(number: signal.Signals, pid: int) -> bool:
+    """Whether a signal waits for a stopped process to go on."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = re.findall(r"ShdPnd:\s*(\w+)", status)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def wait_for_open_turns(load: Any, tools: Any) -> None:
     """Until a health line on disk tells of turns that are open now, with a second to go at least."""
 
@@ -213,7 +230,7 @@ def test_a_run_directory_that_vanishes_ends_the_run_with_exit_3(
     at = server(*SLOW)
     load = headless(at, "--levels", "2,3", "--hold", "2s", "--warmup", "200ms", "--drain", "5s")
     load.wait_for_turns(1)
-    shutil.rmtree(load.where)
+    load.where.rename(load.where.with_name("gone"))
     assert load.end() == 3, load.said
     assert "choose another --run-dir" in load.said
     tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
@@ -238,7 +255,7 @@ def test_a_worker_that_comes_late_plays_nothing_and_the_run_is_invalid(
     server: Any, headless: Any, locust: Any, tools: Any
 ) -> None:
     at, port = server(*SLOW), str(tools.free_port())
-    master = headless(at, "--levels", "4", "--hold", "8s", "--warmup", "200ms", "--master",
+    master = headless(at, "--levels", "4", "--hold", "20s", "--warmup", "200ms", "--master",
                       "--expect-workers", "1", "--master-bind-port", port)  # fmt: skip
     first = locust("--worker", "--master-port", port)
     master.wait_for_turns(4)
@@ -256,15 +273,13 @@ def test_a_master_that_waits_for_its_workers_can_be_stopped(
     server: Any, headless: Any, number: int, code: int
 ) -> None:
     load = headless(server(), *LONG, "--master", "--expect-workers", "3", "--master-bind-port", "0")
-    for line in load.process.stdout:
-        if "Waiting for workers" in line:
-            break
+    wait_for_line(load, "Waiting for workers")
     load.process.send_signal(number)
     assert load.end() == code, load.said
 
 
 def test_an_invalid_run_exits_3_without_its_analysis_too(server: Any, headless: Any, tools: Any) -> None:
-    load = headless(server(*SLOW), *LONG, "--no-analysis")
+    load = headless(server(*SLOWER), *LONG, "--no-analysis")
     wait_for_open_turns(load, tools)
     load.engines()[0].kill()
     assert load.end() == 3, load.said

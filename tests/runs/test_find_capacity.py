@@ -9,6 +9,7 @@ import pytest
 SLOTS = 8
 
 
+@pytest.mark.timeout(240)
 def test_the_capacity_of_a_server_with_eight_slots_is_eight_people(server: Any, headless: Any) -> None:
     """A ninth person waits for an eighth of an answer of a second: 57 ms become more than 150 ms."""
     at = server("--schedule", "roofline", "--model", "yi-6b", "--max-num-seqs", str(SLOTS))

@@ -61,8 +61,8 @@ def test_a_server_frozen_for_five_seconds_shows_in_every_turn_that_came_due(
     frozen = tools.now_ns()
     due = frozen + int(5e9)
     tools.wait_until(lambda: tools.now_ns() > due, "five seconds", 15)
-    at.process.send_signal(signal.SIGCONT)
     thawed = tools.now_ns()
+    at.process.send_signal(signal.SIGCONT)
     assert load.end() == 0, load.said
     turns = [t for t in first_turns(load.run()) if frozen + int(3e8) < t.due_ns < thawed - int(2e8)]
     assert abs(len(turns) - 90) < 30, "arrivals went on while the server was frozen"
@@ -82,7 +82,7 @@ def test_steps_of_a_rate_are_levels_of_one_run(server: Any, headless: Any, tools
     for level in levels:
         assert level["window_end_ns"] - level["window_start_ns"] == int(3e9)
         assert abs(level["arrivals"]["due"] / (3 * level["arrival_rate_per_s"]) - 1) < 0.35
-    assert "level 2 of 2: 60 arrivals/s, warm-up over, measuring for 3 s" in load.said
+    assert "level 2 of 2: 60 arrivals/s, warm-up over, measuring for " in load.said
     assert tools.request_ids(run) == set(at.truth())
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,17 @@ class Sweep:
         running = [name for name, status in cells.items() if status == "running"]
         return "finished" in cells.values() and any(self.turns_of(name) for name in running)
 
+    def amid_a_window(self) -> bool:
+        """One run has ended; another one has turns, and measures for a second more at least."""
+        running = [name for name, status in self.cells().items() if status == "running"]
+        return self.half_way() and any(self.turns_of(name) and self.left_s(name) > 1 for name in running)
+
+    def left_s(self, name: str) -> float:
+        """How long the last window of a run still is; 0 where none has begun."""
+        levels = json.loads((self.where / name / "run.json").read_bytes())["levels"]
+        ends_ns = levels[-1]["window_end_ns"] if levels else None
+        return (ends_ns - time.time_ns()) / 1e9 if ends_ns else 0.0
+
     def amid_a_long_run(self) -> bool:
         """One run has ended; in another one, of six turns that take seconds, half are still to come."""
         slow = [name for name in self.cells() if name.endswith("exact-u2")]
@@ -114,10 +126,13 @@ class Sweep:
         return below(self.process.pid)
 
 
+def turns_in(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "turns-0.jsonl").read_text().splitlines()]
+
+
 def places_of(run: Path) -> list[tuple[int, int]]:
     """Conversation and turn of every record."""
-    turns = [json.loads(line) for line in (run / "turns-0.jsonl").read_text().splitlines()]
-    return [(turn["conversation"], turn["turn"]) for turn in turns]
+    return [(turn["conversation"], turn["turn"]) for turn in turns_in(run)]
 
 
 @pytest.mark.timeout(240)
@@ -160,9 +175,9 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
 def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     tmp_path: Path, sweep: Callable[..., Sweep], tools: Any, number: int, code: int
 ) -> None:
-    (tmp_path / "plan.yaml").write_text(HELD)
+    (tmp_path / "plan.yaml").write_text(HELD.replace("hold: 1s", "hold: 3s"))
     first = sweep("plan.yaml")
-    tools.wait_until(first.half_way, "one run done and the next one begun", 60)
+    tools.wait_until(first.amid_a_window, "one run done and the next one amid its window", 60)
     family = first.family()
     os.killpg(first.process.pid, number)  # as Ctrl-C in a terminal does
     assert first.end(60) == code, first.said
@@ -170,9 +185,7 @@ def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     assert f"--resume {first.where.relative_to(first.home)}" in first.said
     cells = first.cells()
     (half,) = [name for name, status in cells.items() if status == "interrupted"]
-    outcomes = {
-        json.loads(x)["outcome"] for x in (first.where / half / "turns-0.jsonl").read_text().splitlines()
-    }
+    outcomes = {turn["outcome"] for turn in turns_in(first.where / half)}
     assert outcomes <= {"ok", "cut", "unfinished"}, "its server went before the run had drained"
     kept = first.kept()
     if number == signal.SIGTERM:
@@ -221,6 +234,7 @@ def test_a_sweep_loads_servers_that_run_already(
     (tmp_path / "plan.yaml").write_text(plan)
     one = sweep("plan.yaml")
     assert one.end() in (0, 1, 3), one.said
-    lines = [len(places_of(one.where / f"{name}-choose")) for name in ("mine", "again")]
-    assert min(lines) > 0
-    assert sum(lines) == len(at.truth())
+    sent = [sum(turn["sent_ns"] is not None for turn in turns_in(one.where / f"{name}-choose"))
+            for name in ("mine", "again")]  # fmt: skip
+    assert min(sent) > 0
+    assert sum(sent) == len(at.truth())

@@ -250,11 +250,21 @@ def test_a_server_that_fails_before_it_is_ready_is_one_and_shows_why(
 def test_progress_is_the_newest_line_worth_telling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said: list[str] = []
     line = "(Worker pid=7) INFO 11-23 12:00:00 [base.py:1] Loading weights"
-    script = f"import time; print({line!r}, flush=True); time.sleep(1)"
+    told = tmp_path / "told"
+    script = (
+        f"import pathlib, time; print({line!r}, flush=True)\n"
+        f"for _ in range(2000): pathlib.Path({str(told)!r}).exists() or time.sleep(0.01)"
+    )
     monkeypatch.setattr(launch_run, "NEWS_EVERY_S", 0.1)
     launch = Launch((sys.executable, "-c", script), {})
-    launch_run.run_server(launch, "http://127.0.0.1:9", tmp_path / "x.log", said.append)
-    assert any(each.endswith("s  Loading weights") for each in said)
+
+    def say(text: str) -> None:
+        said.append(text)
+        if text.endswith("s  Loading weights"):
+            told.touch()
+
+    launch_run.run_server(launch, "http://127.0.0.1:9", tmp_path / "x.log", say)
+    assert told.exists(), said
 
 
 def test_a_second_signal_is_an_order_to_stop_now(tmp_path: Path) -> None:

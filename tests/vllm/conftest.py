@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.processes import alive, below
@@ -49,7 +50,8 @@ def launched(told: Path, *arguments: str, core: str | None = None) -> Iterator[s
         finally:
             launcher.send_signal(signal.SIGTERM)
     assert launcher.returncode == 0, told.read_text(encoding="utf-8")
-    assert not [each for each in family if alive(each)]
+    _, left = psutil.wait_procs(family, timeout=20)
+    assert not [each for each in left if alive(each)]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_an_answer_shorter_than_the_fault_still_lacks_its_end(ask: Ask) -> None:
 
 
 def test_a_hung_stream_sends_its_first_events_and_then_nothing(ask: Ask) -> None:
-    seen = ask("fault: hang, after_events: 2", never, within_s=0.5)
+    seen = ask("fault: hang, after_events: 2", never, within_s=2.0)
     assert seen.end == "open"
     assert sum(bool(event["choices"][0]["delta"]["content"]) for event in seen.events()) == 2
 
@@ -230,7 +231,7 @@ def test_an_event_over_many_data_lines(ask: Ask) -> None:
 def test_a_split_stream_comes_byte_by_byte_and_is_whole_again(ask: Ask) -> None:
     seen = ask("fault: split, bytes: 3, gap: 1ms", tokens=3)
     assert len(seen.reads) > 50
-    assert max(map(len, seen.reads)) < 400
+    assert statistics.median(map(len, seen.reads)) <= 6
     assert len(seen.events()) == 5
 
 
@@ -314,11 +315,11 @@ def test_no_fault_leaves_a_request_in_the_books(broken: Any) -> None:
 def test_idle_connections_are_closed_and_busy_ones_are_not(broken: Any) -> None:
     emulator = broken("", "close_idle: 200ms")
     with socket.create_connection(("127.0.0.1", emulator.port)) as sock:
+        asked = time.monotonic()
         sock.sendall(request(tokens=400))
         assert see(sock, whole).ended_well
-        started = time.monotonic()
         assert see(sock, never).end == "closed"
-    assert time.monotonic() - started >= 0.19
+    assert time.monotonic() - asked >= 0.4 + 0.2, "400 tokens, one a ms, then idle"
 
 
 def test_a_frozen_server_answers_nobody_for_that_long(broken: Any) -> None:

@@ -56,7 +56,7 @@ def test_a_lone_stream_keeps_the_models_time(start_emulator, make_chat):
     machine = Machine(catalogue.models["llama-2-7b"], catalogue.gpus["a100-80gb"])
     gaps = [later - earlier for earlier, later in zip(row["event_ns"], row["event_ns"][1:], strict=False)]
     step_ns = machine.step_ns(Work(tokens=1, context=130, pairs=130))
-    assert statistics.mean(gaps) == pytest.approx(step_ns, rel=0.03)
+    assert statistics.median(gaps) == pytest.approx(step_ns, rel=0.03)
     first_ns = row["event_ns"][0] - row["received_ns"]
     assert first_ns > Efficiency().frontend_ns + machine.step_ns(Work(100, 0, 5000)) - 1_000_000
 
@@ -65,14 +65,14 @@ def test_a_crowd_is_served_together_and_those_beyond_the_limit_wait(start_emulat
     emulator = start_emulator("--hardware", "h200-141gb", "--max-num-seqs", "4")
     with ThreadPoolExecutor(8) as crowd:
         asked = [
-            crowd.submit(emulator.ask, body=make_chat(f"{n} hello", max_tokens=250, **EXACT))
+            crowd.submit(emulator.ask, body=make_chat(f"{n} hello", max_tokens=1000, **EXACT))
             for n in range(8)
         ]
         emulator.wait_for_metric("num_requests_running", 4)
         emulator.wait_for_metric("num_requests_waiting", 4)
         assert emulator.metric("kv_cache_usage_perc") > 0
         answers = [future.result(30) for future in asked]
-    assert all(answer.chunks()[-1]["usage"]["completion_tokens"] == 250 for answer in answers)
+    assert all(answer.chunks()[-1]["usage"]["completion_tokens"] == 1000 for answer in answers)
     emulator.stop()
     firsts = sorted(row["event_ns"][0] for row in emulator.truth())
     lasts = sorted(row["event_ns"][-1] for row in emulator.truth())
