@@ -144,7 +144,7 @@ def _tagged(summaries: list[Summary], part: Any) -> list[dict[str, Any]]:
 
 def _worst_client(clients: list[dict[str, Any]]) -> dict[str, Any]:
     """The largest of each number over the runs; every clock that was used."""
-    clocks = sorted({client["clock"] for client in clients if client["clock"]})
+    clocks = sorted({one for client in clients if client["clock"] for one in client["clock"].split(" and ")})
     numbers = list(dict.fromkeys(key for client in clients for key in client if key != "clock"))
     worst = {key: max((c[key] for c in clients if c.get(key) is not None), default=None) for key in numbers}
     return {"clock": " and ".join(clocks) or None} | worst

@@ -18,6 +18,7 @@ INVALID_LATE_MS = 100.0
 SUSPECT_LATE_MS = 10.0
 INVALID_LAG_MS = 20.0
 BUSY_SECONDS = 0.10
+MOST_UNSTAMPED = 0.01
 SUSPECT_STOLEN, NOTED_STOLEN = 0.05, 0.01
 
 _FAULTS = {
@@ -62,8 +63,13 @@ def _p99(values: pd.Series) -> float:
 
 
 def _lag(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
-    lag_ms = lag_p99_ms(study, rows, level)
-    if (rows["clock"] == "user").any() and lag_ms is not None and lag_ms > INVALID_LAG_MS:
+    own = rows[rows["clock"] == "user"]
+    if 0 < len(own) <= MOST_UNSTAMPED * len(rows):
+        what = f"{len(own)} of {len(rows)} turns lack the kernel's stamps: their times are the client's own"
+        yield of_level(level.index, "note", "unstamped", what, "none is needed for so few of them")
+        return
+    lag_ms = lag_p99_ms(study, own, level)
+    if len(own) and lag_ms is not None and lag_ms > INVALID_LAG_MS:
         what = f"the client saw data late (p99 {lag_ms:.1f} ms) and had no kernel clock to correct for it"
         remedy = "run the client on Linux with --clock kernel, or with fewer people a worker"
         yield of_level(level.index, "invalid", "lag", what, remedy)
@@ -100,7 +106,7 @@ def _stolen(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]
     mean, most = shares[worker]
     severity = "suspect" if mean > SUSPECT_STOLEN else "note"
     what = (
-        f"the host of worker {worker}'s machine took {mean:.1%} of its CPU time, {most:.0%} in one second: "
+        f"the host of worker {worker}'s machine took {mean:.1%} of a CPU's time, {most:.0%} in one second: "
         "what ran on it stood still meanwhile, and no clock can correct for that"
     )
     remedy = "measure on a machine that is not shared, or again when its neighbours are quiet"

@@ -18,7 +18,7 @@ BUSY_CPU_SHARE = 0.9
 def client_of(study: Study) -> dict[str, Any]:
     """`clock`, `lag_ms` (p99), `coalesced_share`, `cpu_share` (mean, of one core) over the windows.
 
-    `stolen_share`: mean of what the machines' hosts took of their CPU time; None where none tells.
+    `stolen_share`: mean of what the machines' hosts took of a CPU's time; None where none tells.
     """
     rows = study.measured
     clocks = sorted(set(rows["clock"]))
@@ -57,7 +57,7 @@ def cpu_busy(study: Study, level: Level) -> dict[int, float]:
 
 
 def stolen(study: Study, level: Level) -> dict[int, tuple[float, float]]:
-    """What the host of each worker's machine took of its CPU time: mean of the window, and worst second."""
+    """What the host of each worker's machine took of a CPU's time: mean of the window, and worst second."""
     health = study.health[_within(study, [level])].dropna(subset=["stolen_share"])
     by_worker = health["stolen_share"].groupby(health["worker"].astype(int)).agg(["mean", "max"])
     return {int(worker): (float(mean), float(most)) for worker, mean, most in by_worker.itertuples()}

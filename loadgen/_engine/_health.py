@@ -39,16 +39,21 @@ class Stolen:
     """
 
     def __init__(self) -> None:
-        self._before = psutil.cpu_times()
+        self._before = psutil.cpu_times(percpu=True)
 
     def take_share(self) -> float | None:
-        """Of the time of all CPUs; None where the system does not tell."""
-        before, self._before = self._before, psutil.cpu_times()
-        passed = {name: value - getattr(before, name) for name, value in self._before._asdict().items()}
-        if "steal" not in passed:
-            return None
-        total_s = sum(passed.values()) - passed["guest"] - passed["guest_nice"]  # they are in user and nice
-        return round(min(max(passed["steal"] / total_s, 0.0), 1.0), 4) if total_s > 0 else None
+        """Of the time of the CPU that lost the most; None where the system does not tell."""
+        before, self._before = self._before, psutil.cpu_times(percpu=True)
+        shares = [_stolen_share(*pair) for pair in zip(before, self._before, strict=False)]
+        return max((share for share in shares if share is not None), default=None)
+
+
+def _stolen_share(before: Any, after: Any) -> float | None:
+    passed = {name: value - getattr(before, name) for name, value in after._asdict().items()}
+    if "steal" not in passed:
+        return None
+    total_s = sum(passed.values()) - passed["guest"] - passed["guest_nice"]  # they are in user and nice
+    return round(min(max(passed["steal"] / total_s, 0.0), 1.0), 4) if total_s > 0 else None
 
 
 class Health:
@@ -62,7 +67,7 @@ class Health:
         self.lag = LoopLag(wire.timeline)
 
     def line(self) -> bytes:
-        """`cpu_share` is of one core, `stolen_share` of all; `files` are open descriptors.
+        """`cpu_share` is of one core, `stolen_share` of the CPU that lost most; `files` are open descriptors.
 
         The counts are cumulative.
         """

@@ -61,14 +61,20 @@ class Face:
         self.environment.stop_timeout = 0
         self.environment.process_exit_code = 0
         if not isinstance(self.runner, WorkerRunner):
-            for number in (signal.SIGINT, signal.SIGTERM):  # first: the checks below may take seconds
-                gevent.signal_handler(number, self._on_signal, number)
+            if self.options.headless:  # its checks may take seconds
+                self._take_signals()
             self._become_conductor(web_ui)
+            if not self.options.headless:
+                self._take_signals()
         if not isinstance(self.runner, MasterRunner):
             self.worker = Worker(self.environment)
         if self.worker is not None and self.conductor is None and self.options.processes:
             # Ctrl-C in a terminal hits forked workers too; they end when the master says so.
             gevent.signal_handler(signal.SIGINT, lambda: None)
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, self._on_signal, number)
 
     def _become_conductor(self, web_ui: Any) -> None:
         # Locust must not end the run by itself: it would lose the last records.

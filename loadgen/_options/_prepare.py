@@ -105,6 +105,7 @@ def _ask(settings: Settings) -> Endpoint:
             input=msgspec.json.encode(settings),
             capture_output=True,
             timeout=_PROBE_LIMIT_S,
+            start_new_session=True,  # Ctrl-C is for the run, whose end kills this too
             check=False,
         )
     except subprocess.TimeoutExpired:

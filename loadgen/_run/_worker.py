@@ -26,7 +26,7 @@ _BATCH_S = 0.25
 _BATCH_LINES = 500
 _MASTER_SILENCE_S = 5.0
 _LOADED_BY = os.getpid()
-"""Locust forks its workers (--processes) after it has loaded this: in them it is the master's."""
+"""Locust forks its workers (--processes) after it has loaded this: in them it is their parent's."""
 
 
 class Worker:

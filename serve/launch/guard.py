@@ -10,6 +10,7 @@ so a Ctrl-C in the terminal passes it by. Run by its path, it costs milliseconds
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -25,7 +26,7 @@ LEFTOVERS_S = 3.0
 DYING_S = 3.0
 """How long to wait for what was killed: much memory takes a moment to give back."""
 STOP_ORDERLY, STOP_NOW = b"t", b"k"
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class SignalPipe:
@@ -64,6 +65,7 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 def main(arguments: list[str]) -> int:
     """The server's exit code; 128 + N if signal N ended it."""
     grace_s, command = float(arguments[0]), arguments[2:]
+    _adopt_orphans()
     with SignalPipe(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD) as signals:
         try:
             server = subprocess.Popen(
@@ -73,7 +75,7 @@ def main(arguments: list[str]) -> int:
             print(f"cannot start {command[0]}: {error.strerror}", file=sys.stderr)
             return 127
         code = _watch(server, signals, grace_s)
-    _clear_group(server.pid)
+        _clear_group(server.pid)
     return code if code >= 0 else 128 - code
 
 
@@ -107,11 +109,25 @@ def _clear_group(group: int) -> None:
 
 def _outlasts(group: int, moment_s: float) -> bool:
     ends_at = time.monotonic() + moment_s
-    while _signal_group(group, 0):
+    while _reaped() and _signal_group(group, 0):
         if time.monotonic() >= ends_at:
             return True
         time.sleep(0.02)
     return False
+
+
+def _adopt_orphans() -> None:
+    """On Linux children that a server leaves behind become ours: else only init could see them dead."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _reaped() -> bool:
+    """Take note of what has died below us: until then the kernel counts it as there."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return True
 
 
 def _signal_group(group: int, number: int) -> bool:

@@ -61,6 +61,18 @@ def test_a_user_clock_with_lag_spoils_the_run(made: MadeRun, lag_ms: float, expe
     assert checks(summary_of(made)).get("lag") == expected
 
 
+@pytest.mark.parametrize(
+    ("unstamped", "expected"), [(0, {}), (1, {"unstamped": "note"}), (2, {"lag": "invalid"})]
+)
+def test_a_few_turns_without_the_kernels_stamps_spoil_no_level(
+    made: MadeRun, unstamped: int, expected: dict[str, str]
+) -> None:
+    made.turns = turns(100, lag_us_max=25_000)
+    for n in range(unstamped):
+        made.turns[n] = turn(n, sent_s=6, clock="user", lag_us_max=25_000)
+    assert checks(summary_of(made)) == expected
+
+
 def test_a_kernel_clock_with_lag_does_not(made: MadeRun) -> None:
     made.turns = turns(lag_us_max=500_000)
     made.loop_lag_ms = 500

@@ -113,9 +113,10 @@ async def test_a_turn_stays_measured_when_its_retry_is_sent_after_the_window(
         while not person.records:
             await asyncio.sleep(0.005)
     person.stage.measure(0, person.stage.wire.timeline.now_ns())
-    async with asyncio.timeout(5):
-        while len(server.requests) < 2:
-            await asyncio.sleep(0.005)
+    if ends == "at the cut":
+        async with asyncio.timeout(5):
+            while len(server.requests) < 2:
+                await asyncio.sleep(0.005)
     still_open = await person.stage.drained(5 if ends == "in the drain" else 0.1)
     assert still_open == (0 if ends == "in the drain" else 1)
     await person.stage.cut()

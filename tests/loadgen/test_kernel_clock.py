@@ -36,11 +36,12 @@ TOLERANCE_MS = 25
 
 @dataclass
 class Server:
-    """Answers one request: events one gap apart, but those after `UNSEEN` only once `go_on` is set."""
+    """Answers one request: events one gap apart, but the second waits for `blocked`, the last for `go_on`."""
 
     tls: ssl.SSLContext | None = None
     sent_ns: list[int] = field(default_factory=list)
     """CLOCK_MONOTONIC just before each event was sent."""
+    blocked: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Server:
@@ -71,8 +72,8 @@ class Server:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         for event in range(EVENTS):
-            if event == UNSEEN:
-                self.go_on.wait(5)
+            if event in (1, UNSEEN):
+                (self.blocked if event == 1 else self.go_on).wait(5)
             time.sleep(GAP_MS / 1000)
             self.sent_ns.append(time.monotonic_ns())
             connection.sendall(_chunk({"choices": [{"delta": {"content": "word "}}]}))
@@ -110,6 +111,7 @@ async def _turn(client: Any, server: Server, authority: trustme.CA, clock: str) 
     person = client(server.url, tls=trusted, clock=clock)
     user = person.start()
     await _until_read(person, 1)
+    server.blocked.set()
     while len(server.sent_ns) < UNSEEN:  # this and the next line are the fault under test
         time.sleep(0.001)  # noqa: ASYNC251
     time.sleep(BLOCKED_MS / 1000)  # noqa: ASYNC251
