@@ -76,17 +76,7 @@ class Row:
 @contextmanager
 def emulator(options: tuple[str, ...]) -> Iterator[tuple[psutil.Process, str, list[str]]]:
     """The process on its core, its URL, and after the end what it said."""
-    command = [
-        "taskset",
-        "-c",
-        SERVER_CORE,
-        sys.executable,
-        "-m",
-        "serve.emulator",
-        "--port",
-        "0",
-        *options,
-    ]
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve.emulator", "--port", "0", *options]
     said: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -63,16 +63,7 @@ class Emulator:
     def __init__(self, folder: Path, rate: int) -> None:
         self.truth = folder / "truth.jsonl"
         self._process = subprocess.Popen(
-            [
-                "taskset",
-                "-c",
-                SERVER_CORE,
-                sys.executable,
-                "-m",
-                "serve.emulator",
-                "--schedule",
-                "fixed",
-            ]
+            ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve.emulator", "--schedule", "fixed"]
             + ["--ttft", f"{TTFT_MS}ms", "--itl", f"{1000 / rate:g}ms", "--port", "0"]
             + ["--truth", str(self.truth), "--max-num-seqs", "4096"],
             stdout=subprocess.PIPE,

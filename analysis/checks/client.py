@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.checks.finding import Finding, of_level
 from analysis.measures.cells import MOST_COALESCED, coalesced_share
-from analysis.measures.client import cpu_busy, lag_p99_ms, stolen
+from analysis.measures.client import cpu_busy, lag_p99_ms, stolen_shares
 from analysis.turns.levels import Level
 from analysis.turns.metrics import floats
 from analysis.turns.study import Study
@@ -99,7 +99,7 @@ def _busy(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
 
 def _stolen(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
     """Workers of one machine see the same: the one that saw the most speaks for all."""
-    shares = stolen(study, level)
+    shares = stolen_shares(study, level)
     worker = max(shares, key=shares.__getitem__, default=None)
     if worker is None or shares[worker][0] <= NOTED_STOLEN:
         return

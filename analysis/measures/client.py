@@ -56,7 +56,7 @@ def cpu_busy(study: Study, level: Level) -> dict[int, float]:
     return {int(worker): float(share) for worker, share in busy.items()}  # type: ignore[call-overload]
 
 
-def stolen(study: Study, level: Level) -> dict[int, tuple[float, float]]:
+def stolen_shares(study: Study, level: Level) -> dict[int, tuple[float, float]]:
     """What the host of each worker's machine took of a CPU's time: mean of the window, and worst second."""
     health = study.health[_within(study, [level])].dropna(subset=["stolen_share"])
     by_worker = health["stolen_share"].groupby(health["worker"].astype(int)).agg(["mean", "max"])

@@ -140,8 +140,8 @@ def _series(name: str, column: list[Any]) -> pd.Series[Any]:
 
 def load_health(run: Run) -> pd.DataFrame:
     """The engines' own lines, in order of worker and time; lines that lack a number are left out."""
-    numbers = ["loop_lag_ms", "cpu_share", "stolen_share", "planned", "dropped", "begun", "finished"]
-    names = ["t_ns", "worker", *numbers]
+    names = ["t_ns", "worker", "loop_lag_ms", "cpu_share", "stolen_share"]
+    names += ["planned", "dropped", "begun", "finished"]
     lines = [line for line in run.health() if isinstance(line, dict)]
     frame = pd.DataFrame(lines, columns=names) if lines else pd.DataFrame(columns=names)
     for name in names:

@@ -129,15 +129,7 @@ def emulator_launch(request: Request, python: str) -> Launch:
             f"the emulator has no facts of {request.target.name!r}: name a model of the catalogue "
             "(python -m serve list), or give --calibration"
         )
-    command = [
-        python,
-        "-m",
-        "serve.emulator",
-        "--model",
-        request.target.name,
-        "--host",
-        request.host,
-    ]
+    command = [python, "-m", "serve.emulator", "--model", request.target.name, "--host", request.host]
     command += ["--port", str(request.port), "--hardware", request.hardware]
     if request.precision != "fp16":
         command += ["--precision", request.precision]

@@ -109,7 +109,7 @@ def _clear_group(group: int) -> None:
 
 def _outlasts(group: int, moment_s: float) -> bool:
     ends_at = time.monotonic() + moment_s
-    while _reaped() and _signal_group(group, 0):
+    while _is_there(group):
         if time.monotonic() >= ends_at:
             return True
         time.sleep(0.02)
@@ -122,12 +122,11 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _reaped() -> bool:
-    """Take note of what has died below us: until then the kernel counts it as there."""
-    with contextlib.suppress(ChildProcessError):
+def _is_there(group: int) -> bool:
+    with contextlib.suppress(ChildProcessError):  # what is dead counts as there until its parent has looked
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    return True
+    return _signal_group(group, 0)
 
 
 def _signal_group(group: int, number: int) -> bool:

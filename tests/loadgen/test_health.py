@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import namedtuple
 
 import psutil
@@ -36,7 +37,9 @@ def test_a_system_that_does_not_tell_what_was_taken_gives_none(monkeypatch: pyte
     assert _shares(monkeypatch, [Other(1.0, 1.0, 1.0)], [Other(2.0, 2.0, 2.0)]) == [None]
 
 
+@pytest.mark.skipif(not hasattr(psutil.cpu_times(), "steal"), reason="this system does not tell")
 def test_what_was_taken_of_this_machine_can_be_read() -> None:
-    stolen, told = Stolen(), psutil.cpu_times()
-    assert hasattr(told, "steal") or stolen.take_share() is None
-    assert len(stolen._before) == psutil.cpu_count()
+    stolen, share, until_s = Stolen(), None, time.monotonic() + 10
+    while share is None and time.monotonic() < until_s:  # nothing is told before the accounts have moved
+        share = stolen.take_share()
+    assert share is not None
