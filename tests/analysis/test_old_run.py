@@ -1,0 +1,107 @@
+"""A run directory written by an earlier version reads the same today, number by number."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.__main__ import main
+
+OLD = Path(__file__).parents[1] / "fixtures" / "run-2026-11"
+
+MAY_DIFFER: dict[str, str] = {}
+"""What may differ in summary.json, and why: a pattern of the paths below -> the reason.
+
+A path is the keys from the top joined by `/`; a cell goes by its run, model, task and level:
+`cells/run yi-6b chat 0/ttft_ms/p50`. The same pattern excuses the cell's column `ttft_ms_p50` in summary.csv.
+A pattern that no difference needs fails the test too.
+"""
+
+NAMES_OF_CELL = ("run", "model", "task", "level")
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number and word of a summary with its path; an empty list or object counts as one."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}/{key}" if path else key)
+    elif isinstance(value, list) and value:
+        for number, inner in enumerate(value):
+            yield from leaves(inner, f"{path}/{name_of(inner, number)}")
+    else:
+        yield path, value
+
+
+def name_of(value: Any, number: int) -> str:
+    """A cell's names, so that an added cell shifts no other; else its place in the list."""
+    if isinstance(value, dict) and "task" in value and "level" in value:
+        return " ".join(str(value[key]) for key in NAMES_OF_CELL if key in value)
+    return str(number)
+
+
+def same(old: Any, new: Any) -> bool:
+    if isinstance(old, float) and isinstance(new, float | int):
+        return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-12)
+    return type(old) is type(new) and bool(old == new)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """path -> what was and what is."""
+    found = {path: f"{old[path]!r} is gone" for path in old.keys() - new.keys()}
+    found |= {path: f"{new[path]!r} is new" for path in new.keys() - old.keys()}
+    both = old.keys() & new.keys()
+    return found | {p: f"{old[p]!r} became {new[p]!r}" for p in both if not same(old[p], new[p])}
+
+
+def rows(file: Path) -> dict[str, Any]:
+    """The cells of a summary.csv by cell and column, numbers as numbers."""
+    found: dict[str, Any] = {}
+    with file.open(newline="") as text:
+        for row in csv.DictReader(text):
+            cell = " ".join(row[key] for key in NAMES_OF_CELL if key in row)
+            for column, value in row.items():
+                found[f"{cell}/{column}"] = float(value) if is_number(value) else value
+    return found
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", params=[("run", 1), ("sweep", 0)], ids=lambda param: param[0])
+def analysed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The directory as it was, and a copy that today's code has analysed."""
+    name, exit_code = request.param
+    copy = tmp_path_factory.mktemp("old") / name
+    shutil.copytree(OLD / name, copy)
+    for summary in copy.rglob("summary.*"):
+        summary.unlink()
+    assert main([str(copy)]) == exit_code
+    return OLD / name, copy
+
+
+def test_every_number_and_word_of_the_summary_is_as_it_was(analysed: tuple[Path, Path]) -> None:
+    old, new = (dict(leaves(json.loads((at / "summary.json").read_text()))) for at in analysed)
+    found = differences(old, new)
+    assert {p: d for p, d in found.items() if not any(fnmatchcase(p, each) for each in MAY_DIFFER)} == {}
+    assert [each for each in MAY_DIFFER if not any(fnmatchcase(p, each) for p in found)] == []
+
+
+def test_every_number_of_the_csv_is_as_it_was(analysed: tuple[Path, Path]) -> None:
+    old, new = (rows(at / "summary.csv") for at in analysed)
+    of_cells = [each.split("/")[1:] for each in MAY_DIFFER if each.startswith("cells/")]
+    excused = [f"{cell}/{'_'.join(keys)}" for cell, *keys in of_cells]
+    found = differences(old, new)
+    assert {p: d for p, d in found.items() if not any(fnmatchcase(p, each) for each in excused)} == {}
