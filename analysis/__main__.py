@@ -20,7 +20,7 @@ from analysis.tables.export import write_json
 from analysis.tables.headline import clean
 from analysis.tables.terminal import console, show
 from analysis.turns.metrics import WORDS_PER_MIN
-from loadgen import RunError
+from turnbench.run_directory import RunError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from analysis.sweep import Sweep, missing, names_of, pooled, read_sweep
 from analysis.tables.export import write_csv, write_json, write_parquet
 from analysis.turns.metrics import WORDS_PER_MIN
 from analysis.turns.study import study_run
-from loadgen import RunError, read_run
+from turnbench.run_directory import RunError, read_run
 
 SUMMARY_NAMES = ("summary.json", "summary.csv")
 REPORT_NAME = "report.html"

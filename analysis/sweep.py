@@ -14,7 +14,7 @@ from analysis.compare.variants import Cells, Played, named
 from analysis.measures.cells import ALL
 from analysis.summary import SUMMARY_FORMAT, Summary
 from analysis.turns.levels import dicts
-from loadgen import RunError
+from turnbench.run_directory import RunError
 
 SWEEP_FORMAT = "turnbench-sweep/1"
 

@@ -24,7 +24,8 @@ from scipy import stats
 
 from benchmarks.clock import CLIENT_CORE, Emulator
 from benchmarks.disturbance import DISTURBED, account, lost_s
-from loadgen import Run, TurnRecord, read_run
+from turnbench.formats import TurnRecord
+from turnbench.run_directory import RunDirectory, read_run
 
 WARMUP_S = 5.0
 FROZEN_S = 5.0
@@ -54,14 +55,14 @@ def start(url: str, asked: Asked, where: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finished(process: subprocess.Popen[str], where: Path) -> Run:
+def finished(process: subprocess.Popen[str], where: Path) -> RunDirectory:
     said, _ = process.communicate()
     if process.returncode or not (where / "run.json").exists():
         raise SystemExit(f"the run ended with exit code {process.returncode}:\n{said}")
     return read_run(where)
 
 
-def due_in_window(run: Run) -> list[TurnRecord]:
+def due_in_window(run: RunDirectory) -> list[TurnRecord]:
     """First turns that came due in the window, in their order."""
     (level,) = run.manifest["levels"]
     found = [
@@ -74,7 +75,7 @@ def due_in_window(run: Run) -> list[TurnRecord]:
     return sorted(found, key=lambda turn: turn.due_ns)
 
 
-def show_rate(run: Run, asked: Asked) -> list[str]:
+def show_rate(run: RunDirectory, asked: Asked) -> list[str]:
     """Prints the figures; the promises that were broken."""
     turns = due_in_window(run)
     sent = np.array([turn.sent_ns for turn in turns if turn.sent_ns is not None]) / 1e9
@@ -98,7 +99,7 @@ def show_rate(run: Run, asked: Asked) -> list[str]:
     return broken + [f"gaps as {name} are not the asked ones" for name in p if p[name] < LEAST_P]
 
 
-def freeze(server: Emulator, process: subprocess.Popen[str], where: Path) -> tuple[Run, int, int]:
+def freeze(server: Emulator, process: subprocess.Popen[str], where: Path) -> tuple[RunDirectory, int, int]:
     """Stop the server in the middle of the window; the run, and when it stopped and went on."""
     while not list(where.glob("turns-*.jsonl")) and process.poll() is None:
         time.sleep(0.1)
@@ -111,7 +112,7 @@ def freeze(server: Emulator, process: subprocess.Popen[str], where: Path) -> tup
     return finished(process, where), frozen_ns, thawed_ns
 
 
-def show_freeze(run: Run, frozen_ns: int, thawed_ns: int) -> list[str]:
+def show_freeze(run: RunDirectory, frozen_ns: int, thawed_ns: int) -> list[str]:
     slack_ns = int(FREEZE_SLACK_S * 1e9)
     turns = [t for t in due_in_window(run) if frozen_ns + slack_ns < t.due_ns < thawed_ns - slack_ns]
     seen = [t for t in turns if t.outcome == "ok" and t.sent_ns is not None and t.event_us]

@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.disturbance import DISTURBED, account, engine_cpu_s, lost_s
-from loadgen import Run, TurnRecord, read_run
+from turnbench.formats import TurnRecord
+from turnbench.run_directory import RunDirectory, read_run
 
 TOKENS = 200
 TTFT_MS = 100
@@ -83,7 +84,7 @@ class Emulator:
         return said.strip()
 
 
-def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path) -> Run:
+def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path) -> RunDirectory:
     """One level of `streams` people against `url`, on the client's core."""
     where = folder / f"run-{clock}"
     done = subprocess.run(
@@ -108,7 +109,7 @@ def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path)
 
 def undisturbed(
     server: Emulator, streams: int, clock: str, seconds: float, folder: Path, again: int
-) -> tuple[Run, str]:
+) -> tuple[RunDirectory, str]:
     """A run from which the machine took little, the last of `again` more if there is none; what was taken."""
     for attempt in range(again + 1):
         before, began = account(server.pid), time.monotonic()
@@ -120,7 +121,7 @@ def undisturbed(
     return run, what if lost <= DISTURBED else f"{what}; DISTURBED, every time"
 
 
-def measured(run: Run) -> list[TurnRecord]:
+def measured(run: RunDirectory) -> list[TurnRecord]:
     level = run.manifest["levels"][0]
     start, end = level["window_start_ns"], level["window_end_ns"]
     return [t for t in run.turns() if t.outcome == "ok" and t.sent_ns and start <= t.sent_ns < end]
@@ -131,7 +132,7 @@ def truth_of(path: Path) -> dict[str, dict[str, Any]]:
         return {entry["request_id"]: entry for entry in map(json.loads, lines)}
 
 
-def engine_cpu_us(run: Run) -> float:
+def engine_cpu_us(run: RunDirectory) -> float:
     """CPU microseconds of the engine per token, over the whole run (connections and decoding included)."""
     return engine_cpu_s(run) / max(sum(t.output_tokens or 0 for t in run.turns()), 1) * 1e6
 
@@ -141,7 +142,9 @@ def percentiles(values: list[np.ndarray[Any, Any]]) -> tuple[float, float]:
     return float(np.percentile(pooled, 50)), float(np.percentile(pooled, 99))
 
 
-def compare(run: Run, truth: dict[str, dict[str, Any]], streams: int, rate: int, raw_us: float) -> Row:
+def compare(
+    run: RunDirectory, truth: dict[str, dict[str, Any]], streams: int, rate: int, raw_us: float
+) -> Row:
     turns = measured(run)
     name = run.manifest["settings"]["clock"]
     true = [truth[f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}"] for t in turns]

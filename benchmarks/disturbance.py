@@ -11,7 +11,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadgen import Run
+from turnbench.run_directory import RunDirectory
 
 DISTURBED = 0.01
 """Share of a core's time lost to others from which on a run is played again."""
@@ -47,14 +47,14 @@ def stolen_s() -> float:
     return account(os.getpid()).steal_s
 
 
-def lost_s(before: Account, after: Account, run: Run) -> float:
+def lost_s(before: Account, after: Account, run: RunDirectory) -> float:
     """Seconds of CPU between the two that went to others, while this run was played."""
     # The engine outlives who started it by a moment, so that no account of ours has its CPU time.
     own_s = after.own_s - before.own_s + engine_cpu_s(run)
     return max(after.busy_s - before.busy_s - own_s, 0.0) + after.steal_s - before.steal_s
 
 
-def engine_cpu_s(run: Run) -> float:
+def engine_cpu_s(run: RunDirectory) -> float:
     """CPU seconds of a run's engines, as its health lines have them."""
     last_ns: dict[int, int] = {}
     cpu_s = 0.0

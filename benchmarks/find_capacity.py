@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clock import CLIENT_CORE, SERVER_CORE
-from loadgen import Run, read_run
+from turnbench.run_directory import RunDirectory, read_run
 
 MODEL = "yi-6b"
 WITHIN = 0.10
@@ -41,7 +41,7 @@ def known_per_s(slots: int, tokens: int, prompt: float) -> float:
     return float(slots / (tokens * max(read_s, prompts_s)))
 
 
-def search(url: str, options: argparse.Namespace, where: Path) -> Run:
+def search(url: str, options: argparse.Namespace, where: Path) -> RunDirectory:
     load = [] if options.people else ["--arrival-rate", "2"]
     limit = "ttft_ms=150,share=0.8" if options.people else f"ttft_ms={options.limit_ms:g},share=0.95"
     command = ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "locust", "-f", "loadgen/", "--headless"]

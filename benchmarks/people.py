@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.clock import CLIENT_CORE, Emulator, measured, truth_of
 from benchmarks.disturbance import account
-from loadgen import Run, read_run
+from turnbench.run_directory import RunDirectory, read_run
 
 TOKENS = 40
 TOKENS_PER_S = 100
@@ -53,7 +53,7 @@ class Watch(threading.Thread):
             return
 
 
-def play(url: str, people: int, think: str, seconds: float, where: Path) -> tuple[Run, Watch, int]:
+def play(url: str, people: int, think: str, seconds: float, where: Path) -> tuple[RunDirectory, Watch, int]:
     """The run, what Locust used, and its exit code."""
     ramp_s = ARRIVE_S + WARMUP_S
     command = ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "locust", "-f", "loadgen/", "--headless"]
@@ -72,12 +72,12 @@ def play(url: str, people: int, think: str, seconds: float, where: Path) -> tupl
     return read_run(where), watch, code
 
 
-def in_window(run: Run) -> list[dict[str, float]]:
+def in_window(run: RunDirectory) -> list[dict[str, float]]:
     level = run.manifest["levels"][0]
     return [s for s in run.health() if level["window_start_ns"] <= s["t_ns"] < level["window_end_ns"]]
 
 
-def describe(run: Run, watch: Watch, truth_path: Path) -> list[str]:
+def describe(run: RunDirectory, watch: Watch, truth_path: Path) -> list[str]:
     """The figures, a line each."""
     truth, turns, health = truth_of(truth_path), measured(run), in_window(run)
     true = [truth[f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}"] for t in turns]
@@ -101,7 +101,7 @@ def describe(run: Run, watch: Watch, truth_path: Path) -> list[str]:
     ]
 
 
-def faults(run: Run, code: int, people: int, truth_path: Path) -> list[str]:
+def faults(run: RunDirectory, code: int, people: int, truth_path: Path) -> list[str]:
     """What must not be; empty if all is well."""
     found = [f"exit code {code}"] if code else []
     found += [f"{finding['check']}: {finding['what']}" for finding in run.manifest["findings"]]

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from loadgen import RUN_FORMAT
+from turnbench.formats import RUN_FORMAT
 
 START_NS = 1_700_000_000_000_000_000
 _PER_CONVERSATION = 5

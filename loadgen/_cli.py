@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from loadgen._options._command_line import OPTIONS
-from loadgen._sweep._check import BACKENDS, PRECISIONS, WEIGHTS
-from loadgen._sweep._plan import PlanError, Wishes, read_plan, wished
-from loadgen._sweep._play import resume_sweep, run_sweep
+from loadgen.options._command_line import OPTIONS
+from turnbench.formats import BACKENDS, PRECISIONS
+from turnbench.sweep.check import WEIGHTS
+from turnbench.sweep.plan import PlanError, Wishes, read_plan, wished
+from turnbench.sweep.play import resume_sweep, run_sweep
 
 
 def main(arguments: list[str]) -> int:

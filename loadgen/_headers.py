@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from loadgen._settings import Settings, without_userinfo
+from turnbench.cleaning import scrubbed_all
 
 _SHORTEST_SECRET = 4
 """A header's value of less is no secret, and hiding it would garble every message."""
-_SHORTEST_START = 2
 
 
 def headers_of(settings: Settings) -> dict[str, str]:
@@ -67,33 +67,6 @@ def recorded(settings: Settings) -> dict[str, Any]:
     found["host"] = without_userinfo(settings.host)
     cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(settings))
     return cleaned
-
-
-def scrubbed(text: str, secrets: list[str]) -> str:
-    """The text with `***` for each secret, also for the start of one at its end: it was cut off there."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    for secret in secrets:
-        text = _without_start(text, secret)
-    return text
-
-
-def scrubbed_all(value: Any, secrets: list[str]) -> Any:
-    """A JSON value with no secret in any of its texts and names."""
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-        return value
-    if isinstance(value, dict):
-        return {scrubbed_all(k, secrets): scrubbed_all(v, secrets) for k, v in value.items()}
-    return [scrubbed_all(item, secrets) for item in value] if isinstance(value, list) else value
-
-
-def _without_start(text: str, secret: str) -> str:
-    for length in range(len(secret) - 1, _SHORTEST_START, -1):
-        if text.endswith(secret[:length]):
-            return text[:-length] + "***"
-    return text
 
 
 def _from_environment(name: str, value: str) -> str:

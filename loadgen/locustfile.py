@@ -9,7 +9,7 @@ from typing import Any
 
 from locust import User, constant, task
 
-from loadgen._locust._face import DEFAULT_HOST, face_of, register
+from loadgen.adapter._face import DEFAULT_HOST, face_of, register
 
 
 class Person(User):  # type: ignore[misc]

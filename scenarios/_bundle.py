@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scenarios._draw import shuffled
 from scenarios._schema import Item, Tool
+from turnbench.draws import shuffled
 
 CHARACTERS_PER_TOKEN = 4.5
 """About right for English prose and the vocabularies of today's models."""

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from scenarios._builtin import built_in, names, texts, tree
 from scenarios._check import check, texts_of
-from scenarios._draw import shuffled
 from scenarios._errors import FOUND_MAX, Problem, ScenarioError, nearest, quoted
 from scenarios._explain import problems_of
 from scenarios._replay import FORMS, open_file, open_own
 from scenarios._scenario import Scenario, Script
 from scenarios._schema import Document, Item, OwnDocument, Task
 from scenarios._yaml import BYTES_MAX, Map, Seq, Text, read
+from turnbench.draws import shuffled
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 

@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 from scenarios._bundle import as_tool, bundle
-from scenarios._draw import geometric, pick, shuffled, stream
 from scenarios._replay import conversation_of
 from scenarios._scenario import Conversation, Scenario, Script, Turn
 from scenarios._schema import Item, Task, TurnCount
 from scenarios._turns import turn_pause, value
+from turnbench.draws import geometric, pick, shuffled, stream
 
 PLACEHOLDER = re.compile(r"\{\{([a-z][a-z0-9_]*)\}\}|\{([a-z][a-z0-9_]*)\}")
 """`{name}` in a prompt stands for a text of the item; `{{name}}` is the literal `{name}`."""

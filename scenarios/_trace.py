@@ -11,8 +11,8 @@ import msgspec
 
 from scenarios._builtin import pages
 from scenarios._bundle import CHARACTERS_PER_TOKEN
-from scenarios._draw import stream
 from scenarios._rows import Index, csv_records, fields_of, first_row, lines
+from turnbench.draws import stream
 
 BLOCK_TOKENS = 512
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scenarios._draw import log_normal
 from scenarios._scenario import Turn
 from scenarios._schema import Pace, Spread
+from turnbench.draws import log_normal
 
 
 def value(source: float | Spread, draws: Iterator[float]) -> float:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.checks.finding import Finding
 from analysis.turns.study import Study
-from loadgen import OUTCOMES
+from turnbench.outcomes import OUTCOMES
 
 
 @dataclass(frozen=True)

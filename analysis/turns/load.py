@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.arrays import Events, Whole, joined
-from loadgen import Run, TurnRecord
+from turnbench.formats import TurnRecord
+from turnbench.run_directory import RunDirectory
 
 _LISTS = ("event_us", "event_tokens", "event_words", "text")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
@@ -49,7 +50,7 @@ class Turns:
     """Records left out because a number in them is out of all range."""
 
 
-def load_turns(run: Run, measure: Measure) -> Turns:
+def load_turns(run: RunDirectory, measure: Measure) -> Turns:
     """Every record of a run, attempts included. A line that can't be read is counted, never fatal.
 
     `measure` gives further columns for some of the rows and their events. It is called on a few thousand
@@ -138,7 +139,7 @@ def _series(name: str, column: list[Any]) -> pd.Series[Any]:
     return pd.Series(column, dtype="object" if name in ("error", "finish_reason") else "str")
 
 
-def load_health(run: Run) -> pd.DataFrame:
+def load_health(run: RunDirectory) -> pd.DataFrame:
     """The engines' own lines, in order of worker and time; lines that lack a number are left out."""
     names = ["t_ns", "worker", "loop_lag_ms", "cpu_share", "stolen_share"]
     names += ["planned", "dropped", "begun", "finished"]
@@ -150,7 +151,7 @@ def load_health(run: Run) -> pd.DataFrame:
     return frame.sort_values(["worker", "t_ns"]).reset_index(drop=True)
 
 
-def load_server(run: Run) -> list[dict[str, Any]]:
+def load_server(run: RunDirectory) -> list[dict[str, Any]]:
     """The server's own metrics in order of time; lines without a time are left out."""
     lines = [line for line in run.server() if isinstance(line, dict) and _is_time(line.get("t_ns"))]
     return sorted(lines, key=lambda line: line["t_ns"])

@@ -14,7 +14,7 @@ from analysis.turns.levels import Level, corrected, counted_once, levels_of, pla
 from analysis.turns.limits import Limits, limits_of, meets
 from analysis.turns.load import load_health, load_server, load_turns
 from analysis.turns.metrics import WORDS_PER_MIN, floats, turn_metrics
-from loadgen import Run
+from turnbench.run_directory import RunDirectory
 
 DEFAULT_PREFILL_MS = 2000.0
 DEFAULT_DECODE_MS = 100.0
@@ -26,7 +26,7 @@ _RESERVED = {"all": "all (by name)"}
 class Study:
     """`frame` has a row for every record, attempts and unmeasured turns included; `events` its events."""
 
-    run: Run
+    run: RunDirectory
     frame: pd.DataFrame
     events: Events
     health: pd.DataFrame
@@ -61,7 +61,7 @@ class Study:
         return sum(item.window_s for item in self.levels if level in ("all", item.index))
 
 
-def study_run(run: Run, words_per_min: float = WORDS_PER_MIN) -> Study:
+def study_run(run: RunDirectory, words_per_min: float = WORDS_PER_MIN) -> Study:
     """Read a run's records and measure every turn; words_per_min: the speed of a reader, for stalls."""
     limits = limits_of(run.manifest)
     turns = load_turns(run, partial(_measured, limits=limits, words_per_min=words_per_min))

@@ -12,7 +12,8 @@ import pytest
 
 from analysis.summary import summarise
 from analysis.turns.study import study_run
-from loadgen import RUN_FORMAT, TurnRecord, read_run
+from turnbench.formats import RUN_FORMAT, TurnRecord
+from turnbench.run_directory import read_run
 
 START_NS = 1_700_000_000_000_000_000
 S = 1_000_000_000

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadgen import TurnRecord
 from tests.analysis.conftest import MS, START_NS
+from turnbench.formats import TurnRecord
 
 WINDOWS_S = ((5.0, 65.0), (105.0, 165.0))
 BLOCK = 16

@@ -16,8 +16,8 @@ from analysis.report.page import script_json
 from analysis.report.plots import figures
 from analysis.summary import summarise
 from analysis.turns.study import study_run
-from loadgen import read_run
 from tests.analysis.conftest import START_NS, MadeRun, level, turn
+from turnbench.run_directory import read_run
 
 JUNK = st.recursive(
     st.none()

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from analysis.checks.steadiness import change_point
 from analysis.summary import summarise
 from analysis.turns.study import study_run
-from loadgen import read_run
 from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
+from turnbench.run_directory import read_run
 
 
 def test_more_load_buys_no_more_throughput_from_the_second_level_on(made: MadeRun) -> None:

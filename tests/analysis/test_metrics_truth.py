@@ -13,9 +13,9 @@ import pytest
 
 from analysis.summary import summarise
 from analysis.turns.study import study_run
-from loadgen import read_run
 from tests.analysis.conftest import MadeRun, cell_of, level
 from tests.analysis.drawn import WINDOWS_S, Drawn, drawn_run, record_of
+from turnbench.run_directory import read_run
 
 LIMITS_MS = {"ttft_ms": 300.0, "tpot_ms": 40.0}
 WORDS_PER_MIN = 200.0

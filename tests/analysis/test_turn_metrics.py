@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from analysis.stats.arrays import Events, joined
 from analysis.turns.fluidity import fluidity
 from analysis.turns.study import study_run
-from loadgen import read_run
 from tests.analysis.conftest import MS, START_NS, MadeRun, S, turn
+from turnbench.run_directory import read_run
 
 
 def row(made: MadeRun, record: Any) -> dict[str, Any]:

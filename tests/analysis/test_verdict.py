@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from analysis.summary import exit_code
-from loadgen import TurnRecord
 from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
+from turnbench.formats import TurnRecord
 
 
 def turns(count: int = 40, **fields: Any) -> list[TurnRecord]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from analysis.pipeline import analyse
-from loadgen import TurnRecord
 from tests.analysis.conftest import START_NS, MadeRun, S, level, turn
 from tests.browser.chromium import PROGRAM, Page, chromium
+from turnbench.formats import TurnRecord
 
 pytestmark = [
     pytest.mark.browser,

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from loadgen import TurnRecord
-from loadgen._clock import Timeline
-from loadgen._engine._stage import Stage
-from loadgen._engine._watch import watch
-from loadgen._engine._wire import Wire
-from loadgen._records import decode
 from loadgen._settings import Job, Settings
-from loadgen._stream._http import open_session
-from loadgen._stream._reader import StampedReader
+from loadgen.engine._stage import Stage
+from loadgen.engine._watch import watch
+from loadgen.engine._wire import Wire
+from loadgen.transport._http import open_session
+from loadgen.transport._reader import StampedReader
 from scenarios import parse
+from turnbench.clock import Timeline
+from turnbench.formats import TurnRecord
+from turnbench.formats.turn import decode
 
 ONE_TURN = """
 format: turnbench-scenario/1

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadgen._engine._arrival_plan import arrival_offsets_s, gap, ramped_offsets_s
-from loadgen._options._values import ArrivalRates, arrival_rates
 from loadgen._ramp import Ramp, mean_rate_per_s
+from loadgen.engine._arrival_plan import arrival_offsets_s, gap, ramped_offsets_s
+from loadgen.options._values import ArrivalRates, arrival_rates
 
 
 def planned(count: int, rate: float = 50.0, shape: float = 1.0, seed: int = 0, **more: object) -> list[float]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen._stream._arrivals import Arrivals, Broken, body_of, head_end
+from loadgen.transport._arrivals import Arrivals, Broken, body_of, head_end
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen._run._search import MOST_POINTS, bracket, next_load
-from loadgen._run._sequential import answer
+from loadgen.control._search import MOST_POINTS, bracket, next_load
+from loadgen.control._sequential import answer
 
 
 def search(capacity: float, first: float, whole: bool) -> dict[float, bool]:

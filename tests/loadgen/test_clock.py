@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._clock import (
+from loadgen.transport._reader import StampedReader
+from turnbench.clock import (
     _SCM_TIMESTAMPNS,
     _TIMESPEC,
     ANCILLARY_BYTES,
@@ -21,7 +22,6 @@ from loadgen._clock import (
     keep_stamps_on,
     kernel_stamp_ns,
 )
-from loadgen._stream._reader import StampedReader
 
 SECOND_NS = 1_000_000_000
 needs_kernel_stamps = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps arrivals")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
-import loadgen._engine._watch as watch_module
-from loadgen._stream._reader import StampedReader
+import loadgen.engine._watch as watch_module
+from loadgen.transport._reader import StampedReader
 
 SSE = "Content-Type: text/event-stream"
 

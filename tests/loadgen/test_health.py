@@ -8,7 +8,7 @@ from collections import namedtuple
 import psutil
 import pytest
 
-from loadgen._engine._health import Stolen
+from loadgen.engine._health import Stolen
 
 Linux = namedtuple("Linux", "user nice system idle iowait irq softirq steal guest guest_nice")
 Other = namedtuple("Other", "user system idle")

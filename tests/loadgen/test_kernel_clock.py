@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import trustme
 
-from loadgen._stream import _reader as reader
+from loadgen.transport import _reader as reader
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps arrivals")
 

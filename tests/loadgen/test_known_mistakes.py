@@ -20,9 +20,10 @@ import pytest
 
 from analysis.summary import summarise
 from analysis.turns.study import study_run
-from loadgen import TurnRecord, read_run
-from loadgen._clock import Timeline
 from tests.analysis.conftest import MadeRun, cell_of, checks, level, summary_of, turn
+from turnbench.clock import Timeline
+from turnbench.formats import TurnRecord
+from turnbench.run_directory import read_run
 
 GAP_S = 0.1
 
@@ -105,7 +106,7 @@ async def test_client_tokenizer_disagreeing_with_the_servers(play: Any, tmp_path
 
 
 def test_no_tokenizer_is_loaded_by_the_engine_or_the_analysis() -> None:
-    ours = "import sys, loadgen._engine.__main__, analysis.__main__; print(*sys.modules)"
+    ours = "import sys, loadgen.engine.__main__, analysis.__main__; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, check=True)
     assert not {"tokenizers", "transformers", "tiktoken"} & set(loaded.stdout.split())
 

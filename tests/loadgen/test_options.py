@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from loadgen._frames import Unpacker, pack
 from loadgen._headers import recorded
-from loadgen._options._command_line import OPTIONS, OptionErrors, add_options, settings_from
 from loadgen._settings import Settings
+from loadgen.options._command_line import OPTIONS, OptionErrors, add_options, settings_from
 
 HOST = "http://127.0.0.1:8000"
 

@@ -6,11 +6,9 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from loadgen._run._loads import Load, loads_of, rest_s
-from loadgen._run._progress import Progress, duration
 from loadgen._settings import Settings
+from loadgen.control._loads import Load, loads_of, rest_s
+from loadgen.control._progress import Progress
 
 
 class Screen(io.StringIO):
@@ -63,14 +61,6 @@ def test_a_run_goes_on_when_nobody_reads_its_progress_any_more() -> None:
             raise BrokenPipeError
 
     assert told(Gone(True)) == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "says"),
-    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599.6, "1 h 0 min"), (7260, "2 h 1 min")],
-)
-def test_a_duration_is_said_as_people_say_it(seconds: float, says: str) -> None:
-    assert duration(seconds) == says
 
 
 def test_the_least_time_left_counts_who_has_to_come_the_warm_up_and_the_window() -> None:

@@ -6,9 +6,9 @@ import asyncio
 from itertools import takewhile
 from typing import Any
 
-from loadgen._clock import Timeline
-from loadgen._engine._alarm import Alarm
-from loadgen._engine._arrival_plan import arrivals_of
+from loadgen.engine._alarm import Alarm
+from loadgen.engine._arrival_plan import arrivals_of
+from turnbench.clock import Timeline
 
 
 async def answers(peer: Any) -> None:

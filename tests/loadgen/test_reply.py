@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._stream._arrivals import Arrivals, body_of
-from loadgen._stream._chat_chunk import _one_by_one, chunks_of
-from loadgen._stream._reply import Reply, outcome_of, read_reply
+from loadgen.transport._arrivals import Arrivals, body_of
+from loadgen.transport._chat_chunk import _one_by_one, chunks_of
+from loadgen.transport._reply import Reply, outcome_of, read_reply
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 DONE = b"data: [DONE]\n\n"

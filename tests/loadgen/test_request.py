@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from loadgen._engine._patience import patience_of
-from loadgen._engine._request import body_of_turn, think_s
 from loadgen._headers import headers_of, secrets_of
 from loadgen._settings import Job, Settings
+from loadgen.engine._patience import patience_of
+from loadgen.engine._request import body_of_turn, think_s
 from scenarios import Turn, parse, plan
 
 HOST = "http://127.0.0.1:8000"

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import RUN_FORMAT, TurnRecord, read_run
-from loadgen._records import encode
-from loadgen._run._writer import RunWriter, iso_now, new_run_dir, slug
+from loadgen.control._writer import RunWriter, iso_now, new_run_dir
+from turnbench.formats import RUN_FORMAT, TurnRecord
+from turnbench.formats.turn import encode
+from turnbench.names import slug
+from turnbench.run_directory import read_run
 
 NOON = datetime(2026, 1, 2, 12, 0, 5, tzinfo=UTC)
 NAME = "20260102T120005Z"

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from loadgen._options._server_facts import facts_from, local_facts
+from loadgen.options._server_facts import facts_from, local_facts
 
 URL = "http://127.0.0.1:8123/v1"
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import loadgen._engine._server_metrics as module
-from loadgen._clock import Timeline
-from loadgen._engine._server_metrics import samples, watch_server
+import loadgen.engine._server_metrics as module
 from loadgen._settings import Settings
+from loadgen.engine._server_metrics import samples, watch_server
+from turnbench.clock import Timeline
 
 PAGE = """# HELP vllm:num_requests_running Running.
 # TYPE vllm:num_requests_running gauge

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen._stream._sse import _by_line, _plain, events
+from loadgen.transport._sse import _by_line, _plain, events
 
 BOM = b"\xef\xbb\xbf"
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])

@@ -11,21 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._sweep._book import Book, Entry
-from loadgen._sweep._cells import cells_of, client_command, next_of, server_command
-from loadgen._sweep._forecast import (
+from turnbench.sweep.book import Book, Entry
+from turnbench.sweep.cells import cells_of, client_command, next_of, server_command
+from turnbench.sweep.forecast import (
     RUN_S,
     Guess,
-    duration,
     guess_of,
     left_s,
     pace_of,
     scale_of,
     starts_at_once,
 )
-from loadgen._sweep._plan import PlanError, SweepPlan
-from loadgen._sweep._progress import Progress
-from loadgen._sweep._ready import require_ready
+from turnbench.sweep.plan import PlanError, SweepPlan
+from turnbench.sweep.progress import Progress
+from turnbench.sweep.ready import require_ready
 
 WIDE = SweepPlan(
     "wide", ["yi-6b", "gemma-7b"], precisions=["fp16", "int8"], scenarios=["choose:8", "explain:8"],
@@ -138,13 +137,6 @@ def test_levels_that_are_held_are_told_from_their_times() -> None:
 
 def test_of_a_model_without_facts_nothing_is_guessed() -> None:
     assert pace_of(SweepPlan("p", ["no-such-model"]), "no-such-model", "fp16") is None
-
-
-@pytest.mark.parametrize(
-    ("s", "text"), [(0, "0 s"), (99, "99 s"), (374.4, "6 min 14 s"), (7500, "2 h 5 min")]
-)
-def test_a_duration_is_written_for_people(s: float, text: str) -> None:
-    assert duration(s) == text
 
 
 def test_what_can_be_seen_to_fail_is_told_at_once_before_anything_starts() -> None:

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadgen._sweep._check import BACKENDS, PLAN_FORMAT, PRECISIONS
-from loadgen._sweep._plan import PlanError, SweepPlan, Wishes, plan_of_sweep, read_plan, wished
+from turnbench.formats import BACKENDS, PRECISIONS
+from turnbench.sweep.check import PLAN_FORMAT
+from turnbench.sweep.plan import PlanError, SweepPlan, Wishes, plan_of_sweep, read_plan, wished
 
 ROOT = Path(__file__).parents[2]
 GOOD: dict[str, Any] = {"format": PLAN_FORMAT, "name": "mine", "models": ["yi-6b", "llama-2-7b"]}

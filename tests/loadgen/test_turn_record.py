@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from loadgen._engine._turn_record import Place, record_of
 from loadgen._settings import Job, Settings
-from loadgen._stream._exchange import Exchange
+from loadgen.engine._turn_record import Place, record_of
+from loadgen.transport._exchange import Exchange
 
 JOB = Job(
     run="r",

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from loadgen import Run, read_run
 from tests.net.namespaces import Machine
+from turnbench.run_directory import RunDirectory, read_run
 
 WORKERS = 4
 
@@ -36,7 +36,7 @@ class Fleet:
         self.said, _ = self.master.communicate(timeout=limit_s)
         return self.master.returncode
 
-    def run(self) -> Run:
+    def run(self) -> RunDirectory:
         return read_run(self.where)
 
     def truth(self) -> list[dict[str, Any]]:

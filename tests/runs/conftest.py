@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from loadgen import Run, read_run
 from tests.processes import below, kill
+from turnbench.run_directory import RunDirectory, read_run
 
 ROOT = Path(__file__).parents[2]
 END_S = 120
@@ -100,12 +100,12 @@ class Load:
         self.said, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode
 
-    def run(self) -> Run:
+    def run(self) -> RunDirectory:
         return read_run(self.where)
 
     def engines(self) -> list[psutil.Process]:
         """Engine processes among its descendants."""
-        return below(self.process.pid, "loadgen._engine")
+        return below(self.process.pid, "loadgen.engine")
 
     def wait_for_turns(self, count: int = 1) -> None:
         def enough() -> bool:
@@ -162,12 +162,12 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def request_ids(run: Run) -> set[str]:
+def request_ids(run: RunDirectory) -> set[str]:
     """Ids of the requests that reached the wire."""
     return {f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}" for t in run.turns() if t.sent_ns is not None}
 
 
-def ledger_of(run: Run) -> dict[str, int]:
+def ledger_of(run: RunDirectory) -> dict[str, int]:
     """The last cumulative counts of every worker, added up."""
     last = {sample["worker"]: sample for sample in run.health()}
     return {key: sum(s[key] for s in last.values()) for key in ("planned", "dropped", "begun", "finished")}

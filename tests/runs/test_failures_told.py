@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 _BRIDGE = """
 import locust, gevent
-from loadgen._run._bridge import Bridge
+from loadgen.control._bridge import Bridge
 def broken(message):
     raise KeyError("no such thing")
 told = []
@@ -29,9 +29,9 @@ _CONDUCTOR = """
 import locust, gevent, json, sys
 from pathlib import Path
 from types import SimpleNamespace as Some
-from loadgen._run._conductor import Conductor
-from loadgen._run._state import Run, WorkerState
-from loadgen._run._writer import RunWriter
+from loadgen.control._conductor import Conductor
+from loadgen.control._state import Run, WorkerState
+from loadgen.control._writer import RunWriter
 runner = Some(register_message=lambda kind, listener: None)
 conductor = Conductor(Some(runner=runner))
 folder = Path(sys.argv[1]); folder.mkdir()
@@ -53,7 +53,7 @@ print(json.dumps(run.manifest["findings"]), run.ending, run.stop.is_set())
 _BEAT = """
 import locust, gevent
 from types import SimpleNamespace as Some
-from loadgen._run import _conductor
+from loadgen.control import _conductor
 from locust.runners import MasterRunner
 beats = []
 class Broken(MasterRunner):

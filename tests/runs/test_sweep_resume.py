@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from loadgen._sweep._processes import Lock, SweepBusy
 from tests.processes import alive, below
+from turnbench.sweep.processes import Lock, SweepBusy
 
 HELD = """\
 format: turnbench-sweep-plan/1

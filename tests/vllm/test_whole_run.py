@@ -12,7 +12,8 @@ from statistics import mean
 
 import pytest
 
-from loadgen import Run, TurnRecord, read_run
+from turnbench.formats import TurnRecord
+from turnbench.run_directory import RunDirectory, read_run
 
 pytestmark = pytest.mark.vllm
 
@@ -26,7 +27,7 @@ def counter(url: str, name: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def chat(tiny_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, float]]:
+def chat(tiny_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, dict[str, float]]:
     """A chat sweep and by how much the server's own counters grew meanwhile."""
     where = tmp_path_factory.mktemp("vllm") / "run"
     names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
@@ -41,11 +42,11 @@ def chat(tiny_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, 
     return read_run(where), {name: counter(tiny_url, name) - before[name] for name in names}
 
 
-def good(run: Run) -> list[TurnRecord]:
+def good(run: RunDirectory) -> list[TurnRecord]:
     return [turn for turn in run.turns() if turn.outcome == "ok"]
 
 
-def test_a_chat_sweep_is_multi_turn_and_without_failures(chat: tuple[Run, dict[str, float]]) -> None:
+def test_a_chat_sweep_is_multi_turn_and_without_failures(chat: tuple[RunDirectory, dict[str, float]]) -> None:
     run, _ = chat
     assert {turn.outcome for turn in run.turns()} <= {"ok", "cut", "empty"}
     turns = good(run)
@@ -56,7 +57,7 @@ def test_a_chat_sweep_is_multi_turn_and_without_failures(chat: tuple[Run, dict[s
 
 
 def test_the_tokens_of_every_turns_events_add_up_to_the_servers_usage(
-    chat: tuple[Run, dict[str, float]],
+    chat: tuple[RunDirectory, dict[str, float]],
 ) -> None:
     for turn in good(chat[0]):
         assert turn.token_source == "continuous_usage"
@@ -68,7 +69,9 @@ def test_the_tokens_of_every_turns_events_add_up_to_the_servers_usage(
             assert turn.output_tokens <= 512
 
 
-def test_cached_tokens_grow_with_the_turn_of_a_conversation(chat: tuple[Run, dict[str, float]]) -> None:
+def test_cached_tokens_grow_with_the_turn_of_a_conversation(
+    chat: tuple[RunDirectory, dict[str, float]],
+) -> None:
     cached: dict[int, list[int]] = {}
     for turn in good(chat[0]):
         assert turn.cached_tokens is not None
@@ -79,7 +82,7 @@ def test_cached_tokens_grow_with_the_turn_of_a_conversation(chat: tuple[Run, dic
 
 
 def test_the_runs_totals_are_the_servers_counters_within_one_percent(
-    chat: tuple[Run, dict[str, float]],
+    chat: tuple[RunDirectory, dict[str, float]],
 ) -> None:
     run, grown = chat
     turns = list(run.turns())
@@ -90,7 +93,7 @@ def test_the_runs_totals_are_the_servers_counters_within_one_percent(
     assert prompt == pytest.approx(grown["vllm:prompt_tokens_total"], rel=0.01)
 
 
-def test_the_servers_own_metrics_were_sampled_all_along(chat: tuple[Run, dict[str, float]]) -> None:
+def test_the_servers_own_metrics_were_sampled_all_along(chat: tuple[RunDirectory, dict[str, float]]) -> None:
     samples = list(chat[0].server())
     at_s = [sample["t_ns"] / 1e9 for sample in samples]
     assert at_s[-1] - at_s[0] > 60

@@ -1,0 +1,84 @@
+"""Writes the run directory, on the one machine that directs the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from turnbench.names import slug
+
+
+def new_run_dir(asked: str | None, scenario: str, started: datetime, again: bool = False) -> Path:
+    """Make the directory of a run that starts now.
+
+    Without `asked`: runs/TIME-SCENARIO, with -2, -3 on a clash. An asked-for directory that exists raises
+    FileExistsError, unless `again` (a second start in the web UI): then DIR-2, DIR-3, ...
+    """
+    stem = Path(asked) if asked else Path("runs") / f"{started:%Y%m%dT%H%M%SZ}-{slug(scenario)}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            if asked and not again:
+                raise
+            number += 1
+
+
+class RunWriter:
+    """Append-only record files and run.json. Lines reach the disk when `flush` is called, once a second."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], scenario_text: str) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._files: dict[str, IO[bytes]] = {}
+        (path / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
+        self.write_manifest()
+        point_latest(path)
+
+    def append(self, kind: str, worker: int, line: bytes) -> None:
+        """Add a line to turns-W.jsonl, health-W.jsonl or server.jsonl."""
+        name = "server.jsonl" if kind == "server" else f"{kind}-{worker}.jsonl"
+        file = self._files.get(name)
+        if file is None:
+            file = self._files[name] = (self.path / name).open("ab")
+        file.write(line + b"\n")
+
+    def flush(self) -> None:
+        for file in self._files.values():
+            file.flush()
+
+    def close(self) -> None:
+        """Close every file; the first OSError is raised after all were tried."""
+        files, self._files = self._files, {}
+        with ExitStack() as closing:
+            for file in files.values():
+                closing.callback(file.close)
+
+    def write_manifest(self) -> None:
+        """Replace run.json whole, so that a kill leaves the old one or the new one."""
+        temporary = self.path / "run.json.new"
+        temporary.write_text(json.dumps(self.manifest, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path / "run.json")
+
+
+def point_latest(path: Path) -> None:
+    """Make LATEST beside this run or sweep a link to it; the runs of a sweep leave that to the sweep."""
+    link = path.parent / "LATEST"
+    if (path.parent / "sweep.json").exists() or (link.exists() and not link.is_symlink()):
+        return  # or somebody's own file of that name
+    temporary = path.parent / f".LATEST-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path.name)
+    os.replace(temporary, link)
+
+
+def iso_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,115 @@
+"""Open loop: when conversations arrive, as a pure function of seed, rate and burstiness.
+
+Every worker draws the same arrivals and plays its own, so the rate splits exactly whatever their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+from statistics import NormalDist
+
+from loadgen._ramp import Ramp
+from loadgen._settings import Job
+from turnbench.draws import stream
+
+_NORMAL = NormalDist()
+_BLOCK_S = 60.0
+_LEAST_IN_BLOCK, _MOST_IN_BLOCK = 100, 20_000
+
+
+def arrivals_of(
+    job: Job,
+    *,
+    start_ns: int,
+    first: int,
+    rate_per_s: float,
+    spans_s: list[float],
+    ramp_to_per_s: float | None = None,
+) -> Iterator[tuple[int, int]]:
+    """(number, due_ns) of each conversation that this worker has to begin; endless."""
+    settings = job.settings
+    if ramp_to_per_s is None:
+        offsets = arrival_offsets_s(settings.seed, first, rate_per_s, settings.burstiness, tuple(spans_s))
+    else:
+        ramp = Ramp(rate_per_s, ramp_to_per_s, sum(spans_s))
+        offsets = ramped_offsets_s(settings.seed, first, ramp, settings.burstiness, tuple(spans_s))
+    for number, offset_s in enumerate(offsets, start=first):
+        if number % job.workers == job.worker:
+            yield number, start_ns + round(offset_s * 1e9)
+
+
+def ramped_offsets_s(
+    seed: int, first: int, ramp: Ramp, burstiness: float, spans_s: tuple[float, ...]
+) -> Iterator[float]:
+    """As `arrival_offsets_s`, at a rate that changes: arrivals of rate 1 on a clock that runs at the ramp's.
+
+    (The time-change theorem; Brown et al. 2002.) Each span gets the arrivals that the ramp expects in it.
+    """
+    ends = [ramp.expected(passed_s) for passed_s in accumulate(spans_s)]
+    counts = tuple(end - start for start, end in pairwise([0.0, *ends]))
+    for offset in arrival_offsets_s(seed, first, 1.0, burstiness, counts):
+        yield ramp.moment_s(offset)
+
+
+def arrival_offsets_s(
+    seed: int, first: int, rate_per_s: float, burstiness: float, spans_s: tuple[float, ...] = ()
+) -> Iterator[float]:
+    """Seconds after the start at which conversations first, first + 1, ... arrive; endless.
+
+    Gaps are gamma of shape `burstiness` and mean 1/rate. Within each block they are stretched so that the
+    block holds exactly the arrivals that rate x length asks for: for Poisson arrivals that is the process
+    given its number of points (Cox and Lewis 1966), and a window is offered the rate that was asked for. The
+    first blocks are as long as `spans_s` say (a warm-up, a window), then 60 s each. The next block is drawn
+    piece by piece while this one is played, so that no arrival waits for a large draw.
+    """
+    start_s, number = 0.0, first
+    sizes = _sizes(rate_per_s, spans_s)
+    gaps = [gap(seed, number + i, burstiness) for i in range(next(sizes))]
+    for size in sizes:
+        number += len(gaps)
+        a_step = -(-size // len(gaps))
+        stretch = len(gaps) / rate_per_s / math.fsum(gaps)
+        coming: list[float] = []
+        passed = 0.0
+        for one in gaps:
+            passed += one
+            yield start_s + passed * stretch
+            upto = min(len(coming) + a_step, size)
+            coming.extend(gap(seed, number + i, burstiness) for i in range(len(coming), upto))
+        start_s += len(gaps) / rate_per_s
+        gaps = coming
+
+
+def _sizes(rate_per_s: float, spans_s: tuple[float, ...]) -> Iterator[int]:
+    """Arrivals of each block: enough for chance to work in it, and not so many that drawing takes long.
+
+    A span with few arrivals is joined to the next: a block of one would make them come like clockwork.
+    """
+    left = 0
+    for span_s in spans_s:
+        left += round(rate_per_s * span_s)
+        if left < _LEAST_IN_BLOCK:
+            continue
+        parts = -(-left // _MOST_IN_BLOCK)
+        yield from ((left + part) // parts for part in range(parts))
+        left = 0
+    while True:
+        yield min(max(round(rate_per_s * _BLOCK_S), left, _LEAST_IN_BLOCK), _MOST_IN_BLOCK)
+        left = 0
+
+
+def gap(seed: int, k: int, shape: float) -> float:
+    """Gamma draw k of this shape and mean 1 (Marsaglia and Tsang 2000), decided by (seed, k) alone."""
+    draws = stream(seed, "gap", k)
+    boost = 1.0
+    if shape < 1:  # their section 6: gamma(a) = gamma(a + 1) U^(1/a)
+        boost = next(draws) ** (1 / shape)
+    d = (shape if shape >= 1 else shape + 1) - 1 / 3
+    c = 1 / math.sqrt(9 * d)
+    while True:
+        x = _NORMAL.inv_cdf(next(draws))
+        v = (1 + c * x) ** 3
+        if v > 0 and math.log(next(draws)) < 0.5 * x * x + d - d * v + d * math.log(v):
+            return max(boost * d * v / shape, 1e-12)  # never zero: a block's sum divides

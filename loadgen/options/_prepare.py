@@ -1,0 +1,146 @@
+"""From options to a run that may begin: settings, scenario and endpoint checked before any turn is sent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from loadgen._replay import as_replay, with_rate
+from loadgen._settings import Endpoint, Settings, without_userinfo
+from loadgen.options._command_line import OptionErrors, settings_from
+from loadgen.options._fit import Finding, fit
+from loadgen.options._server_facts import facts_from
+from scenarios import Scenario, ScenarioError, load, rows_too_long
+
+_PROBE_LIMIT_S = 60.0
+_LIBRARIES = ("turnbench", "locust", "aiohttp", "gevent", "msgspec")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs to begin."""
+
+    settings: Settings
+    scenario: Scenario
+    endpoint: Endpoint
+    model: str
+    facts: dict[str, Any]
+    slo: dict[str, dict[str, float]]
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Tasks that need more context than the model has, and how much."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+def prepare(options: Mapping[str, Any]) -> Prepared:
+    """Check everything; raises OptionErrors with every mistake that can be seen."""
+    problems: list[str] = []
+    settings = None
+    try:
+        settings = settings_from(options)
+    except OptionErrors as error:
+        problems += error.problems
+    try:
+        scenario = load(str(options.get("scenario") or "chat"))
+    except ScenarioError as error:
+        problems += error.problems
+    if problems or settings is None:
+        raise OptionErrors(problems)
+    try:
+        settings = as_replay(settings, scenario, options)
+    except ValueError as error:
+        raise OptionErrors([str(error)]) from None
+    problems += _impossible(settings, scenario)
+    if settings.run_dir and Path(settings.run_dir).exists() and not options.get("turnbench_again"):
+        problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
+    facts, mistakes = facts_from(settings.server_facts) if settings.server_facts else ({}, [])
+    problems += mistakes
+    if problems:
+        raise OptionErrors(problems)
+    endpoint = _ask(settings)
+    model = _model(settings, endpoint)
+    try:
+        scenario, skipped, findings = fit(scenario, endpoint)
+        settings = with_rate(settings, scenario, rows_too_long(scenario, endpoint.max_model_len))
+    except ScenarioError as error:
+        raise OptionErrors(error.problems) from None
+    except ValueError as error:
+        raise OptionErrors([str(error)]) from None
+    slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
+    return Prepared(settings, scenario, endpoint, model, facts, slo, skipped, findings)
+
+
+def _impossible(settings: Settings, scenario: Scenario) -> list[str]:
+    if settings.once and scenario.size is None:
+        return [f"--once: scenario {scenario.name} has no end; choose a finite one such as paper"]
+    if settings.find_capacity and not (settings.slo.keys() - {"share"} or any(scenario.slo.values())):
+        return ["--find-capacity: no limits to hold; give them, such as --slo ttft_ms=500,tpot_ms=50"]
+    if settings.run_time_s is not None and not settings.once:
+        ramp_s = 0 if settings.arrival_rate_per_s else settings.users / (settings.spawn_rate or 1)
+        if ramp_s + settings.warmup_s >= settings.run_time_s:
+            return [
+                f"-t {settings.run_time_s:g}s leaves nothing to measure: {settings.users} people at "
+                f"{settings.spawn_rate or 1:g}/s take {ramp_s:g} s and the warm-up {settings.warmup_s:g} s; "
+                "raise -r or -t, or lower --warmup"
+            ]
+    return []
+
+
+def _ask(settings: Settings) -> Endpoint:
+    """Ask the endpoint in a clean process (aiohttp can't live under gevent)."""
+    host = without_userinfo(settings.host)
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-m", "loadgen.options._probe"],
+            input=msgspec.json.encode(settings),
+            capture_output=True,
+            timeout=_PROBE_LIMIT_S,
+            start_new_session=True,  # Ctrl-C is for the run, whose end kills this too
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OptionErrors([f"-H {host}: no answer in {_PROBE_LIMIT_S:g} s"]) from None
+    if asked.returncode:
+        lines = asked.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise OptionErrors([f"-H {host}: {lines[-1] if lines else 'no answer'}"])
+    return msgspec.json.decode(asked.stdout, type=Endpoint)
+
+
+def _model(settings: Settings, endpoint: Endpoint) -> str:
+    host = without_userinfo(settings.host)
+    if settings.model is None:
+        if not endpoint.models:
+            why = endpoint.problem or "it lists no model"
+            raise OptionErrors([f"-H {host}: no model to ask ({why}); start a server there or give --model"])
+        return endpoint.models[0]
+    if endpoint.models and settings.model not in endpoint.models:
+        near = get_close_matches(settings.model, endpoint.models, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it serves {', '.join(endpoint.models[:5])}"
+        raise OptionErrors([f"--model {settings.model}: not served at {host}; {hint}"])
+    return settings.model
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def machine() -> dict[str, Any]:
+    """The client's machine, for the record."""
+    return {
+        "name": platform.node(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+    }

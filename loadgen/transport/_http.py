@@ -1,0 +1,174 @@
+"""aiohttp with arrival times: it keeps connections, TLS, proxies and the pool; the log of reads is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from contextvars import ContextVar
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from yarl import URL
+
+from loadgen.transport._arrivals import Arrivals
+from loadgen.transport._reader import StampedReader
+
+current_log: ContextVar[Arrivals] = ContextVar("current_log")
+"""The log of the request that the running task is about to send."""
+
+# aiohttp must never pause the reading of a stream that we hold back until its end.
+_READ_BUFFER_BYTES = 1 << 30
+
+
+class _StampedWrites:
+    """A transport that notes when the last byte written so far was handed to the kernel."""
+
+    def __init__(self, transport: asyncio.Transport, handler: StampedHandler) -> None:
+        self._transport = transport
+        self._handler = handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: Any) -> None:
+        self._transport.write(data)
+        self._handler.note_sent()
+
+    def writelines(self, parts: Any) -> None:
+        self._transport.writelines(parts)
+        self._handler.note_sent()
+
+
+class StampedHandler(ResponseHandler):
+    """aiohttp's side of one connection, keeping the log of the request under way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, reader: StampedReader) -> None:
+        super().__init__(loop=loop)
+        self.log: Arrivals | None = None
+        self.used = False
+        self.opening_ns = 0
+        """How long it took to open, if it was opened before there was a request for it."""
+        self.raw_transport: asyncio.Transport = None  # type: ignore[assignment]  # from connection_made on
+        self._reader = reader
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        ssl_protocol = getattr(transport, "_ssl_protocol", None)
+        self.raw_transport = cast(
+            asyncio.Transport, transport if ssl_protocol is None else ssl_protocol._transport
+        )
+        # With no slack, resume_writing is called only when the kernel has taken everything.
+        self.raw_transport.set_write_buffer_limits(0)
+        super().connection_made(cast(asyncio.Transport, _StampedWrites(cast(Any, transport), self)))
+
+    def begin(self, log: Arrivals) -> None:
+        """From now on this connection's reads belong to `log`."""
+        if self.log is None:  # else the pool was quicker than the end of the request before
+            self._reader.take(self)
+        self.log, log.connection = log, self
+        log.reused, self.used = self.used, True
+
+    def finish(self, log: Arrivals) -> None:
+        """The request of `log` is over: asyncio watches the connection for a close."""
+        if self.log is log:
+            self.log = None
+            self._reader.give_back(self)
+
+    def note_sent(self) -> None:
+        if self.log is not None:
+            self.log.sent_ns = self._reader.now_ns()
+
+    def resume_writing(self) -> None:
+        self.note_sent()
+        super().resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        log = self.log
+        if log is None or not data:
+            super().data_received(data)
+            return
+        log.add(data, self._reader.arrival_ns, self._reader.lag_ns)
+        if log.deferred_from is None:
+            super().data_received(data)
+        elif log.may_have_ended():
+            self.look_at_end()
+
+    def look_at_end(self) -> None:
+        """What came may be the whole: have the request look at it, when it is its turn to work.
+
+        Where an empty line ends every event, aiohttp is given each at once, lest it wake the request for all.
+        """
+        assert self.log is not None
+        if self.log.has_last_chunk():
+            self.log.stirred.set()
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give aiohttp in one call what was kept back; if that was not the end, go on keeping back."""
+        log = self.log
+        if log is not None and log.deferred_from is not None:
+            kept = bytes(log.raw[log.deferred_from :])
+            log.deferred_from = len(log.raw)
+            payload = self._payload
+            super().data_received(kept)
+            if payload is None or payload.is_eof():
+                log.stirred.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.flush()
+        if self.log is not None:
+            self.log.reset = exc if isinstance(exc, OSError) else self.log.reset
+            self.log.stirred.set()
+        self._reader.give_back(self)
+        payload = self._payload
+        super().connection_lost(exc)
+        # aiohttp tells nobody that a body ended in chunks it could not read.
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(aiohttp.ClientPayloadError("the connection ended before the body"))
+
+
+class StampedConnector(aiohttp.TCPConnector):
+    """A pool without a limit whose connections carry the log of the task that asked for them."""
+
+    def __init__(self, reader: StampedReader, **options: Any) -> None:
+        super().__init__(limit=0, **options)
+        self._reader = reader
+        self._factory = cast(Any, functools.partial(StampedHandler, loop=self._loop, reader=reader))
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 (aiohttp's signature)
+        started_ns = self._reader.now_ns()
+        connection = await super().connect(req, traces, timeout)
+        log = current_log.get()
+        handler = cast(StampedHandler, connection.protocol)
+        handler.begin(log)
+        log.connect_ns = 0 if log.reused else handler.opening_ns or self._reader.now_ns() - started_ns
+        return connection
+
+    async def spare(self, url: str, timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 (aiohttp's)
+        """A connection for a request to come, free or new; `release` puts it where that one will look."""
+        started_ns = self._reader.now_ns()
+        request = aiohttp.ClientRequest("POST", URL(url), loop=self._loop)
+        connection = await super().connect(request, [], timeout)
+        handler = cast(StampedHandler, connection.protocol)
+        if not handler.used and not handler.opening_ns:
+            handler.opening_ns = self._reader.now_ns() - started_ns
+        return connection
+
+
+def open_session(
+    reader: StampedReader, *, connect_timeout_s: float, ssl: Any, trust_env: bool
+) -> aiohttp.ClientSession:
+    """A session for streaming requests: no cookies, no compression, no limits but the connect time-out.
+
+    `ssl` is aiohttp's: True for the default checks, False for none, or a context.
+    """
+    return aiohttp.ClientSession(
+        connector=StampedConnector(reader, ssl=ssl),
+        timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=_READ_BUFFER_BYTES,
+        auto_decompress=False,
+        trust_env=trust_env,
+    )

@@ -1,0 +1,153 @@
+"""Reads the sockets of requests under way, so that every read carries the kernel's arrival time.
+
+asyncio's transports read with recv, which drops the stamp. For as long as a request runs, its transport is
+paused (a public call) and its socket is read here with recvmsg; before and after, asyncio has it back and
+aiohttp's pool works as ever. All such sockets sit in one epoll set, itself one file in asyncio's: a token
+costs one recvmsg and a few list appends, not a callback of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from typing import Any, Protocol
+
+from loadgen.transport._arrivals import Arrivals
+from turnbench.clock import (
+    ANCILLARY_BYTES,
+    KERNEL_STAMPS,
+    Ancillary,
+    Timeline,
+    ask_for_stamps,
+    keep_stamps_on,
+    kernel_stamp_ns,
+)
+
+_BUFFER_BYTES = 64 * 1024
+_READS_A_ROUND = 512
+
+
+class Connection(Protocol):
+    """What the reader needs of a connection: see `_http.StampedHandler`."""
+
+    log: Arrivals | None
+    raw_transport: asyncio.Transport
+
+    def data_received(self, data: bytes) -> None: ...
+    def look_at_end(self) -> None: ...
+
+
+class StampedReader:
+    """Reads connections between `take` and `give_back`, into the log of their request."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeline: Timeline, kernel_clock: bool) -> None:
+        self._loop = loop
+        self._timeline = timeline
+        self._kernel_clock = kernel_clock and KERNEL_STAMPS
+        self._taken: dict[int, tuple[Connection, Any, Any]] = {}
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._keeper = keep_stamps_on() if KERNEL_STAMPS else None
+        self._poll = select.epoll() if KERNEL_STAMPS else None
+        if self._poll is not None:
+            loop.add_reader(self._poll.fileno(), self._drain)
+        self.arrival_ns = 0
+        self.lag_ns = 0
+
+    def take(self, connection: Connection) -> None:
+        """Read this connection from now on, in place of its asyncio transport."""
+        transport = connection.raw_transport
+        sock = _plain_socket(transport)
+        transport.pause_reading()
+        if KERNEL_STAMPS:
+            ask_for_stamps(sock)
+        # Under TLS the transport's protocol is asyncio's SSLProtocol, fed through its own buffer.
+        protocol = transport.get_protocol()
+        tls = protocol if isinstance(protocol, asyncio.BufferedProtocol) else None
+        fd = sock.fileno()
+        self._taken[fd] = (connection, sock, tls)
+        if self._poll is not None:
+            self._poll.register(fd, select.EPOLLIN)
+        else:
+            self._loop._add_reader(fd, self._read, fd)  # type: ignore[attr-defined]
+
+    def give_back(self, connection: Connection) -> None:
+        """Let asyncio read this connection again; does nothing if it is not taken."""
+        transport = connection.raw_transport
+        fd = _plain_socket(transport).fileno()
+        if fd < 0 or self._taken.get(fd, (None,))[0] is not connection:
+            self._forget(connection)
+            return
+        del self._taken[fd]
+        if self._poll is not None:
+            self._poll.unregister(fd)
+        else:
+            self._loop._remove_reader(fd)  # type: ignore[attr-defined]
+        if not transport.is_closing():
+            transport.resume_reading()
+
+    def close(self) -> None:
+        if self._poll is not None:
+            self._loop.remove_reader(self._poll.fileno())
+            self._poll.close()
+        if self._keeper is not None:
+            self._keeper.close()
+
+    def now_ns(self) -> int:
+        return self._timeline.now_ns()
+
+    def _forget(self, connection: Connection) -> None:
+        """Drop a connection whose socket is closed already (the kernel took it out of the epoll set)."""
+        for fd in [fd for fd, taken in self._taken.items() if taken[0] is connection]:
+            del self._taken[fd]
+
+    def _drain(self) -> None:
+        assert self._poll is not None
+        for fd, _ in self._poll.poll(0, _READS_A_ROUND):
+            if fd in self._taken:  # a read before it in this round may have ended it
+                self._read(fd)
+
+    def _read(self, fd: int) -> None:
+        connection, sock, tls = self._taken[fd]
+        try:
+            buffer = self._buffer if tls is None else tls.get_buffer(-1)
+            count, ancillary, _, _ = sock.recvmsg_into((buffer,), ANCILLARY_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if connection.log is not None:
+                connection.log.reset = error
+            count = 0
+        if not count:
+            # The end of the stream, or an error: asyncio's transport meets it again and closes properly.
+            self.give_back(connection)
+            return
+        log = connection.log
+        self._stamp(ancillary, log)
+        if tls is not None:
+            tls.buffer_updated(count)  # ends in connection.data_received with what was decrypted
+            return
+        if log is None or log.deferred_from is None:
+            connection.data_received(bytes(buffer[:count]))
+            return
+        log.add(buffer[:count], self.arrival_ns, self.lag_ns)
+        if log.may_have_ended():
+            connection.look_at_end()
+
+    def _stamp(self, ancillary: Ancillary, log: Arrivals | None) -> None:
+        """Set when the read at hand arrived, and the client's lag in seeing it."""
+        stamp = kernel_stamp_ns(ancillary)
+        if stamp is None:
+            self.arrival_ns, self.lag_ns = self._timeline.now_ns(), 0
+            if log is not None:
+                log.unstamped = True
+            return
+        self.arrival_ns, self.lag_ns = self._timeline.of_kernel_stamp(stamp)
+        if not self._kernel_clock:
+            self.arrival_ns += self.lag_ns
+
+
+def _plain_socket(transport: asyncio.Transport) -> Any:
+    """The transport's socket itself: asyncio hands out a wrapper without recvmsg."""
+    wrapper = transport.get_extra_info("socket")
+    return getattr(wrapper, "_sock", wrapper) if wrapper is not None else socket.socket()

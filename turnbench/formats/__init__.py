@@ -1,0 +1,43 @@
+"""The formats of every file that crosses from one room to another, as msgspec Structs.
+
+Their fields carry meaning and unit; docs/formats.md and the JSON Schema are generated from them.
+"""
+
+from turnbench.formats.run import (
+    RUN_FORMAT,
+    ArrivalsSummary,
+    EndpointEntry,
+    Finding,
+    HealthLine,
+    LevelEntry,
+    RunManifest,
+    RunStatus,
+    WorkerEntry,
+)
+from turnbench.formats.server import BACKENDS, PRECISIONS, WEIGHTS, Backend, Precision, ServerFacts, Weights
+from turnbench.formats.sweep import SWEEP_FORMAT, SweepEntry, SweepManifest
+from turnbench.formats.turn import TokenSource, TurnRecord
+
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "RUN_FORMAT",
+    "SWEEP_FORMAT",
+    "WEIGHTS",
+    "ArrivalsSummary",
+    "Backend",
+    "EndpointEntry",
+    "Finding",
+    "HealthLine",
+    "LevelEntry",
+    "Precision",
+    "RunManifest",
+    "RunStatus",
+    "ServerFacts",
+    "SweepEntry",
+    "SweepManifest",
+    "TokenSource",
+    "TurnRecord",
+    "Weights",
+    "WorkerEntry",
+]

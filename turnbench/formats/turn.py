@@ -1,0 +1,89 @@
+"""turns-W.jsonl: TurnRecord, the one thing that crosses from the load generator to the analysis.
+
+The hot path never raises: what went wrong in a turn is its `outcome` and `error`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from turnbench.outcomes import Outcome
+
+TokenSource = Literal["usage", "continuous_usage", "events"]
+
+
+class TurnRecord(msgspec.Struct, kw_only=True):
+    """One attempt at one turn of one conversation.
+
+    `*_ns` are integer nanoseconds since the Unix epoch on the clock of the worker that sent it, and null
+    where the turn never came to that. `event_us` are microseconds after `sent_ns`, one per content event
+    (text, reasoning or a tool call; an event with only a role or nothing in it is not content).
+    """
+
+    run: str
+    conversation: int
+    """Number of the conversation in the plan, from 0."""
+    turn: int
+    """Number of the turn in the conversation, from 1."""
+    last: bool = False
+    """Whether the plan ends the conversation with this turn."""
+    at_context_end: Literal["stop", "drop_oldest"] | None = None
+    """What the end of the model's context did: the conversation stops after this turn, since the next would
+    not fit; or this request tells the oldest turns no longer. (Its refusal is the outcome context_full.)"""
+    attempt: int = 1
+    """From 1; a turn counts once, by its highest attempt."""
+    task: str
+    model: str
+    worker: int = 0
+    due_ns: int
+    """When the turn should start: for a follow-up, the end of the reply before it plus think time."""
+    sent_ns: int | None = None
+    """Last byte of the request handed to the kernel."""
+    head_ns: int | None = None
+    """Arrival of the response headers."""
+    end_ns: int | None = None
+    connect_us: int | None = None
+    """Time to open the connection; 0: a reused one."""
+    event_us: list[int] = []
+    """Arrival of each content event, microseconds after sent_ns."""
+    event_tokens: list[int] | None = None
+    """Tokens in each content event; null: one each."""
+    event_words: list[int] = []
+    """Words that begin in each content event."""
+    answer_event: int | None = None
+    """Index of the first event that is not reasoning, or null."""
+    clock: Literal["kernel", "user"] = "kernel"
+    lag_us_max: int = 0
+    """The longest time between the kernel receiving a read of this turn and the client seeing it."""
+    coalesced: int = 0
+    """Content events that shared a read with an earlier content event, so carry a later arrival."""
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    token_source: TokenSource = "events"
+    chars: int = 0
+    words: int = 0
+    finish_reason: str | None = None
+    status: int | None = None
+    """HTTP status, or null."""
+    outcome: Outcome = "ok"
+    error: str | None = None
+    text: str | None = None
+    """The reply, only with --keep-text."""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(TurnRecord)
+
+
+def encode(record: TurnRecord) -> bytes:
+    """One line of turns-W.jsonl, without its line end."""
+    return _encoder.encode(record)
+
+
+def decode(line: bytes) -> TurnRecord:
+    """The record of one line; raises msgspec.DecodeError for a torn or foreign one."""
+    return _decoder.decode(line)

@@ -1,0 +1,75 @@
+"""Every way a turn can end, and the class of each: the one table that live views, capacity search, goodput,
+verdict and analysis read.
+
+The hot path never raises: what went wrong in a turn is its `outcome`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Outcome = Literal[
+    "ok",
+    "dns",
+    "connect",
+    "connect_timeout",
+    "tls",
+    "http_4xx",
+    "http_429",
+    "http_5xx",
+    "redirect",
+    "bad_content_type",
+    "bad_json",
+    "server_error",
+    "truncated",
+    "disconnected",
+    "stale_connection",
+    "stalled",
+    "deadline",
+    "oversized",
+    "empty",
+    "reasoning_only",
+    "context_full",
+    "client_ports",
+    "client_files",
+    "abandoned",
+    "cut",
+    "unfinished",
+    "lost",
+    "dropped",
+]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+"""The closed list of outcomes."""
+
+OutcomeClass = Literal["answered", "censored", "failed", "client_fault", "not_measured"]
+"""What an outcome says of the server:
+
+answered: the whole answer came, so all its times count.
+censored: the turn still ran when it was last seen, so its times are longer than what was seen.
+failed: the server, or the way to it, failed.
+client_fault: this machine could not send it.
+not_measured: the run itself cut it short, lost it or never sent it.
+"""
+
+_CLASSES: dict[OutcomeClass, tuple[Outcome, ...]] = {
+    "answered": ("ok",),
+    "censored": ("unfinished",),
+    "client_fault": ("client_ports", "client_files"),
+    "not_measured": ("cut", "lost", "dropped"),
+}
+
+CLASS_OF: dict[str, OutcomeClass] = {
+    **dict.fromkeys(OUTCOMES, "failed"),
+    **{outcome: name for name, outcomes in _CLASSES.items() for outcome in outcomes},
+}
+"""The class of each outcome."""
+
+
+def of_class(*names: OutcomeClass) -> tuple[str, ...]:
+    """The outcomes of these classes, in the order of the closed list."""
+    return tuple(outcome for outcome in OUTCOMES if CLASS_OF[outcome] in names)
+
+
+def is_failure(outcome: str) -> bool:
+    """Whether a turn with this outcome counts as failed, by the server or by this client."""
+    return CLASS_OF[outcome] in ("failed", "client_fault")
