@@ -22,11 +22,11 @@ import msgspec
 from loadgen._frames import Unpacker, pack
 from loadgen._headers import headers_of
 from loadgen._settings import Job
+from loadgen.engine._driver import LoadDriver
 from loadgen.engine._health import Health
+from loadgen.engine._run import EngineRun
 from loadgen.engine._server_metrics import watch_server
-from loadgen.engine._stage import Stage
 from loadgen.engine._watch import watch
-from loadgen.engine._wire import Wire
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader
 from scenarios import ScenarioError, parse
@@ -39,13 +39,13 @@ loop for 0.4 s, so it waits for the end of a level. The quick ones find nearly a
 there would be one within every reply."""
 
 
-class Engine:
-    """Obeys Locust's messages; one Stage a run."""
+class EngineProcess:
+    """Obeys Locust's messages; one LoadDriver a run."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._timeline = Timeline()
-        self._stage: Stage | None = None
+        self._driver: LoadDriver | None = None
         self._health: Health | None = None
         self._session: Any = None
         self._reader: StampedReader | None = None
@@ -70,22 +70,22 @@ class Engine:
         match message:
             case {"op": "job", "job": job}:
                 await self._take_job(msgspec.convert(job, Job))
-            case {"op": "play", "user": user} if self._stage is not None:
-                self._stage.play(user)
-            case {"op": "leave", "user": user} if self._stage is not None:
-                self._stage.leave(user)
-            case {"op": "level", "level": level, "arrivals": arrivals} if self._stage is not None:
-                self._stage.begin_level(level, arrivals)
-            case {"op": "measure", "start_ns": start, "end_ns": end} if self._stage is not None:
-                self._stage.measure(start, end)
-            case {"op": "close", "level": level, "drain_s": drain_s} if self._stage is not None:
-                self._spawn(self._close(self._stage, level, drain_s))
-            case {"op": "cut", "level": level} if self._stage is not None:
-                self._spawn(self._cut(self._stage, level))
-            case {"op": "quiet", "drain_s": drain_s} if self._stage is not None:
-                self._spawn(self._quiet(self._stage, drain_s))
-            case {"op": "finish"} if self._stage is not None:
-                self._spawn(self._finish(self._stage))
+            case {"op": "play", "user": user} if self._driver is not None:
+                self._driver.play(user)
+            case {"op": "leave", "user": user} if self._driver is not None:
+                self._driver.leave(user)
+            case {"op": "level", "level": level, "arrivals": arrivals} if self._driver is not None:
+                self._driver.begin_level(level, arrivals)
+            case {"op": "measure", "start_ns": start, "end_ns": end} if self._driver is not None:
+                self._driver.measure(start, end)
+            case {"op": "close", "level": level, "drain_s": drain_s} if self._driver is not None:
+                self._spawn(self._close(self._driver, level, drain_s))
+            case {"op": "cut", "level": level} if self._driver is not None:
+                self._spawn(self._cut(self._driver, level))
+            case {"op": "quiet", "drain_s": drain_s} if self._driver is not None:
+                self._spawn(self._quiet(self._driver, drain_s))
+            case {"op": "finish"} if self._driver is not None:
+                self._spawn(self._finish(self._driver))
             case {"op": "ping", "n": n}:
                 self.emit({"op": "pong", "n": n, "here_ns": self._timeline.now_ns()})
 
@@ -108,10 +108,10 @@ class Engine:
             ssl=not settings.insecure,
             trust_env=settings.trust_env,
         )
-        wire = Wire(job, self._session, self._timeline, self.emit)
-        self._stage = Stage(wire, scenario, self._spawn)
-        self._health = Health(wire)
-        self._spawn(watch(wire))
+        run = EngineRun(job, self._session, self._timeline, self.emit)
+        self._driver = LoadDriver(run, scenario, self._spawn)
+        self._health = Health(run)
+        self._spawn(watch(run))
         self._spawn(self._health.lag.run())
         self._spawn(self._health.run())
         if job.worker == 0:
@@ -121,21 +121,21 @@ class Engine:
         gc.set_threshold(*_COLLECTIONS)
         self.emit({"op": "ready"})
 
-    async def _close(self, stage: Stage, level: int, drain_s: float) -> None:
-        self.emit({"op": "closed", "level": level, "open": await stage.drained(drain_s)})
+    async def _close(self, driver: LoadDriver, level: int, drain_s: float) -> None:
+        self.emit({"op": "closed", "level": level, "open": await driver.drained(drain_s)})
 
-    async def _cut(self, stage: Stage, level: int) -> None:
-        await stage.cut()
+    async def _cut(self, driver: LoadDriver, level: int) -> None:
+        await driver.cut()
         gc.collect()  # nobody is measured now
-        self.emit({"op": "was_cut", "level": level, "next": stage.next_conversation})
+        self.emit({"op": "was_cut", "level": level, "next": driver.next_conversation})
 
-    async def _quiet(self, stage: Stage, drain_s: float) -> None:
-        await stage.quiet(drain_s)
+    async def _quiet(self, driver: LoadDriver, drain_s: float) -> None:
+        await driver.quiet(drain_s)
         self.emit({"op": "is_quiet"})
 
-    async def _finish(self, stage: Stage) -> None:
+    async def _finish(self, driver: LoadDriver) -> None:
         """The run is over: cut what is left, tell the last counts, forget the run."""
-        await stage.cut()
+        await driver.cut()
         assert self._health is not None
         self.emit({"op": "health", "line": self._health.line()})
         await self._drop_run()
@@ -145,9 +145,9 @@ class Engine:
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
-        if self._stage is not None:
-            self._stage.end()
-            self._stage = None
+        if self._driver is not None:
+            self._driver.end()
+            self._driver = None
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -188,7 +188,7 @@ def _check_files(job: Job) -> None:
 
 
 async def _main(fd: int) -> None:
-    await Engine(socket.socket(fileno=fd)).run()
+    await EngineProcess(socket.socket(fileno=fd)).run()
     os._exit(0)  # at once: asyncio would wait for a look-up of a host name that hangs in a thread
 
 

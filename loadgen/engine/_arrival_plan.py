@@ -83,7 +83,7 @@ def arrival_offsets_s(
 
 
 def _sizes(rate_per_s: float, spans_s: tuple[float, ...]) -> Iterator[int]:
-    """Arrivals of each block: enough for chance to work in it, and not so many that drawing takes long.
+    """ReadLog of each block: enough for chance to work in it, and not so many that drawing takes long.
 
     A span with few arrivals is joined to the next: a block of one would make them come like clockwork.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from loadgen.engine._wire import Wire
+from loadgen.engine._run import EngineRun
 from turnbench.clock import Timeline
 
 _TICK_S = 0.02
@@ -59,28 +59,28 @@ def _stolen_share(before: Any, after: Any) -> float | None:
 class Health:
     """Makes the health lines of one worker."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, run: EngineRun) -> None:
+        self._run = run
         self._process = psutil.Process()
         self._process.cpu_percent()
         self._stolen = Stolen()
-        self.lag = LoopLag(wire.timeline)
+        self.lag = LoopLag(run.timeline)
 
     def line(self) -> bytes:
         """`cpu_share` is of one core, `stolen_share` of the CPU that lost most; `files` are open descriptors.
 
         The counts are cumulative.
         """
-        ledger = self._wire.ledger
+        ledger = self._run.ledger
         sample: dict[str, Any] = {
-            "t_ns": self._wire.timeline.now_ns(),
-            "worker": self._wire.job.worker,
+            "t_ns": self._run.timeline.now_ns(),
+            "worker": self._run.job.worker,
             "loop_lag_ms": self.lag.take_ms(),
             "cpu_share": round(self._process.cpu_percent() / 100, 4),
             "stolen_share": self._stolen.take_share(),
             "rss_mb": round(self._process.memory_info().rss / 1e6, 1),
             "files": self._process.num_fds(),
-            "in_flight": len(self._wire.in_flight),
+            "in_flight": len(self._run.in_flight),
             "planned": ledger.planned,
             "dropped": ledger.dropped,
             "begun": ledger.begun,
@@ -91,4 +91,4 @@ class Health:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._wire.emit({"op": "health", "line": self.line()})
+            self._run.emit({"op": "health", "line": self.line()})

@@ -7,7 +7,7 @@ from typing import Any
 from loadgen._settings import Job
 from loadgen.engine._request import body_of_turn, encode_body, length_of
 from loadgen.transport._chat_chunk import Usage
-from loadgen.transport._reply import Reply
+from loadgen.transport._reply import StreamedReply
 from scenarios import Conversation, Turn, dialogue, drop_oldest, without_system
 
 
@@ -62,7 +62,7 @@ class History:
             return ready
         return encode_body(body_of_turn(self._job, self.conversation, self.turn, self._messages()))
 
-    def took(self, reply: Reply) -> None:
+    def took(self, reply: StreamedReply) -> None:
         """Keep the reply to the turn at hand, and see that the next turn fits, as the scenario asks."""
         self._weigh(reply.usage)
         self._replies.append("".join(reply.answer))

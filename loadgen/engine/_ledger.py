@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Ledger:
+class TurnCounts:
     """Cumulative counts of turns: planned = begun + dropped, begun = finished + still open."""
 
     planned: int = 0

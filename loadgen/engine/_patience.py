@@ -11,7 +11,7 @@ from scenarios import Turn
 
 
 @dataclass(slots=True)
-class Patience:
+class PatienceTimer:
     """Seconds without a word, and seconds from the first word on, after which this person leaves."""
 
     first_s: float | None
@@ -39,12 +39,12 @@ class Patience:
             self._seen, self._word_ns = seen, exchange.first_word_ns()
 
 
-def patience_of(turn: Turn, settings: Settings) -> Patience | None:
+def patience_of(turn: Turn, settings: Settings) -> PatienceTimer | None:
     """How patient somebody is in this turn; None: without end."""
     scale = human_scale(settings)
     if scale is None or (turn.patience_s is None and turn.leave_after_s is None):
         return None
-    return Patience(_scaled(turn.patience_s, scale), _scaled(turn.leave_after_s, scale))
+    return PatienceTimer(_scaled(turn.patience_s, scale), _scaled(turn.leave_after_s, scale))
 
 
 def _scaled(seconds: float | None, scale: float) -> float | None:

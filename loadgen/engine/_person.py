@@ -10,14 +10,14 @@ from turnbench.clock import Timeline
 
 
 @dataclass(slots=True)
-class Person:
+class SimulatedPerson:
     """One simulated person in one conversation."""
 
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: this person begins no further turn; the one under way goes on to its end."""
 
 
-async def pause_until(person: Person, timeline: Timeline, due_ns: int) -> None:
+async def pause_until(person: SimulatedPerson, timeline: Timeline, due_ns: int) -> None:
     """Sleep until then, or until this person leaves."""
     wait_s = (due_ns - timeline.now_ns()) / 1e9
     if wait_s > 0:

@@ -9,9 +9,9 @@ from msgspec import structs
 
 from loadgen.engine._history import History
 from loadgen.engine._patience import patience_of
-from loadgen.engine._person import Person, pause_until
-from loadgen.engine._turn_record import Place, dropped_record, record_of
-from loadgen.engine._wire import OpenTurn, Wire
+from loadgen.engine._person import SimulatedPerson, pause_until
+from loadgen.engine._run import EngineRun, OpenTurn
+from loadgen.engine._turn_record import AttemptId, dropped_record, record_of
 from loadgen.transport._exchange import Exchange
 from scenarios import Conversation
 from turnbench.formats import TurnRecord
@@ -21,60 +21,62 @@ _RETRIED = ("connect", "connect_timeout", "http_429", "http_5xx", "disconnected"
 
 
 async def play_turn(
-    wire: Wire, person: Person, history: History, due_ns: int, body: bytes | None = None
+    run: EngineRun, person: SimulatedPerson, history: History, due_ns: int, body: bytes | None = None
 ) -> TurnRecord | None:
     """Play the turn at hand (`body`: its request, if it is made already); its record.
 
     None in closed loop where the person left before it could begin.
     """
     if body is None:
-        async with wire.turnstile:
+        async with run.scheduler:
             if person.leaving.is_set():  # while this turn waited here
-                open_loop = wire.job.settings.arrival_rate_per_s is not None
-                return drop(wire, history.conversation, history.index, due_ns) if open_loop else None
-            history.system_role = wire.system_role
+                open_loop = run.job.settings.arrival_rate_per_s is not None
+                return drop(run, history.conversation, history.index, due_ns) if open_loop else None
+            history.system_role = run.system_role
             body = history.body()
-    opened = OpenTurn(person, wire.timeline.now_ns(), patience_of(history.turn, wire.job.settings))
-    wire.begin(opened)
-    record = await _attempts(wire, opened, history, due_ns, body)
-    wire.end(opened)
+    opened = OpenTurn(person, run.timeline.now_ns(), patience_of(history.turn, run.job.settings))
+    run.begin(opened)
+    record = await _attempts(run, opened, history, due_ns, body)
+    run.end(opened)
     return record
 
 
-def drop(wire: Wire, conversation: Conversation, index: int, due_ns: int) -> TurnRecord:
+def drop(run: EngineRun, conversation: Conversation, index: int, due_ns: int) -> TurnRecord:
     """A turn that became due and could not begin before the level's end: counted, never made up."""
-    wire.ledger.planned += 1
-    wire.ledger.dropped += 1
-    record = dropped_record(wire.job, _place(conversation, index, 1, due_ns))
-    wire.tell(record, done=True)
+    run.ledger.planned += 1
+    run.ledger.dropped += 1
+    record = dropped_record(run.job, _place(conversation, index, 1, due_ns))
+    run.tell(record, done=True)
     return record
 
 
-def _place(conversation: Conversation, index: int, attempt: int, due_ns: int) -> Place:
+def _place(conversation: Conversation, index: int, attempt: int, due_ns: int) -> AttemptId:
     last = index + 1 == len(conversation.turns)
-    return Place(conversation.index, index + 1, attempt, conversation.task, due_ns, last)
+    return AttemptId(conversation.index, index + 1, attempt, conversation.task, due_ns, last)
 
 
-async def _attempts(wire: Wire, opened: OpenTurn, history: History, due_ns: int, body: bytes) -> TurnRecord:
-    allowed = _Allowed(wire.job.settings.retry, wire.failure_pause_s)
+async def _attempts(
+    run: EngineRun, opened: OpenTurn, history: History, due_ns: int, body: bytes
+) -> TurnRecord:
+    allowed = _Allowed(run.job.settings.retry, run.failure_pause_s)
     attempt = 0
     while True:
         attempt += 1
         place = _place(history.conversation, history.index, attempt, due_ns)
         shortened = history.shortened
-        exchange = await wire.attempt(opened, place, body)
+        exchange = await run.attempt(opened, place, body)
         if exchange.refuses_system:
-            wire.system_role = False
+            run.system_role = False
         pause_s = None if opened.person.leaving.is_set() else allowed.pause_s(exchange, history)
-        record = record_of(wire.job, place, exchange, wire.timeline.now_ns(), wire.secrets)
+        record = record_of(run.job, place, exchange, run.timeline.now_ns(), run.secrets)
         if exchange.outcome == "ok":
             history.took(exchange.reply)
         record = _with_context(record, shortened, history)
-        wire.tell(record, done=pause_s is None)
+        run.tell(record, done=pause_s is None)
         if pause_s is None:
             return record
         if pause_s:
-            await pause_until(opened.person, wire.timeline, wire.timeline.now_ns() + int(pause_s * 1e9))
+            await pause_until(opened.person, run.timeline, run.timeline.now_ns() + int(pause_s * 1e9))
             if opened.person.leaving.is_set():
                 return record
         if exchange.outcome == "context_full" or exchange.refuses_system:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from loadgen._settings import Job
-from loadgen.transport._arrivals import Arrivals
 from loadgen.transport._exchange import Exchange
+from loadgen.transport._read_log import ReadLog
 from turnbench.cleaning import scrubbed, scrubbed_all
 from turnbench.clock import KERNEL_STAMPS
 from turnbench.formats import TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AttemptId:
     """Which attempt at which turn of which conversation."""
 
     conversation: int
@@ -29,7 +29,7 @@ class Place:
         return f"{run}/{self.conversation}/{self.turn}/{self.attempt}"
 
 
-def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: list[str]) -> TurnRecord:
+def record_of(job: Job, place: AttemptId, exchange: Exchange, end_ns: int, secrets: list[str]) -> TurnRecord:
     """The record of one attempt; secrets are scrubbed from what the server said."""
     log, reply = exchange.log, exchange.reply
     usage, text, sent_ns = reply.usage, reply.text, log.sent_ns
@@ -62,19 +62,19 @@ def record_of(job: Job, place: Place, exchange: Exchange, end_ns: int, secrets: 
     )
 
 
-def _since_us(log: Arrivals, sent_ns: int, reads: list[int]) -> list[int]:
+def _since_us(log: ReadLog, sent_ns: int, reads: list[int]) -> list[int]:
     at_ns = log.at_ns
     # A server on this machine can answer while the call that sends is still under way.
     return [(at_ns[read] - sent_ns) // 1000 if at_ns[read] > sent_ns else 0 for read in reads]
 
 
-def dropped_record(job: Job, place: Place) -> TurnRecord:
+def dropped_record(job: Job, place: AttemptId) -> TurnRecord:
     """The record of a turn that became due and never began."""
     why = "the level ended before this turn could begin"
     return structs.replace(_unsent(job, place), outcome="dropped", error=why)
 
 
-def _unsent(job: Job, place: Place) -> TurnRecord:
+def _unsent(job: Job, place: AttemptId) -> TurnRecord:
     """What is known of a turn before anything was sent."""
     return TurnRecord(
         run=job.run,

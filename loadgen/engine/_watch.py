@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from loadgen._settings import Settings
-from loadgen.engine._wire import OpenTurn, Wire
+from loadgen.engine._run import EngineRun, OpenTurn
 from loadgen.transport._exchange import Exchange
 
 _OVERSIZED_BYTES = 64 * 1024 * 1024
@@ -13,15 +13,15 @@ _AFTER_DONE_S = 0.25
 """So long after [DONE] the end of the response may come, before the turn ends without it."""
 
 
-async def watch(wire: Wire, every_s: float = 0.1) -> None:
+async def watch(run: EngineRun, every_s: float = 0.1) -> None:
     """Look at every turn under way, again and again; runs until cancelled."""
     while True:
         await asyncio.sleep(every_s)
-        now_ns = wire.timeline.now_ns()
-        for turn in wire.open:
+        now_ns = run.timeline.now_ns()
+        for turn in run.open:
             _look_at_person(turn, now_ns)
             if turn.exchange is not None:
-                _look(turn.exchange, wire.job.settings, now_ns)
+                _look(turn.exchange, run.job.settings, now_ns)
 
 
 def _look_at_person(turn: OpenTurn, now_ns: int) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from loadgen.transport._arrivals import Arrivals, Broken, body_of, head_end
 from loadgen.transport._failure import connection_failure, refusal, retry_after
 from loadgen.transport._http import current_log
-from loadgen.transport._reply import Reply, outcome_of, read_reply
-from loadgen.transport._turnstile import Turnstile
+from loadgen.transport._read_log import Broken, ReadLog, body_of, head_end
+from loadgen.transport._reply import StreamedReply, outcome_of, read_reply
+from loadgen.transport._scheduler import WorkScheduler
 from turnbench.cleaning import clean
 from turnbench.outcomes import Outcome
 
@@ -30,8 +30,8 @@ class Exchange:
     """A request under way. After `run`, `outcome` is set and `reply` holds what came."""
 
     started_ns: int
-    log: Arrivals = field(default_factory=Arrivals)
-    reply: Reply = field(default_factory=Reply)
+    log: ReadLog = field(default_factory=ReadLog)
+    reply: StreamedReply = field(default_factory=StreamedReply)
     status: int | None = None
     retry_after_s: float | None = None
     outcome: Outcome = "ok"
@@ -47,9 +47,9 @@ class Exchange:
             self._ending = (outcome, why)
             self._task.cancel()
 
-    async def run(self, post: Post, turnstile: Turnstile) -> None:
+    async def run(self, post: Post, scheduler: WorkScheduler) -> None:
         """Send the request that `post` makes and wait for its end."""
-        self._task = asyncio.get_running_loop().create_task(self._request(post, turnstile))
+        self._task = asyncio.get_running_loop().create_task(self._request(post, scheduler))
         await asyncio.wait({self._task})
         if self.log.connection is not None:
             self.log.connection.finish(self.log)
@@ -57,12 +57,12 @@ class Exchange:
             self._was_cut(*(self._ending or ("cut", "cancelled")))
         else:
             self._classify(self._task.exception())
-        async with turnstile:
+        async with scheduler:
             self._read_reply()
         if self.error is not None:
             self.error = clean(self.error.encode("utf-8", "replace"))
 
-    async def _request(self, post: Post, turnstile: Turnstile) -> None:
+    async def _request(self, post: Post, scheduler: WorkScheduler) -> None:
         current_log.set(self.log)
         async with post() as response:
             self.status = response.status
@@ -76,21 +76,21 @@ class Exchange:
             else:
                 self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
                 if self.chunked:
-                    await self._whole(response.content, turnstile)
+                    await self._whole(response.content, scheduler)
                 else:
                     await response.content.wait_eof()
 
-    async def _whole(self, content: aiohttp.StreamReader, turnstile: Turnstile) -> None:
+    async def _whole(self, content: aiohttp.StreamReader, scheduler: WorkScheduler) -> None:
         """Keep the chunks back from aiohttp until all are here.
 
-        It works on each, and many streams end at once: that is for the turnstile, not for who reads sockets.
+        It works on each, and many streams end at once: that is for the scheduler, not for who reads sockets.
         """
         self.log.deferred_from = len(self.log.raw)
         while not content.is_eof() and content.exception() is None:
-            await self.log.stirred.wait()
-            self.log.stirred.clear()
+            await self.log.wake.wait()
+            self.log.wake.clear()
             try:
-                async with turnstile:
+                async with scheduler:
                     self.log.connection.flush()
             except asyncio.CancelledError:  # while it waited for its turn; all may have come by then
                 self.log.connection.flush()

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from loadgen.transport._arrivals import Arrivals
+from loadgen.transport._read_log import ReadLog
 from turnbench.outcomes import Outcome
 
 _CONTEXT_FULL = re.compile(r"maximum context length|max_model_len|maximum model length|context window", re.I)
@@ -40,7 +40,7 @@ def retry_after(value: str | None) -> float | None:
         return None
 
 
-def connection_failure(exception: BaseException, log: Arrivals) -> tuple[Outcome, str]:
+def connection_failure(exception: BaseException, log: ReadLog) -> tuple[Outcome, str]:
     """The outcome of a request that got no response head."""
     text = str(exception) or type(exception).__name__
     number = _errno(exception)

@@ -12,10 +12,10 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
-from loadgen.transport._arrivals import Arrivals
+from loadgen.transport._read_log import ReadLog
 from loadgen.transport._reader import StampedReader
 
-current_log: ContextVar[Arrivals] = ContextVar("current_log")
+current_log: ContextVar[ReadLog] = ContextVar("current_log")
 """The log of the request that the running task is about to send."""
 
 # aiohttp must never pause the reading of a stream that we hold back until its end.
@@ -46,7 +46,7 @@ class StampedHandler(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: StampedReader) -> None:
         super().__init__(loop=loop)
-        self.log: Arrivals | None = None
+        self.log: ReadLog | None = None
         self.used = False
         self.opening_ns = 0
         """How long it took to open, if it was opened before there was a request for it."""
@@ -62,14 +62,14 @@ class StampedHandler(ResponseHandler):
         self.raw_transport.set_write_buffer_limits(0)
         super().connection_made(cast(asyncio.Transport, _StampedWrites(cast(Any, transport), self)))
 
-    def begin(self, log: Arrivals) -> None:
+    def begin(self, log: ReadLog) -> None:
         """From now on this connection's reads belong to `log`."""
         if self.log is None:  # else the pool was quicker than the end of the request before
             self._reader.take(self)
         self.log, log.connection = log, self
         log.reused, self.used = self.used, True
 
-    def finish(self, log: Arrivals) -> None:
+    def finish(self, log: ReadLog) -> None:
         """The request of `log` is over: asyncio watches the connection for a close."""
         if self.log is log:
             self.log = None
@@ -101,7 +101,7 @@ class StampedHandler(ResponseHandler):
         """
         assert self.log is not None
         if self.log.has_last_chunk():
-            self.log.stirred.set()
+            self.log.wake.set()
         else:
             self.flush()
 
@@ -114,13 +114,13 @@ class StampedHandler(ResponseHandler):
             payload = self._payload
             super().data_received(kept)
             if payload is None or payload.is_eof():
-                log.stirred.set()
+                log.wake.set()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.flush()
         if self.log is not None:
             self.log.reset = exc if isinstance(exc, OSError) else self.log.reset
-            self.log.stirred.set()
+            self.log.wake.set()
         self._reader.give_back(self)
         payload = self._payload
         super().connection_lost(exc)

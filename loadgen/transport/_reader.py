@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Any, Protocol
 
-from loadgen.transport._arrivals import Arrivals
+from loadgen.transport._read_log import ReadLog
 from turnbench.clock import (
     ANCILLARY_BYTES,
     KERNEL_STAMPS,
@@ -28,10 +28,10 @@ _BUFFER_BYTES = 64 * 1024
 _READS_A_ROUND = 512
 
 
-class Connection(Protocol):
+class TakenConnection(Protocol):
     """What the reader needs of a connection: see `_http.StampedHandler`."""
 
-    log: Arrivals | None
+    log: ReadLog | None
     raw_transport: asyncio.Transport
 
     def data_received(self, data: bytes) -> None: ...
@@ -45,7 +45,7 @@ class StampedReader:
         self._loop = loop
         self._timeline = timeline
         self._kernel_clock = kernel_clock and KERNEL_STAMPS
-        self._taken: dict[int, tuple[Connection, Any, Any]] = {}
+        self._taken: dict[int, tuple[TakenConnection, Any, Any]] = {}
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._keeper = keep_stamps_on() if KERNEL_STAMPS else None
         self._poll = select.epoll() if KERNEL_STAMPS else None
@@ -54,7 +54,7 @@ class StampedReader:
         self.arrival_ns = 0
         self.lag_ns = 0
 
-    def take(self, connection: Connection) -> None:
+    def take(self, connection: TakenConnection) -> None:
         """Read this connection from now on, in place of its asyncio transport."""
         transport = connection.raw_transport
         sock = _plain_socket(transport)
@@ -71,7 +71,7 @@ class StampedReader:
         else:
             self._loop._add_reader(fd, self._read, fd)  # type: ignore[attr-defined]
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: TakenConnection) -> None:
         """Let asyncio read this connection again; does nothing if it is not taken."""
         transport = connection.raw_transport
         fd = _plain_socket(transport).fileno()
@@ -96,7 +96,7 @@ class StampedReader:
     def now_ns(self) -> int:
         return self._timeline.now_ns()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: TakenConnection) -> None:
         """Drop a connection whose socket is closed already (the kernel took it out of the epoll set)."""
         for fd in [fd for fd, taken in self._taken.items() if taken[0] is connection]:
             del self._taken[fd]
@@ -134,7 +134,7 @@ class StampedReader:
         if log.may_have_ended():
             connection.look_at_end()
 
-    def _stamp(self, ancillary: Ancillary, log: Arrivals | None) -> None:
+    def _stamp(self, ancillary: Ancillary, log: ReadLog | None) -> None:
         """Set when the read at hand arrived, and the client's lag in seeing it."""
         stamp = kernel_stamp_ns(ancillary)
         if stamp is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from loadgen.transport._arrivals import Arrivals, Body
 from loadgen.transport._chat_chunk import Chunk, Problem, Usage, chunks_of, message_of
+from loadgen.transport._read_log import Body, ReadLog
 from loadgen.transport._sse import events
 from turnbench.formats import TokenSource
 from turnbench.outcomes import Outcome
@@ -14,7 +14,7 @@ _DONE = b"[DONE]"
 
 
 @dataclass(slots=True)
-class Reply:
+class StreamedReply:
     """What one stream said. Event lists are aligned: one entry per content event."""
 
     event_reads: list[int] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Reply:
         return len(self.event_reads)
 
 
-def read_reply(body: Body) -> Reply:
+def read_reply(body: Body) -> StreamedReply:
     """Decode every event of a streamed chat completion; stops at [DONE] or the first problem."""
     found = events(body.data)
     datas = [data for data, _ in found]
@@ -59,7 +59,7 @@ def read_reply(body: Body) -> Reply:
     if said_done:
         datas = datas[: datas.index(_DONE)]
     chunks, problem = chunks_of(datas)
-    reply = Reply()
+    reply = StreamedReply()
     _take(reply, chunks, body.reads_of([end for _, end in found[: len(chunks)]]))
     reply.problem = reply.problem or problem
     reply.done = said_done and reply.problem is None
@@ -69,7 +69,7 @@ def read_reply(body: Body) -> Reply:
     return reply
 
 
-def _take(reply: Reply, chunks: list[Chunk], reads: list[int]) -> None:
+def _take(reply: StreamedReply, chunks: list[Chunk], reads: list[int]) -> None:
     """Add to the reply what each chunk says, up to the first that tells of an error."""
     counted = 0  # tokens the server has reported up to the last content event
     in_word = False
@@ -106,7 +106,7 @@ def _take(reply: Reply, chunks: list[Chunk], reads: list[int]) -> None:
         in_word = not text[-1].isspace() if text else in_word
 
 
-def _count_tokens(reply: Reply, usage: Usage | None, counted: int) -> int:
+def _count_tokens(reply: StreamedReply, usage: Usage | None, counted: int) -> int:
     """Tokens of the event at hand: what the server's running count grew by since the last content event."""
     total = usage.completion_tokens if usage is not None else None
     if total is None:
@@ -123,7 +123,7 @@ def _words_begun(text: str, in_word: bool) -> int:
     return count - 1 if count and in_word and not text[0].isspace() else count
 
 
-def outcome_of(reply: Reply, log: Arrivals) -> tuple[Outcome, str | None]:
+def outcome_of(reply: StreamedReply, log: ReadLog) -> tuple[Outcome, str | None]:
     """How a stream with status 200 ended, and a sentence where it was not well."""
     if reply.problem is not None:
         return reply.problem

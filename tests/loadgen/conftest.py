@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from loadgen._settings import Job, Settings
-from loadgen.engine._stage import Stage
+from loadgen.engine._driver import LoadDriver
+from loadgen.engine._run import EngineRun
 from loadgen.engine._watch import watch
-from loadgen.engine._wire import Wire
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader
 from scenarios import parse
@@ -171,21 +171,21 @@ async def serve() -> AsyncIterator[Serve]:
 
 @dataclass
 class Client:
-    """A stage wired as the engine wires it, in the test's own loop."""
+    """A driver wired as the engine wires it, in the test's own loop."""
 
     reader: StampedReader
     session: Any
-    stage: Stage = None  # type: ignore[assignment]  # from `wired` on
+    driver: LoadDriver = None  # type: ignore[assignment]  # from `wired` on
     messages: list[dict[str, Any]] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     users: int = 0
 
     def wired(self, job: Job, timeline: Timeline) -> Client:
-        wire = Wire(job, self.session, timeline, self.emit)
-        self.stage = Stage(wire, parse(job.scenario), self.spawn)
-        self.spawn(watch(wire, every_s=0.02))
-        self.stage.begin_level(0)
+        run = EngineRun(job, self.session, timeline, self.emit)
+        self.driver = LoadDriver(run, parse(job.scenario), self.spawn)
+        self.spawn(watch(run, every_s=0.02))
+        self.driver.begin_level(0)
         return self
 
     def emit(self, message: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ class Client:
 
     async def close(self) -> None:
         """End it; fails if the ledger is open or a task of the engine failed."""
-        await self.stage.cut()
+        await self.driver.cut()
         self.check_ledger()
         for task in self.tasks:
             task.cancel()
@@ -212,7 +212,7 @@ class Client:
     def start(self) -> int:
         """One more person begins a conversation."""
         self.users += 1
-        self.stage.play(self.users)
+        self.driver.play(self.users)
         return self.users
 
     async def ended(self, user: int, limit_s: float = 10.0) -> None:
@@ -232,11 +232,11 @@ class Client:
 
     def check_ledger(self) -> None:
         """Every turn that became due was begun or dropped, and every one begun has ended once."""
-        ledger = self.stage.wire.ledger
+        ledger = self.driver.run.ledger
         assert ledger.planned == ledger.begun + ledger.dropped
         assert ledger.begun == ledger.finished
         assert ledger.finished == len({(r.conversation, r.turn) for r in self.records})
-        assert not self.stage.wire.open
+        assert not self.driver.run.open
 
 
 Connect = Callable[..., Client]
@@ -245,7 +245,7 @@ Connect = Callable[..., Client]
 @pytest.fixture
 async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     """Make a client of a URL; keyword arguments are settings. Its ledger is checked at the test's end."""
-    monkeypatch.setattr(Wire, "failure_pause_s", 0.02)
+    monkeypatch.setattr(EngineRun, "failure_pause_s", 0.02)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     made: list[Client] = []
 

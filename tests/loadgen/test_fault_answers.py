@@ -60,7 +60,7 @@ async def test_a_retry_that_was_asked_for_is_a_new_attempt(play: Any) -> None:
     assert played.records[1].sent_ns - played.records[0].end_ns >= 200_000_000
     assert played.records[1].due_ns == played.records[0].due_ns
     assert b"X-Request-Id: run/0/1/2\r\n" in played.server.requests[1]
-    assert (played.client.stage.wire.ledger.begun, played.client.stage.wire.ledger.finished) == (1, 1)
+    assert (played.client.driver.run.ledger.begun, played.client.driver.run.ledger.finished) == (1, 1)
 
 
 async def test_retries_end(play: Any) -> None:
@@ -83,7 +83,7 @@ async def test_a_turn_that_waits_for_its_retry_when_the_level_ends_is_closed(ser
     async with asyncio.timeout(5):
         while not person.records:
             await asyncio.sleep(0.01)
-    await person.stage.cut()
+    await person.driver.cut()
     person.check_ledger()
     await person.ended(user, 1)
     assert [r.outcome for r in person.records] == ["http_5xx"]
@@ -112,14 +112,14 @@ async def test_a_turn_stays_measured_when_its_retry_is_sent_after_the_window(
     async with asyncio.timeout(5):
         while not person.records:
             await asyncio.sleep(0.005)
-    person.stage.measure(0, person.stage.wire.timeline.now_ns())
+    person.driver.measure(0, person.driver.run.timeline.now_ns())
     if ends == "at the cut":
         async with asyncio.timeout(5):
             while len(server.requests) < 2:
                 await asyncio.sleep(0.005)
-    still_open = await person.stage.drained(5 if ends == "in the drain" else 0.1)
+    still_open = await person.driver.drained(5 if ends == "in the drain" else 0.1)
     assert still_open == (0 if ends == "in the drain" else 1)
-    await person.stage.cut()
+    await person.driver.cut()
     await person.ended(user, 1)
     outcome = "ok" if ends == "in the drain" else "unfinished"
     assert [(r.attempt, r.outcome) for r in person.records] == [(1, "http_5xx"), (2, outcome)]
@@ -216,11 +216,11 @@ async def test_turns_that_run_when_the_level_ends_are_unfinished_or_cut(serve: A
         arrived.clear()
         person = client(server.url)
         if measured:
-            person.stage.measure(0, None)
+            person.driver.measure(0, None)
         user = person.start()
         await arrived.wait()
         await asyncio.sleep(0.05)
-        await person.stage.cut()
+        await person.driver.cut()
         person.check_ledger()
         await person.ended(user, 1)
         (record,) = person.records
@@ -237,7 +237,7 @@ async def test_people_cut_while_they_connect_close_the_ledger(
     person = client("http://127.0.0.1:9")
     user = person.start()
     await asyncio.sleep(0.05)
-    await person.stage.cut()
+    await person.driver.cut()
     person.check_ledger()
     await person.ended(user, 1)
     assert [(r.outcome, r.sent_ns) for r in person.records] == [("cut", None)]

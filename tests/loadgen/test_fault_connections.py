@@ -154,7 +154,7 @@ async def test_a_keep_alive_race_is_stale_once_and_then_sent_again(play: Any) ->
         (2, 2, "ok"),
     ]
     assert [r.connect_us > 0 for r in played.records] == [True, False, True]
-    assert (played.client.stage.wire.ledger.begun, played.client.stage.wire.ledger.finished) == (2, 2)
+    assert (played.client.driver.run.ledger.begun, played.client.driver.run.ledger.finished) == (2, 2)
 
 
 async def test_a_second_loss_is_no_longer_called_stale_for_ever(play: Any) -> None:

@@ -211,13 +211,13 @@ async def test_a_whole_reply_that_waits_for_its_turn_cannot_be_cut_any_more(serv
 
     server = await serve(script)
     person = client(server.url)
-    wire = person.stage.wire
+    run = person.driver.run
     user = person.start()
     async with asyncio.timeout(10):
-        while not (wire.in_flight and wire.in_flight[0].status):
+        while not (run.in_flight and run.in_flight[0].status):
             await asyncio.sleep(0.001)
-        async with wire.turnstile:
-            exchange = wire.in_flight[0]
+        async with run.scheduler:
+            exchange = run.in_flight[0]
             held.set()
             while not exchange.log.has_last_chunk():
                 await asyncio.sleep(0.001)

@@ -125,7 +125,7 @@ async def _turn(client: Any, server: Server, authority: trustme.CA, clock: str) 
 
 async def _until_read(person: Any, events: int) -> None:
     async with asyncio.timeout(5):
-        while sum(exchange.log.raw.count(b"word ") for exchange in person.stage.wire.in_flight) < events:
+        while sum(exchange.log.raw.count(b"word ") for exchange in person.driver.run.in_flight) < events:
             await asyncio.sleep(0.001)
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.transport._arrivals import Arrivals, body_of
 from loadgen.transport._chat_chunk import _one_by_one, chunks_of
-from loadgen.transport._reply import Reply, outcome_of, read_reply
+from loadgen.transport._read_log import ReadLog, body_of
+from loadgen.transport._reply import StreamedReply, outcome_of, read_reply
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -38,9 +38,9 @@ def event(chunk: dict[str, Any] | bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def stream(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> tuple[Reply, Arrivals]:
+def stream(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> tuple[StreamedReply, ReadLog]:
     """The reply of a stream whose head is read 0 and whose n-th chunk is read n."""
-    log = Arrivals()
+    log = ReadLog()
     log.add(HEAD, 0, 0)
     for number, chunk in enumerate(chunks, start=1):
         log.add(event(chunk), number, 0)
@@ -49,7 +49,7 @@ def stream(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> tuple[Reply, A
     return read_reply(body_of(log, chunked=False)), log
 
 
-def reply_to(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> Reply:
+def reply_to(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> StreamedReply:
     return stream(*chunks, end=end)[0]
 
 
@@ -237,7 +237,7 @@ def test_done_without_a_finish_reason_ends_a_reply_well() -> None:
 
 @pytest.mark.parametrize("empty", [b"data:\n\n", b"data: \n\n", b"data\n\n", b"data:\r\n\r\n"])
 def test_an_event_without_data_is_passed_over(empty: bytes) -> None:
-    log = Arrivals()
+    log = ReadLog()
     log.add(HEAD + event(said("Hi")[0]) + empty + event(STOP) + DONE, 1, 0)
     reply = read_reply(body_of(log, chunked=False))
     assert (outcome_of(reply, log), reply.text, reply.finish_reason) == (("ok", None), "Hi", "stop")
@@ -271,7 +271,7 @@ def test_a_reset_after_the_whole_answer_is_no_failure() -> None:
 
 
 def test_events_that_share_a_read_share_its_arrival() -> None:
-    log = Arrivals()
+    log = ReadLog()
     log.add(HEAD, 0, 0)
     log.add(event(delta(content="a")) + event(delta(content="b")), 1, 0)
     half = event(delta(content="c"))

@@ -113,7 +113,7 @@ async def test_a_person_without_a_word_leaves(serve: Any, client: Any, comes: st
     person = client(
         server.url, scenario=TALK % "turns: 3, patience: {first_s: 20}", think_time="scenario*0.01"
     )
-    person.stage.wire.failure_pause_s = 3600.0  # nothing failed: the next may come at once
+    person.driver.run.failure_pause_s = 3600.0  # nothing failed: the next may come at once
     await person.ended(person.start())
     (record,) = person.records
     assert (record.outcome, record.error) == ("abandoned", "the person left: no word for 0.2 s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadgen._settings import Job, Settings
-from loadgen.engine._turn_record import Place, record_of
+from loadgen.engine._turn_record import AttemptId, record_of
 from loadgen.transport._exchange import Exchange
 
 JOB = Job(
@@ -25,6 +25,6 @@ def test_an_answer_that_came_while_the_request_was_still_being_sent_is_not_befor
     exchange.log.sent_ns, exchange.status = 40_000, 200
     exchange.reply.event_reads = [0, 1]
     exchange.reply.event_tokens = [1, 1]
-    record = record_of(JOB, Place(0, 1, 1, "chat", 0), exchange, 7_000_000, [])
+    record = record_of(JOB, AttemptId(0, 1, 1, "chat", 0), exchange, 7_000_000, [])
     assert record.head_ns == record.sent_ns == 40_000
     assert record.event_us == [0, 6_460]

@@ -11,9 +11,9 @@ from loadgen.engine._arrival_plan import arrivals_of
 from loadgen.engine._conversation import converse
 from loadgen.engine._history import History
 from loadgen.engine._ledger import Window
-from loadgen.engine._person import Person, first, pause_until
-from loadgen.engine._reception import Reception
-from loadgen.engine._wire import Wire
+from loadgen.engine._open_loop import OpenLoop
+from loadgen.engine._person import SimulatedPerson, first, pause_until
+from loadgen.engine._run import EngineRun
 from scenarios import Scenario, plan
 from turnbench.outcomes import Outcome
 
@@ -23,29 +23,29 @@ _READY_AHEAD = 64
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
-class Stage:
-    """Plays conversations for Locust's users; every finished turn is told through the wire."""
+class LoadDriver:
+    """Plays conversations for Locust's users; every finished turn is told through the run."""
 
-    def __init__(self, wire: Wire, scenario: Scenario, spawn: Spawn) -> None:
-        self.wire = wire
-        self.job = wire.job
+    def __init__(self, run: EngineRun, scenario: Scenario, spawn: Spawn) -> None:
+        self.run = run
+        self.job = run.job
         self._scenario = scenario
-        self._timeline = wire.timeline
+        self._timeline = run.timeline
         self._spawn = spawn
         self._next = self.job.worker
         self._open = asyncio.Event()
-        self._people: dict[int, tuple[Person, asyncio.Task[None]]] = {}
+        self._people: dict[int, tuple[SimulatedPerson, asyncio.Task[None]]] = {}
         self._arrivals: Iterator[tuple[int, int]] | None = None
-        self._reception = Reception(wire)
+        self._open_loop = OpenLoop(run)
 
     # --- what Locust asks for ---
 
     def begin_level(self, level: int, arrivals: dict[str, Any] | None = None) -> None:
         """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
-        self.wire.level, self.wire.window = level, Window()
+        self.run.level, self.run.window = level, Window()
         if arrivals is not None:
             self._arrivals = self._when(arrivals)
-        self._reception.open()
+        self._open_loop.open()
         self._open.set()
 
     @property
@@ -55,11 +55,11 @@ class Stage:
 
     def measure(self, start_ns: int, end_ns: int | None) -> None:
         """Tell the window of the level, as soon as it is known: what `unfinished` means hangs on it."""
-        self.wire.window = Window(start_ns, end_ns)
+        self.run.window = Window(start_ns, end_ns)
 
     def play(self, user: int) -> None:
         """Play one conversation for this user; `played` is emitted when it has ended."""
-        person = Person()
+        person = SimulatedPerson()
         self._people[user] = (person, self._spawn(self._play(user, person)))
 
     def leave(self, user: int) -> None:
@@ -78,14 +78,14 @@ class Stage:
         """Begin no further turn, and wait at most `drain_s` for those under way."""
         self._send_all_home()
         until = self._timeline.now_ns() + int(drain_s * 1e9)
-        while self.wire.open and self._timeline.now_ns() < until:
+        while self.run.open and self._timeline.now_ns() < until:
             await asyncio.sleep(0.05)
 
     async def cut(self) -> None:
         """End every conversation now: open turns become `unfinished` (measured) or `cut`."""
         self._send_all_home()
-        for turn in self.wire.open:
-            outcome: Outcome = "unfinished" if self.wire.is_measured(turn) else "cut"
+        for turn in self.run.open:
+            outcome: Outcome = "unfinished" if self.run.is_measured(turn) else "cut"
             if turn.exchange is not None:
                 turn.exchange.cut(outcome, "the level ended while this turn ran")
         if tasks := [task for _, task in self._people.values()]:
@@ -93,21 +93,21 @@ class Stage:
 
     def end(self) -> None:
         """The run is over."""
-        self._reception.end()
+        self._open_loop.end()
 
     # --- who plays what ---
 
     def _send_all_home(self) -> None:
         """Nobody begins a further turn."""
         self._open.clear()
-        self._reception.close()
+        self._open_loop.close()
         for person, _ in self._people.values():
             person.leaving.set()
 
     def _measured_open(self) -> int:
-        return sum(self.wire.is_measured(turn) for turn in self.wire.open)
+        return sum(self.run.is_measured(turn) for turn in self.run.open)
 
-    async def _play(self, user: int, person: Person) -> None:
+    async def _play(self, user: int, person: SimulatedPerson) -> None:
         await first(self._open.wait(), person.leaving.wait())
         left = True
         if self.job.settings.arrival_rate_per_s is not None:
@@ -115,16 +115,16 @@ class Stage:
         elif not person.leaving.is_set():
             left = await self._converse(person)
         del self._people[user]
-        self.wire.emit({"op": "played" if left else "exhausted", "user": user})
+        self.run.emit({"op": "played" if left else "exhausted", "user": user})
 
-    async def _converse(self, person: Person) -> bool:
+    async def _converse(self, person: SimulatedPerson) -> bool:
         """Closed loop: play the next conversation; False if the scenario has no more."""
         history = self._take()
         if history is None:
             return False
         started_ns = self._timeline.now_ns()
-        if not await converse(self.wire, person, history, started_ns):
-            rested_ns = started_ns + int(self.wire.failure_pause_s * 1e9)
+        if not await converse(self.run, person, history, started_ns):
+            rested_ns = started_ns + int(self.run.failure_pause_s * 1e9)
             await pause_until(person, self._timeline, rested_ns)
         return True
 
@@ -144,9 +144,9 @@ class Stage:
         conversation = plan(self._scenario, self.job.settings.seed, number)
         needed, context = conversation.needs_context, self.job.context
         too_long = needed is not None and context is not None and needed > context
-        return None if too_long else History(conversation, self.job, self.wire.level)
+        return None if too_long else History(conversation, self.job, self.run.level)
 
-    async def _receive(self, host: Person) -> None:
+    async def _receive(self, host: SimulatedPerson) -> None:
         """Open loop: begin each conversation when it arrives, until this person leaves.
 
         Each is awaited by its time, never by a sum of sleeps: one that comes late makes no other late.
@@ -163,15 +163,17 @@ class Stage:
             making.cancel()
             await asyncio.wait([making])
 
-    async def _receive_all(self, host: Person, ready: asyncio.Queue[tuple[int, History] | None]) -> None:
+    async def _receive_all(
+        self, host: SimulatedPerson, ready: asyncio.Queue[tuple[int, History] | None]
+    ) -> None:
         while (arrival := await ready.get()) is not None:
             due_ns, history = arrival
-            await first(self._reception.until_early(due_ns), host.leaving.wait())
-            if host.leaving.is_set() and not self._reception.came_due(due_ns):
+            await first(self._open_loop.until_early(due_ns), host.leaving.wait())
+            if host.leaving.is_set() and not self._open_loop.came_due(due_ns):
                 return
             number = history.conversation.index
             self._next = number + self.job.workers
-            person, key = Person(), -1 - number  # Locust's people have positive numbers
+            person, key = SimulatedPerson(), -1 - number  # Locust's people have positive numbers
             self._people[key] = (person, self._spawn(self._arrive(key, person, history, due_ns)))
 
     async def _make_ready(
@@ -179,7 +181,7 @@ class Stage:
     ) -> None:
         """Keep the next requests made: many long ones may come at one time."""
         for number, due_ns in arrivals:
-            async with self.wire.turnstile:
+            async with self.run.scheduler:
                 history = self._history(number)
                 if history is not None:
                     history.make_ready()
@@ -192,6 +194,6 @@ class Stage:
             return replayed(self.job, self._scenario, arrivals["start_ns"])
         return arrivals_of(self.job, **arrivals)
 
-    async def _arrive(self, key: int, person: Person, history: History, due_ns: int) -> None:
-        await self._reception.receive(person, history, due_ns)
+    async def _arrive(self, key: int, person: SimulatedPerson, history: History, due_ns: int) -> None:
+        await self._open_loop.receive(person, history, due_ns)
         del self._people[key]

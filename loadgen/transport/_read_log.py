@@ -17,7 +17,7 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 @dataclass(slots=True)
-class Arrivals:
+class ReadLog:
     """The log of one request: what came, and of each read its end, its arrival and the client's lag.
 
     Kept in columns, not as an object a read: hundreds of streams' objects are more than a core's cache holds.
@@ -38,7 +38,7 @@ class Arrivals:
     reused: bool = False
     reset: OSError | None = None
     """The error with which the connection broke, if it did not end cleanly."""
-    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the stream looks whole, or its connection ended."""
     connection: Any = None
     """The connection that carries the request, once there is one: `_http.StampedHandler`."""
@@ -109,7 +109,7 @@ def head_end(raw: bytes | bytearray) -> int | None:
     return None
 
 
-def body_of(log: Arrivals, chunked: bool, encoding: str = "identity") -> Body:
+def body_of(log: ReadLog, chunked: bool, encoding: str = "identity") -> Body:
     """The body as far as it came.
 
     Raises Broken where chunk framing is not HTTP/1.1's or compressed data can't be decoded.

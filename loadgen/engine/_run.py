@@ -13,13 +13,13 @@ from aiohttp.connector import Connection
 
 from loadgen._headers import headers_of, secrets_of
 from loadgen._settings import Job, base_url
-from loadgen.engine._ledger import Ledger, Window
-from loadgen.engine._patience import Patience
-from loadgen.engine._person import Person
-from loadgen.engine._turn_record import Place
+from loadgen.engine._ledger import TurnCounts, Window
+from loadgen.engine._patience import PatienceTimer
+from loadgen.engine._person import SimulatedPerson
+from loadgen.engine._turn_record import AttemptId
 from loadgen.transport._exchange import Exchange
 from loadgen.transport._http import StampedConnector
-from loadgen.transport._turnstile import Turnstile
+from loadgen.transport._scheduler import WorkScheduler
 from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
 from turnbench.formats.turn import encode
@@ -31,9 +31,9 @@ Emit = Callable[[dict[str, Any]], None]
 class OpenTurn:
     """A turn that has begun and not ended: its attempts, and the pauses between them."""
 
-    person: Person
+    person: SimulatedPerson
     begun_ns: int
-    patience: Patience | None = None
+    patience: PatienceTimer | None = None
     first: Exchange | None = None
     exchange: Exchange | None = None
     """The attempt under way; None between two."""
@@ -48,7 +48,7 @@ class OpenTurn:
         return self.begun_ns if sent_ns is None else sent_ns
 
 
-class Wire:
+class EngineRun:
     """Sends the attempts of one run and keeps those under way."""
 
     failure_pause_s = 1.0
@@ -58,11 +58,11 @@ class Wire:
         self.job = job
         self.timeline = timeline
         self.emit = emit
-        self.ledger = Ledger()
+        self.ledger = TurnCounts()
         self.level = 0
         self.window = Window()
         self.open: set[OpenTurn] = set()
-        self.turnstile = Turnstile()
+        self.scheduler = WorkScheduler()
         self.system_role = True
         """Whether the model takes a system message, as far as it has not refused one."""
         self._compressed = False
@@ -85,13 +85,13 @@ class Wire:
         self.open.discard(turn)
         self.ledger.finished += 1
 
-    async def attempt(self, turn: OpenTurn, place: Place, body: bytes) -> Exchange:
+    async def attempt(self, turn: OpenTurn, place: AttemptId, body: bytes) -> Exchange:
         """Send one request and wait for its end."""
         turn.exchange = exchange = Exchange(self.timeline.now_ns())
         turn.first = turn.first or exchange
         headers = self._headers | {"X-Request-Id": place.request_id(self.job.run)}
         post = partial(self._session.post, self._url, data=body, headers=headers, allow_redirects=False)
-        await exchange.run(post, self.turnstile)
+        await exchange.run(post, self.scheduler)
         turn.exchange = None
         self._tell_of_compression(exchange.encoding)
         return exchange

@@ -6,8 +6,8 @@ import asyncio
 from itertools import takewhile
 from typing import Any
 
-from loadgen.engine._alarm import Alarm
 from loadgen.engine._arrival_plan import arrivals_of
+from loadgen.engine._timer import ExactTimer
 from turnbench.clock import Timeline
 
 
@@ -20,25 +20,25 @@ async def received(serve: Any, client: Any, least: int) -> tuple[Any, Any, list[
     """A server and a client after at least so many arrivals of 40/s, and when each was due until now."""
     server = await serve(answers)
     one = client(server.url, arrival_rate_per_s=40.0)
-    start_ns = one.stage.wire.timeline.now_ns()
+    start_ns = one.driver.run.timeline.now_ns()
     arrivals = {"start_ns": start_ns, "first": 0, "rate_per_s": 40.0, "spans_s": [5.0]}
-    one.stage.begin_level(1, arrivals)
+    one.driver.begin_level(1, arrivals)
     one.start()
     async with asyncio.timeout(30):
         while len(one.records) < least:
             one.told.clear()
             await one.told.wait()
-    before_ns = one.stage.wire.timeline.now_ns()
-    await one.stage.cut()
-    after_ns = one.stage.wire.timeline.now_ns()
-    plan = arrivals_of(one.stage.job, **arrivals)
+    before_ns = one.driver.run.timeline.now_ns()
+    await one.driver.cut()
+    after_ns = one.driver.run.timeline.now_ns()
+    plan = arrivals_of(one.driver.job, **arrivals)
     due = [due_ns for _, due_ns in takewhile(lambda arrival: arrival[1] <= after_ns, plan)]
     return server, one, [sum(due_ns <= end_ns for due_ns in due) for end_ns in (before_ns, after_ns)]
 
 
 async def test_only_what_was_due_before_the_levels_end_is_counted(serve: Any, client: Any) -> None:
     _, one, (least, most) = await received(serve, client, 8)
-    assert least <= one.stage.wire.ledger.planned <= most
+    assert least <= one.driver.run.ledger.planned <= most
     assert sorted(record.conversation for record in one.records) == list(range(len(one.records)))
 
 
@@ -50,12 +50,12 @@ async def test_a_connection_held_for_a_request_goes_to_it_and_on_to_others(serve
 
 async def test_an_alarm_rings_in_the_order_of_its_times_and_never_early() -> None:
     timeline = Timeline()
-    alarm, rang = Alarm(timeline), []
+    timer, rang = ExactTimer(timeline), []
     now_ns = timeline.now_ns()
 
     async def wait(after_ms: int) -> None:
         due_ns = now_ns + after_ms * 1_000_000
-        await alarm.until(due_ns)
+        await timer.until(due_ns)
         assert timeline.now_ns() >= due_ns
         rang.append(after_ms)
 
@@ -63,16 +63,16 @@ async def test_an_alarm_rings_in_the_order_of_its_times_and_never_early() -> Non
         for after_ms in (300, 100, 0, 200, -5):
             group.create_task(wait(after_ms))
     assert rang == [0, -5, 100, 200, 300]
-    alarm.close()
+    timer.close()
 
 
 async def test_an_alarm_that_nobody_waits_for_any_more_disturbs_no_other() -> None:
     timeline = Timeline()
-    alarm = Alarm(timeline)
-    first = asyncio.ensure_future(alarm.until(timeline.now_ns() + 5_000_000))
+    timer = ExactTimer(timeline)
+    first = asyncio.ensure_future(timer.until(timeline.now_ns() + 5_000_000))
     await asyncio.sleep(0)
     first.cancel()
     async with asyncio.timeout(30):
-        await alarm.until(timeline.now_ns() + 10_000_000)
+        await timer.until(timeline.now_ns() + 10_000_000)
     assert first.cancelled()
-    alarm.close()
+    timer.close()

@@ -32,7 +32,7 @@ class _Itimerspec(ctypes.Structure):
     )
 
 
-class Alarm:
+class ExactTimer:
     """Rings at times of a time line; one an engine. Elsewhere than on Linux it is asyncio's own timer."""
 
     def __init__(self, timeline: Timeline) -> None:

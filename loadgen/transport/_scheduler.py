@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Turnstile:
+class WorkScheduler:
     """Lets one holder through at a time, and the loop look at its sockets between two.
 
     Streams that began together end together: a hundred replies decoded in one round would keep a hundred

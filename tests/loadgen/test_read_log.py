@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.transport._arrivals import Arrivals, Broken, body_of, head_end
+from loadgen.transport._read_log import Broken, ReadLog, body_of, head_end
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -21,9 +21,9 @@ bodies = st.binary(max_size=400) | st.lists(st.sampled_from([b"\r\n", b"\n", b"0
 )
 
 
-def log_of(raw: bytes, cuts: list[int]) -> Arrivals:
+def log_of(raw: bytes, cuts: list[int]) -> ReadLog:
     """A log whose read i arrived at i + 1 nanoseconds, `raw` being cut at these places."""
-    log = Arrivals()
+    log = ReadLog()
     places = sorted({0, *(cut % (len(raw) + 1) for cut in cuts), len(raw)})
     for number, (start, end) in enumerate(pairwise(places)):
         log.add(raw[start:end], number + 1, 0)
@@ -183,7 +183,7 @@ def test_the_end_of_a_chunked_body_is_never_missed(
 
 
 def test_the_worst_lag_of_all_reads_is_kept() -> None:
-    log = Arrivals()
+    log = ReadLog()
     for lag_ns in (5, 70, 3):
         log.add(b"x", 1, lag_ns)
     assert (log.lag_ns_max, log.raw) == (70, b"xxx")
