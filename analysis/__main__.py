@@ -20,13 +20,14 @@ from analysis.tables.export import write_json
 from analysis.tables.headline import clean
 from analysis.tables.terminal import console, show
 from analysis.turns.metrics import WORDS_PER_MIN
+from turnbench.command_line import CommandParser
 from turnbench.run_directory import RunError
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m analysis") -> int:
     """Exit code: 0 valid or suspect, 1 limits missed or a regression, 2 can't be read, 3 invalid or nothing
     to compare."""
-    parser = _parser()
+    parser = command_parser(prog)
     options = parser.parse_args(arguments)
     if problem := _problem(options):
         parser.error(problem)
@@ -41,8 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_BAD_CONFIGURATION
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+def command_parser(prog: str) -> CommandParser:
+    """The options of this room, by the name under which it was called."""
+    what = "Analyse runs or sweeps: writes summary and report into each, prints a table and the verdict."
+    parser = CommandParser(prog=prog, description=what, example=f"{prog} runs/LATEST")
     runs = "a run or sweep directory, such as runs/LATEST"
     parser.add_argument("run", type=Path, metavar="RUN", nargs="+", help=runs)
     parser.add_argument(

@@ -13,11 +13,12 @@ from scenarios._errors import ScenarioError
 from scenarios._load import load
 from scenarios._plan import plan
 from scenarios._scenario import Conversation, Scenario
+from turnbench.command_line import CommandParser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m scenarios") -> int:
     """Run one command; 0, or 2 where a scenario has mistakes (all of them go to standard error)."""
-    options = _parser().parse_args(arguments)
+    options = command_parser(prog).parse_args(arguments)
     try:
         for line in options.command(options):
             print(_printable(line))
@@ -29,16 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scenarios", description=__doc__.partition(": ")[2])
+def command_parser(prog: str) -> CommandParser:
+    """The commands of this room, by the name under which they were called."""
+    parser = CommandParser(
+        prog=prog, description=__doc__.partition(": ")[2], example=f"{prog} sample chat -n 3"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="the built-in mixes and tasks")
+    listing = commands.add_parser("list", help="the built-in mixes and tasks", example=f"{prog} list")
     listing.set_defaults(command=_list)
-    showing = commands.add_parser("show", help="a scenario as one YAML text with everything in it")
+    showing = commands.add_parser(
+        "show", help="a scenario as one YAML text with everything in it", example=f"{prog} show chat"
+    )
     showing.set_defaults(command=lambda options: load(options.name).text.splitlines())
-    checking = commands.add_parser("check", help="find every mistake in a scenario file")
+    checking = commands.add_parser(
+        "check", help="find every mistake in a scenario file", example=f"{prog} check mine.yaml"
+    )
     checking.set_defaults(command=_check)
-    sampling = commands.add_parser("sample", help="some conversations as they would be played")
+    sampling = commands.add_parser(
+        "sample", help="some conversations as they would be played", example=f"{prog} sample chat -n 3"
+    )
     sampling.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
     sampling.add_argument("-n", type=int, default=1, metavar="N", help="how many (default 1)")
     sampling.set_defaults(command=_sample)

