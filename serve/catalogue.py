@@ -10,17 +10,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve._strictyaml import Place, read_strict_yaml
+from turnbench.formats.server import Precision
 
 MODELS_FILE = Path(__file__).resolve().with_name("models.yaml")
 FP16_BYTES = 2
 
-Precision = Literal["fp16", "bf16", "int8", "fp8", "int4"]
-PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp8", "int4")
 LAYER_WEIGHT_BYTES: dict[Precision, float] = {"fp16": 2, "bf16": 2, "int8": 1, "fp8": 1, "int4": 0.56}
 """Bytes of one weight of a layer; embeddings stay at two. At 4 bits, scales, zero points and
 what is left unquantised add an eighth."""

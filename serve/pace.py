@@ -12,8 +12,9 @@ import argparse
 import json
 import sys
 
-from serve.catalogue import PRECISIONS, CatalogueError, load_catalogue
+from serve.catalogue import CatalogueError, load_catalogue
 from serve.emulator.cost import Machine, Work
+from turnbench.formats.server import PRECISIONS
 
 _MANY = 1000
 

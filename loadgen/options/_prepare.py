@@ -20,8 +20,8 @@ from loadgen._replay import as_replay, with_rate
 from loadgen._settings import Endpoint, Settings, without_userinfo
 from loadgen.options._command_line import OptionErrors, settings_from
 from loadgen.options._fit import Finding, fit
-from loadgen.options._server_facts import facts_from
 from scenarios import Scenario, ScenarioError, load, rows_too_long
+from turnbench.server_facts import read_facts_file
 
 _PROBE_LIMIT_S = 60.0
 _LIBRARIES = ("turnbench", "locust", "aiohttp", "gevent", "msgspec")
@@ -63,7 +63,7 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     problems += _impossible(settings, scenario)
     if settings.run_dir and Path(settings.run_dir).exists() and not options.get("turnbench_again"):
         problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
-    facts, mistakes = facts_from(settings.server_facts) if settings.server_facts else ({}, [])
+    facts, mistakes = read_facts_file(settings.server_facts) if settings.server_facts else ({}, [])
     problems += mistakes
     if problems:
         raise OptionErrors(problems)

@@ -15,8 +15,8 @@ import msgspec
 
 from loadgen._headers import headers_of
 from loadgen._settings import Endpoint, Settings, base_url
-from loadgen.options._server_facts import local_facts
 from turnbench.cleaning import clean
+from turnbench.server_facts import described_server
 
 
 async def _get(session: aiohttp.ClientSession, url: str, insecure: bool) -> tuple[Any, Any]:
@@ -64,7 +64,7 @@ async def probe(settings: Settings) -> Endpoint:
     owner = entries[0].get("owned_by") if entries else None
     endpoint.server = {"owned_by": owner, "version": endpoint.version}
     endpoint.server["max_model_len"] = endpoint.max_model_len
-    known = local_facts(root, endpoint.models)
+    known = described_server(root, endpoint.models)
     endpoint.server |= known
     endpoint.emulated |= bool(known.get("emulated"))
     return endpoint

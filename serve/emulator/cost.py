@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve.catalogue import FP16_BYTES, Gpu, Model, Precision
+from serve.catalogue import FP16_BYTES, Gpu, Model
+from turnbench.formats.server import Precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Callable
 
-from serve.catalogue import PRECISIONS
+from turnbench.formats.server import PRECISIONS
 
 _UNIT_NS = {"": 1e9, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from serve.launch.command import VENV_PYTHON, Backend, Refusal, Target
+from serve.launch.command import VENV_PYTHON, Refusal, Target
+from turnbench.formats.server import Backend
 
 MIB = 2**20
 GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))

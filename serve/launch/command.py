@@ -7,17 +7,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from serve.catalogue import Catalogue, Model, Precision, nearest
+from serve.catalogue import Catalogue, Model, nearest
+from turnbench.formats.server import Backend, Precision, Weights
+from turnbench.places import cache_folder, vllm_environment
 
-ROOT = Path(__file__).resolve().parents[2]
-VENV_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
-TINY_FOLDER = ROOT / "build" / "models" / "tiny"
-
-Backend = Literal["vllm", "vllm-cpu", "transformers", "emulator"]
-Weights = Literal["real", "dummy"]
-BACKENDS: tuple[Backend, ...] = ("vllm", "vllm-cpu", "transformers", "emulator")
+VENV_PYTHON = vllm_environment() / "bin" / "python"
+TINY_FOLDER = cache_folder() / "models" / "tiny"
 
 GIB = 2**30
 GPU_MEMORY_SHARE = 0.90
@@ -92,6 +88,11 @@ class Launch:
     command: tuple[str, ...]
     environment: dict[str, str]
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the server's own program is given: all that stands after `python ... -m MODULE`."""
+        return self.command[self.command.index("-m") + 2 :]
+
     def as_shell(self) -> str:
         """The same as one line for a shell."""
         assignments = [f"{key}={shlex.quote(value)}" for key, value in self.environment.items()]
@@ -123,13 +124,16 @@ def check_hardware(name: str, catalogue: Catalogue) -> str:
 
 
 def emulator_launch(request: Request, python: str) -> Launch:
-    """The emulator answers for a model of the catalogue, or one whose times were measured; raises Refusal."""
+    """The emulator answers for a model of the catalogue, or one whose times were measured; raises Refusal.
+
+    -P: the folder that it is started in may have a `serve` of its own.
+    """
     if request.target.model is None and request.calibration is None:
         raise Refusal(
             f"the emulator has no facts of {request.target.name!r}: name a model of the catalogue "
             "(python -m serve list), or give --calibration"
         )
-    command = [python, "-m", "serve.emulator", "--model", request.target.name, "--host", request.host]
+    command = [python, "-P", "-m", "serve.emulator", "--model", request.target.name, "--host", request.host]
     command += ["--port", str(request.port), "--hardware", request.hardware]
     if request.precision != "fp16":
         command += ["--precision", request.precision]

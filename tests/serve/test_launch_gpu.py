@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.launch.command import ROOT
-from serve.launch.facts import FOLDER
+from turnbench.places import state_folder
+
+ROOT = Path(__file__).parents[2]
 
 SMI = """#!/bin/sh
 case "$1" in
@@ -62,7 +63,7 @@ def test_a_start_on_a_gpu_says_what_fits_keeps_silent_abroad_and_describes_the_d
     with up(played, "yi-6b") as launcher:
         assert launcher.stdout is not None
         url = launcher.stdout.readline().removeprefix("ready: ").strip()
-        facts = json.loads((FOLDER / f"{url.rsplit(':', 1)[1]}.json").read_text(encoding="utf-8"))
+        facts = json.loads((state_folder() / f"{url.rsplit(':', 1)[1]}.json").read_text(encoding="utf-8"))
         launcher.send_signal(signal.SIGTERM)
         _, told = launcher.communicate(timeout=20)
     assert launcher.returncode == 0, told

@@ -39,7 +39,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         noted.append(step[1:])
 
     monkeypatch.setattr(install, "_run", note)
-    monkeypatch.setattr(install, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "state_folder", lambda: tmp_path)
     return noted
 
 
@@ -74,7 +74,7 @@ def test_another_build_of_vllm_is_left_alone(steps: list[list[str]], tmp_path: P
 def test_a_failed_step_is_one_line_with_the_last_word_of_its_output(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(install, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "state_folder", lambda: tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text("#!/bin/sh\necho fine; echo no space left >&2; exit 1\n")
     (tmp_path / "python").chmod(0o755)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 import subprocess
@@ -18,12 +17,13 @@ import psutil
 import pytest
 
 from serve.catalogue import load_catalogue
-from serve.launch import facts as launch_facts
 from serve.launch import run as launch_run
 from serve.launch.command import Launch, Request, find_target
 from serve.launch.guard import STOP_NOW, STOP_ORDERLY
 from serve.launch.log import describe_failure, newest_news, tail
+from serve.launch.servers import describe_server
 from tests.processes import alive, below, kill
+from turnbench.places import state_folder
 
 GUARD = Path(launch_run.__file__).with_name("guard.py")
 STUBBORN = (
@@ -95,7 +95,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_server_describes_itself_for_as_long_as_it_runs() -> None:
     with emulator() as (launcher, family):
         url = launcher.first_line.split()[1]  # type: ignore[attr-defined]
-        file = launch_facts.FOLDER / f"{url.rsplit(':', 1)[1]}.json"
+        file = state_folder() / f"{url.rsplit(':', 1)[1]}.json"
         facts = json.loads(file.read_text())
         assert (facts["url"], facts["model"], facts["emulated"]) == (url, "yi-6b", True)
         assert (facts["backend"], facts["precision"], facts["weights"]) == ("emulator", "fp16", "none")
@@ -123,28 +123,18 @@ def test_what_a_killed_launcher_left_behind_is_not_believed() -> None:
         launcher.kill()
         launcher.wait()
         assert all_gone(family)
-        assert (launch_facts.FOLDER / f"{port}.json").exists()
+        assert (state_folder() / f"{port}.json").exists()
         assert f":{port} " not in run("status").stdout
-        assert not (launch_facts.FOLDER / f"{port}.json").exists()
-
-
-def test_a_process_of_the_same_number_is_not_the_launcher(tmp_path: Path) -> None:
-    facts = {"url": "http://127.0.0.1:1", "port": 1, "pid": os.getpid(), "pid_started_s": 12.5}
-    launch_facts.write_facts(facts, tmp_path)
-    assert launch_facts.running_servers(tmp_path) == []
-    launch_facts.write_facts({**facts, "pid_started_s": psutil.Process().create_time()}, tmp_path)
-    assert [each["port"] for each in launch_facts.running_servers(tmp_path)] == [1]
-    (tmp_path / "2.json").write_text("{torn")
-    assert len(launch_facts.running_servers(tmp_path)) == 1
+        assert not (state_folder() / f"{port}.json").exists()
 
 
 def test_keys_are_no_part_of_a_description() -> None:
     request = Request(find_target("yi-6b", load_catalogue()), "vllm", "127.0.0.1", 8000, "a100-40gb")
     for given in (("--api-key", "s3cret"), ("--api-key=s3cret",)):
         launch = Launch(("python", "-m", "vllm", *given, "--seed", "1"), {})
-        facts = launch_facts.describe_server(request, launch, {"PATH": ""})
-        assert "s3cret" not in json.dumps(facts)
-        assert facts["arguments"][-2:] == ["--seed", "1"]
+        facts = describe_server(request, launch, {"PATH": ""})
+        assert "s3cret" not in repr(facts)
+        assert facts.arguments[-2:] == ["--seed", "1"]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

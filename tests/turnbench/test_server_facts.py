@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from loadgen.options._server_facts import facts_from, local_facts
+from turnbench.formats import ServerFacts
+from turnbench.server_facts import described_server, read_facts_file, running_servers, write_description
 
 URL = "http://127.0.0.1:8123/v1"
 
@@ -38,7 +39,7 @@ def described(folder: Path, **changed: Any) -> dict[str, Any]:
 )
 def test_a_living_launchers_word_is_taken_without_its_bookkeeping(tmp_path: Path, url: str) -> None:
     facts = described(tmp_path)
-    known = local_facts(url, ["tiny"], tmp_path)
+    known = described_server(url, ["tiny"], tmp_path)
     assert known == {key: value for key, value in facts.items() if not key.startswith("pid")}
 
 
@@ -46,10 +47,10 @@ def test_a_dead_launchers_word_is_not_taken(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     described(tmp_path, pid=dead.pid)
-    assert local_facts(URL, ["tiny"], tmp_path) == {}
+    assert described_server(URL, ["tiny"], tmp_path) == {}
     # Alive, but begun at another time: the number went to another process.
     described(tmp_path, pid_started_s=psutil.Process().create_time() - 60)
-    assert local_facts(URL, ["tiny"], tmp_path) == {}
+    assert described_server(URL, ["tiny"], tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -57,18 +58,18 @@ def test_a_dead_launchers_word_is_not_taken(tmp_path: Path) -> None:
 )
 def test_another_server_is_not_described_by_it(tmp_path: Path, url: str) -> None:
     described(tmp_path)
-    assert local_facts(url, ["tiny"], tmp_path) == {}
+    assert described_server(url, ["tiny"], tmp_path) == {}
 
 
 def test_a_server_that_answers_to_another_name_is_not_described_by_it(tmp_path: Path) -> None:
     described(tmp_path)
-    assert local_facts(URL, ["yi-6b"], tmp_path) == {}
+    assert described_server(URL, ["yi-6b"], tmp_path) == {}
 
 
 @pytest.mark.parametrize("text", ["{torn", "[]", "{}", '{"pid": "x", "pid_started_s": 1}', "\xff"])
 def test_a_file_that_is_no_description_is_passed_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "8123.json").write_text(text, encoding="latin-1")
-    assert local_facts(URL, ["tiny"], tmp_path) == {}
+    assert described_server(URL, ["tiny"], tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_remote_description_is_read_from_json_and_yaml(tmp_path: Path, text: s
     file = tmp_path / "facts"
     file.write_text(text)
     facts = {"gpu": "NVIDIA A100", "emulated": False, "layers": None, "arguments": ["--x", "1"]}
-    assert facts_from(str(file)) == (facts, [])
+    assert read_facts_file(str(file)) == (facts, [])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_remote_description_is_read_from_json_and_yaml(tmp_path: Path, text: s
 def test_mistakes_in_a_description_are_told_all_at_once(tmp_path: Path, text: str, words: list[str]) -> None:
     file = tmp_path / "facts.yaml"
     file.write_text(text)
-    facts, mistakes = facts_from(str(file))
+    facts, mistakes = read_facts_file(str(file))
     assert facts == {}
     assert len(mistakes) == len(words)
     for mistake, word in zip(mistakes, words, strict=True):
@@ -116,4 +117,15 @@ def test_mistakes_in_a_description_are_told_all_at_once(tmp_path: Path, text: st
 
 
 def test_a_description_that_is_not_there_is_said() -> None:
-    assert "No such file" in facts_from("/nowhere/facts.yaml")[1][0]
+    assert "No such file" in read_facts_file("/nowhere/facts.yaml")[1][0]
+
+
+def test_a_process_of_the_same_number_is_not_the_launcher(tmp_path: Path) -> None:
+    facts = ServerFacts(url="http://127.0.0.1:1", port=1, pid=os.getpid(), pid_started_s=12.5)
+    write_description(facts, tmp_path)
+    assert running_servers(tmp_path) == []
+    facts.pid_started_s = psutil.Process().create_time()
+    write_description(facts, tmp_path)
+    assert running_servers(tmp_path) == [facts]
+    (tmp_path / "2.json").write_text("{torn")
+    assert running_servers(tmp_path) == [facts]
