@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from scenarios._questions import varied
-from scenarios._yaml import Map, Seq, read
+from turnbench.strict_yaml import Map, Seq, read
 
 _HERE = Path(__file__).parent
 
@@ -26,7 +26,7 @@ def built_in(folder: str) -> dict[str, Path]:
 @lru_cache
 def tree(path: Path) -> Map:
     """The tree of a built-in file; never changed, since it is shared."""
-    return cast(Map, read(path.read_text(encoding="utf-8"), path.name)[0])
+    return cast(Map, read(path.read_text(encoding="utf-8"), path.name, "scenario")[0])
 
 
 @lru_cache

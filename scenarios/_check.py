@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from scenarios._errors import Problem, listed, nearest, quoted
 from scenarios._plan import PLACEHOLDER
-from scenarios._yaml import Map, Seq, Text, key_of
+from turnbench.problems import Problem, listed, nearest, quoted
+from turnbench.strict_yaml import Map, Seq, Text, key_of
 
 _OPTIONAL = {"then", "calls"}
 _TRUE = ("true", "yes", "on", "1", "t", "y")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import yaml
 
 from scenarios._check import texts_of
-from scenarios._errors import Problem, ScenarioError
+from scenarios._errors import ScenarioError
 from scenarios._load import parse
 from scenarios._scenario import Scenario
 from scenarios._trace import Trace
+from turnbench.problems import Problem
 
 
 def fitting(scenario: Scenario, context: int) -> tuple[Scenario, dict[str, int]]:

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import ValidationError
 
 from scenarios._builtin import built_in, names, texts, tree
 from scenarios._check import check, texts_of
-from scenarios._errors import FOUND_MAX, Problem, ScenarioError, nearest, quoted
-from scenarios._explain import problems_of
+from scenarios._errors import ScenarioError
 from scenarios._replay import FORMS, open_file, open_own
 from scenarios._scenario import Scenario, Script
-from scenarios._schema import Document, Item, OwnDocument, Task
-from scenarios._yaml import BYTES_MAX, Map, Seq, Text, read
+from scenarios._schema import FORMAT, Document, Item, OwnDocument, Task
 from turnbench.draws import shuffled
+from turnbench.problems import FOUND_MAX, Problem, nearest, quoted
+from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, read, shown, validated
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -38,32 +37,46 @@ def load(name_or_path: str) -> Scenario:
 
 def parse(text: str, source: str = "scenario.yaml") -> Scenario:
     """A scenario from its YAML text; `source` names it in messages. Raises ScenarioError."""
-    root, problems = read(text, source)
+    root, problems = read(text, source, "scenario", start=f"format: {FORMAT}")
+    if root is None:
+        raise ScenarioError(problems)
     if not isinstance(root, Map):
-        what = "a scenario is a mapping; start it with 'format: turnbench-scenario/1'"
+        what = f"a scenario is a mapping; start it with 'format: {FORMAT}'"
         raise ScenarioError([*problems, Problem(source, root.line, what)])
     if "source" in root and "tasks" not in root:
         return _own(root, problems, source)
     own_sets = root["sets"] if isinstance(root.get("sets"), Map) else Map()
     whole = _with_sets(_with_tasks(root, problems), own_sets)
     problems += islice(check(whole, own_sets), FOUND_MAX)
-    try:
-        document = Document.model_validate(whole)
-    except ValidationError as error:
-        raise ScenarioError([*problems, *problems_of(error, whole)]) from None
-    if problems:
-        raise ScenarioError(problems)
+    document, mistakes = validated(Document, whole, whole, "scenario", _own_words)
+    if document is None or problems:
+        raise ScenarioError([*problems, *mistakes])
     return _scenario(document)
 
 
 def _own(root: Map, problems: list[Problem], source: str) -> Scenario:
-    try:
-        document = OwnDocument.model_validate(root)
-    except ValidationError as error:
-        raise ScenarioError([*problems, *problems_of(error, root)]) from None
-    if problems:
-        raise ScenarioError(problems)
+    document, mistakes = validated(OwnDocument, root, root, "scenario", _own_words)
+    if document is None or problems:
+        raise ScenarioError([*problems, *mistakes])
     return open_own(document, source, str(Path(source).parent))
+
+
+def _own_words(detail: Any, node: Any, key: str) -> str | None:
+    """What only a scenario's author needs to know about a mistake."""
+    kind, place = detail["type"], detail["loc"]
+    if isinstance(node, Text) and not node.strip():
+        return None
+    if kind == "model_type" and place[:-1] == ("tasks",):
+        return f"{quoted(key)} is {shown(node)}; write 'from: ' and a built-in task's name, or a task's keys"
+    if kind == "extra_forbidden" and place[0] == "tasks" and len(place) == 3:
+        use = nearest(place[2], [*Task.model_fields, "from"], "known keys")
+        return f"unknown key {quoted(place[2])}; {use}"
+    if kind == "string_pattern_mismatch":
+        if key == "sha256":
+            return f"'sha256' is {shown(node)}; write the 64 digits that sha256sum gives, or leave it out"
+        what = "small letters, digits, '-' and '_' only, 40 at most, a letter or digit first"
+        return f"{quoted(key)} is {shown(node)}; write {what}"
+    return None
 
 
 def _limited(path: Path, limit: str) -> Scenario:

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from scenarios._errors import Problem, ScenarioError, listed
+from scenarios._errors import ScenarioError
 from scenarios._rows import Index, csv_records, fields_of, first_row, json_elements, lines
 from scenarios._trace import Trace
+from turnbench.problems import Problem, listed
 
 _PEOPLE = {"human", "user"}
 _MODELS = {"gpt", "assistant", "chatgpt", "bing", "bard", "model"}

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from scenarios import _numbers, _sciences
 from scenarios._dice import Dice
-from scenarios._yaml import Map, Seq, Text
 from turnbench.draws import shuffled, stream
+from turnbench.strict_yaml import Map, Seq, Text
 
 TOTAL = 660
 _KINDS = (*_sciences.KINDS, *_numbers.KINDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from scenarios._bundle import CHARACTERS_PER_TOKEN
-from scenarios._errors import Problem, ScenarioError
+from scenarios._errors import ScenarioError
 from scenarios._own import open_rows
 from scenarios._rows import digest
 from scenarios._scenario import Conversation, Own, Scenario, Script, Turn
@@ -16,6 +16,7 @@ from scenarios._schema import OwnDocument, Source
 from scenarios._trace import Trace
 from scenarios._turns import turn_pause
 from turnbench.draws import shuffled, stream
+from turnbench.problems import Problem
 
 FORMS = (".json", ".jsonl", ".csv", ".parquet")
 

@@ -16,7 +16,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from scenarios._errors import FOUND_MAX, Problem, ScenarioError
+from scenarios._errors import ScenarioError
+from turnbench.problems import FOUND_MAX, Problem
 
 _BLOCK = 4 * 1024 * 1024
 _DECODER = json.JSONDecoder()
