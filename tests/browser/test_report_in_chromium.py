@@ -10,12 +10,14 @@ import pytest
 
 from analysis.pipeline import analyse
 from tests.analysis.conftest import START_NS, MadeRun, S, level, turn
-from tests.browser.chromium import PROGRAM, Page, chromium
+from tests.browser.chromium import DRIVER, PROGRAM, Page, chromium
 from turnbench.formats import TurnRecord
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="no Chromium here; `make test-browser` says how to get one"),
+    pytest.mark.skipif(
+        None in (PROGRAM, DRIVER), reason="no Chromium or driver: `make test-browser` installs them"
+    ),
 ]
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 MODELS = ("terse", "talker", HOSTILE, "steady", "late")
@@ -78,13 +80,12 @@ def turns_of(name: str, number: int) -> list[TurnRecord]:
 def test_the_report_opens_without_an_error_and_without_scrolling_sideways(
     page: Page, report: Path, width: int, dark: bool, tmp_path: Path
 ) -> None:
-    page.problems.clear()
     page.show(report, width, dark)
     assert page.js("document.querySelectorAll('.plot .main-svg').length") > 10
     assert page.js("document.documentElement.scrollWidth") <= width
     paper = page.js("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(20, 23, 26)") is dark
-    assert page.problems == []
+    assert page.problems() == []
     page.picture(tmp_path / f"{width}-{'dark' if dark else 'light'}.png")
 
 
@@ -118,7 +119,7 @@ def test_no_script_runs_from_a_model_task_run_or_server(page: Page, report: Path
     assert "owned" not in page.js("document.title").replace("document.title='owned'", "")
     assert page.js("document.querySelectorAll('img[src=x]').length") == 0
     assert page.js("document.querySelectorAll('script').length") == 4
-    assert page.problems == []
+    assert page.problems() == []
 
 
 def test_a_click_on_a_header_sorts_by_its_numbers_and_again_turns_it_round(page: Page, report: Path) -> None:
@@ -136,12 +137,12 @@ def test_a_click_on_a_header_sorts_by_its_numbers_and_again_turns_it_round(page:
 
 def test_every_table_with_a_head_sorts_by_each_of_its_columns(page: Page, report: Path) -> None:
     page.show(report, 1280, False)
-    page.problems.clear()
+    page.problems()
     page.js("document.querySelectorAll('details').forEach(d => d.open = true)")
     clicked = page.js("[...document.querySelectorAll('th .sort')].map(b => b.click()).length")
     assert clicked > 60
     assert page.js("document.querySelectorAll('th[aria-sort]').length") > 8
-    assert page.problems == []
+    assert page.problems() == []
 
 
 def test_a_click_on_a_question_mark_tells_what_a_number_is(page: Page, report: Path) -> None:
@@ -158,7 +159,7 @@ def test_a_click_on_a_question_mark_tells_what_a_number_is(page: Page, report: P
 
 def test_the_choice_of_a_level_shows_its_figure_and_hides_the_others(page: Page, report: Path) -> None:
     page.show(report, 1280, False)
-    page.problems.clear()
+    page.problems()
     drawn = "[...document.querySelectorAll('.group-time .plot')].filter(p => p.offsetParent).map(p => p.id)"
     before = page.js(drawn)
     menu = "document.querySelector('.group-time select')"
@@ -172,7 +173,7 @@ def test_the_choice_of_a_level_shows_its_figure_and_hides_the_others(page: Page,
     after = page.js(drawn)
     assert len(before) == len(after) == 1
     assert before != after
-    assert page.problems == []
+    assert page.problems() == []
 
 
 def test_a_click_on_the_legend_hides_a_model(page: Page, report: Path) -> None:
@@ -180,7 +181,7 @@ def test_a_click_on_the_legend_hides_a_model(page: Page, report: Path) -> None:
     page.click(".legendtoggle")
     traces = "[...document.querySelectorAll('.plot')].flatMap(p => p.data || [])"
     page.until(f"{traces}.filter(t => t.visible === 'legendonly').length == 1")
-    assert page.problems == []
+    assert page.problems() == []
 
 
 def test_a_drag_over_a_plot_zooms_and_a_pointer_over_it_tells_numbers(page: Page, report: Path) -> None:
@@ -191,6 +192,6 @@ def test_a_drag_over_a_plot_zooms_and_a_pointer_over_it_tells_numbers(page: Page
     before = page.js(f"{plot}.layout.xaxis.range")
     page.drag(at[0], at[1])
     page.until(f"{plot}.layout.xaxis.range[1] < {before[1]}")
-    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + box[2] / 2, y=box[1] + box[3] / 2)
+    page.point_at(box[0] + box[2] / 2, box[1] + box[3] / 2)
     page.until(f"{plot}.querySelector('.hoverlayer').textContent.length > 0")
-    assert page.problems == []
+    assert page.problems() == []
