@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ import psutil
 import pytest
 
 from tests.processes import below, kill
+from tests.verdicts import exit_code_of
 from turnbench.run_directory import RunDirectory, read_run
 
 ROOT = Path(__file__).parents[2]
@@ -36,26 +41,29 @@ def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 60.0) -
 
 @dataclass
 class Server:
-    """An emulator with a fixed schedule."""
+    """An emulator as one test sees it; others may have used it before."""
 
     process: subprocess.Popen[str]
     url: str
     truth_path: Path
+    seen_bytes: int = 0
+    """The length of its truth log when the test got it: what others asked."""
 
     def truth(self) -> dict[str, dict[str, Any]]:
-        """Its truth log by request id, after it has been stopped."""
-        self.stop()
-        lines = self.truth_path.read_text().splitlines() if self.truth_path.exists() else []
-        return {entry["request_id"]: entry for entry in map(json.loads, lines)}
+        """Its truth log since the test got it, by request id, once it answers nobody any more."""
+        self.wait_until_idle()
+        written = self.truth_path.read_bytes()[self.seen_bytes :] if self.truth_path.exists() else b""
+        return {entry["request_id"]: entry for entry in map(json.loads, written.splitlines())}
 
     def running(self) -> float:
         """How many requests it is answering now."""
-        import urllib.request
-
         with urllib.request.urlopen(self.url + "/metrics", timeout=5) as page:
             text = page.read().decode()
         found = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running")]
         return float(found[0].rpartition(" ")[2])
+
+    def wait_until_idle(self) -> None:
+        wait_until(lambda: self.running() == 0, "the server to be idle", 20)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -64,22 +72,54 @@ class Server:
             self.process.communicate(timeout=10)
 
 
+def start_server(truth: Path, options: tuple[str, ...]) -> Server:
+    """Start an emulator, with a fixed schedule if the options don't say otherwise."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serve.emulator", "--schedule", "fixed", "--port", "0"]
+        + ["--truth", str(truth), *(options or ("--ttft", "50ms", "--itl", "5ms", "--tokens", "20"))],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().removeprefix("ready: ").strip()
+    return Server(process, url, truth)
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Iterator[dict[tuple[str, ...], Server]]:
+    """The emulators that tests share, by their options; all end with the session."""
+    running: dict[tuple[str, ...], Server] = {}
+    yield running
+    for one in running.values():
+        one.stop()
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def server(
+    shared_servers: dict[tuple[str, ...], Server], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Server]:
+    """An emulator with these options, shared with other tests: only ask it, neither stop nor signal it."""
+
+    def start(*options: str) -> Server:
+        one = shared_servers.get(options)
+        if one is None or one.process.poll() is not None:
+            one = start_server(tmp_path_factory.mktemp("server") / "truth.jsonl", options)
+            shared_servers[options] = one
+        one.wait_until_idle()
+        size = one.truth_path.stat().st_size if one.truth_path.exists() else 0
+        return replace(one, seen_bytes=size)
+
+    return start
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """An emulator of the test's own: to be killed, or with faults that count its requests."""
     started: list[Server] = []
 
     def start(*options: str) -> Server:
-        truth = tmp_path / f"truth-{len(started)}.jsonl"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serve.emulator", "--schedule", "fixed", "--port", "0"]
-            + ["--truth", str(truth), *(options or ("--ttft", "50ms", "--itl", "5ms", "--tokens", "20"))],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        assert process.stdout is not None
-        url = process.stdout.readline().removeprefix("ready: ").strip()
-        started.append(Server(process, url, truth))
+        started.append(start_server(tmp_path / f"truth-{len(started)}.jsonl", options))
         return started[-1]
 
     yield start
@@ -99,6 +139,13 @@ class Load:
         """Wait for its end; its exit code."""
         self.said, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode
+
+    def end_as_judged(self, limit_s: float = END_S) -> None:
+        """Wait for its end; its exit code must be the one that its own summary stands for.
+
+        For tests of anything but the verdict: on a busy machine it may well say that the client was late.
+        """
+        assert self.end(limit_s) == exit_code_of(self.where / "summary.json"), self.said
 
     def run(self) -> RunDirectory:
         return read_run(self.where)
@@ -121,9 +168,12 @@ def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
     started: list[Load] = []
 
     def start(*options: str, where: Path | None = None, **popen: Any) -> Load:
-        folder = where or tmp_path / f"run-{len(started)}"
+        folder = where or tmp_path / f"run-{uuid.uuid4().hex[:8]}"  # request ids begin with it
         worker = "--worker" in options
         run_dir = [] if worker else ["--run-dir", str(folder)]
+        if "--processes" in options:  # Locust's default port would be every test's
+            port = str(free_port())
+            options += ("--master-bind-port", port, "--master-port", port)
         process = subprocess.Popen(
             [sys.executable, "-m", "locust", "-f", str(ROOT / "loadgen"), *options, *run_dir],
             stdout=subprocess.PIPE,
@@ -157,9 +207,12 @@ def headless(locust: Callable[..., Load], server: Callable[..., Server]) -> Call
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A free port below those that the kernel hands out, so that no other test gets it meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def request_ids(run: RunDirectory) -> set[str]:

@@ -16,7 +16,7 @@ RUN = (
     "--levels",
     "4",
     "--hold",
-    "4s",
+    "2s",
     "--warmup",
     "0",
     "--abort-errors",
@@ -25,17 +25,17 @@ RUN = (
 )
 
 
-def faulty(server: Any, tmp_path: Path) -> Any:
+def faulty(own_server: Any, tmp_path: Path) -> Any:
     """A server that answers every second request with 500."""
     faults = tmp_path / "faults.yaml"
     faults.write_text(FAULTS)
-    return server("--ttft", "20ms", "--itl", "5ms", "--tokens", "4", "--faults", str(faults))
+    return own_server("--ttft", "20ms", "--itl", "5ms", "--tokens", "4", "--faults", str(faults))
 
 
 def test_too_many_failed_turns_end_the_run_with_one_finding_that_is_no_verdict_of_invalid(
-    locust: Any, server: Any, tmp_path: Path
+    locust: Any, own_server: Any, tmp_path: Path
 ) -> None:
-    load = locust("--headless", "-H", faulty(server, tmp_path).url, *RUN)
+    load = locust("--headless", "-H", faulty(own_server, tmp_path).url, *RUN)
     load.end()
     manifest = load.run().manifest
     found = [f for f in manifest["findings"] if f["check"] == "abort_errors"]
@@ -44,9 +44,9 @@ def test_too_many_failed_turns_end_the_run_with_one_finding_that_is_no_verdict_o
 
 
 def test_an_attempt_that_was_mended_by_the_next_is_no_failed_turn(
-    locust: Any, server: Any, tmp_path: Path
+    locust: Any, own_server: Any, tmp_path: Path
 ) -> None:
-    load = locust("--headless", "-H", faulty(server, tmp_path).url, *RUN, "--retry", "9")
+    load = locust("--headless", "-H", faulty(own_server, tmp_path).url, *RUN, "--retry", "9")
     load.end()
     outcomes = [turn.outcome for turn in load.run().turns()]
     assert outcomes.count("http_5xx") >= 20, "enough failed attempts to end the run, if they counted"

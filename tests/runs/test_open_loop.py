@@ -52,9 +52,9 @@ def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
 
 
 def test_a_server_frozen_for_five_seconds_shows_in_every_turn_that_came_due(
-    server: Any, headless: Any, tools: Any
+    own_server: Any, headless: Any, tools: Any
 ) -> None:
-    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
+    at = own_server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
     load = headless(at, "--arrival-rate", "20", "-t", "10s", "--warmup", "0", "--no-analysis")
     load.wait_for_turns(10)
     at.process.send_signal(signal.SIGSTOP)

@@ -11,11 +11,7 @@ from typing import Any
 
 import pytest
 
-SHORT = ("-u", "2", "-r", "2", "-t", "3s", "--warmup", "0")
-
-
-ENDED = (0, 3)
-"""3 too: how late a busy machine's client was is the verdict's affair."""
+SHORT = ("-u", "2", "-r", "20", "-t", "1s", "--warmup", "0", "--no-analysis")
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def test_a_launched_servers_own_description_is_in_the_record(
     launched: str, locust: Callable[..., Any]
 ) -> None:
     load = locust("--headless", "-H", launched, "--scenario", "choose", *SHORT)
-    assert load.end() in ENDED, load.said
+    assert load.end() == 0, load.said
     server = load.run().manifest["server"]
     assert (server["backend"], server["model"], server["emulated"]) == ("emulator", "yi-6b", True)
     assert (server["precision"], server["weights"], server["hardware"]) == ("fp16", "none", "a100-40gb")
@@ -54,7 +50,7 @@ def test_a_file_of_facts_is_recorded_and_wins_over_what_was_found_out(
     file = tmp_path / "facts.yaml"
     file.write_text("gpu: NVIDIA A100-SXM4-40GB\ndriver: '570.1'\nhardware: behind a proxy\n")
     load = locust("--headless", "-H", launched, "--scenario", "choose", "--server-facts", str(file), *SHORT)
-    assert load.end() in ENDED, load.said
+    assert load.end() == 0, load.said
     server = load.run().manifest["server"]
     assert (server["gpu"], server["driver"]) == ("NVIDIA A100-SXM4-40GB", "570.1")
     assert (server["hardware"], server["backend"]) == ("behind a proxy", "emulator")
@@ -64,7 +60,7 @@ def test_a_server_without_a_launcher_is_described_by_its_answers_alone(
     server: Callable[..., Any], headless: Callable[..., Any]
 ) -> None:
     load = headless(server(), *SHORT)
-    assert load.end() in ENDED, load.said
+    assert load.end() == 0, load.said
     assert set(load.run().manifest["server"]) == {"owned_by", "version", "max_model_len"}
 
 
