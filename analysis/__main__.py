@@ -19,9 +19,9 @@ from analysis.tables.compare import show_comparison, write_markdown
 from analysis.tables.export import write_json
 from analysis.tables.headline import clean
 from analysis.tables.terminal import console, show
-from analysis.turns.metrics import WORDS_PER_MIN
 from turnbench.command_line import CommandParser
 from turnbench.run_directory import RunError
+from turnbench.turns import WORDS_PER_MIN
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m analysis") -> int:

@@ -18,9 +18,9 @@ from analysis.report.page import write_report
 from analysis.summary import Summary, summarise
 from analysis.sweep import Sweep, missing, names_of, pooled, read_sweep
 from analysis.tables.export import write_csv, write_json, write_parquet
-from analysis.turns.metrics import WORDS_PER_MIN
 from analysis.turns.study import study_run
 from turnbench.run_directory import RunError, read_run
+from turnbench.turns import WORDS_PER_MIN
 
 SUMMARY_NAMES = ("summary.json", "summary.csv")
 REPORT_NAME = "report.html"

@@ -12,9 +12,10 @@ from analysis.measures.cells import cells_of
 from analysis.measures.client import client_of
 from analysis.measures.load_curve import little, load_curve
 from analysis.measures.throughput import streams_mean
+from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.limits import level_holds
 from analysis.turns.study import Study
+from turnbench.limits import holds
 
 SUMMARY_FORMAT = "turnbench-summary/1"
 EXIT_VALID, EXIT_MISSED, EXIT_BAD_CONFIGURATION, EXIT_INVALID = 0, 1, 2, 3
@@ -47,6 +48,8 @@ def summarise(study: Study) -> Summary:
 
 def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any]:
     rows = study.measured[study.measured["level"] == level.index]
+    limited = rows[rows["meets"].notna()]
+    shares = limited["task"].map({task: item.share for task, item in study.limits.items()}).astype(float)
     streams = streams_mean(study.frame, level)
     return {
         "index": level.index,
@@ -58,7 +61,7 @@ def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any
         "streams_mean": streams,
         "little": little(rows, level, streams),
         "conversations": conversations_of(study, level),
-        "holds_limits": level_holds(rows, study.limits),
+        "holds_limits": holds(int(limited["meets"].astype(int).sum()), floats(shares)),
     }
 
 

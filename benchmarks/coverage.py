@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from analysis.stats.arrays import Floats, Ints
 from analysis.stats.bootstrap import Resampler
 from analysis.stats.percentiles import QUANTILES
+from turnbench.turns import Floats, Ints
 
 SPREAD = 0.5
 """Standard deviation of log time."""

@@ -45,7 +45,7 @@ OutcomeClass = Literal["answered", "censored", "failed", "client_fault", "not_me
 """What an outcome says of the server:
 
 answered: the whole answer came, so all its times count.
-censored: the turn still ran when it was last seen, so its times are longer than what was seen.
+censored: the turn still ran when it was last seen, so it would have taken longer than what was seen.
 failed: the server, or the way to it, failed.
 client_fault: this machine could not send it.
 not_measured: the run itself cut it short, lost it or never sent it.
@@ -53,7 +53,7 @@ not_measured: the run itself cut it short, lost it or never sent it.
 
 _CLASSES: dict[OutcomeClass, tuple[Outcome, ...]] = {
     "answered": ("ok",),
-    "censored": ("unfinished",),
+    "censored": ("stalled", "deadline", "abandoned", "unfinished"),
     "client_fault": ("client_ports", "client_files"),
     "not_measured": ("cut", "lost", "dropped"),
 }
@@ -70,6 +70,26 @@ def of_class(*names: OutcomeClass) -> tuple[str, ...]:
     return tuple(outcome for outcome in OUTCOMES if CLASS_OF[outcome] in names)
 
 
+ANSWERED = of_class("answered")
+"""Turns that give all their values to a distribution, and that may meet limits."""
+
+STILL_RUNNING: tuple[Outcome, ...] = ("unfinished",)
+"""Turns whose waits stand in a distribution as longer than all others. They are no failure of the server:
+the run stopped watching. The other censored turns count as failed, in live views and reports alike."""
+
+NOT_MEASURED = of_class("not_measured")
+"""Turns in no share and no distribution. A conversation that ended with one was cut, not failed."""
+
+NOT_BEGUN: tuple[Outcome, ...] = ("dropped",)
+"""Turns that became due and were never sent; in the ledger, not among the begun."""
+
+CLIENT_FAULTS = of_class("client_fault")
+"""Turns that this machine could not send; any of them makes a run INVALID."""
+
+FAILED = tuple(o for o in OUTCOMES if o not in (*ANSWERED, *STILL_RUNNING, *NOT_MEASURED))
+"""Turns that count as failed: in failed shares, --abort-errors, live views and reports."""
+
+
 def is_failure(outcome: str) -> bool:
-    """Whether a turn with this outcome counts as failed, by the server or by this client."""
-    return CLASS_OF[outcome] in ("failed", "client_fault")
+    """Whether a turn with this outcome counts as failed."""
+    return outcome in FAILED

@@ -10,8 +10,8 @@ import pandas as pd
 from analysis.checks.finding import Finding, of_level
 from analysis.measures.cells import MOST_COALESCED, coalesced_share
 from analysis.measures.client import cpu_busy, lag_p99_ms, stolen_shares
+from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.metrics import floats
 from analysis.turns.study import Study
 
 INVALID_LATE_MS = 100.0

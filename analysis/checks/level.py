@@ -14,8 +14,8 @@ from analysis.checks.rate import rate_findings
 from analysis.checks.steadiness import drift
 from analysis.stats.percentiles import LEAST_N, effective_turns
 from analysis.stats.warmup import too_short
+from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.metrics import floats
 from analysis.turns.study import Study
 
 MOST_FAILED = 0.01

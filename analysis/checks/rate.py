@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.checks.finding import Finding, of_level
-from analysis.stats.arrays import Bools, Ints
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.turns import Bools, Ints
 
 INVALID_RATE = 0.95
 SUSPECT_RATE = 0.99

@@ -10,10 +10,10 @@ from scipy.stats import ttest_ind
 
 from analysis.checks.finding import Finding, of_level
 from analysis.measures.by_turn import with_expected
-from analysis.stats.arrays import Floats
+from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.metrics import floats
 from analysis.turns.study import Study
+from turnbench.turns import Floats
 
 _BATCHES = 40
 _LEAST_TURNS = 200

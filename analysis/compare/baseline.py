@@ -17,11 +17,11 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from analysis.compare.sample import clusters
-from analysis.stats.arrays import Floats, Ints
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
 from analysis.stats.percentiles import allowed, effective_turns
 from analysis.stats.quantile_interval import quantile_ends
-from analysis.turns.metrics import floats
+from analysis.turns.frame import floats
+from turnbench.turns import Floats, Ints
 
 METRICS = ("ttft_ms", "ttg_ms", "tpot_ms")
 THRESHOLD = 0.05

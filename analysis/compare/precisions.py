@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.ranking import draws_of, speeds_of, tau_b, tau_ends
-from analysis.stats.arrays import Floats
+from turnbench.turns import Floats
 
 FULL = ("fp16", "bf16")
 """What the others are set beside: FP16, or BF16 where a model has no FP16."""

@@ -14,9 +14,9 @@ import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
 from analysis.compare.sample import clusters
-from analysis.stats.arrays import Floats
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
-from analysis.turns.metrics import floats
+from analysis.turns.frame import floats
+from turnbench.turns import Floats
 
 Ranking = dict[str, Any]
 SIGNIFICANT = 0.05

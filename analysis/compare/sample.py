@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.variants import EXACT, Named, variant_of
-from analysis.stats.arrays import Ints
 from analysis.turns.study import Study
+from turnbench.turns import Ints
 
 Names = dict[tuple[str, str], Named]
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.sample import clusters
-from analysis.stats.arrays import Floats
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
-from analysis.turns.metrics import floats
+from analysis.turns.frame import floats
+from turnbench.turns import Floats
 
 PARTS = ("verbosity", "time_per_token", "first_token")
 _LEAST_TURNS = 11

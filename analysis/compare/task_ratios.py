@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.sample import clusters
-from analysis.stats.arrays import Bools, Floats
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
-from analysis.turns.metrics import floats
+from analysis.turns.frame import floats
+from turnbench.turns import Bools, Floats
 
 LENGTHS = {"natural": "ttg_ms", "at_256": "ttg256_ms"}
 STUDY_RATIO = (1.3, 1.4)

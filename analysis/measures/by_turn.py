@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import Cell, distribution
-from analysis.stats.arrays import Floats
 from analysis.stats.bootstrap import Resampler
 from analysis.turns.conversations import CUT, FAILED, PLAN
+from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.metrics import floats
 from analysis.turns.study import Study
+from turnbench.turns import Floats
 
 _MOST_TURNS = 20
 _LEAST_CONTEXT = 64

@@ -9,30 +9,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.throughput import arrived_tokens
-from analysis.stats.arrays import Bools, Floats, Ints
 from analysis.stats.bootstrap import Resampler
 from analysis.stats.percentiles import QUANTILES, allowed, effective_turns, percentile
 from analysis.turns.conversations import kept_and_cut
+from analysis.turns.frame import column_of, floats
 from analysis.turns.gaps import Gaps, gaps_of
-from analysis.turns.metrics import floats
 from analysis.turns.study import Study
+from turnbench.metrics import METRICS, Metric
+from turnbench.turns import Bools, Floats, Ints
 
 ALL = "all"
-DISTRIBUTIONS = (
-    "ttft_ms",
-    "ttfat_ms",
-    "response_delay_ms",
-    "ttg_ms",
-    "ttg256_ms",
-    "tpot_ms",
-    "itl_ms",
-    "decode_tokens_per_s",
-    "request_tps",
-    "stall_ms",
-    "output_tokens",
-)
-_SOURCE = {"output_tokens": "tokens"}
-_HIGHER_IS_BETTER = ("decode_tokens_per_s", "request_tps")
 MOST_COALESCED = 0.01
 
 Cell = dict[str, Any]
@@ -81,12 +67,12 @@ def _turn_part(study: Study, rows: pd.DataFrame) -> Cell:
         "unfinished": int(unfinished.sum()),
     }
     told_talks, open_ended = talks[ended_well | unfinished], unfinished[ended_well | unfinished]
-    for name in DISTRIBUTIONS:
-        if name == "itl_ms":
+    for name, metric in METRICS.items():
+        if metric.per == "gap":
             gaps = gaps_of(study.events, ok.index.to_numpy(), talks[ended_well])
             cell[name] = _gap_distribution(gaps, coalesced_share(rows, study), resampler)
         else:
-            cell[name] = distribution(*_values(told, name, open_ended, told_talks), resampler)
+            cell[name] = distribution(*_values(told, metric, open_ended, told_talks), resampler)
     cell["tps"] = _rate(floats(ok["tokens"]).sum(), ttg_s)
     cell["chars_per_s"] = _rate(float(ok["chars"].sum()), ttg_s)
     cell["words_per_s"] = _rate(float(ok["words"].sum()), ttg_s)
@@ -113,10 +99,10 @@ def _window_part(study: Study, rows: pd.DataFrame, names: dict[str, Any], tokens
     }
 
 
-def _values(told: pd.DataFrame, name: str, unfinished: Bools, talks: Ints) -> tuple[Floats, Ints]:
+def _values(told: pd.DataFrame, metric: Metric, unfinished: Bools, talks: Ints) -> tuple[Floats, Ints]:
     """A metric's values: those of ok turns, and an infinitely bad one for each unfinished turn."""
-    values = floats(told[_SOURCE.get(name, name)])
-    values[unfinished] = -np.inf if name in _HIGHER_IS_BETTER else np.inf
+    values = floats(told[column_of(metric.key)])
+    values[unfinished] = -np.inf if metric.higher_is_better else np.inf
     known = ~np.isnan(values)
     return values[known], talks[known]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import coalesced_share
-from analysis.stats.arrays import Bools, Floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.turns import Bools, Floats
 
 BUSY_CPU_SHARE = 0.9
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.stats.arrays import Floats, Ints
+from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.metrics import floats
 from analysis.turns.study import Study
+from turnbench.turns import Floats, Ints
 
 
 def arrived_tokens(study: Study) -> pd.DataFrame:

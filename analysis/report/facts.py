@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.report.raster import raster_of
 from analysis.report.timeline import timelines_of
-from analysis.turns.metrics import floats
+from analysis.turns.frame import floats
 from analysis.turns.study import Study
 
 SHARES = 101

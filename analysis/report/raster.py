@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.turns.metrics import floats
+from analysis.turns.frame import floats
 from analysis.turns.study import Study
 
 _TURNS = 20

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.stats.arrays import Floats
+from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.metrics import floats
 from analysis.turns.study import Study
+from turnbench.turns import Floats
 
 SERVER = {
     "running": ("vllm:num_requests_running", "sglang:num_running_reqs"),

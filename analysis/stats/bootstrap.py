@@ -13,9 +13,9 @@ import numpy.typing as npt
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from analysis.stats.arrays import Floats, Ints
 from analysis.stats.percentiles import QUANTILES
 from analysis.stats.quantile_interval import quantile_ends
+from turnbench.turns import Floats, Ints
 
 LEAST_CONVERSATIONS = 20
 REPEATS = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.stats.arrays import Bools, Floats, Ints
+from turnbench.turns import Bools, Floats, Ints
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 LEAST_N = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import beta, norm
 from scipy.stats import t as student
 
-from analysis.stats.arrays import Bools, Floats, Ints
+from turnbench.turns import Bools, Floats, Ints
 
 Ends = tuple[float | None, float | None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.stats.arrays import Floats
+from turnbench.turns import Floats
 
 LEAST_TURNS = 100
 _BATCH = 5

@@ -7,12 +7,24 @@ from importlib.resources import files
 
 import yaml
 
+from turnbench.metrics import METRICS
+
+_LAST_BEFORE_METRICS = "n"
 _ENDINGS = (" p50", " ms", " at 256", ", mean", " by time", " by tps")
 
 
-@cache
 def glossary() -> dict[str, str]:
-    """Term to its meaning, in the order of the page's glossary."""
+    """Term to its meaning, in the order of the page's glossary; metrics bring their own definitions."""
+    terms: dict[str, str] = {}
+    for term, meaning in _written().items():
+        terms[term] = meaning
+        if term == _LAST_BEFORE_METRICS:
+            terms |= {metric.label: metric.definition for metric in METRICS.values()}
+    return terms
+
+
+@cache
+def _written() -> dict[str, str]:
     text = (files("analysis.tables") / "glossary.yaml").read_text(encoding="utf-8")
     return {str(term): str(meaning) for term, meaning in yaml.safe_load(text).items()}
 

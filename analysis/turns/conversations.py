@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.turns.frame import floats
 from analysis.turns.levels import NO_LEVEL
-from analysis.turns.metrics import floats
 
 PLAN, FAILED, CUT = "plan", "failed", "cut"
 _CUTS = ("cut", "unfinished", "lost", "dropped")

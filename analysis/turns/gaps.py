@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.stats.arrays import Events, Floats, Ints
+from turnbench.turns import Events, Floats, Ints
 
 _MOST = 100_000
 
@@ -35,7 +35,7 @@ def gaps_of(events: Events, turns: Ints, clusters: Ints) -> Gaps:
     chosen = np.arange(total) if total <= _MOST else np.random.default_rng(0).integers(0, total, _MOST)
     turn = np.searchsorted(ends, chosen, side="right")
     event = starts[turn] + 1 + chosen - (ends - counts)[turn]
-    values_ms = (events.at_us[event].astype(np.float64) - events.at_us[event - 1]) / 1e3
+    values_ms = events.gaps_ms(event)
     long = counts > 0
     spans = events.at_us[(starts + counts)[long]].astype(np.float64) - events.at_us[starts[long]]
     return Gaps(values_ms, clusters[turn], total, float(spans.sum()) / total / 1e3)

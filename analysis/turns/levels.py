@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.stats.arrays import Bools, Ints
+from turnbench.turns import Bools, Ints
 
 UNMEASURED = ("cut", "lost", "dropped")
 """Outcomes that are no measurement: cut by a level's end, or known from the ledger only."""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from analysis.stats.arrays import Events, Floats
 from analysis.turns.conversations import conversations
+from analysis.turns.frame import load_health, load_server, load_turns
 from analysis.turns.levels import Level, corrected, counted_once, levels_of, placed
-from analysis.turns.limits import Limits, limits_of, meets
-from analysis.turns.load import load_health, load_server, load_turns
-from analysis.turns.metrics import WORDS_PER_MIN, floats, turn_metrics
+from turnbench.limits import TaskLimits, limits_by_task
 from turnbench.run_directory import RunDirectory
+from turnbench.turns import WORDS_PER_MIN, Events
 
-DEFAULT_PREFILL_MS = 2000.0
-DEFAULT_DECODE_MS = 100.0
 _RESERVED = {"all": "all (by name)"}
 """A task or model that is called like the sum over all of them."""
 
@@ -33,7 +30,7 @@ class Study:
     server: list[dict[str, Any]]
     """Lines of server.jsonl in order of time."""
     levels: list[Level]
-    limits: dict[str, Limits]
+    limits: dict[str, TaskLimits]
     torn: int
     words_per_min: float = WORDS_PER_MIN
     """The reader's speed that stalls are told for."""
@@ -64,30 +61,30 @@ class Study:
 def study_run(run: RunDirectory, words_per_min: float = WORDS_PER_MIN) -> Study:
     """Read a run's records and measure every turn; words_per_min: the speed of a reader, for stalls."""
     limits = limits_of(run.manifest)
-    turns = load_turns(run, partial(_measured, limits=limits, words_per_min=words_per_min))
+    turns = load_turns(run, limits, words_per_min)
     health = load_health(run)
     frame = _named_apart(corrected(turns.frame, run.manifest))
     levels = levels_of(run.manifest, frame)
     limits = {_RESERVED.get(task, task): item for task, item in limits.items()}
     frame = counted_once(placed(frame, levels))
-    frame["meets"] = meets(frame, limits)
     server = load_server(run)
     torn = run.torn + turns.unusable
     return Study(run, frame, turns.events, health, server, levels, limits, torn, words_per_min)
 
 
-def _measured(
-    frame: pd.DataFrame, events: Events, limits: dict[str, Limits], words_per_min: float
-) -> pd.DataFrame:
-    prefill_ms = _deadline_ms(frame, limits, "ttft_ms", DEFAULT_PREFILL_MS)
-    decode_ms = _deadline_ms(frame, limits, "tpot_ms", DEFAULT_DECODE_MS)
-    return turn_metrics(frame, events, prefill_ms, decode_ms, words_per_min)
+def limits_of(manifest: dict[str, Any]) -> dict[str, TaskLimits]:
+    """The limits in force for each task that has any."""
+    written = manifest.get("slo")
+    numbers = {}
+    for task, keys in written.items() if isinstance(written, dict) else ():
+        if isinstance(keys, dict):
+            numbers[str(task)] = {k: float(v) for k, v in keys.items() if _is_number(v)}
+    return limits_by_task(numbers)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def _named_apart(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{key: frame[key].replace(_RESERVED) for key in ("task", "model")})
-
-
-def _deadline_ms(frame: pd.DataFrame, limits: dict[str, Limits], key: str, default: float) -> Floats:
-    known = {task: item.limits_ms[key] for task, item in limits.items() if key in item.limits_ms}
-    return floats(frame["task"].map(known).astype(float).fillna(default))

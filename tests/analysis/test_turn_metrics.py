@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.stats.arrays import Events, joined
-from analysis.turns.fluidity import fluidity
 from analysis.turns.study import study_run
 from tests.analysis.conftest import MS, START_NS, MadeRun, S, turn
+from turnbench.metrics import fluidity
 from turnbench.run_directory import read_run
+from turnbench.turns import Events, joined
 
 
 def row(made: MadeRun, record: Any) -> dict[str, Any]:

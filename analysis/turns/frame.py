@@ -1,21 +1,23 @@
-"""From a run directory to one table of turns and their events."""
+"""From a run directory to one table of turns, with what each one measured, and their events."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.stats.arrays import Events, Whole, joined
 from turnbench.formats import TurnRecord
+from turnbench.limits import TaskLimits, deadlines_ms, meets
+from turnbench.metrics import METRICS, fluidity
 from turnbench.run_directory import RunDirectory
+from turnbench.turns import Events, Floats, Turns, joined, turns_of
 
 _LISTS = ("event_us", "event_tokens", "event_words", "text")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
@@ -37,30 +39,39 @@ _NULLABLE = (
 )
 
 
-Measure = Callable[[pd.DataFrame, Events], pd.DataFrame]
-
-
 @dataclass(frozen=True)
-class Turns:
+class TurnTable:
     """One row a record; row i of `frame` has the events i of `events`."""
 
     frame: pd.DataFrame
     events: Events
     unusable: int
-    """Records left out because a number in them is out of all range."""
+    """Records discarded because a number in them is out of all range."""
 
 
-def load_turns(run: RunDirectory, measure: Measure) -> Turns:
-    """Every record of a run, attempts included. A line that can't be read is counted, never fatal.
+def floats(series: pd.Series) -> Floats:
+    """A column as floats, NaN where it is null."""
+    return series.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
 
-    `measure` gives further columns for some of the rows and their events. It is called on a few thousand
-    turns at a time, so that what it needs on the way doesn't grow with the run.
+
+def column_of(key: str) -> str:
+    """The column that a metric has in the table: `output_tokens` is a field of the record itself already."""
+    return "tokens" if key == "output_tokens" else key
+
+
+def load_turns(run: RunDirectory, limits: Mapping[str, TaskLimits], words_per_min: float) -> TurnTable:
+    """Every record of a run, attempts included, measured. A line that can't be read is counted, never fatal.
+
+    A few thousand turns are measured at a time, so that what it needs on the way doesn't grow with the run.
     """
     with _uncollected():
-        parts = [_part(batch, measure) for batch in _batches(run.turns())] or [_part([], measure)]
+        batches = _batches(run.turns())
+        parts = [_part(batch, limits, words_per_min) for batch in batches] or [
+            _part([], limits, words_per_min)
+        ]
     frames, events, unusable = ([getattr(part, name) for part in parts] for name in _PARTS)
     parts.clear()
-    return Turns(pd.concat(frames, ignore_index=True), joined(events), sum(unusable))
+    return TurnTable(pd.concat(frames, ignore_index=True), joined(events), sum(unusable))
 
 
 @contextmanager
@@ -80,22 +91,36 @@ def _batches(records: Iterator[TurnRecord]) -> Iterator[list[TurnRecord]]:
         yield batch
 
 
-def _part(batch: list[TurnRecord], measure: Measure) -> Turns:
+def _part(batch: list[TurnRecord], limits: Mapping[str, TaskLimits], words_per_min: float) -> TurnTable:
     records = batch
     try:
-        frame, events = _frame(batch), _events(batch)
+        frame, turns = _frame(batch), turns_of(batch, words_per_min)
     except OverflowError:  # one in the batch: worth looking at each only then
         records = [record for record in batch if _in_range(record)]
-        frame, events = _frame(records), _events(records)
-    frame = pd.concat([frame, measure(frame, events)], axis=1)
-    return Turns(frame, events.narrow(), len(batch) - len(records))
+        frame, turns = _frame(records), turns_of(records, words_per_min)
+    frame = pd.concat([frame, _measured(turns, limits)], axis=1)
+    return TurnTable(frame, turns.events.narrow(), len(batch) - len(records))
+
+
+def _measured(turns: Turns, limits: Mapping[str, TaskLimits]) -> pd.DataFrame:
+    """Every metric, what counts and rates need besides, and `meets`: null where the task has no limits."""
+    columns: dict[str, Any] = {
+        column_of(key): metric.compute(turns) for key, metric in METRICS.items() if metric.per == "turn"
+    }
+    columns["event_token_sum"] = turns.counted_tokens
+    columns["token_scale"] = turns.token_scale
+    columns["later_tokens"] = turns.later_tokens
+    columns["fluid_met"], columns["fluid_total"] = fluidity(turns.events, *deadlines_ms(turns.tasks, limits))
+    met, limited = meets(turns, limits)
+    columns["meets"] = pd.arrays.BooleanArray(met, ~limited)
+    return pd.DataFrame(columns)
 
 
 def _in_range(record: TurnRecord) -> bool:
     """Whether its numbers can be computed with; no clock or counter of ours makes one that can't."""
     try:
         _frame([record])
-        _events([record])
+        turns_of([record])
     except OverflowError:
         return False
     return True
@@ -107,26 +132,6 @@ def _frame(records: list[TurnRecord]) -> pd.DataFrame:
     return pd.DataFrame(
         {name: _series(name, list(column)) for name, column in zip(COLUMNS, columns, strict=True)}
     )
-
-
-def _events(records: list[TurnRecord]) -> Events:
-    counts = [len(record.event_us) for record in records]
-    offsets = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-    at_us = np.fromiter(chain.from_iterable(record.event_us for record in records), np.int64, offsets[-1])
-    tokens = _counts([record.event_tokens for record in records], counts, 1)
-    return Events(offsets, at_us, tokens, _counts([record.event_words for record in records], counts, 0))
-
-
-def _counts(lists: Sequence[list[int] | None], counts: list[int], default: int) -> Whole:
-    """A number for each event: the record's own where they are aligned with its events, else the default."""
-    total = sum(counts)
-    if not any(lists):
-        return np.full(total, default)
-    fitted = (
-        values if values is not None and len(values) == count else repeat(default, count)
-        for values, count in zip(lists, counts, strict=True)
-    )
-    return np.fromiter(chain.from_iterable(fitted), np.int32, total).astype(np.int64)
 
 
 def _series(name: str, column: list[Any]) -> pd.Series[Any]:
