@@ -8,11 +8,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import Any
 
 from gevent.queue import Queue
 
-from loadgen._frames import Unpacker, pack
+from loadgen._messages import FROM_ENGINE, EngineMessage, FromEngine, Unpacker, pack
 from loadgen.control._guard import spawn_guarded
 
 _TAIL_BYTES = 2000
@@ -21,7 +20,7 @@ _TAIL_BYTES = 2000
 class Bridge:
     """A running engine. `on_message` gets each message, `on_death` once why there will be no more."""
 
-    def __init__(self, on_message: Callable[[dict[str, Any]], None], on_death: Callable[[str], None]) -> None:
+    def __init__(self, on_message: Callable[[FromEngine], None], on_death: Callable[[str], None]) -> None:
         self._on_message = on_message
         self._on_death = on_death
         self._closing = False
@@ -44,8 +43,8 @@ class Bridge:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, op: str, **fields: Any) -> None:
-        self._outbox.put(pack({"op": op, **fields}))
+    def send(self, message: EngineMessage) -> None:
+        self._outbox.put(pack(message))
 
     def close(self) -> None:
         """Let the engine end: it does so when the socket closes."""
@@ -60,7 +59,7 @@ class Bridge:
             return  # the reader tells of the engine's death
 
     def _read(self) -> None:
-        unpacker = Unpacker()
+        unpacker = Unpacker(FROM_ENGINE)
         try:
             while data := self._socket.recv(1 << 16):
                 for message in unpacker.feed(data):

@@ -8,10 +8,25 @@ import time
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.event import Event
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
+from loadgen._messages import (
+    ConversationEnded,
+    FromEngine,
+    HealthSampled,
+    NothingToPlay,
+    PlayConversation,
+    RunFinished,
+    RunReady,
+    ServerSampled,
+    StartRun,
+    ToEngine,
+    TurnEnded,
+    UserLeaves,
+)
 from loadgen.control._bridge import Bridge
 from loadgen.control._guard import spawn_guarded
 
@@ -60,13 +75,13 @@ class Worker:
         self._users += 1
         user = self._users
         ended = self._waiting[user] = Event()
-        self._send("play", user=user)
+        self._send(PlayConversation(user))
         try:
             ended.wait()
         finally:
             del self._waiting[user]
             if not ended.is_set():  # Locust killed this user: no further turn, the open one goes on
-                self._send("leave", user=user)
+                self._send(UserLeaves(user))
         if user in self._exhausted:
             Event().wait()  # nothing is left to play; the conductor ends the level
 
@@ -82,8 +97,7 @@ class Worker:
             case "job":
                 self._begin(message)
             case _:
-                fields = {key: value for key, value in message.items() if key != "op"}
-                self._send(op, **fields)
+                self._send(msgspec.convert(message, ToEngine))
 
     def _begin(self, message: dict[str, Any]) -> None:
         if message["job"]["run"] == self._run:
@@ -93,52 +107,52 @@ class Worker:
         self._run = message["job"]["run"]
         if self._bridge is None:
             self._start_engine()
-        self._send("job", job=message["job"])
+        self._send(msgspec.convert(message, StartRun))
 
     # --- messages of the engine ---
 
-    def _on_engine(self, message: dict[str, Any]) -> None:
-        match message["op"]:
-            case "turn":
-                self._lines.append(("turns", message["line"]))
+    def _on_engine(self, message: FromEngine) -> None:
+        match message:
+            case TurnEnded():
+                self._lines.append(("turns", message.line))
                 self._records += 1
-                self._turns += message["done"]
-                self._failed += message["done"] and message["outcome"] not in _NO_FAILURE
+                self._turns += message.done
+                self._failed += message.done and message.outcome not in _NO_FAILURE
                 self._show(message)
-            case "health" | "server" as kind:
-                self._lines.append((kind, message["line"]))
-            case "played":
-                self._release(message["user"])
-            case "exhausted":
-                self._exhausted.add(message["user"])
-                self._release(message["user"])
+            case HealthSampled(line):
+                self._lines.append(("health", line))
+            case ServerSampled(line):
+                self._lines.append(("server", line))
+            case ConversationEnded(user):
+                self._release(user)
+            case NothingToPlay(user):
+                self._exhausted.add(user)
+                self._release(user)
                 self._tell("exhausted", users=len(self._exhausted))
-            case "ready":
+            case RunReady():
                 self._ready.set()
                 self._tell("ready")
-            case "finished":
+            case RunFinished():
                 self._ready.clear()
                 self._flush()
                 self._tell("done", batches=self._batches, records=self._records)
-            case "hello":
-                pass
             case _:
-                self._tell(**message)
+                self._tell(**msgspec.to_builtins(message))
 
     def _release(self, user: int) -> None:
         if user in self._waiting:
             self._waiting[user].set()
 
-    def _show(self, turn: dict[str, Any]) -> None:
+    def _show(self, turn: TurnEnded) -> None:
         """Feed Locust's own statistics: for its web UI only, the run directory holds the numbers."""
-        failure = None if turn["outcome"] == "ok" else RuntimeError(f"{turn['outcome']}: {turn['error']}")
-        for kind in ("ttft_ms", "ttg_ms"):
-            if turn[kind] is not None or failure is not None:
+        failure = None if turn.outcome == "ok" else RuntimeError(f"{turn.outcome}: {turn.error}")
+        for kind, wait_ms in (("TTFT", turn.ttft_ms), ("TTG", turn.ttg_ms)):
+            if wait_ms is not None or failure is not None:
                 self.environment.events.request.fire(
-                    request_type=kind[:-3].upper(),
-                    name=turn["task"],
-                    response_time=turn[kind] or 0.0,
-                    response_length=turn["chars"],
+                    request_type=kind,
+                    name=turn.task,
+                    response_time=wait_ms or 0.0,
+                    response_length=turn.chars,
                     exception=failure,
                     context={},
                 )
@@ -154,9 +168,9 @@ class Worker:
     def _start_engine(self) -> None:
         self._bridge = Bridge(self._on_engine, self._on_engine_death)
 
-    def _send(self, op: str, **fields: Any) -> None:
+    def _send(self, message: ToEngine) -> None:
         if self._bridge is not None:
-            self._bridge.send(op, **fields)
+            self._bridge.send(message)
 
     def _tell(self, op: str, **fields: Any) -> None:
         self.runner.send_message(TO_CONDUCTOR, {"op": op, "run": self._run, **fields})

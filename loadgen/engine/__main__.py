@@ -17,10 +17,32 @@ import traceback
 from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
-
-from loadgen._frames import Unpacker, pack
 from loadgen._headers import headers_of
+from loadgen._messages import (
+    TO_ENGINE,
+    BeginLevel,
+    CloseLevel,
+    CutLevel,
+    EngineMessage,
+    FinishRun,
+    HealthSampled,
+    JobRefused,
+    LevelClosed,
+    LevelCut,
+    MeasureWindow,
+    Ping,
+    PlayConversation,
+    Pong,
+    RunFinished,
+    RunReady,
+    StartRun,
+    StopTurns,
+    ToEngine,
+    TurnsStopped,
+    Unpacker,
+    UserLeaves,
+    pack,
+)
 from loadgen._settings import Job
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._health import Health
@@ -52,51 +74,54 @@ class EngineProcess:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._writer: asyncio.StreamWriter | None = None
 
-    def emit(self, message: dict[str, Any]) -> None:
+    def emit(self, message: EngineMessage) -> None:
         assert self._writer is not None
         self._writer.write(pack(message))
 
     async def run(self) -> None:
         """Until the other end is closed."""
         reader, self._writer = await asyncio.open_connection(sock=self._link)
-        self.emit({"op": "hello", "pid": os.getpid()})
-        unpacker = Unpacker()
+        unpacker = Unpacker(TO_ENGINE)
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(1 << 16):
                 for message in unpacker.feed(data):
                     await self._obey(message)
 
-    async def _obey(self, message: dict[str, Any]) -> None:
+    async def _obey(self, message: ToEngine) -> None:
+        if isinstance(message, StartRun):
+            await self._take_job(message.job)
+        elif isinstance(message, Ping):
+            self.emit(Pong(message.n, self._timeline.now_ns()))
+        elif self._driver is not None:  # what comes after a run's end is about nothing
+            self._direct(self._driver, message)
+
+    def _direct(self, driver: LoadDriver, message: ToEngine) -> None:
         match message:
-            case {"op": "job", "job": job}:
-                await self._take_job(msgspec.convert(job, Job))
-            case {"op": "play", "user": user} if self._driver is not None:
-                self._driver.play(user)
-            case {"op": "leave", "user": user} if self._driver is not None:
-                self._driver.leave(user)
-            case {"op": "level", "level": level, "arrivals": arrivals} if self._driver is not None:
-                self._driver.begin_level(level, arrivals)
-            case {"op": "measure", "start_ns": start, "end_ns": end} if self._driver is not None:
-                self._driver.measure(start, end)
-            case {"op": "close", "level": level, "drain_s": drain_s} if self._driver is not None:
-                self._spawn(self._close(self._driver, level, drain_s))
-            case {"op": "cut", "level": level} if self._driver is not None:
-                self._spawn(self._cut(self._driver, level))
-            case {"op": "quiet", "drain_s": drain_s} if self._driver is not None:
-                self._spawn(self._quiet(self._driver, drain_s))
-            case {"op": "finish"} if self._driver is not None:
-                self._spawn(self._finish(self._driver))
-            case {"op": "ping", "n": n}:
-                self.emit({"op": "pong", "n": n, "here_ns": self._timeline.now_ns()})
+            case PlayConversation(user):
+                driver.play(user)
+            case UserLeaves(user):
+                driver.leave(user)
+            case BeginLevel(level, arrivals):
+                driver.begin_level(level, arrivals)
+            case MeasureWindow(start_ns, end_ns):
+                driver.measure(start_ns, end_ns)
+            case CloseLevel(level, drain_s):
+                self._spawn(self._close(driver, level, drain_s))
+            case CutLevel(level):
+                self._spawn(self._cut(driver, level))
+            case StopTurns(drain_s):
+                self._spawn(self._stop_turns(driver, drain_s))
+            case FinishRun():
+                self._spawn(self._finish(driver))
 
     async def _take_job(self, job: Job) -> None:
-        """Get ready for a run; answers `ready`, or `refused` with what is wrong."""
+        """Get ready for a run; answers RunReady, or JobRefused with what is wrong."""
         try:
             scenario = parse(job.scenario)
             headers = headers_of(job.settings)
             _check_files(job)
         except (ScenarioError, ValueError, OSError) as error:
-            self.emit({"op": "refused", "why": str(error)})
+            self.emit(JobRefused(str(error)))
             return
         await self._drop_run()
         loop = asyncio.get_running_loop()
@@ -119,27 +144,27 @@ class EngineProcess:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_COLLECTIONS)
-        self.emit({"op": "ready"})
+        self.emit(RunReady())
 
     async def _close(self, driver: LoadDriver, level: int, drain_s: float) -> None:
-        self.emit({"op": "closed", "level": level, "open": await driver.drained(drain_s)})
+        self.emit(LevelClosed(level, open=await driver.drained(drain_s)))
 
     async def _cut(self, driver: LoadDriver, level: int) -> None:
         await driver.cut()
         gc.collect()  # nobody is measured now
-        self.emit({"op": "was_cut", "level": level, "next": driver.next_conversation})
+        self.emit(LevelCut(level, next=driver.next_conversation))
 
-    async def _quiet(self, driver: LoadDriver, drain_s: float) -> None:
-        await driver.quiet(drain_s)
-        self.emit({"op": "is_quiet"})
+    async def _stop_turns(self, driver: LoadDriver, drain_s: float) -> None:
+        await driver.stop_turns(drain_s)
+        self.emit(TurnsStopped())
 
     async def _finish(self, driver: LoadDriver) -> None:
-        """The run is over: cut what is left, tell the last counts, forget the run."""
+        """The run is over: cut what is left, report the last counts, forget the run."""
         await driver.cut()
         assert self._health is not None
-        self.emit({"op": "health", "line": self._health.line()})
+        self.emit(HealthSampled(self._health.line()))
         await self._drop_run()
-        self.emit({"op": "finished"})
+        self.emit(RunFinished())
 
     async def _drop_run(self) -> None:
         for task in self._tasks:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from statistics import NormalDist
 
+from loadgen._messages import ArrivalSchedule
 from loadgen._ramp import Ramp
 from loadgen._settings import Job
 from turnbench.draws import stream
@@ -19,25 +20,18 @@ _BLOCK_S = 60.0
 _LEAST_IN_BLOCK, _MOST_IN_BLOCK = 100, 20_000
 
 
-def arrivals_of(
-    job: Job,
-    *,
-    start_ns: int,
-    first: int,
-    rate_per_s: float,
-    spans_s: list[float],
-    ramp_to_per_s: float | None = None,
-) -> Iterator[tuple[int, int]]:
+def arrivals_of(job: Job, schedule: ArrivalSchedule) -> Iterator[tuple[int, int]]:
     """(number, due_ns) of each conversation that this worker has to begin; endless."""
     settings = job.settings
-    if ramp_to_per_s is None:
-        offsets = arrival_offsets_s(settings.seed, first, rate_per_s, settings.burstiness, tuple(spans_s))
+    first, rate_per_s, spans_s = schedule.first, schedule.rate_per_s, tuple(schedule.spans_s)
+    if schedule.ramp_to_per_s is None:
+        offsets = arrival_offsets_s(settings.seed, first, rate_per_s, settings.burstiness, spans_s)
     else:
-        ramp = Ramp(rate_per_s, ramp_to_per_s, sum(spans_s))
-        offsets = ramped_offsets_s(settings.seed, first, ramp, settings.burstiness, tuple(spans_s))
+        ramp = Ramp(rate_per_s, schedule.ramp_to_per_s, sum(spans_s))
+        offsets = ramped_offsets_s(settings.seed, first, ramp, settings.burstiness, spans_s)
     for number, offset_s in enumerate(offsets, start=first):
         if number % job.workers == job.worker:
-            yield number, start_ns + round(offset_s * 1e9)
+            yield number, schedule.start_ns + round(offset_s * 1e9)
 
 
 def ramped_offsets_s(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from loadgen._messages import ArrivalSchedule, ConversationEnded, NothingToPlay
 from loadgen._replay import replayed
 from loadgen.engine._arrival_plan import arrivals_of
 from loadgen.engine._conversation import converse
@@ -40,7 +41,7 @@ class LoadDriver:
 
     # --- what Locust asks for ---
 
-    def begin_level(self, level: int, arrivals: dict[str, Any] | None = None) -> None:
+    def begin_level(self, level: int, arrivals: ArrivalSchedule | None = None) -> None:
         """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
         self.run.level, self.run.window = level, Window()
         if arrivals is not None:
@@ -58,7 +59,7 @@ class LoadDriver:
         self.run.window = Window(start_ns, end_ns)
 
     def play(self, user: int) -> None:
-        """Play one conversation for this user; `played` is emitted when it has ended."""
+        """Play one conversation for this user; ConversationEnded is emitted when it has ended."""
         person = SimulatedPerson()
         self._people[user] = (person, self._spawn(self._play(user, person)))
 
@@ -74,7 +75,7 @@ class LoadDriver:
             await asyncio.sleep(0.05)
         return count
 
-    async def quiet(self, drain_s: float) -> None:
+    async def stop_turns(self, drain_s: float) -> None:
         """Begin no further turn, and wait at most `drain_s` for those under way."""
         self._send_all_home()
         until = self._timeline.now_ns() + int(drain_s * 1e9)
@@ -115,7 +116,7 @@ class LoadDriver:
         elif not person.leaving.is_set():
             left = await self._converse(person)
         del self._people[user]
-        self.run.emit({"op": "played" if left else "exhausted", "user": user})
+        self.run.emit(ConversationEnded(user) if left else NothingToPlay(user))
 
     async def _converse(self, person: SimulatedPerson) -> bool:
         """Closed loop: play the next conversation; False if the scenario has no more."""
@@ -189,10 +190,10 @@ class LoadDriver:
                 await ready.put((due_ns, history))
         await ready.put(None)
 
-    def _when(self, arrivals: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    def _when(self, arrivals: ArrivalSchedule) -> Iterator[tuple[int, int]]:
         if self.job.settings.replay_speed is not None:
-            return replayed(self.job, self._scenario, arrivals["start_ns"])
-        return arrivals_of(self.job, **arrivals)
+            return replayed(self.job, self._scenario, arrivals.start_ns)
+        return arrivals_of(self.job, arrivals)
 
     async def _arrive(self, key: int, person: SimulatedPerson, history: History, due_ns: int) -> None:
         await self._open_loop.receive(person, history, due_ns)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
+import msgspec
 import psutil
 
+from loadgen._messages import HealthSampled
 from loadgen.engine._run import EngineRun
 from turnbench.clock import Timeline
+from turnbench.formats import HealthLine
 
 _TICK_S = 0.02
 
@@ -67,28 +69,26 @@ class Health:
         self.lag = LoopLag(run.timeline)
 
     def line(self) -> bytes:
-        """`cpu_share` is of one core, `stolen_share` of the CPU that lost most; `files` are open descriptors.
-
-        The counts are cumulative.
-        """
+        """The next line of health-W.jsonl; lag, CPU and stolen time are those since the line before."""
         ledger = self._run.ledger
-        sample: dict[str, Any] = {
-            "t_ns": self._run.timeline.now_ns(),
-            "worker": self._run.job.worker,
-            "loop_lag_ms": self.lag.take_ms(),
-            "cpu_share": round(self._process.cpu_percent() / 100, 4),
-            "stolen_share": self._stolen.take_share(),
-            "rss_mb": round(self._process.memory_info().rss / 1e6, 1),
-            "files": self._process.num_fds(),
-            "in_flight": len(self._run.in_flight),
-            "planned": ledger.planned,
-            "dropped": ledger.dropped,
-            "begun": ledger.begun,
-            "finished": ledger.finished,
-        }
-        return json.dumps(sample).encode()
+        return msgspec.json.encode(
+            HealthLine(
+                t_ns=self._run.timeline.now_ns(),
+                worker=self._run.job.worker,
+                loop_lag_ms=self.lag.take_ms(),
+                cpu_share=round(self._process.cpu_percent() / 100, 4),
+                stolen_share=self._stolen.take_share(),
+                rss_mb=round(self._process.memory_info().rss / 1e6, 1),
+                files=self._process.num_fds(),
+                in_flight=len(self._run.in_flight),
+                planned=ledger.planned,
+                dropped=ledger.dropped,
+                begun=ledger.begun,
+                finished=ledger.finished,
+            )
+        )
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._run.emit({"op": "health", "line": self.line()})
+            self._run.emit(HealthSampled(self.line()))

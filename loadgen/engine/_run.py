@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import aiohttp
 from aiohttp.connector import Connection
 
 from loadgen._headers import headers_of, secrets_of
+from loadgen._messages import EngineMessage, StreamsCompressed, TurnEnded
 from loadgen._settings import Job, base_url
 from loadgen.engine._ledger import TurnCounts, Window
 from loadgen.engine._patience import PatienceTimer
@@ -24,7 +24,7 @@ from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
 from turnbench.formats.turn import encode
 
-Emit = Callable[[dict[str, Any]], None]
+Emit = Callable[[EngineMessage], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +100,7 @@ class EngineRun:
         """Once a run: identity was asked for."""
         if not self._compressed and encoding.strip().lower() not in ("", "identity"):
             self._compressed = True
-            self.emit({"op": "compressed", "encoding": encoding[:40]})
+            self.emit(StreamsCompressed(encoding[:40]))
 
     def open_spare(self) -> asyncio.Task[Connection] | None:
         """Begin to open a connection, or to take a free one, and hold it; None if there may be a proxy."""
@@ -117,15 +117,14 @@ class EngineRun:
         """Send a record on; `done` says that no other attempt at its turn follows."""
         events = record.event_us
         self.emit(
-            {
-                "op": "turn",
-                "line": encode(record),
-                "task": record.task,
-                "outcome": record.outcome,
-                "done": done,
-                "error": record.error,
-                "chars": record.chars,
-                "ttft_ms": events[0] / 1000 if events else None,
-                "ttg_ms": events[-1] / 1000 if events else None,
-            }
+            TurnEnded(
+                line=encode(record),
+                task=record.task,
+                outcome=record.outcome,
+                done=done,
+                error=record.error,
+                chars=record.chars,
+                ttft_ms=events[0] / 1000 if events else None,
+                ttg_ms=events[-1] / 1000 if events else None,
+            )
         )

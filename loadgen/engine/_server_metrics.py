@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import aiohttp
+import msgspec
 
+from loadgen._messages import ServerSampled
 from loadgen._settings import Settings, base_url
 from turnbench.clock import Timeline
 
@@ -45,7 +45,7 @@ def _number(text: str) -> float:
 
 
 async def watch_server(
-    settings: Settings, headers: dict[str, str], timeline: Timeline, emit: Callable[[dict[str, Any]], None]
+    settings: Settings, headers: dict[str, str], timeline: Timeline, emit: Callable[[ServerSampled], None]
 ) -> None:
     """Emit a sample a second until cancelled; ends by itself if the server has no such page."""
     url = base_url(settings.host).removesuffix("/v1") + "/metrics"
@@ -63,7 +63,7 @@ async def watch_server(
             except (aiohttp.ClientError, TimeoutError, OSError):
                 found = {}  # a server that is down for a while is asked again
             if found:
-                emit({"op": "server", "line": json.dumps({"t_ns": timeline.now_ns()} | found).encode()})
+                emit(ServerSampled(msgspec.json.encode({"t_ns": timeline.now_ns()} | found)))
             await asyncio.sleep(_EVERY_S)
 
 

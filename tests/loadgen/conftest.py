@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from loadgen._messages import ConversationEnded, EngineMessage, TurnEnded
 from loadgen._settings import Job, Settings
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._run import EngineRun
@@ -176,8 +177,8 @@ class Client:
     reader: StampedReader
     session: Any
     driver: LoadDriver = None  # type: ignore[assignment]  # from `wired` on
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    messages: list[EngineMessage] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     users: int = 0
 
@@ -188,9 +189,9 @@ class Client:
         self.driver.begin_level(0)
         return self
 
-    def emit(self, message: dict[str, Any]) -> None:
+    def emit(self, message: EngineMessage) -> None:
         self.messages.append(message)
-        self.told.set()
+        self.news.set()
 
     def spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -218,13 +219,13 @@ class Client:
     async def ended(self, user: int, limit_s: float = 10.0) -> None:
         """Until that person's conversation has ended; fails if that takes too long."""
         async with asyncio.timeout(limit_s):
-            while not any(m["op"] == "played" and m["user"] == user for m in self.messages):
-                self.told.clear()
-                await self.told.wait()
+            while ConversationEnded(user) not in self.messages:
+                self.news.clear()
+                await self.news.wait()
 
     @property
     def lines(self) -> list[bytes]:
-        return [message["line"] for message in self.messages if message["op"] == "turn"]
+        return [message.line for message in self.messages if isinstance(message, TurnEnded)]
 
     @property
     def records(self) -> list[TurnRecord]:

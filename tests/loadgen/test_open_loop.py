@@ -6,6 +6,7 @@ import asyncio
 from itertools import takewhile
 from typing import Any
 
+from loadgen._messages import ArrivalSchedule
 from loadgen.engine._arrival_plan import arrivals_of
 from loadgen.engine._timer import ExactTimer
 from turnbench.clock import Timeline
@@ -21,17 +22,17 @@ async def received(serve: Any, client: Any, least: int) -> tuple[Any, Any, list[
     server = await serve(answers)
     one = client(server.url, arrival_rate_per_s=40.0)
     start_ns = one.driver.run.timeline.now_ns()
-    arrivals = {"start_ns": start_ns, "first": 0, "rate_per_s": 40.0, "spans_s": [5.0]}
+    arrivals = ArrivalSchedule(start_ns, first=0, rate_per_s=40.0, spans_s=[5.0])
     one.driver.begin_level(1, arrivals)
     one.start()
     async with asyncio.timeout(30):
         while len(one.records) < least:
-            one.told.clear()
-            await one.told.wait()
+            one.news.clear()
+            await one.news.wait()
     before_ns = one.driver.run.timeline.now_ns()
     await one.driver.cut()
     after_ns = one.driver.run.timeline.now_ns()
-    plan = arrivals_of(one.driver.job, **arrivals)
+    plan = arrivals_of(one.driver.job, arrivals)
     due = [due_ns for _, due_ns in takewhile(lambda arrival: arrival[1] <= after_ns, plan)]
     return server, one, [sum(due_ns <= end_ns for due_ns in due) for end_ns in (before_ns, after_ns)]
 

@@ -6,14 +6,13 @@ import argparse
 import json
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._frames import Unpacker, pack
 from loadgen._headers import recorded
-from loadgen._settings import Settings
+from loadgen._messages import TO_ENGINE, StartRun, Unpacker, pack
+from loadgen._settings import Job, Settings
 from loadgen.options._command_line import OPTIONS, OptionErrors, add_options, settings_from
 
 HOST = "http://127.0.0.1:8000"
@@ -315,6 +314,8 @@ def test_any_text_gives_settings_that_can_be_sent_or_option_errors(
         found = settings_from(options | {"label": labels, "header": headers, "host": "http://" + host})
     except OptionErrors:
         return
-    (message,) = Unpacker().feed(pack({"settings": found}))
-    assert msgspec.convert(message["settings"], Settings) == found
+    job = Job(
+        run="r", worker=0, workers=1, settings=found, scenario="", salt="", model="m", usage_in_events=False
+    )
+    assert Unpacker(TO_ENGINE).feed(pack(StartRun(job))) == [StartRun(job)]
     json.dumps(recorded(found), allow_nan=False).encode()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import loadgen.engine._server_metrics as module
+from loadgen._messages import ServerSampled
 from loadgen._settings import Settings
 from loadgen.engine._server_metrics import samples, watch_server
 from turnbench.clock import Timeline
@@ -56,9 +57,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
         found: list[dict[str, Any]] = []
         enough = asyncio.Event()
 
-        def emit(message: dict[str, Any]) -> None:
-            assert message["op"] == "server"
-            found.append(json.loads(message["line"]))
+        def emit(message: ServerSampled) -> None:
+            found.append(json.loads(message.line))
             if len(found) >= lines:
                 enough.set()
 

@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[2]
 
 _BRIDGE = """
 import locust, gevent
+from loadgen._messages import Ping
 from loadgen.control._bridge import Bridge
 def broken(message):
     raise KeyError("no such thing")
 told = []
 bridge = Bridge(broken, told.append)
+bridge.send(Ping(0))
 with gevent.Timeout(20):
     while not told:
         gevent.sleep(0.05)

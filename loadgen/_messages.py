@@ -1,0 +1,257 @@
+"""Messages between Locust and its engine, and how they go over the socket pair.
+
+Each message is a Struct whose tag is its `op`; on the socket a four-byte length stands before each. Locust's
+side (`loadgen.control`) and the engine's (`loadgen.engine`) both import this file, so it needs neither gevent
+nor aiohttp. All `*_ns` are on the engine's time line.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Generic, TypeVar
+
+import msgspec
+
+from loadgen._settings import Job
+from turnbench.outcomes import Outcome
+
+
+class EngineMessage(msgspec.Struct, tag_field="op"):
+    """What all messages have in common."""
+
+
+# --- from Locust to the engine ---
+
+
+class StartRun(EngineMessage, tag="job"):
+    """Forget the run before and get ready for this one; answered by RunReady or JobRefused."""
+
+    job: Job
+
+
+class PlayConversation(EngineMessage, tag="play"):
+    """Play one conversation for this Locust user; ConversationEnded or NothingToPlay follows."""
+
+    user: int
+
+
+class UserLeaves(EngineMessage, tag="leave"):
+    """This user begins no further turn; the one under way goes on to its end."""
+
+    user: int
+
+
+class ArrivalSchedule(msgspec.Struct, frozen=True):
+    """Open loop: when the conversations of a level arrive."""
+
+    start_ns: int
+    first: int
+    """Number of the first conversation."""
+    rate_per_s: float
+    """Over all workers."""
+    spans_s: list[float]
+    """Parts of the level, a warm-up and a window, each of which is offered exactly the rate asked for."""
+    ramp_to_per_s: float | None = None
+    """The rate changes evenly to this one over all spans."""
+
+
+class BeginLevel(EngineMessage, tag="level"):
+    """People may begin; in open loop `arrivals` says when they come."""
+
+    level: int
+    arrivals: ArrivalSchedule | None = None
+
+
+class MeasureWindow(EngineMessage, tag="measure"):
+    """Turns that are sent in [start_ns, end_ns) are measured; null: the end is not known yet."""
+
+    start_ns: int
+    end_ns: int | None = None
+
+
+class CloseLevel(EngineMessage, tag="close"):
+    """Say LevelClosed once no measured turn is open, or after `drain_s`; the load stays on."""
+
+    level: int
+    drain_s: float
+
+
+class CutLevel(EngineMessage, tag="cut"):
+    """End every conversation now; answered by LevelCut."""
+
+    level: int
+
+
+class StopTurns(EngineMessage, tag="quiet"):
+    """Begin no further turn; answered by TurnsStopped once none is open, or after `drain_s`."""
+
+    drain_s: float
+
+
+class FinishRun(EngineMessage, tag="finish"):
+    """The run is over; answered by RunFinished after the last record."""
+
+
+class Ping(EngineMessage, tag="ping"):
+    """Answered at once by a Pong with the same number."""
+
+    n: int
+
+
+ToEngine = (
+    StartRun
+    | PlayConversation
+    | UserLeaves
+    | BeginLevel
+    | MeasureWindow
+    | CloseLevel
+    | CutLevel
+    | StopTurns
+    | FinishRun
+    | Ping
+)
+
+
+# --- from the engine to Locust ---
+
+
+class RunReady(EngineMessage, tag="ready"):
+    """The engine waits for its first level."""
+
+
+class JobRefused(EngineMessage, tag="refused"):
+    """The engine can't play the job."""
+
+    why: str
+
+
+class TurnEnded(EngineMessage, tag="turn"):
+    """A finished attempt: its record, and what Locust's own statistics show of it."""
+
+    line: bytes
+    """The TurnRecord as JSON."""
+    task: str
+    outcome: Outcome
+    done: bool
+    """Whether no other attempt at the same turn follows."""
+    error: str | None
+    chars: int
+    ttft_ms: float | None
+    ttg_ms: float | None
+
+
+class HealthSampled(EngineMessage, tag="health"):
+    """A line of health-W.jsonl."""
+
+    line: bytes
+
+
+class ServerSampled(EngineMessage, tag="server"):
+    """A line of server.jsonl."""
+
+    line: bytes
+
+
+class ConversationEnded(EngineMessage, tag="played"):
+    """The conversation of this user has ended."""
+
+    user: int
+
+
+class NothingToPlay(EngineMessage, tag="exhausted"):
+    """The scenario has no conversation left for this user."""
+
+    user: int
+
+
+class LevelClosed(EngineMessage, tag="closed"):
+    """How many measured turns were still open when the drain was over."""
+
+    level: int
+    open: int
+
+
+class LevelCut(EngineMessage, tag="was_cut"):
+    """The lowest number from which on this worker has begun no conversation."""
+
+    level: int
+    next: int
+
+
+class TurnsStopped(EngineMessage, tag="is_quiet"):
+    """No turn is under way any more, or the drain is over."""
+
+
+class RunFinished(EngineMessage, tag="finished"):
+    """Every record of the run has been sent."""
+
+
+class Pong(EngineMessage, tag="pong"):
+    """The engine's time when it read the Ping."""
+
+    n: int
+    here_ns: int
+
+
+class StreamsCompressed(EngineMessage, tag="compressed"):
+    """The server compresses its streams, though identity was asked for; said once a run."""
+
+    encoding: str
+
+
+FromEngine = (
+    RunReady
+    | JobRefused
+    | TurnEnded
+    | HealthSampled
+    | ServerSampled
+    | ConversationEnded
+    | NothingToPlay
+    | LevelClosed
+    | LevelCut
+    | TurnsStopped
+    | RunFinished
+    | Pong
+    | StreamsCompressed
+)
+
+
+# --- on the socket ---
+
+_LENGTH = struct.Struct("!I")
+_encoder = msgspec.msgpack.Encoder()
+TO_ENGINE: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+FROM_ENGINE: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+T = TypeVar("T")
+
+
+def pack(message: EngineMessage) -> bytes:
+    """A message as it goes over the socket."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Unpacker(Generic[T]):
+    """Whole messages out of whatever pieces a socket delivers; made for TO_ENGINE or FROM_ENGINE.
+
+    `feed` raises msgspec.DecodeError for what is no message of that direction.
+    """
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        self._decoder = decoder
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[T]:
+        self._buffer += data
+        found: list[T] = []
+        position = 0
+        while len(self._buffer) - position >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, position)
+            end = position + _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            found.append(self._decoder.decode(self._buffer[position + _LENGTH.size : end]))
+            position = end
+        del self._buffer[:position]
+        return found
