@@ -1,4 +1,4 @@
-"""Locust's face of turnbench: `locust -f loadgen/`.
+"""turnbench's locustfile: `locust -f loadgen/`.
 
 The only file here without a leading underscore, because Locust loads every other one as a locustfile.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from locust import User, constant, task
 
-from loadgen.adapter._face import DEFAULT_HOST, face_of, register
+from loadgen.adapter._adapter import DEFAULT_HOST, adapter_of, register
 
 
 class Person(User):  # type: ignore[misc]
@@ -20,7 +20,7 @@ class Person(User):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def converse(self) -> Any:
-        worker = face_of(self.environment).worker
+        worker = adapter_of(self.environment).worker
         assert worker is not None
         worker.converse()
 

@@ -86,12 +86,12 @@ def test_the_floor_brings_in_neither_locust_nor_gevent_nor_a_heavy_library() -> 
 
 def test_locust_never_loads_the_engine_and_the_engine_never_loads_gevent() -> None:
     """aiohttp can't live under gevent, so neither side's modules may reach the other."""
-    face = (
-        "import loadgen.adapter._face, sys; "
+    adapter = (
+        "import loadgen.adapter._adapter, sys; "
         "print('aiohttp' in sys.modules, 'loadgen.transport._http' in sys.modules)"
     )
     engine = "import loadgen.engine.__main__, sys; print('gevent' in sys.modules, 'locust' in sys.modules)"
-    for code in (face, engine):
+    for code in (adapter, engine):
         said = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
         )
@@ -128,4 +128,4 @@ def test_locust_lists_one_user_class_and_imports_no_module_under_two_names(tmp_p
     files = json.loads(listing.read_text())
     ours = [(file, name) for name, file in files.items() if file and f"{ROOT}/loadgen/" in file]
     assert len({file for file, _ in ours}) == len(ours), "a module was imported under two names"
-    assert any(file.endswith("_conductor.py") for file, _ in ours)
+    assert any(file.endswith("_controller.py") for file, _ in ours)

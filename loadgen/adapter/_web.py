@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _PASSWORD = "TURNBENCH_WEB_PASSWORD"
 
 
-def check_start_form(web_ui: Any, face: Any) -> None:
+def check_start_form(web_ui: Any, adapter: Any) -> None:
     """Refuse a start whose options are wrong, in the form itself, before Locust starts anything."""
 
     @web_ui.app.before_request  # type: ignore[untyped-decorator]
@@ -29,15 +29,15 @@ def check_start_form(web_ui: Any, face: Any) -> None:
             return None
         if web_ui.web_login and not current_user.is_authenticated:
             return None  # Locust sends a stranger to the login page; nothing is looked up for one
-        if face.busy:
-            return _refusal(face, ["a run is under way or still draining; stop it, wait, and start again"])
+        if adapter.busy:
+            return _refusal(adapter, ["a run is under way or still draining; stop it, wait, and start again"])
         try:
-            options = vars(face.options) | _typed(request.form.to_dict(), vars(face.options))
+            options = vars(adapter.options) | _typed(request.form.to_dict(), vars(adapter.options))
             options["turnbench_users_given"] = False  # the form always sends a number of people
             options["turnbench_again"] = True
-            face.prepared = prepare(options)
+            adapter.prepared = prepare(options)
         except OptionErrors as error:
-            return _refusal(face, error.problems)
+            return _refusal(adapter, error.problems)
         # Our own clock ends the run: Locust's timer would stop the users before their turns are drained.
         request.form = ImmutableMultiDict({k: v for k, v in request.form.items() if k != "run_time"})
         return None
@@ -62,10 +62,10 @@ def _typed(form: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
     return typed
 
 
-def _refusal(face: Any, problems: list[str]) -> Any:
+def _refusal(adapter: Any, problems: list[str]) -> Any:
     for problem in problems:
         logger.error("not started: %s", problem)
-    return jsonify({"success": False, "message": "; ".join(problems), "host": face.environment.host})
+    return jsonify({"success": False, "message": "; ".join(problems), "host": adapter.environment.host})
 
 
 class _Operator(UserMixin):  # type: ignore[misc]

@@ -1,31 +1,111 @@
-"""--find-capacity: the highest load at which the limits hold, every point a level of the same run."""
+"""--find-capacity: the highest load at which the limits hold, every point a level of the same run.
+
+Does a share hold? The test may be looked at after every turn and still is right 95 % of the time. For a
+null share S, M = the mean over all shares p of one side of L(p) / L(S), L the binomial likelihood, is a
+non-negative martingale when the true share is S; by Ville's inequality it ever reaches 20 with a chance of at
+most 5 %. So M >= 20 rejects S, whenever it is looked at (Robbins 1970, Howard et al. 2021). Turns are taken
+for independent, which those of one overloaded moment are not: the levels' least times are against that.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
-from loadgen.control._conductor import Conductor
-from loadgen.control._files import write_manifest
-from loadgen.control._levels import play_level
 from loadgen.control._limits import meets
 from loadgen.control._loads import Load
 from loadgen.control._progress import Progress
-from loadgen.control._search import MOST_POINTS, bracket, next_load
-from loadgen.control._sequential import SURE, Answer, answer
-from loadgen.control._state import Run, WorkerState
-from loadgen.control._window import LONGEST_HOLDS
+from loadgen.control._state import RunState, WorkerState
 from turnbench.formats.turn import decode
+from turnbench.outcomes import CLASS_OF
+
+if TYPE_CHECKING:  # the search itself needs neither Locust nor its patches
+    from loadgen.control._controller import RunController
+
+LONGEST_HOLDS = 4
+"""A point that is not clear may take so many times --hold."""
+Answer = Literal["holds", "fails", "open"]
+SURE = 0.95
+_STEPS = 400
+
+
+def answer(met: int, turns: int, share: float) -> Answer:
+    """Whether at least `share` of turns meet the limits, as far as `met` of `turns` can tell at 95 %.
+
+    A share of 1 can't be shown by any number of turns: there the first miss decides.
+    """
+    if share >= 1:
+        return "open" if met == turns else "fails"
+    if share <= 0:
+        return "holds"
+    need = math.log(1 / (1 - SURE))
+    if met / max(turns, 1) >= share:
+        return "holds" if _evidence(met, turns, share, share, 1.0) >= need else "open"
+    return "fails" if _evidence(met, turns, share, 0.0, share) >= need else "open"
+
+
+def _evidence(met: int, turns: int, share: float, low: float, high: float) -> float:
+    """Logarithm of M, the mean over shares in [low, high], by the midpoint rule."""
+    missed = turns - met
+    null = met * math.log(share) + missed * math.log(1 - share)
+    logs = []
+    for step in range(_STEPS):
+        p = low + (high - low) * (step + 0.5) / _STEPS
+        logs.append(met * math.log(p) + missed * math.log(1 - p) - null)
+    top = max(logs)
+    return top + math.log(sum(math.exp(value - top) for value in logs) / _STEPS)
+
+
+MOST_POINTS = 12
+NEAR = 1.08
+"""Lowest load that fails over highest that holds at which the search ends."""
+_STEP = 4.0
+
+
+def next_load(tried: dict[float, bool], first: float, whole: bool, least: float = 0.0) -> float | None:
+    """The load to try after these (load to whether its limits held), or None when the search is over.
+
+    With `whole` a load is a number of people, at least 1. Below `least` too little would happen to judge by:
+    a search that found nothing to hold would go down for ever, through ever emptier points.
+    """
+    if not tried:
+        return first
+    if len(tried) >= MOST_POINTS:
+        return None
+    holds, fails = bracket(tried)
+    if fails is None:
+        return _rounded((holds or first) * _STEP, whole)
+    if holds is None:
+        lower = _rounded(fails / _STEP, whole)
+        return None if lower in tried or lower < least else lower
+    if fails / holds <= NEAR or (whole and fails - holds <= 1):
+        return None
+    middle = _rounded(math.sqrt(holds * fails), whole)
+    return None if middle in tried else middle
+
+
+def bracket(tried: dict[float, bool]) -> tuple[float | None, float | None]:
+    """The lowest load that fails, and the highest below it that holds."""
+    fails = min((load for load, held in tried.items() if not held), default=None)
+    holds = max(
+        (load for load, held in tried.items() if held and (fails is None or load < fails)), default=None
+    )
+    return holds, fails
+
+
+def _rounded(load: float, whole: bool) -> float:
+    return float(max(round(load), 1)) if whole else float(f"{load:.4g}")
+
 
 _SHARE = 0.95
 _LEAST_TURNS = 20
 _LEAST_NS = 2_000_000_000
-_UNMEASURED = ("cut", "lost", "dropped")
 
 
 class Judge:
     """Watches the turns of one level, and says when it is clear whether they meet their limits."""
 
-    def __init__(self, run: Run, open_loop: bool) -> None:
+    def __init__(self, run: RunState, open_loop: bool) -> None:
         self._slo = run.prepared.slo
         self._share = asked_share(run)
         self._hold_ns = int(run.prepared.settings.hold_s * 1e9)
@@ -35,7 +115,7 @@ class Judge:
 
     def add(self, worker: WorkerState, line: bytes) -> None:
         record = decode(line)
-        if record.outcome in _UNMEASURED:
+        if CLASS_OF[record.outcome] == "not_measured":
             return
         sent_ns = record.sent_ns or record.due_ns
         met = meets(record, self._slo.get(record.task, {}))
@@ -69,12 +149,12 @@ class Judge:
         return False
 
 
-def asked_share(run: Run) -> float:
+def asked_share(run: RunState) -> float:
     """The share of turns that must meet their limits: --slo's, else the scenario's strictest, else 0.95."""
     return max((limits["share"] for limits in run.prepared.slo.values() if "share" in limits), default=_SHARE)
 
 
-def find_capacity(conductor: Conductor, run: Run, progress: Progress) -> None:
+def find_capacity(controller: RunController, run: RunState, progress: Progress) -> None:
     """Play levels until the capacity is known; it goes into run.json as `capacity`, and on the screen."""
     settings = run.prepared.settings
     whole = settings.arrival_rate_per_s is None
@@ -85,22 +165,26 @@ def find_capacity(conductor: Conductor, run: Run, progress: Progress) -> None:
     while not run.stop.is_set() and (load := next_load(tried, first, whole, least)) is not None:
         asked = Load(users=int(load)) if whole else Load(rate_per_s=load)
         progress.level(len(points) + 1, f"of at most {MOST_POINTS}", asked, None)
-        point = _play_point(conductor, run, len(points), asked, progress)
+        point = _play_point(controller, run, len(points), asked, progress)
         if run.stop.is_set():
             break  # cut short: it says nothing
         tried[load] = point["holds"]
         points.append(point)
-        run.manifest["capacity"] = _capacity(run, tried, points, whole, found=False)
+        run.manifest.capacity = _capacity(run, tried, points, whole, found=False)
         print(_of_point(point, whole), flush=True)
-    run.manifest["capacity"] = told = _capacity(run, tried, points, whole, not run.stop.is_set())
-    write_manifest(run)
-    print(_of_all(told), flush=True)
+    run.manifest.capacity = summary = _capacity(run, tried, points, whole, not run.stop.is_set())
+    run.save()
+    print(_of_all(summary), flush=True)
 
 
-def _play_point(conductor: Conductor, run: Run, index: int, load: Load, progress: Progress) -> dict[str, Any]:
+def _play_point(
+    controller: RunController, run: RunState, index: int, load: Load, progress: Progress
+) -> dict[str, Any]:
+    from loadgen.control._levels import play_level
+
     judge = Judge(run, open_loop=load.rate_per_s is not None)
-    level = play_level(conductor, run, index, load, progress, judge)
-    start_ns, end_ns = level["window_start_ns"] or 0, level["window_end_ns"] or 0
+    level = play_level(controller, run, index, load, progress, judge)
+    start_ns, end_ns = level.window_start_ns or 0, level.window_end_ns or 0
     met, turns = judge.counts(start_ns, end_ns)
     sure = judge.answer(start_ns, end_ns)
     likely = turns > 0 and met / turns >= asked_share(run)
@@ -110,7 +194,7 @@ def _play_point(conductor: Conductor, run: Run, index: int, load: Load, progress
 
 
 def _capacity(
-    run: Run, tried: dict[float, bool], points: list[dict[str, Any]], whole: bool, found: bool
+    run: RunState, tried: dict[float, bool], points: list[dict[str, Any]], whole: bool, found: bool
 ) -> dict[str, Any]:
     """`value` is the highest load that holds below the lowest that fails; null where none did."""
     holds, fails = bracket(tried)
@@ -131,10 +215,10 @@ def _of_point(point: dict[str, Any], whole: bool) -> str:
     return f"  {point['load']:g}{' people' if whole else '/s'}: {share}: {verdict}"
 
 
-def _of_all(told: dict[str, Any]) -> str:
-    unit = " people" if told["unit"] == "people" else " conversations/s"
-    value, fails, points = told["value"], told["lowest_that_fails"], len(told["points"])
+def _of_all(summary: dict[str, Any]) -> str:
+    unit = " people" if summary["unit"] == "people" else " conversations/s"
+    value, fails, points = summary["value"], summary["lowest_that_fails"], len(summary["points"])
     if value is None:
         return f"capacity: none: the limits did not hold at any of {points} loads"
     above = f"{fails:g} fails" if fails is not None else "nothing above was seen to fail"
-    return f"capacity: {value:g}{unit} ({above}; share {told['share']:g}, {points} points)"
+    return f"capacity: {value:g}{unit} ({above}; share {summary['share']:g}, {points} points)"

@@ -2,195 +2,179 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import gevent
 from gevent.event import Event
 
+from loadgen._messages import ArrivalSchedule, BeginLevel, CloseLevel, CutLevel, MeasureWindow, StopTurns
 from loadgen._ramp import mean_rate_per_s
-from loadgen.control._clock_offset import measure_offsets
-from loadgen.control._conductor import Conductor
-from loadgen.control._files import write_manifest
-from loadgen.control._guard import spawn_guarded
+from loadgen.control._capacity import LONGEST_HOLDS
+from loadgen.control._controller import RunController
 from loadgen.control._loads import Load, first_users, loads_of, rest_s, spawn_rate_per_s, window_s
 from loadgen.control._progress import Progress
-from loadgen.control._punctuality import Arrivals, sentence
-from loadgen.control._roll_call import lose, watch
-from loadgen.control._state import Run, WorkerState
-from loadgen.control._window import ANSWER_S, Watcher, drain, end_window, measure, measure_for_a_time
+from loadgen.control._state import RunState, WorkerState, spawn_guarded
+from turnbench.formats import ArrivalsSummary, Finding, LevelEntry, TurnRecord
 from turnbench.formats.turn import decode
 
-_READY_S = 60.0
-_ASK_AGAIN_S = 3.0
+_LOOK_S = 0.25
+_ANSWER_S = 10.0
 _ARRIVE_SPARE_S = 30.0
 _LAST_BATCH_S = 0.6
 """Two of the workers' batches: what was open at the cut has come by then."""
 _HEADSTART_NS = 500_000_000
-"""From telling the workers of arrivals to the first of them."""
+"""From announcing arrivals to the workers to the first of them."""
 
-Search = Callable[[Conductor, Run, Progress], None]
+Search = Callable[[RunController, RunState, Progress], None]
 
 
-def play_run(conductor: Conductor, run: Run, search: Search | None = None) -> None:
+class Watcher(Protocol):
+    """Gets every turn of a level, and may end its window before its time."""
+
+    def add(self, worker: WorkerState, line: bytes) -> None: ...
+
+    def decided(self, start_ns: int, now_ns: int) -> bool: ...
+
+
+def play_run(controller: RunController, run: RunState, search: Search | None = None) -> None:
     """Play every level of a run, or those that `search` asks for; whoever called closes it."""
     ended = Event()
-    progress = Progress(conductor.runner, run)
+    progress = Progress(controller.runner, run)
     beside = [
-        spawn_guarded(run.fault, watch, conductor.runner, run, ended),
+        spawn_guarded(run.fault, controller.watch_workers, run, ended),
         spawn_guarded(run.fault, progress.keep, ended),
     ]
     try:
-        _await_ready(conductor, run)
-        measure_offsets(conductor, run)
-        (search or _play_levels)(conductor, run, progress)
-        if not run.hurry.is_set():
-            measure_offsets(conductor, run)
+        controller.await_ready(run)
+        controller.measure_offsets(run)
+        (search or _play_levels)(controller, run, progress)
+        if not run.end_at_once.is_set():
+            controller.measure_offsets(run)
     finally:
         ended.set()
         gevent.joinall(beside)
 
 
-def _await_ready(conductor: Conductor, run: Run) -> None:
-    """Until every worker is ready; one that connected in this very moment may have missed its job."""
-    for _ in range(int(_READY_S / _ASK_AGAIN_S)):
-        silent = conductor.wait_for(run, "ready", _ASK_AGAIN_S)
-        if run.stop.is_set() or not silent:
-            return
-        for worker in silent:
-            conductor.give_job(run, worker)
-    for worker in silent:
-        lose(run, worker)
-
-
-def _play_levels(conductor: Conductor, run: Run, progress: Progress) -> None:
+def _play_levels(controller: RunController, run: RunState, progress: Progress) -> None:
     settings = run.prepared.settings
     loads = loads_of(settings)
     for index, load in enumerate(loads):
         if run.stop.is_set():
             break
         progress.level(index + 1, f"of {len(loads)}", load, rest_s(settings, loads[index + 1 :]))
-        play_level(conductor, run, index, load, progress)
+        play_level(controller, run, index, load, progress)
 
 
 def play_level(
-    conductor: Conductor, run: Run, index: int, load: Load, progress: Progress, watcher: Watcher | None = None
-) -> dict[str, Any]:
+    controller: RunController,
+    run: RunState,
+    index: int,
+    load: Load,
+    progress: Progress,
+    watcher: Watcher | None = None,
+) -> LevelEntry:
     """One level from its first person to its cut; its entry in the manifest."""
     level = _new_level(run, index, load)
     arrivals = Arrivals() if load.rate_per_s else None
     if watcher is not None or arrivals is not None:
-        run.lookout = lambda worker, line: _look(worker, line, watcher, arrivals)
-    _bring(conductor, run, level, load)
+
+        def on_record(worker: WorkerState, line: bytes) -> None:
+            if watcher is not None:
+                watcher.add(worker, line)
+            if arrivals is not None:
+                arrivals.add(decode(line), worker.offset_ns)
+
+        run.on_record = on_record
+    _begin_load(controller, run, level, load)
     if run.prepared.settings.once:
-        measure(conductor, run, level, level["start_ns"], None)
+        _open_window(controller, run, level, level.start_ns or 0, None)
         progress.phase("measuring")
-        _wait_exhausted(conductor, run)
+        while sum(run.exhausted.values()) < controller.runner.user_count and not run.stop.wait(0.1):
+            pass
     else:
-        measure_for_a_time(conductor, run, level, watcher, progress)
-    end_window(conductor, run, level)
+        _measure_for_a_time(controller, run, level, watcher, progress)
+    if level.window_start_ns is not None:  # close the window now, if it is open longer than that
+        now_ns, planned_end_ns = run.timeline.now_ns(), level.window_end_ns
+        end_ns = now_ns if planned_end_ns is None else min(now_ns, planned_end_ns)
+        _open_window(controller, run, level, level.window_start_ns, end_ns)
     progress.phase("waiting for measured turns")
-    drain(conductor, run, index)
-    _cut(conductor, run, level)
-    if run.lookout is not None:
+    _drain(controller, run, index)
+    _cut(controller, run, level)
+    if run.on_record is not None:
         gevent.sleep(_LAST_BATCH_S)
-        run.lookout = None
+        run.on_record = None
     progress.over()
-    if arrivals is not None and level["window_start_ns"] is not None:
-        told = level["arrivals"] = arrivals.summary(level["window_start_ns"], level["window_end_ns"])
-        print(sentence(level["arrival_rate_per_s"], told), flush=True)
-    write_manifest(run)
+    if arrivals is not None and level.window_start_ns is not None and level.window_end_ns is not None:
+        level.arrivals = summary = arrivals.summary(level.window_start_ns, level.window_end_ns)
+        print(sentence(level.arrival_rate_per_s or 0.0, summary), flush=True)
+    run.save()
     return level
 
 
-def _new_level(run: Run, index: int, load: Load) -> dict[str, Any]:
-    level: dict[str, Any] = {
-        "index": index,
-        "users": load.users,
-        "arrival_rate_per_s": load.rate_per_s,
-        "start_ns": run.timeline.now_ns(),
-        "window_start_ns": None,
-        "window_end_ns": None,
-        "end_ns": None,
-    }
+def _new_level(run: RunState, index: int, load: Load) -> LevelEntry:
+    level = LevelEntry(
+        index=index,
+        users=load.users,
+        arrival_rate_per_s=load.rate_per_s,
+        start_ns=run.timeline.now_ns(),
+    )
     if load.rate_per_s is not None and load.ramp_to_per_s is not None:
         settings = run.prepared.settings
         ends = load.rate_per_s, load.ramp_to_per_s
-        level["arrival_ramp_per_s"] = list(ends)
-        level["arrival_rate_per_s"] = mean_rate_per_s(*ends, settings.run_time_s or 0.0, settings.warmup_s)
-    run.manifest["levels"].append(level)
+        level.arrival_ramp_per_s = list(ends)
+        level.arrival_rate_per_s = mean_rate_per_s(*ends, settings.run_time_s or 0.0, settings.warmup_s)
+    run.manifest.levels.append(level)
     run.level = index
     return level
 
 
-def _look(worker: WorkerState, line: bytes, watcher: Watcher | None, arrivals: Arrivals | None) -> None:
-    if watcher is not None:
-        watcher.add(worker, line)
-    if arrivals is not None:
-        arrivals.add(decode(line), worker.offset_ns)
+# --- people and arrivals ---
 
 
-def _bring(conductor: Conductor, run: Run, level: dict[str, Any], load: Load) -> None:
+def _begin_load(controller: RunController, run: RunState, level: LevelEntry, load: Load) -> None:
     """Have the level's people come, or its arrivals begin."""
     if load.rate_per_s is not None:
-        _gather(conductor, run, len(run.workers))  # one user a worker asks its engine for the arrivals
-        _open_arrivals(conductor, run, level, load)
+        _gather(controller, run, len(run.workers))  # one user a worker asks its engine for the arrivals
+        _announce_arrivals(controller, run, level, load)
         return
     users = load.users or 1
-    if conductor.runner.user_count > users:  # who is too many must be gone before anybody begins
-        _gather(conductor, run, users)
-    conductor.tell_all(run, "level", level=level["index"], arrivals=None)
-    _gather(conductor, run, users)
+    if controller.runner.user_count > users:  # who is too many must be gone before anybody begins
+        _gather(controller, run, users)
+    for worker in run.alive():
+        controller.send(worker, BeginLevel(level.index))
+    _gather(controller, run, users)
 
 
-def _open_arrivals(conductor: Conductor, run: Run, level: dict[str, Any], load: Load) -> None:
-    """Tell every worker from when arrivals come, on its own clock, and with which number they begin."""
+def _announce_arrivals(controller: RunController, run: RunState, level: LevelEntry, load: Load) -> None:
+    """Send every worker when arrivals begin, on its own clock, and with which number."""
     settings = run.prepared.settings
     measured_s = window_s(settings)
     spans_s = [settings.warmup_s] + ([] if measured_s is None else [measured_s])
     first = max((worker.answers.get("was_cut", {}).get("next", 0) for worker in run.alive()), default=0)
-    level["start_ns"] = run.timeline.now_ns() + _HEADSTART_NS
+    level.start_ns = start_ns = run.timeline.now_ns() + _HEADSTART_NS
     for worker in run.alive():
-        arrivals = {
-            "start_ns": level["start_ns"] + worker.offset_ns,
-            "first": first,
-            "rate_per_s": load.rate_per_s,
-            "ramp_to_per_s": load.ramp_to_per_s,
-            "spans_s": spans_s,
-        }
-        conductor.tell(worker, "level", level=level["index"], arrivals=arrivals)
+        schedule = ArrivalSchedule(
+            start_ns + worker.offset_ns, first, load.rate_per_s or 0.0, spans_s, load.ramp_to_per_s
+        )
+        controller.send(worker, BeginLevel(level.index, schedule))
 
 
-def _gather(conductor: Conductor, run: Run, users: int) -> None:
-    """Have Locust bring the people of this level, and wait until all are there."""
-    runner, settings = conductor.runner, run.prepared.settings
+def _gather(controller: RunController, run: RunState, users: int) -> None:
+    """Have Locust start or stop users until there are so many, and wait until there are."""
+    runner, settings = controller.runner, run.prepared.settings
     rate = spawn_rate_per_s(settings, users)
     if first_users(settings) is not None and runner.target_user_count != users:
         _wait(run, lambda: runner.state == "running", _ARRIVE_SPARE_S)
         gevent.spawn(runner.start, users, rate)  # it blocks while they come, and a signal must be heard
     limit_s = users / rate + _ARRIVE_SPARE_S
     if not _wait(run, lambda: runner.user_count == users and runner.state == "running", limit_s):
-        run.finding(
-            "invalid", "people_missing", f"{runner.user_count} of {users} people came within {limit_s:g} s",
-            "start fewer people, a higher -r, or more workers",
-        )  # fmt: skip
+        what = f"{runner.user_count} of {users} people came within {limit_s:g} s"
+        remedy = "start fewer people, a higher -r, or more workers"
+        run.report(Finding("invalid", "people_missing", what, remedy))
 
 
-def _wait_exhausted(conductor: Conductor, run: Run) -> None:
-    while sum(run.exhausted.values()) < conductor.runner.user_count and not run.stop.wait(0.1):
-        pass
-
-
-def _cut(conductor: Conductor, run: Run, level: dict[str, Any]) -> None:
-    index = level["index"]
-    for worker in conductor.ask(run, "cut", "was_cut", ANSWER_S, level=index):
-        what = f"worker {worker.index} had not ended level {index} in {ANSWER_S:g} s"
-        run.finding("invalid", "cut_late", what,
-                    "its old streams load the level after it; use more workers")  # fmt: skip
-    level["end_ns"] = run.timeline.now_ns()
-
-
-def _wait(run: Run, condition: Any, limit_s: float) -> bool:
+def _wait(run: RunState, condition: Callable[[], bool], limit_s: float) -> bool:
     """Wait for a condition of Locust's runner; True if it came, or the run is ending anyway."""
     until_ns = run.timeline.now_ns() + int(limit_s * 1e9)
     while not condition():
@@ -199,3 +183,121 @@ def _wait(run: Run, condition: Any, limit_s: float) -> bool:
         if run.timeline.now_ns() > until_ns:
             return False
     return True
+
+
+# --- the window ---
+
+
+def _open_window(
+    controller: RunController, run: RunState, level: LevelEntry, start_ns: int, end_ns: int | None
+) -> None:
+    """Write the window down and send it to each worker, on its own clock."""
+    level.window_start_ns, level.window_end_ns = start_ns, end_ns
+    run.save()
+    for worker in run.alive():
+        end = None if end_ns is None else end_ns + worker.offset_ns
+        controller.send(worker, MeasureWindow(start_ns + worker.offset_ns, end))
+
+
+def _measure_for_a_time(
+    controller: RunController, run: RunState, level: LevelEntry, watcher: Watcher | None, progress: Progress
+) -> None:
+    """Wait for the warm-up, open the window, and wait for its end or what ends it before."""
+    settings, start_of_level_ns = run.prepared.settings, level.start_ns or 0
+    # Arrivals have a clock of their own; people begin when all are there.
+    from_ns = run.timeline.now_ns() if level.arrival_rate_per_s is None else start_of_level_ns
+    start_ns = from_ns + int(settings.warmup_s * 1e9)
+    progress.phase("warm-up", start_ns)
+    if run.stop.wait(max(start_ns - run.timeline.now_ns(), 0) / 1e9):
+        return  # ended before anything was measured
+    end_ns = _planned_end_ns(run, start_of_level_ns, start_ns, watcher)
+    _open_window(controller, run, level, start_ns, end_ns)
+    progress.phase("measuring", end_ns)
+    if watcher is None:
+        run.stop.wait(None if end_ns is None else max(end_ns - run.timeline.now_ns(), 0) / 1e9)
+        return
+    while not run.stop.wait(_LOOK_S) and run.timeline.now_ns() < (end_ns or 0):
+        if watcher.decided(start_ns, run.timeline.now_ns()):
+            return
+
+
+def _planned_end_ns(
+    run: RunState, start_of_level_ns: int, start_ns: int, watcher: Watcher | None
+) -> int | None:
+    settings = run.prepared.settings
+    if watcher is not None:
+        return start_ns + int(LONGEST_HOLDS * settings.hold_s * 1e9)
+    asked_s = window_s(settings)
+    if asked_s is None:
+        return None
+    if settings.run_time_s is not None:  # it began with the first person, and the warm-up with the last
+        return max(int(start_of_level_ns + settings.run_time_s * 1e9), start_ns)
+    return start_ns + int(asked_s * 1e9)
+
+
+def _drain(controller: RunController, run: RunState, index: int) -> None:
+    """Until every measured turn has ended: under load at a level's end, without new turns at an early end."""
+    drain_s = run.prepared.settings.drain_s
+    if not run.stop.is_set():
+        controller.ask(run, CloseLevel(index, drain_s), "closed", drain_s + _ANSWER_S)
+    if run.stop.is_set() and not run.end_at_once.is_set():
+        controller.ask(run, StopTurns(drain_s), "is_quiet", drain_s + _ANSWER_S)
+
+
+def _cut(controller: RunController, run: RunState, level: LevelEntry) -> None:
+    """End every conversation of the level, so that the next one begins with fresh ones."""
+    for worker in controller.ask(run, CutLevel(level.index), "was_cut", _ANSWER_S):
+        what = f"worker {worker.index} had not ended level {level.index} in {_ANSWER_S:g} s"
+        remedy = "its old streams load the level after it; use more workers"
+        run.report(Finding("invalid", "cut_late", what, remedy))
+    level.end_ns = run.timeline.now_ns()
+
+
+# --- open loop: what became of the arrivals ---
+
+
+class Arrivals:
+    """First turns of a level's window, as their records come in."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, tuple[int, float | None, bool]] = {}
+
+    def add(self, record: TurnRecord, offset_ns: int) -> None:
+        """`offset_ns`: how far the clock of the record's worker is ahead of ours."""
+        if record.turn == 1 and record.attempt == 1:
+            late_ms = None if record.sent_ns is None else (record.sent_ns - record.due_ns) / 1e6
+            dropped = record.outcome == "dropped"
+            self._due[record.conversation] = (record.due_ns - offset_ns, late_ms, dropped)
+
+    def summary(self, start_ns: int, end_ns: int) -> ArrivalsSummary:
+        """Counts, rate and start lateness (sent - due) of those due in the window."""
+        inside = [entry for entry in self._due.values() if start_ns <= entry[0] < end_ns]
+        dropped = sum(entry[2] for entry in inside)
+        late_ms = sorted(entry[1] for entry in inside if entry[1] is not None)
+        window_s = (end_ns - start_ns) / 1e9
+        return ArrivalsSummary(
+            due=len(inside),
+            dropped=dropped,
+            begun_per_s=round((len(inside) - dropped) / window_s, 4) if window_s > 0 else None,
+            late_p50_ms=_quantile(late_ms, 0.5),
+            late_p99_ms=_quantile(late_ms, 0.99),
+            late_max_ms=_quantile(late_ms, 1.0),
+        )
+
+
+def sentence(asked_per_s: float, summary: ArrivalsSummary) -> str:
+    """One line for a person."""
+    reached = "nothing" if summary.begun_per_s is None else f"{summary.begun_per_s:.2f}/s"
+    late = "none was sent"
+    if summary.late_p99_ms is not None:
+        late = f"start lateness p50 {summary.late_p50_ms:.2f} ms, p99 {summary.late_p99_ms:.2f} ms"
+    return (
+        f"arrivals: {summary.due} due in the window, {reached} begun of {asked_per_s:g}/s asked for, "
+        f"{summary.dropped} dropped; {late}, max {summary.late_max_ms or 0:.2f} ms"
+    )
+
+
+def _quantile(ordered: Iterable[float], share: float) -> float | None:
+    """Nearest rank from above: never below the true one."""
+    values = list(ordered)
+    return round(values[min(int(share * len(values)), len(values) - 1)], 3) if values else None

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from gevent.event import Event
 
 from loadgen.control._loads import Load
-from loadgen.control._state import Run
+from loadgen.control._state import RunState
 from turnbench.units import duration
 
 _REDRAW_S = 0.5
@@ -38,7 +38,7 @@ class LevelView:
 class Progress:
     """Tells of a run's levels on `out`; `live` in a terminal."""
 
-    def __init__(self, runner: Any, run: Run, out: TextIO | None = None) -> None:
+    def __init__(self, runner: Any, run: RunState, out: TextIO | None = None) -> None:
         self._runner = runner
         self._run = run
         self._out = out or sys.stderr

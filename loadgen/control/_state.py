@@ -1,4 +1,8 @@
-"""What is known of the run under way: its workers, its level, and why it has to end."""
+"""The run under way: its workers, its records on disk, its findings, and why it has to end.
+
+Everything here runs in greenlets of the one process that directs the run. A disk that fails never raises: it
+becomes a finding and ends the run, which must still be able to close in good order.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import gevent
 from gevent.event import Event
 
-from loadgen.control._writer import RunWriter
+from loadgen.control._run_files import RunWriter, iso_now
 from loadgen.options._prepare import Prepared
 from turnbench.clock import Timeline
+from turnbench.formats import Finding, RunManifest, RunStatus
 
 logger = logging.getLogger(__name__)
+
+_ABORT_LEAST_TURNS = 20
+_STATUS: dict[str | None, RunStatus] = {
+    None: "finished",
+    "stopped": "finished",
+    "errors": "finished",
+    "interrupted": "interrupted",
+}
+"""What `status` says of each way to end; one that was asked for beforehand counts as finished."""
 
 
 @dataclass
 class WorkerState:
-    """What the conductor knows of one worker during a run."""
+    """What the controller knows of one worker during a run."""
 
     index: int
     client_id: str
@@ -33,7 +48,7 @@ class WorkerState:
 
 
 @dataclass
-class Run:
+class RunState:
     """One run under way."""
 
     prepared: Prepared
@@ -42,8 +57,8 @@ class Run:
     timeline: Timeline = field(default_factory=Timeline)
     stop: Event = field(default_factory=Event)
     """Set when the run has to end before its plan does."""
-    hurry: Event = field(default_factory=Event)
-    """Set by a second signal: don't wait for anything."""
+    end_at_once: Event = field(default_factory=Event)
+    """Set by a second signal: wait for nothing any more."""
     ending: str | None = None
     """Why it ends early: interrupted | stopped | failed | errors."""
     unwritable: bool = False
@@ -52,26 +67,34 @@ class Run:
     level: int = -1
     """Index of the level being played; answers about another one come too late to count."""
     exhausted: dict[str, int] = field(default_factory=dict)
+    """Users for whom no conversation was left, by worker."""
     turns: int = 0
     failed: int = 0
-    lookout: Callable[[WorkerState, bytes], None] | None = None
-    """Is shown every record as it comes in."""
+    on_record: Callable[[WorkerState, bytes], None] | None = None
+    """Gets every turn's record as it comes in."""
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> RunManifest:
+        """run.json as it will be written next."""
         return self.writer.manifest
 
-    def finding(self, level: str, check: str, what: str, remedy: str) -> None:
-        """Write down, once, what is wrong and what to do about it; `level` is invalid, suspect or note."""
-        entry = {"level": level, "check": check, "what": what, "remedy": remedy}
-        if entry not in self.manifest["findings"]:
-            self.manifest["findings"].append(entry)
-            logger.log(logging.ERROR if level == "invalid" else logging.WARNING, "%s; %s", what, remedy)
+    def alive(self) -> list[WorkerState]:
+        """The workers that were not lost."""
+        return [worker for worker in self.workers.values() if not worker.lost]
+
+    # --- what goes wrong, and the end ---
+
+    def report(self, finding: Finding) -> None:
+        """Write a finding down, and log it; the same one only once."""
+        if finding not in self.manifest.findings:
+            self.manifest.findings.append(finding)
+            severity = logging.ERROR if finding.level == "invalid" else logging.WARNING
+            logger.log(severity, "%s; %s", finding.what, finding.remedy)
 
     def fault(self, why: str) -> None:
         """Something of ours broke: what was recorded can't be trusted, and why is written down."""
         remedy = "a fault of turnbench itself: report it with what was printed, and run again"
-        self.finding("invalid", "turnbench_failed", why, remedy)
+        self.report(Finding("invalid", "turnbench_failed", why, remedy))
         self.end("failed")
 
     def end(self, why: str) -> None:
@@ -80,5 +103,103 @@ class Run:
             self.ending = why
         self.stop.set()
 
-    def alive(self) -> list[WorkerState]:
-        return [worker for worker in self.workers.values() if not worker.lost]
+    def lose(self, worker: WorkerState) -> None:
+        """A worker is gone, and with it its share of the load and its last records."""
+        worker.lost = True
+        what = f"worker {worker.index} ({worker.client_id}) was lost: {1 / len(self.workers):.0%} of the load"
+        remedy = "its last records are missing; look at that machine and run again"
+        self.report(Finding("invalid", "worker_lost", what, remedy))
+        self.end("failed")
+
+    # --- records and run.json ---
+
+    def take_batch(self, worker: WorkerState, message: dict[str, Any]) -> None:
+        """Write a worker's records down and count them; ends the run as --abort-errors asks."""
+        worker.batches += 1
+        try:
+            for kind, line in message["lines"]:
+                self.writer.append(kind, worker.index, line)
+                if kind == "turns":
+                    worker.records += 1
+                    if self.on_record is not None:
+                        self.on_record(worker, line)
+        except OSError as error:
+            self._disk_failed(error)
+        self.turns += message["turns"]
+        self.failed += message["failed"]
+        share = self.failed / self.turns if self.turns else 0.0
+        too_many = self.turns >= _ABORT_LEAST_TURNS and share > self.prepared.settings.abort_errors
+        if too_many and self.ending is None:
+            what = f"{share:.0%} of {self.turns} turns failed"
+            remedy = "the run was ended as --abort-errors asks; look at the outcomes"
+            self.report(Finding("suspect", "abort_errors", what, remedy))
+            self.end("errors")
+
+    def check_records(self) -> None:
+        """Compare what each worker says it sent with what came, after all were asked to finish."""
+        for worker in self.alive():
+            done = worker.answers.get("done")
+            if done is None:
+                self.lose(worker)
+            elif not self.unwritable and (worker.batches, worker.records) != (
+                done["batches"],
+                done["records"],
+            ):
+                missing = f"{done['records'] - worker.records} of {done['records']}"
+                what = f"{missing} records of worker {worker.index} never came"
+                remedy = "the network to the master lost them; run again"
+                self.report(Finding("invalid", "records_missing", what, remedy))
+
+    def save(self) -> None:
+        """Write run.json."""
+        try:
+            self.writer.write_manifest()
+        except OSError as error:
+            self._disk_failed(error)
+
+    def flush(self) -> None:
+        """Bring the records so far to the disk."""
+        try:
+            self.writer.flush()
+        except OSError as error:
+            self._disk_failed(error)
+
+    def close(self) -> None:
+        """Close the records, and write down how the run ended."""
+        try:
+            self.writer.close()
+        except OSError as error:
+            self._disk_failed(error)
+        self.manifest.status = _STATUS.get(self.ending, "failed")
+        self.manifest.ended_at = iso_now()
+        self.save()
+
+    def save_exit_code(self, code: int) -> None:
+        """Write the exit code into run.json; that a directory can't be written was reported before."""
+        self.manifest.exit_code = code
+        try:
+            self.writer.write_manifest()
+        except OSError as error:
+            logger.error("%s: %s", self.writer.path, error)
+
+    def _disk_failed(self, error: OSError) -> None:
+        self.unwritable = True
+        what = f"{self.writer.path}: {error.strerror or error}"
+        remedy = "free space or choose another --run-dir; what was written is kept"
+        self.report(Finding("invalid", "not_writable", what, remedy))
+        self.end("failed")
+
+
+def spawn_guarded(failed: Callable[[str], None], work: Callable[..., None], *arguments: Any) -> Any:
+    """Start a greenlet that can't fail in silence: `failed` gets the reason, in a greenlet of its own.
+
+    gevent itself would print a traceback and let everybody else wait for ever.
+    """
+    greenlet = gevent.spawn(work, *arguments)
+    greenlet.link_exception(lambda dead: gevent.spawn(failed, reason(dead.exception)))
+    return greenlet
+
+
+def reason(error: BaseException) -> str:
+    """An exception as one line for a person."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,20 +1,32 @@
-"""The side of a run that makes load: Locust users, the engine, and what is sent on to the conductor."""
+"""The side of a run that makes load: Locust's users, the engine's process, and what goes to the controller.
+
+Two greenlets own the socket to the engine, one writes and one reads: two writers at once would raise
+ConcurrentObjectUseError. Records go on to the controller in numbered batches, so that a missing one shows.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 import msgspec
 from gevent.event import Event
+from gevent.queue import Queue
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from loadgen._messages import (
+    FROM_ENGINE,
     ConversationEnded,
+    EngineMessage,
     FromEngine,
     HealthSampled,
     NothingToPlay,
@@ -25,32 +37,103 @@ from loadgen._messages import (
     StartRun,
     ToEngine,
     TurnEnded,
+    Unpacker,
     UserLeaves,
+    pack,
 )
-from loadgen.control._bridge import Bridge
-from loadgen.control._guard import spawn_guarded
+from loadgen.control._state import spawn_guarded
+from turnbench import exits
+from turnbench.outcomes import is_failure
 
 logger = logging.getLogger(__name__)
 
-TO_WORKER, TO_CONDUCTOR = "turnbench-to-worker", "turnbench-to-conductor"
+TO_WORKER, TO_CONTROLLER = "turnbench-to-worker", "turnbench-to-controller"
 """Locust message types; the data's `op` says which message it is."""
 
-_NO_FAILURE = ("ok", "cut", "unfinished", "dropped", "abandoned")
-"""Outcomes that are no failure of the server; it takes a measurement to say what they mean."""
 _BATCH_S = 0.25
 _BATCH_LINES = 500
 _MASTER_SILENCE_S = 5.0
+_STDERR_TAIL_BYTES = 2000
 _LOADED_BY = os.getpid()
 """Locust forks its workers (--processes) after it has loaded this: in them it is their parent's."""
 
 
+class EngineLink:
+    """A running engine. `on_message` gets each message, `on_death` once the reason why there are no more."""
+
+    def __init__(self, on_message: Callable[[FromEngine], None], on_death: Callable[[str], None]) -> None:
+        self._on_message = on_message
+        self._on_death = on_death
+        self._closing = False
+        self._outbox: Queue[bytes] = Queue()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (read after the engine's death)
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "loadgen.engine", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stderr=self._stderr,
+            start_new_session=True,  # Ctrl-C in a terminal must not hit it
+        )
+        theirs.close()
+        spawn_guarded(self._on_failure, self._write)
+        spawn_guarded(self._on_failure, self._read)
+
+    def send(self, message: EngineMessage) -> None:
+        """Send the engine a message; it is written by a greenlet of its own."""
+        self._outbox.put(pack(message))
+
+    def close(self) -> None:
+        """Let the engine end: it does so when the socket closes."""
+        self._closing = True
+        self._socket.close()
+
+    def wait(self) -> int:
+        """Wait for the process to end; its exit code, negative for a signal."""
+        return self._process.wait()
+
+    def _write(self) -> None:
+        try:
+            for data in self._outbox:
+                self._socket.sendall(data)
+        except OSError:
+            return  # the reader reports the engine's death
+
+    def _read(self) -> None:
+        unpacker = Unpacker(FROM_ENGINE)
+        try:
+            while data := self._socket.recv(1 << 16):
+                for message in unpacker.feed(data):
+                    self._on_message(message)
+        except OSError:
+            pass
+        if not self._closing:
+            self._on_death(self._last_words())
+
+    def _on_failure(self, why: str) -> None:
+        """A message that can't be read or understood: without its engine a run can only end."""
+        if not self._closing:
+            self.close()
+            self._on_death(f"a message between Locust and its engine was not understood: {why}")
+
+    def _last_words(self) -> str:
+        """How the engine ended, and the end of its standard error."""
+        code = self.wait()
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(size - _STDERR_TAIL_BYTES, 0))
+        tail = self._stderr.read().decode("utf-8", "replace").strip()
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return f"engine ended with {how}" + (f"; its last output: {tail}" if tail else "")
+
+
 class Worker:
-    """Runs one engine and gives its people to Locust's users."""
+    """Runs one engine, and has it play a conversation for each of Locust's users."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.runner: Any = environment.runner
-        self._bridge: Bridge | None = None
+        self._engine: EngineLink | None = None
         self._ready = Event()
         self._waiting: dict[int, Event] = {}
         self._exhausted: set[int] = set()
@@ -60,7 +143,7 @@ class Worker:
         self._turns = self._failed = 0
         self._batches = 0
         self._records = 0
-        self._heard_s: float | None = None
+        self._master_seen_s: float | None = None
         self.runner.register_message(TO_WORKER, self._on_message)
         self._start_engine()
         spawn_guarded(self._on_engine_death, self._send_batches)
@@ -83,29 +166,28 @@ class Worker:
             if not ended.is_set():  # Locust killed this user: no further turn, the open one goes on
                 self._send(UserLeaves(user))
         if user in self._exhausted:
-            Event().wait()  # nothing is left to play; the conductor ends the level
+            Event().wait()  # nothing is left to play; the controller ends the level
 
-    # --- messages of the conductor ---
+    # --- messages of the controller ---
 
     def _on_message(self, environment: Environment, msg: Any, **_: Any) -> None:
         message = msg.data
-        op = message["op"]
-        self._heard_s = time.monotonic()
-        match op:
-            case "beat":
+        self._master_seen_s = time.monotonic()
+        match message["op"]:
+            case "heartbeat":
                 return
             case "job":
-                self._begin(message)
+                self._take_job(message)
             case _:
                 self._send(msgspec.convert(message, ToEngine))
 
-    def _begin(self, message: dict[str, Any]) -> None:
+    def _take_job(self, message: dict[str, Any]) -> None:
         if message["job"]["run"] == self._run:
-            return  # told again, since the master had not heard that we are ready
+            return  # sent again, since our `ready` had not come to the master yet
         self._batches = self._records = 0
         self._lines, self._exhausted = [], set()
         self._run = message["job"]["run"]
-        if self._bridge is None:
+        if self._engine is None:
             self._start_engine()
         self._send(msgspec.convert(message, StartRun))
 
@@ -117,8 +199,8 @@ class Worker:
                 self._lines.append(("turns", message.line))
                 self._records += 1
                 self._turns += message.done
-                self._failed += message.done and message.outcome not in _NO_FAILURE
-                self._show(message)
+                self._failed += message.done and is_failure(message.outcome)
+                self._feed_statistics(message)
             case HealthSampled(line):
                 self._lines.append(("health", line))
             case ServerSampled(line):
@@ -128,22 +210,22 @@ class Worker:
             case NothingToPlay(user):
                 self._exhausted.add(user)
                 self._release(user)
-                self._tell("exhausted", users=len(self._exhausted))
+                self._report("exhausted", users=len(self._exhausted))
             case RunReady():
                 self._ready.set()
-                self._tell("ready")
+                self._report("ready")
             case RunFinished():
                 self._ready.clear()
                 self._flush()
-                self._tell("done", batches=self._batches, records=self._records)
+                self._report("done", batches=self._batches, records=self._records)
             case _:
-                self._tell(**msgspec.to_builtins(message))
+                self._report(**msgspec.to_builtins(message))
 
     def _release(self, user: int) -> None:
         if user in self._waiting:
             self._waiting[user].set()
 
-    def _show(self, turn: TurnEnded) -> None:
+    def _feed_statistics(self, turn: TurnEnded) -> None:
         """Feed Locust's own statistics: for its web UI only, the run directory holds the numbers."""
         failure = None if turn.outcome == "ok" else RuntimeError(f"{turn.outcome}: {turn.error}")
         for kind, wait_ms in (("TTFT", turn.ttft_ms), ("TTG", turn.ttg_ms)):
@@ -161,19 +243,19 @@ class Worker:
         self.close()
         self._ready.clear()
         self._flush()
-        self._tell("engine_lost", why=why)
+        self._report("engine_lost", why=why)
 
     # --- plumbing ---
 
     def _start_engine(self) -> None:
-        self._bridge = Bridge(self._on_engine, self._on_engine_death)
+        self._engine = EngineLink(self._on_engine, self._on_engine_death)
 
     def _send(self, message: ToEngine) -> None:
-        if self._bridge is not None:
-            self._bridge.send(message)
+        if self._engine is not None:
+            self._engine.send(message)
 
-    def _tell(self, op: str, **fields: Any) -> None:
-        self.runner.send_message(TO_CONDUCTOR, {"op": op, "run": self._run, **fields})
+    def _report(self, op: str, **fields: Any) -> None:
+        self.runner.send_message(TO_CONTROLLER, {"op": op, "run": self._run, **fields})
 
     def _send_batches(self) -> None:
         while True:
@@ -186,20 +268,21 @@ class Worker:
             self._batches += 1
             counts = {"turns": self._turns, "failed": self._failed}
             self._turns = self._failed = 0
-            self._tell("batch", n=self._batches, lines=lines, **counts)
+            self._report("batch", n=self._batches, lines=lines, **counts)
 
     def _watch_master(self) -> None:
         """A worker whose master is silent must not go on loading the server, nor a forked one outlive it."""
         forked = os.getpid() != _LOADED_BY
         while not forked or os.getppid() == _LOADED_BY:
             gevent.sleep(0.5)
-            if self._heard_s is not None and time.monotonic() - self._heard_s > _MASTER_SILENCE_S:
-                logger.error("no word from the master for %g s: stopping the load", _MASTER_SILENCE_S)
+            if self._master_seen_s is not None and time.monotonic() - self._master_seen_s > _MASTER_SILENCE_S:
+                logger.error("nothing from the master for %g s: stopping the load", _MASTER_SILENCE_S)
                 break
         self.close()
-        os._exit(3)
+        os._exit(exits.INVALID)
 
     def close(self) -> None:
-        if self._bridge is not None:
-            self._bridge.close()
-            self._bridge = None
+        """Let the engine end."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from loadgen._settings import Endpoint
 from scenarios import Scenario, fitting, rows_too_long
+from turnbench.formats import Finding
 
-Finding = tuple[str, str, str, str]
-"""Level, check, what, remedy."""
 _REMEDY = "serve the model with a longer context (--max-model-len), or leave it out of the comparison"
 
 
@@ -20,12 +19,12 @@ def fit(scenario: Scenario, endpoint: Endpoint) -> tuple[Scenario, dict[str, int
     if context is None:
         return scenario, {}, []
     playable, skipped = fitting(scenario, context)
-    notes: list[Finding] = [
-        ("note", "skipped_task", f"task {task} was skipped: it needs a context of {needed} tokens, the model "
-         f"has {context}", _REMEDY)
+    notes = [
+        Finding("note", "skipped_task", f"task {task} was skipped: it needs a context of {needed} tokens, "
+                f"the model has {context}", _REMEDY)
         for task, needed in skipped.items()
     ]  # fmt: skip
     if rows := rows_too_long(scenario, context):
         what = f"{len(rows)} of {scenario.size} rows were skipped: a context of {context} is too short"
-        notes.append(("note", "skipped_rows", what, _REMEDY))
+        notes.append(Finding("note", "skipped_rows", what, _REMEDY))
     return playable, skipped, notes

@@ -19,8 +19,9 @@ import psutil
 from loadgen._replay import as_replay, with_rate
 from loadgen._settings import Endpoint, Settings, without_userinfo
 from loadgen.options._command_line import OptionErrors, settings_from
-from loadgen.options._fit import Finding, fit
+from loadgen.options._fit import fit
 from scenarios import Scenario, ScenarioError, load, rows_too_long
+from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file
 
 _PROBE_LIMIT_S = 60.0

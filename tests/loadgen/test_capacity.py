@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.control._search import MOST_POINTS, bracket, next_load
-from loadgen.control._sequential import answer
+from loadgen.control._capacity import MOST_POINTS, answer, bracket, next_load
 
 
 def search(capacity: float, first: float, whole: bool) -> dict[float, bool]:

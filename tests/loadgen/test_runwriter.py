@@ -7,12 +7,13 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.control._writer import RunWriter, iso_now, new_run_dir
-from turnbench.formats import RUN_FORMAT, TurnRecord
+from loadgen.control._run_files import RunWriter, iso_now, new_run_dir
+from turnbench.formats import RunManifest, TurnRecord
 from turnbench.formats.turn import encode
 from turnbench.names import slug
 from turnbench.run_directory import read_run
@@ -122,7 +123,7 @@ def test_a_torn_last_line_is_counted_and_the_others_are_read() -> None:
 def test_the_manifest_is_replaced_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill at the worst moment, between writing and replacing, leaves the manifest from before."""
     writer = _writer("one")
-    writer.manifest["status"] = "finished"
+    writer.manifest.status = "finished"
     monkeypatch.setattr(os, "replace", _killed)
     with pytest.raises(KeyboardInterrupt):
         writer.write_manifest()
@@ -132,7 +133,7 @@ def test_the_manifest_is_replaced_whole(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_write_that_fails_half_way_leaves_the_old_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     writer = _writer("one")
-    writer.manifest["status"] = object()
+    writer.manifest.status = object()  # type: ignore[assignment]
     with pytest.raises(TypeError):
         writer.write_manifest()
     assert read_run(writer.path).manifest["status"] == "running"
@@ -167,7 +168,7 @@ def test_times_of_the_manifest_are_in_utc() -> None:
 
 def _writer(name: str) -> RunWriter:
     path = new_run_dir(f"runs/{name}", "chat", NOON)
-    return RunWriter(path, {"format": RUN_FORMAT, "status": "running"}, "name: é\n")
+    return RunWriter(path, RunManifest(), "name: é\n")
 
 
 def _killed(*_: object) -> None:
@@ -176,4 +177,4 @@ def _killed(*_: object) -> None:
 
 def test_the_manifest_is_json_for_every_reader() -> None:
     writer = _writer("one")
-    assert json.loads((writer.path / "run.json").read_text()) == writer.manifest
+    assert json.loads((writer.path / "run.json").read_text()) == msgspec.to_builtins(writer.manifest)

@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadgen.control._writer import new_run_dir, point_latest
+from loadgen.control._run_files import new_run_dir, point_latest
 from turnbench.sweep.book import INDEX_NAME, Book, Entry, has_level, played_s_of, status_of
 from turnbench.sweep.cells import cells_of, client_command, next_of, server_command
 from turnbench.sweep.forecast import guesses_of, starts_at_once

@@ -1,14 +1,22 @@
-"""Writes the run directory, on the one machine that directs the run."""
+"""Writes a run directory, on the one machine that directs the run: its name, run.json, records, LATEST.
+
+Errors of the disk are raised as OSError; the run's state decides what they mean.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+import msgspec
+
+from loadgen._headers import recorded
+from loadgen._settings import without_userinfo
+from loadgen.options._prepare import Prepared, machine, versions
+from turnbench.formats import EndpointEntry, RunManifest
 from turnbench.names import slug
 
 
@@ -32,10 +40,30 @@ def new_run_dir(asked: str | None, scenario: str, started: datetime, again: bool
             number += 1
 
 
+def new_manifest(prepared: Prepared, salt: str, started: datetime) -> RunManifest:
+    """run.json as it is when the run begins."""
+    settings, endpoint = prepared.settings, prepared.endpoint
+    shown = recorded(settings)
+    return RunManifest(
+        started_at=started.isoformat(timespec="milliseconds"),
+        settings=shown,
+        seed=settings.seed,
+        salt=salt,
+        versions=versions(),
+        host=machine(),
+        endpoint=EndpointEntry(url=without_userinfo(endpoint.url), model=prepared.model),
+        server=endpoint.server | prepared.facts,
+        emulated=endpoint.emulated or bool(prepared.facts.get("emulated")),
+        labels=shown["labels"],
+        slo=prepared.slo,
+        skipped=prepared.skipped,
+    )
+
+
 class RunWriter:
     """Append-only record files and run.json. Lines reach the disk when `flush` is called, once a second."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], scenario_text: str) -> None:
+    def __init__(self, path: Path, manifest: RunManifest, scenario_text: str) -> None:
         self.path = path
         self.manifest = manifest
         self._files: dict[str, IO[bytes]] = {}
@@ -52,6 +80,7 @@ class RunWriter:
         file.write(line + b"\n")
 
     def flush(self) -> None:
+        """Bring every line so far to the disk."""
         for file in self._files.values():
             file.flush()
 
@@ -65,7 +94,7 @@ class RunWriter:
     def write_manifest(self) -> None:
         """Replace run.json whole, so that a kill leaves the old one or the new one."""
         temporary = self.path / "run.json.new"
-        temporary.write_text(json.dumps(self.manifest, indent=2) + "\n", encoding="utf-8")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.manifest), indent=2) + b"\n")
         os.replace(temporary, self.path / "run.json")
 
 
@@ -81,4 +110,5 @@ def point_latest(path: Path) -> None:
 
 
 def iso_now() -> str:
+    """This moment for run.json: ISO 8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,55 +1,62 @@
-"""Hooks turnbench into Locust: what happens when Locust starts, starts a test, stops one, and ends."""
+"""Connects turnbench to Locust: what happens when Locust starts, starts a test, stops one, and ends.
+
+Relies on how Locust 2.47 really behaves: its run time limit and its own end would lose the last records, so
+`init` takes the run time away, our own signal handlers are installed there, and a run ends by an exchange
+of our own messages before Locust may quit.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gevent
+import locust.main
 from gevent.event import Event
 from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadgen.adapter._quiet import quiet_locust, take_keys
 from loadgen.adapter._web import check_start_form, protect
 from loadgen.control._capacity import find_capacity
-from loadgen.control._conductor import Conductor
-from loadgen.control._ending import (
-    EXIT_OF_SIGNAL,
-    INVALID,
-    analysed,
-    exit_code_of,
-    note_exit,
-    outlast_forked_workers,
-)
-from loadgen.control._guard import reason
+from loadgen.control._controller import RunController, analyse, exit_code_of, outlast_forked_workers
 from loadgen.control._levels import play_run
 from loadgen.control._loads import first_users
-from loadgen.control._roll_call import late_worker, look_for_lost
-from loadgen.control._state import Run
+from loadgen.control._state import RunState, reason
 from loadgen.control._worker import Worker
 from loadgen.options._command_line import OptionErrors, add_options
 from loadgen.options._prepare import Prepared, prepare
+from turnbench import exits
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_HOST = "http://127.0.0.1:8000"
 
-class Face:
-    """One per Locust process: `worker` makes load, `conductor` directs; a lone process has both."""
+_MISLEADING = (
+    "No run time limit set",  # our own clock ends the run
+    "Ramping to",
+    "Sending spawn jobs",
+    "All users spawned",  # our progress shows the people
+)
+_BROWSER_KEYS = ("\r", "\n")
+
+
+class LocustAdapter:
+    """One per Locust process: `worker` makes load, `controller` directs; a lone process has both."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.runner: Any = environment.runner
         self.options: Any = environment.parsed_options
         self.worker: Worker | None = None
-        self.conductor: Conductor | None = None
+        self.controller: RunController | None = None
         self.prepared: Prepared | None = None
         self._main = gevent.getcurrent()
         self._signal: int | None = None
-        self._run: Run | None = None
+        self._run: RunState | None = None
         """The run under way, until its analysis is over."""
         self._runs = 0
         self._idle = Event()
@@ -58,17 +65,18 @@ class Face:
     # --- at Locust's start ---
 
     def start(self, web_ui: Any) -> None:
+        """Set up this process's side: the controller on the master, a worker where load is made."""
         self.environment.stop_timeout = 0
-        self.environment.process_exit_code = 0
+        self.environment.process_exit_code = exits.OK
         if not isinstance(self.runner, WorkerRunner):
             if self.options.headless:  # its checks may take seconds
                 self._take_signals()
-            self._become_conductor(web_ui)
+            self._start_controller(web_ui)
             if not self.options.headless:
                 self._take_signals()
         if not isinstance(self.runner, MasterRunner):
             self.worker = Worker(self.environment)
-        if self.worker is not None and self.conductor is None and self.options.processes:
+        if self.worker is not None and self.controller is None and self.options.processes:
             # Ctrl-C in a terminal hits forked workers too; they end when the master says so.
             gevent.signal_handler(signal.SIGINT, lambda: None)
 
@@ -76,21 +84,21 @@ class Face:
         for number in (signal.SIGINT, signal.SIGTERM):
             gevent.signal_handler(number, self._on_signal, number)
 
-    def _become_conductor(self, web_ui: Any) -> None:
+    def _start_controller(self, web_ui: Any) -> None:
         # Locust must not end the run by itself: it would lose the last records.
         self.options.turnbench_run_time_s, self.options.run_time = self.options.run_time, None
         self.options.turnbench_users_given = self.options.num_users is not None
         if self.options.host is None:
             self.options.host = self.environment.host = DEFAULT_HOST
-        take_keys(self.options.headless)
+        _disable_keys(self.options.headless)
         if self.options.headless:
-            quiet_locust(self.options)
+            _quiet_locust(self.options)
             self.prepared = self._prepare_or_exit()
             first = first_users(self.prepared.settings)
             if first is not None:
                 self.options.num_users = first
                 self.options.spawn_rate = self.options.spawn_rate or min(first, 100)
-        self.conductor = Conductor(self.environment)
+        self.controller = RunController(self.environment)
         if web_ui is not None:
             protect(web_ui, self.options)
             check_start_form(web_ui, self)
@@ -101,7 +109,7 @@ class Face:
         except OptionErrors as error:
             for problem in error.problems:
                 print(f"turnbench: {problem}", file=sys.stderr)
-            raise SystemExit(2) from None
+            raise SystemExit(exits.BAD_CONFIGURATION) from None
 
     # --- a run ---
 
@@ -111,17 +119,18 @@ class Face:
         return not self._idle.is_set()
 
     def on_test_start(self) -> None:
-        if self.conductor is None or self.busy:
+        """Locust starts its users: open a run and play it in a greenlet of its own."""
+        if self.controller is None or self.busy:
             return
         try:
             prepared = self.prepared or prepare(vars(self.options))
-            workers = len(self.conductor.worker_ids())
+            workers = len(self.controller.worker_ids())
             if prepared.settings.once and prepared.settings.people < workers:
                 raise OptionErrors([f"--once: {workers} workers need at least as many people; raise -u"])
-            run = self.conductor.open_run(prepared, again=self._runs > 0)
+            run = self.controller.open_run(prepared, again=self._runs > 0)
         except (OptionErrors, OSError) as error:
             logger.error("turnbench: %s", error)
-            self.environment.process_exit_code = 2
+            self.environment.process_exit_code = exits.BAD_CONFIGURATION
             gevent.spawn(self.runner.quit if self.options.headless else self.runner.stop)
             return
         self._runs += 1
@@ -129,25 +138,25 @@ class Face:
         self._idle.clear()
         gevent.spawn(self._drive, run)
 
-    def _drive(self, run: Run) -> None:
-        assert self.conductor is not None
-        code = INVALID
+    def _drive(self, run: RunState) -> None:
+        assert self.controller is not None
+        code = exits.INVALID
         try:
             search = find_capacity if run.prepared.settings.find_capacity else None
-            playing = gevent.spawn(play_run, self.conductor, run, search)
+            playing = gevent.spawn(play_run, self.controller, run, search)
             playing.join()
             if playing.exception is not None:
                 run.fault(reason(playing.exception))
-            self.conductor.close_run(run)
-            told = 0 if self.options.no_analysis else analysed(run)
-            code = exit_code_of(run, told, self._signal)
+            self.controller.close_run(run)
+            of_analysis = exits.OK if self.options.no_analysis else analyse(run)
+            code = exit_code_of(run, of_analysis, self._signal)
         finally:  # whatever went wrong, Locust must not be left waiting
-            note_exit(run, code)
+            run.save_exit_code(code)
             self._run = None
             self._idle.set()
-            self._leave(run, code)
+            self._end_locust(run, code)
 
-    def _leave(self, run: Run, code: int) -> None:
+    def _end_locust(self, run: RunState, code: int) -> None:
         if self.options.headless:
             self.environment.process_exit_code = code
             self.runner.quit()
@@ -159,15 +168,17 @@ class Face:
             self.runner.stop()
 
     def on_test_stopping(self) -> None:
-        if self.conductor is not None and self.conductor.run is not None:
+        """Locust stops its users: by its stop button, or since its last worker is gone."""
+        if self.controller is not None and self.controller.run is not None:
             # Locust also stops by itself when its last worker is gone, and knows that already.
-            look_for_lost(self.runner, self.conductor.run)
-            self.conductor.run.locust_stopped = True
-            self.conductor.run.end("stopped")
+            self.controller.look_for_lost(self.controller.run)
+            self.controller.run.locust_stopped = True
+            self.controller.run.end("stopped")
 
     def on_worker_connect(self, client_id: str) -> None:
-        if self.conductor is not None and self.conductor.run is not None:
-            late_worker(self.conductor.run, client_id)
+        """A worker joined."""
+        if self.controller is not None:
+            self.controller.refuse_late_worker(client_id)
 
     # --- the end ---
 
@@ -179,31 +190,29 @@ class Face:
             logger.warning("%s: draining; once more ends at once", signal.Signals(number).name)
             run.end("interrupted")
         elif run is not None:
-            run.hurry.set()
+            run.end_at_once.set()
             run.stop.set()
         elif self._idle.is_set() and self.options.headless:
-            gevent.kill(self._main, SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)]))
+            gevent.kill(self._main, SystemExit(exits.OF_SIGNAL[signal.Signals(number)]))
         elif self._idle.is_set() and number == signal.SIGINT:
             gevent.kill(self._main, KeyboardInterrupt)
 
     def on_quitting(self) -> None:
         """Locust is about to end its runner: not before the run is closed and analysed."""
-        if self.busy and self.conductor is not None and self.conductor.run is not None:
-            self.conductor.run.end("interrupted")
+        if self.busy and self.controller is not None and self.controller.run is not None:
+            self.controller.run.end("interrupted")
         self._idle.wait()
         if self.worker is not None:
             self.worker.close()
 
 
-DEFAULT_HOST = "http://127.0.0.1:8000"
+_adapters: dict[int, LocustAdapter] = {}
+"""The process's adapter, by the id of its Environment."""
 
 
-faces: dict[int, Face] = {}
-"""The process's face, by the id of its Environment."""
-
-
-def face_of(environment: Environment) -> Face:
-    return faces[id(environment)]
+def adapter_of(environment: Environment) -> LocustAdapter:
+    """The adapter of this process, made in Locust's `init`."""
+    return _adapters[id(environment)]
 
 
 def register() -> None:
@@ -218,10 +227,39 @@ def _on_parser(parser: Any, **_: Any) -> None:
 
 
 def _on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
-    face = faces[id(environment)] = Face(environment)
-    face.start(web_ui)
-    environment.events.test_start.add_listener(lambda **_: face.on_test_start())
-    environment.events.test_stopping.add_listener(lambda **_: face.on_test_stopping())
+    adapter = _adapters[id(environment)] = LocustAdapter(environment)
+    adapter.start(web_ui)
+    listeners = environment.events
+    listeners.test_start.add_listener(lambda **_: adapter.on_test_start())
+    listeners.test_stopping.add_listener(lambda **_: adapter.on_test_stopping())
     # Registered now and not at import, so that it runs before Locust's own quitting listeners.
-    environment.events.quitting.add_listener(lambda **_: face.on_quitting())
-    environment.events.worker_connect.add_listener(lambda client_id, **_: face.on_worker_connect(client_id))
+    listeners.quitting.add_listener(lambda **_: adapter.on_quitting())
+    listeners.worker_connect.add_listener(lambda client_id, **_: adapter.on_worker_connect(client_id))
+
+
+# --- what of Locust's own is silenced, since it would mislead beside ours ---
+
+
+def _quiet_locust(options: Any) -> None:
+    """Headless: show Locust's own, rounded statistics only with --print-stats, and none of its progress."""
+    if not options.print_stats:
+        options.only_summary = True
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
+    for name in ("locust.main", "locust.runners"):
+        logging.getLogger(name).addFilter(lambda record: not str(record.msg).startswith(_MISLEADING))
+
+
+def _disable_keys(headless: bool) -> None:
+    """Leave Locust's terminal no key that changes the load: w, W, s and S would, unrecorded.
+
+    Locust makes its listener after `init`, from this name in its module; there is no option against it.
+    With the web UI Enter still opens the browser; a headless run's terminal is left alone altogether.
+    """
+    listen: Any = locust.main.input_listener
+
+    def harmless(keys: dict[str, Callable[[], Any]]) -> Any:
+        if headless:
+            return lambda: None
+        return listen({key: work for key, work in keys.items() if key in _BROWSER_KEYS})
+
+    locust.main.input_listener = harmless
