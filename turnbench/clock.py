@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import numpy as np
+import numpy.typing as npt
+
 # Linux's values; the socket module does not name them.
 _SO_TIMESTAMPNS = 35
 _SCM_TIMESTAMPNS = 35
@@ -54,6 +57,11 @@ class Timeline:
         if age_ns < 0:
             age_ns = 0
         return self._monotonic_ns() + self._offset_ns - age_ns, age_ns
+
+    def of_kernel_stamps(self, stamps_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """As `of_kernel_stamp`, for many stamps at once; none is later than now."""
+        realtime_ns, now_ns = self._realtime_ns(), self.now_ns()
+        return now_ns - np.maximum(realtime_ns - stamps_ns, 0)
 
 
 def ask_for_stamps(sock: socket.socket) -> None:

@@ -1,0 +1,110 @@
+"""Which bytes of a connection arrived when: the tap's segments, looked up after a response has ended.
+
+A byte has arrived when all bytes before it have. Segments may come twice, out of order, or never (the ring
+was full); sequence numbers wrap at 2^32. Nothing is done for a connection while its segments come: they are
+kept in blocks sorted by port, and a response's are picked out of the blocks that came since it was sent.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.transport._tap import Segments
+
+_BLOCK_SEGMENTS = 8192
+_SYN = 2
+
+_Array = npt.NDArray[Any]
+
+
+class SegmentLog:
+    """The segments of one engine's connections, by local port."""
+
+    def __init__(self) -> None:
+        self._first_seq: dict[int, int] = {}
+        """Sequence number of the first byte of the stream to each port."""
+        self._blocks: dict[int, tuple[_Array, ...]] = {}
+        """Whole blocks by number: port, seq, payload_bytes, at_ns, sorted by port, in a port by arrival."""
+        self._open: list[tuple[_Array, ...]] = []
+        self._open_segments = 0
+        self._number = 0
+
+    def add(self, segments: Segments) -> None:
+        """Keep what came; a SYN begins a new stream of its port."""
+        for index in np.flatnonzero(segments.flags & _SYN):
+            self._first_seq[int(segments.port[index])] = (int(segments.seq[index]) + 1) & 0xFFFFFFFF
+        self._open.append((segments.port, segments.seq, segments.payload_bytes, segments.at_ns))
+        self._open_segments += len(segments)
+        if self._open_segments >= _BLOCK_SEGMENTS:
+            columns = [np.concatenate(column) for column in zip(*self._open, strict=True)]
+            order = np.argsort(columns[0], kind="stable")
+            self._blocks[self._number] = tuple(column[order] for column in columns)
+            self._number += 1
+            self._open, self._open_segments = [], 0
+
+    def mark(self) -> int:
+        """Now, as a place in the log: what comes from here on is found from this mark on."""
+        return self._number
+
+    def forget_before(self, mark: int) -> None:
+        """Let go of blocks that no open response needs."""
+        for number in [number for number in self._blocks if number < mark]:
+            del self._blocks[number]
+
+    def arrivals(self, port: int, skipped_bytes: int, mark: int, wanted_bytes: int) -> Columns | None:
+        """(ends, at_ns) of the response that begins after `skipped_bytes` of the stream to `port`.
+
+        Offset `ends[i]` of the response, and all before it, had arrived at `at_ns[i]`; both rise. None where
+        a part of the first `wanted_bytes` was never seen, or the stream's beginning was not.
+        """
+        first_seq = self._first_seq.get(port)
+        if first_seq is None:
+            return None
+        parts = [self._of_block(block, port) for number, block in self._blocks.items() if number >= mark]
+        parts += [tuple(column[part[0] == port] for column in part[1:]) for part in self._open]
+        seq, payload_bytes, at_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        found = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, seq, payload_bytes, at_ns)
+        return found if len(found[0]) and found[0][-1] >= wanted_bytes else None
+
+    @staticmethod
+    def _of_block(block: tuple[_Array, ...], port: int) -> tuple[_Array, ...]:
+        first, last = np.searchsorted(block[0], (port, port + 1))
+        return tuple(column[first:last] for column in block[1:])
+
+
+Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def in_order(start_seq: int, seq: _Array, payload_bytes: _Array, at_ns: _Array) -> Columns:
+    """(ends, at_ns) of a stream whose byte 0 has sequence number `start_seq`, from segments as they came.
+
+    One entry for each segment by which more of the stream was whole. Segments before byte 0, empty ones and
+    those that bring nothing new have none. Offsets are taken modulo 2^32 and lie within 2^31 of byte 0.
+    """
+    starts = (seq.astype(np.int64) - start_seq + (1 << 31)) % (1 << 32) - (1 << 31)
+    ends = starts + payload_bytes
+    new = (payload_bytes > 0) & (ends > 0)
+    starts, ends, at_ns = starts[new], ends[new], at_ns[new]
+    if len(starts) and starts[0] <= 0 and (starts[1:] == ends[:-1]).all():
+        return ends, at_ns.astype(np.int64)
+    return _reassembled(starts, ends, at_ns)
+
+
+def _reassembled(starts: _Array, ends: _Array, at_ns: _Array) -> Columns:
+    whole = 0
+    waiting: list[tuple[int, int]] = []
+    found_ends: list[int] = []
+    found_at_ns: list[int] = []
+    for start, end, at in zip(starts.tolist(), ends.tolist(), at_ns.tolist(), strict=True):
+        heapq.heappush(waiting, (start, end))
+        before = whole
+        while waiting and waiting[0][0] <= whole:
+            whole = max(whole, heapq.heappop(waiting)[1])
+        if whole > before:
+            found_ends.append(whole)
+            found_at_ns.append(at)
+    return np.array(found_ends, dtype=np.int64), np.array(found_at_ns, dtype=np.int64)
