@@ -19,10 +19,20 @@ import numpy.typing as npt
 # Linux's values; the socket module does not name them.
 _SO_TIMESTAMPNS = 35
 _SCM_TIMESTAMPNS = 35
+_SO_TIMESTAMPING = _SCM_TIMESTAMPING = 37
+_TX_SOFTWARE, _SOFTWARE, _OPT_ID, _OPT_TSONLY, _OPT_ID_TCP = 1 << 1, 1 << 4, 1 << 7, 1 << 11, 1 << 16
+_MSG_ERRQUEUE = 0x2000
+_RECVERR = (11, 25)
+"""IP_RECVERR and IPV6_RECVERR."""
+_EXTENDED_ERROR = struct.Struct("@IBBBBII")
+"""errno, origin, type, code, padding, info, data."""
+_ORIGIN_TIMESTAMPING, _STAMP_OF_SENDING = 4, 0
 _TIMESPEC = struct.Struct("@qq")
 _timespec_in = _TIMESPEC.unpack_from
 _SOL_SOCKET = socket.SOL_SOCKET
-ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(3 * _TIMESPEC.size)
+"""Room for a read's stamp, and for the second message that each read has once transmit stamps are on."""
+_ERROR_BYTES = socket.CMSG_SPACE(3 * _TIMESPEC.size) + socket.CMSG_SPACE(64)
 _STAMPS_ON_S = 1.0
 """How long to wait for the first stamp; a system without any is measured by the client's clock."""
 
@@ -92,6 +102,43 @@ def _wait_for_stamps(keeper: socket.socket, peer: socket.socket) -> None:
         peer.send(b"?")
         if kernel_stamp_ns(keeper.recvmsg(1, ANCILLARY_BYTES)[1]) is not None:
             return
+
+
+def ask_for_transmit_stamps(sock: socket.socket) -> bool:
+    """Have the kernel stamp what this connected TCP socket sends from now on; False where it can't.
+
+    The stamps' ids count bytes from here on. They wait in the socket's error queue and wake whoever polls the
+    socket until `transmit_stamps` has taken them.
+    """
+    flags = _TX_SOFTWARE | _SOFTWARE | _OPT_ID | _OPT_ID_TCP | _OPT_TSONLY
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, flags)
+    except OSError:  # an older kernel, or another system
+        return False
+    return True
+
+
+def transmit_stamps(sock: socket.socket) -> list[tuple[int, int]]:
+    """(bytes sent, modulo 2^32; CLOCK_REALTIME in ns) of each stamp in the error queue, which is emptied.
+
+    By that time the kernel had handed so many bytes, counted from `ask_for_transmit_stamps`, to the device.
+    """
+    found: list[tuple[int, int]] = []
+    with suppress(OSError):  # BlockingIOError: nothing is left
+        while True:
+            _, ancillary, _, _ = sock.recvmsg(0, _ERROR_BYTES, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            stamp_ns, sent_bytes = None, None
+            for level, kind, data in ancillary:
+                if level == _SOL_SOCKET and kind == _SCM_TIMESTAMPING:
+                    seconds, nanoseconds = _timespec_in(data)
+                    stamp_ns = seconds * 1_000_000_000 + nanoseconds
+                elif kind in _RECVERR and len(data) >= _EXTENDED_ERROR.size:
+                    _, origin, _, _, _, what, last_byte = _EXTENDED_ERROR.unpack_from(data)
+                    if origin == _ORIGIN_TIMESTAMPING and what == _STAMP_OF_SENDING:
+                        sent_bytes = (last_byte + 1) & 0xFFFFFFFF
+            if stamp_ns is not None and sent_bytes is not None:
+                found.append((sent_bytes, stamp_ns))
+    return found
 
 
 def kernel_stamp_ns(ancillary: Ancillary) -> int | None:
