@@ -1,5 +1,5 @@
-"""A network that loses, doubles, delays and reorders packets: two namespaces of this process's own threads, and
-a forwarder between their TUN devices that logs each segment it lets through.
+"""A network that loses, doubles, delays and reorders packets: two namespaces of threads of this process,
+and a forwarder between their TUN devices that logs each segment it lets through.
 
 Not every kernel has netem. `unshare` and `setns` are per thread, so server, client and forwarder are threads.
 """
