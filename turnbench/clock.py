@@ -118,6 +118,12 @@ def ask_for_transmit_stamps(sock: socket.socket) -> bool:
     return True
 
 
+def stop_transmit_stamps(sock: socket.socket) -> None:
+    """No further stamps of what is sent; those in the error queue stay there."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, 0)
+
+
 def transmit_stamps(sock: socket.socket) -> list[tuple[int, int]]:
     """(bytes sent, modulo 2^32; CLOCK_REALTIME in ns) of each stamp in the error queue, which is emptied.
 

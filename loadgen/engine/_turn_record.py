@@ -38,7 +38,9 @@ def record_of(job: Job, place: AttemptId, exchange: Exchange, end_ns: int, secre
         unsent,
         clock="user" if log.unstamped else unsent.clock,
         sent_ns=sent_ns,
-        head_ns=exchange.head_ns and max(exchange.head_ns, sent_ns or 0),
+        write_ns=log.write_ns,
+        sent_clock=None if sent_ns is None else "tx" if log.sent_by_kernel else "bound",
+        head_ns=exchange.head_ns,
         end_ns=log.at_ns[-1] if log.at_ns and exchange.outcome == "ok" else end_ns,
         connect_us=log.connect_ns // 1000 if log.connection is not None else None,
         event_us=_since_us(log, sent_ns or 0, reply.event_reads),
@@ -64,8 +66,7 @@ def record_of(job: Job, place: AttemptId, exchange: Exchange, end_ns: int, secre
 
 def _since_us(log: ReadLog, sent_ns: int, reads: list[int]) -> list[int]:
     at_ns = log.at_ns
-    # A server on this machine can answer while the call that sends is still under way.
-    return [(at_ns[read] - sent_ns) // 1000 if at_ns[read] > sent_ns else 0 for read in reads]
+    return [(at_ns[read] - sent_ns) // 1000 for read in reads]
 
 
 def dropped_record(job: Job, place: AttemptId) -> TurnRecord:

@@ -23,7 +23,7 @@ _READ_BUFFER_BYTES = 1 << 30
 
 
 class _StampedWrites:
-    """A transport that notes when the last byte written so far was handed to the kernel."""
+    """The transport of a socket that tells its handler of each write, before and after."""
 
     def __init__(self, transport: asyncio.Transport, handler: StampedHandler) -> None:
         self._transport = transport
@@ -33,12 +33,15 @@ class _StampedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: Any) -> None:
+        self._handler.before_write(len(data))
         self._transport.write(data)
-        self._handler.note_sent()
+        self._handler.after_write()
 
     def writelines(self, parts: Any) -> None:
-        self._transport.writelines(parts)
-        self._handler.note_sent()
+        whole = list(parts)
+        self._handler.before_write(sum(map(len, whole)))
+        self._transport.writelines(whole)
+        self._handler.after_write()
 
 
 class StampedHandler(ResponseHandler):
@@ -52,6 +55,9 @@ class StampedHandler(ResponseHandler):
         """How long it took to open, if it was opened before there was a request for it."""
         self.raw_transport: asyncio.Transport = None  # type: ignore[assignment]  # from connection_made on
         self._reader = reader
+        self._stamps_sends = False
+        self._written_bytes = 0
+        """What was written since transmit stamps are on: under TLS, ciphertext."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         ssl_protocol = getattr(transport, "_ssl_protocol", None)
@@ -60,27 +66,46 @@ class StampedHandler(ResponseHandler):
         )
         # With no slack, resume_writing is called only when the kernel has taken everything.
         self.raw_transport.set_write_buffer_limits(0)
-        super().connection_made(cast(asyncio.Transport, _StampedWrites(cast(Any, transport), self)))
+        writes: Any = _StampedWrites(self.raw_transport, self)
+        if ssl_protocol is None:
+            transport = writes
+        else:  # what is counted is what the kernel gets
+            ssl_protocol._transport = writes
+        super().connection_made(transport)
 
     def begin(self, log: ReadLog) -> None:
         """From now on this connection's reads belong to `log`."""
         if self.log is None:  # else the pool was quicker than the end of the request before
             self._reader.take(self)
+        if not self._stamps_sends:
+            self._stamps_sends, self._written_bytes = True, 0
+            self._reader.stamp_sends(self)
         self.log, log.connection = log, self
         log.reused, self.used = self.used, True
 
     def finish(self, log: ReadLog) -> None:
         """The request of `log` is over: asyncio watches the connection for a close."""
         if self.log is log:
+            self._reader.take_transmit_stamps(self)
+            if not log.sent_by_kernel:  # a stamp that came later would wake asyncio until somebody reads it
+                self._stamps_sends = False
+                self._reader.stop_stamping_sends(self)
             self.log = None
             self._reader.give_back(self)
 
-    def note_sent(self) -> None:
+    def before_write(self, size_bytes: int) -> None:
+        """The request's last byte leaves no earlier than now, as far as the kernel does not say better."""
+        self._written_bytes += size_bytes
         if self.log is not None:
-            self.log.sent_ns = self._reader.now_ns()
+            self.log.will_send(self._reader.now_ns(), self._written_bytes)
+
+    def after_write(self) -> None:
+        if self.log is not None:
+            self.log.write_ns = self._reader.now_ns()
+            self._reader.take_transmit_stamps(self)
 
     def resume_writing(self) -> None:
-        self.note_sent()
+        self.after_write()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:

@@ -33,6 +33,11 @@ class ReadLog:
     deferred_from: int | None = None
     """Offset from which on all is kept back from aiohttp until the stream's end; None: nothing is."""
     sent_ns: int | None = None
+    """When the request's last byte left: the kernel's transmit stamp, else a moment before the call."""
+    sent_by_kernel: bool = False
+    write_ns: int | None = None
+    """When the call that handed the last byte to the kernel had returned."""
+    _sent_through_bytes: int = 0
     connect_ns: int = 0
     """Time that opening the connection took; 0: a reused one."""
     reused: bool = False
@@ -50,6 +55,16 @@ class ReadLog:
         self.at_ns.append(arrival_ns)
         if lag_ns > self.lag_ns_max:
             self.lag_ns_max = lag_ns
+
+    def will_send(self, now_ns: int, through_bytes: int) -> None:
+        """A part of the request is about to be written, up to this byte of its connection's stream."""
+        self.sent_ns, self.sent_by_kernel, self._sent_through_bytes = now_ns, False, through_bytes
+
+    def was_sent(self, sent_bytes: int, at_ns: int) -> None:
+        """The kernel had transmitted so many bytes of the stream (modulo 2^32) then; the first counts."""
+        covers = (sent_bytes - self._sent_through_bytes) % (1 << 32) < 1 << 31
+        if covers and not self.sent_by_kernel and self.sent_ns is not None:
+            self.sent_ns, self.sent_by_kernel = at_ns, True
 
     def may_have_ended(self) -> bool:
         """Whether what came can be the whole of a chunked body: its end is an empty line."""

@@ -20,8 +20,11 @@ from turnbench.clock import (
     Ancillary,
     Timeline,
     ask_for_stamps,
+    ask_for_transmit_stamps,
     keep_stamps_on,
     kernel_stamp_ns,
+    stop_transmit_stamps,
+    transmit_stamps,
 )
 
 _BUFFER_BYTES = 64 * 1024
@@ -86,6 +89,25 @@ class StampedReader:
         if not transport.is_closing():
             transport.resume_reading()
 
+    def stamp_sends(self, connection: TakenConnection) -> None:
+        """Have the kernel stamp what this connection sends from now on, counted from here."""
+        if self._kernel_clock:
+            sock = _plain_socket(connection.raw_transport)
+            stop_transmit_stamps(sock)  # so that counting begins anew
+            ask_for_transmit_stamps(sock)
+
+    def stop_stamping_sends(self, connection: TakenConnection) -> None:
+        if self._kernel_clock:
+            stop_transmit_stamps(_plain_socket(connection.raw_transport))
+
+    def take_transmit_stamps(self, connection: TakenConnection) -> None:
+        """Empty the error queue, whose stamps would wake the loop until they are read."""
+        if not self._kernel_clock:
+            return
+        for sent_bytes, stamp_ns in transmit_stamps(_plain_socket(connection.raw_transport)):
+            if connection.log is not None:
+                connection.log.was_sent(sent_bytes, self._timeline.of_kernel_stamp(stamp_ns)[0])
+
     def close(self) -> None:
         if self._poll is not None:
             self._loop.remove_reader(self._poll.fileno())
@@ -103,8 +125,10 @@ class StampedReader:
 
     def _drain(self) -> None:
         assert self._poll is not None
-        for fd, _ in self._poll.poll(0, _READS_A_ROUND):
+        for fd, events in self._poll.poll(0, _READS_A_ROUND):
             if fd in self._taken:  # a read before it in this round may have ended it
+                if events & select.EPOLLERR:
+                    self.take_transmit_stamps(self._taken[fd][0])
                 self._read(fd)
 
     def _read(self, fd: int) -> None:

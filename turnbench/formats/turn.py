@@ -40,7 +40,11 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     due_ns: int
     """When the turn should start: for a follow-up, the end of the reply before it plus think time."""
     sent_ns: int | None = None
-    """Last byte of the request handed to the kernel."""
+    """Last byte of the request transmitted."""
+    sent_clock: Literal["tx", "bound"] | None = None
+    """Who says so: the kernel's transmit stamp, or a moment before the call that handed the byte over."""
+    write_ns: int | None = None
+    """When that call had returned."""
     head_ns: int | None = None
     """Arrival of the response headers."""
     end_ns: int | None = None

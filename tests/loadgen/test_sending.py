@@ -1,0 +1,116 @@
+"""When a request left: the kernel's word, whatever holds the client up after its call.
+
+Client and server share this process, so that a client that sleeps holds both up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+import time
+from typing import Any
+
+import psutil
+import pytest
+import trustme
+
+from loadgen.transport._http import StampedHandler
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps what is sent")
+
+HELD_UP_MS = 80
+
+
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client loses its core right after the call that hands a request to the kernel."""
+    after_write = StampedHandler.after_write
+
+    def late(handler: StampedHandler) -> None:
+        time.sleep(HELD_UP_MS / 1e3)
+        after_write(handler)
+
+    monkeypatch.setattr(StampedHandler, "after_write", late)
+
+
+def context(authority: trustme.CA) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(made)
+    return made
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.usefixtures("held_up")
+async def test_a_client_that_is_held_up_after_its_call_reports_when_the_request_left(
+    play: Any, tls: bool
+) -> None:
+    authority, trusting = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusting)
+    seen: list[int] = []
+
+    async def script(peer: Any) -> None:
+        while True:
+            await peer.request()
+            seen.append(time.time_ns())
+            await peer.head()
+            await peer.chunk(peer.words("Hi"))
+            await peer.finish()
+
+    played = await play(script, context(authority) if tls else None, tls=trusting if tls else None, turns=2)
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    for record, seen_ns in zip(played.records, seen, strict=True):
+        assert record.sent_clock == "tx"
+        assert record.write_ns - record.sent_ns >= HELD_UP_MS * 1_000_000
+        assert record.sent_ns <= seen_ns
+        assert record.event_us[0] >= 0
+
+
+async def test_without_the_kernels_word_the_time_is_one_from_before_the_call(
+    play: Any, held_up: None
+) -> None:
+    seen: list[int] = []
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        seen.append(time.time_ns())
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        await peer.finish()
+
+    record = (await play(script, clock="user")).record
+    assert (record.outcome, record.sent_clock) == ("ok", "bound")
+    assert record.sent_ns <= seen[0]
+    assert record.write_ns - record.sent_ns >= HELD_UP_MS * 1_000_000
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body")
+async def test_a_request_that_fills_the_sockets_buffer_is_sent_when_its_last_byte_is(play: Any) -> None:
+    """The server begins to read late: until then only a part of the request can leave."""
+    begun: list[int] = []
+
+    async def script(peer: Any) -> None:
+        peer.reader._transport.pause_reading()
+        await asyncio.sleep(0.2)
+        begun.append(time.time_ns())
+        peer.reader._transport.resume_reading()
+        await peer.answer("Hi")
+
+    record = (await play(script, body={"padding": "x" * 12_000_000})).record
+    assert (record.outcome, record.error, record.sent_clock) == ("ok", None, "tx")
+    assert record.sent_ns >= begun[0]
+
+
+async def test_an_idle_connection_costs_no_cpu(serve: Any, client: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.answer("Hi")
+        await peer.until_closed()
+
+    server = await serve(script)
+    person = client(server.url)
+    await person.ended(person.start())
+    process = psutil.Process()
+    before = process.cpu_times()
+    await asyncio.sleep(0.5)
+    after = process.cpu_times()
+    assert after.user + after.system - before.user - before.system < 0.25
