@@ -86,6 +86,8 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     """Whether the server knows stream_options.continuous_usage_stats."""
     context: int | None = None
     """Tokens of the model's context, where the server tells."""
+    dialect: str = "chat"
+    """Key of loadgen.dialects.DIALECTS: how the server is asked."""
 
 
 class Endpoint(msgspec.Struct, kw_only=True):

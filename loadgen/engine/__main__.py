@@ -45,10 +45,8 @@ from loadgen._messages import (
 )
 from loadgen._settings import Job
 from loadgen.engine._driver import LoadDriver
-from loadgen.engine._health import Health
-from loadgen.engine._run import EngineRun
-from loadgen.engine._server_metrics import watch_server
-from loadgen.engine._watch import watch
+from loadgen.engine._health import Health, watch_server
+from loadgen.engine._run import EngineRun, watch
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader
 from scenarios import ScenarioError, parse

@@ -1,15 +1,22 @@
-"""How one conversation goes: its turns, one after the other, with the person's pauses between them."""
+"""How one conversation goes: its turns, the attempts at each, and the person's pauses between them."""
 
 from __future__ import annotations
 
-from loadgen.engine._history import History
-from loadgen.engine._person import SimulatedPerson, pause_until
-from loadgen.engine._request import think_s
-from loadgen.engine._run import EngineRun
-from loadgen.engine._turn import play_turn
+from dataclasses import dataclass
 
-_NO_FAILURE = ("cut", "unfinished", "dropped", "abandoned")
-"""Ends of a conversation that say nothing against the server: the next may begin at once."""
+from msgspec import structs
+
+from loadgen.engine._history import History
+from loadgen.engine._person import SimulatedPerson, patience_of, think_s
+from loadgen.engine._record import AttemptId, dropped_record, record_of
+from loadgen.engine._run import EngineRun, OpenTurn
+from loadgen.transport._exchange import Exchange
+from scenarios import Conversation
+from turnbench.formats import TurnRecord
+from turnbench.outcomes import is_failure
+
+_RETRIED = ("connect", "connect_timeout", "http_429", "http_5xx", "disconnected", "dns")
+"""What --retry covers: another attempt can mend it."""
 
 
 async def converse(
@@ -21,12 +28,106 @@ async def converse(
     """
     while not person.leaving.is_set() or history.index == 0:
         record = await play_turn(run, person, history, due_ns, body)
-        if record is None or record.outcome != "ok":
-            return record is None or record.outcome in _NO_FAILURE
+        if record is None:
+            return True
+        if record.outcome != "ok":
+            # A person who left says nothing against the server: the next may begin at once.
+            return record.outcome == "abandoned" or not is_failure(record.outcome)
         if history.over:
             return True
         due_ns = record.end_ns or due_ns
         due_ns += int(think_s(run.job.settings, history.turn, history.words) * 1e9)
-        await pause_until(person, run.timeline, due_ns)
+        await person.pause_until(due_ns, run.timeline)
         body = None
     return True
+
+
+async def play_turn(
+    run: EngineRun, person: SimulatedPerson, history: History, due_ns: int, body: bytes | None = None
+) -> TurnRecord | None:
+    """Play the turn at hand (`body`: its request, if it is made already); the record of its last attempt.
+
+    None in closed loop where the person left before it could begin.
+    """
+    if body is None:
+        async with run.scheduler:
+            if person.leaving.is_set():  # while this turn waited here
+                if run.job.settings.arrival_rate_per_s is None:
+                    return None
+                return drop_turn(run, history.conversation, history.index, due_ns)
+            history.system_role = run.system_role
+            body = history.body()
+    turn = OpenTurn(person, run.timeline.now_ns(), patience_of(history.turn, run.job.settings))
+    run.begin(turn)
+    record = await _attempts(run, turn, history, due_ns, body)
+    run.end(turn)
+    return record
+
+
+def drop_turn(run: EngineRun, conversation: Conversation, index: int, due_ns: int) -> TurnRecord:
+    """Record a turn that became due and could not begin before the level's end: it is never made up for."""
+    run.ledger.planned += 1
+    run.ledger.dropped += 1
+    record = dropped_record(run.job, _attempt_id(conversation, index, 1, due_ns))
+    run.report(record, done=True)
+    return record
+
+
+def _attempt_id(conversation: Conversation, index: int, attempt: int, due_ns: int) -> AttemptId:
+    last = index + 1 == len(conversation.turns)
+    return AttemptId(conversation.index, index + 1, attempt, conversation.task, due_ns, last)
+
+
+async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: int, body: bytes) -> TurnRecord:
+    allowed = _AllowedAttempts(run.job.settings.retry, run.failure_pause_s)
+    attempt = 0
+    while True:
+        attempt += 1
+        attempt_id = _attempt_id(history.conversation, history.index, attempt, due_ns)
+        shortened = history.shortened
+        exchange = await run.attempt(turn, attempt_id, body)
+        if exchange.refused == "system_role":
+            run.system_role = False
+        pause_s = None if turn.person.leaving.is_set() else allowed.pause_s(exchange, history)
+        record = record_of(run.job, attempt_id, exchange, run.timeline.now_ns(), run.secrets)
+        if exchange.outcome == "ok":
+            history.add_reply(exchange.reply)
+        if exchange.outcome == "ok" and history.stopped:
+            record = structs.replace(record, at_context_end="stop", last=True)
+        elif shortened:
+            record = structs.replace(record, at_context_end="drop_oldest")
+        run.report(record, done=pause_s is None)
+        if pause_s is None:
+            return record
+        if pause_s:
+            await turn.person.pause_until(run.timeline.now_ns() + int(pause_s * 1e9), run.timeline)
+            if turn.person.leaving.is_set():
+                return record
+        if exchange.refused is not None:  # what it was about is asked otherwise now
+            body = history.body()
+
+
+@dataclass(slots=True)
+class _AllowedAttempts:
+    """The further attempts at one turn: some of their own kind, others as --retry asks."""
+
+    retries: int
+    failure_pause_s: float
+    was_stale: bool = False
+
+    def pause_s(self, exchange: Exchange, history: History) -> float | None:
+        """Seconds until the attempt after this one; None: it was the last."""
+        outcome = exchange.outcome
+        if outcome == "stale_connection" and not self.was_stale:
+            self.was_stale = True
+            return 0.0
+        has_system = history.conversation.system is not None
+        if exchange.refused == "system_role" and has_system and history.system_role:
+            history.system_role = False
+            return 0.0
+        if outcome == "context_full" and history.conversation.at_context_end == "drop_oldest":
+            return 0.0 if history.drop_oldest() else None
+        if outcome in _RETRIED and self.retries > 0:
+            self.retries -= 1
+            return self.failure_pause_s if exchange.retry_after_s is None else exchange.retry_after_s
+        return None

@@ -1,4 +1,8 @@
-"""The engine's people: who is in which conversation, level by level, in closed and in open loop."""
+"""The load of a run: who is in which conversation, level by level, in closed and in open loop.
+
+In closed loop each Locust user is a person in one conversation after the other. In open loop one Locust user
+of each worker stands for the arrivals, and every conversation that arrives has a person of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,56 +10,87 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from aiohttp.connector import Connection
+
 from loadgen._messages import ArrivalSchedule, ConversationEnded, NothingToPlay
 from loadgen._replay import replayed
-from loadgen.engine._arrival_plan import arrivals_of
-from loadgen.engine._conversation import converse
+from loadgen.engine._arrivals import ExactTimer, arrivals_of
+from loadgen.engine._conversation import converse, drop_turn
 from loadgen.engine._history import History
-from loadgen.engine._ledger import Window
-from loadgen.engine._open_loop import OpenLoop
-from loadgen.engine._person import SimulatedPerson, first, pause_until
-from loadgen.engine._run import EngineRun
+from loadgen.engine._person import SimulatedPerson, first_of
+from loadgen.engine._run import EngineRun, Window
 from scenarios import Scenario, plan
 from turnbench.outcomes import Outcome
 
 _READY_AHEAD = 64
 """Requests of arrivals to come that are kept made."""
+EARLY_NS = 50_000_000
+"""How long before its time a conversation is made ready."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
+class Conversations:
+    """This worker's conversations: worker w of W begins number w, then w + W, w + 2W, ..."""
+
+    def __init__(self, run: EngineRun, scenario: Scenario) -> None:
+        self._run = run
+        self._scenario = scenario
+        self.next = run.job.worker
+        """The lowest number from which on this worker has begun no conversation."""
+
+    def take(self) -> History | None:
+        """The next conversation, the first that fits into the model's context; None: no more."""
+        size = self._scenario.size or 1
+        for _ in range(size):  # each may be too long, whatever the other workers have
+            number, self.next = self.next, self.next + self._run.job.workers
+            if self._run.job.settings.once and number >= size:
+                return None
+            if (history := self.history(number)) is not None:
+                return history
+        return None
+
+    def history(self, number: int) -> History | None:
+        """A conversation that is about to begin; None if it needs more context than there is."""
+        job = self._run.job
+        conversation = plan(self._scenario, job.settings.seed, number)
+        needed = conversation.needs_context
+        if needed is not None and job.context is not None and needed > job.context:
+            return None
+        return History(conversation, job, self._run.dialect, self._run.level)
+
+    def arrivals(self, schedule: ArrivalSchedule) -> Iterator[tuple[int, int]]:
+        """(number, due_ns) of each conversation that this worker has to begin in open loop."""
+        job = self._run.job
+        if job.settings.replay_speed is not None:
+            return replayed(job, self._scenario, schedule.start_ns)
+        return arrivals_of(job, schedule)
+
+
 class LoadDriver:
-    """Plays conversations for Locust's users; every finished turn is told through the run."""
+    """Plays conversations for Locust's users; every finished turn is reported through the run."""
 
     def __init__(self, run: EngineRun, scenario: Scenario, spawn: Spawn) -> None:
         self.run = run
-        self.job = run.job
-        self._scenario = scenario
-        self._timeline = run.timeline
         self._spawn = spawn
-        self._next = self.job.worker
-        self._open = asyncio.Event()
+        self._conversations = Conversations(run, scenario)
+        self._may_begin = asyncio.Event()
         self._people: dict[int, tuple[SimulatedPerson, asyncio.Task[None]]] = {}
-        self._arrivals: Iterator[tuple[int, int]] | None = None
-        self._open_loop = OpenLoop(run)
-
-    # --- what Locust asks for ---
-
-    def begin_level(self, level: int, arrivals: ArrivalSchedule | None = None) -> None:
-        """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
-        self.run.level, self.run.window = level, Window()
-        if arrivals is not None:
-            self._arrivals = self._when(arrivals)
-        self._open_loop.open()
-        self._open.set()
+        self._open_loop = OpenLoop(run, self._conversations, spawn)
 
     @property
     def next_conversation(self) -> int:
         """The lowest number from which on this worker has begun no conversation."""
-        return self._next
+        return self._conversations.next
+
+    def begin_level(self, level: int, arrivals: ArrivalSchedule | None = None) -> None:
+        """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
+        self.run.level, self.run.window = level, Window()
+        self._open_loop.begin(None if arrivals is None else self._conversations.arrivals(arrivals))
+        self._may_begin.set()
 
     def measure(self, start_ns: int, end_ns: int | None) -> None:
-        """Tell the window of the level, as soon as it is known: what `unfinished` means hangs on it."""
+        """The window of the level, as soon as it is known: what `unfinished` means depends on it."""
         self.run.window = Window(start_ns, end_ns)
 
     def play(self, user: int) -> None:
@@ -70,16 +105,18 @@ class LoadDriver:
 
     async def drained(self, drain_s: float) -> int:
         """Wait until no measured turn is open; the number still open when `drain_s` is over."""
-        until = self._timeline.now_ns() + int(drain_s * 1e9)
-        while (count := self._measured_open()) and self._timeline.now_ns() < until:
+        until_ns = self.run.timeline.now_ns() + int(drain_s * 1e9)
+        while count := sum(self.run.is_measured(turn) for turn in self.run.open):
+            if self.run.timeline.now_ns() >= until_ns:
+                return count
             await asyncio.sleep(0.05)
-        return count
+        return 0
 
     async def stop_turns(self, drain_s: float) -> None:
         """Begin no further turn, and wait at most `drain_s` for those under way."""
         self._send_all_home()
-        until = self._timeline.now_ns() + int(drain_s * 1e9)
-        while self.run.open and self._timeline.now_ns() < until:
+        until_ns = self.run.timeline.now_ns() + int(drain_s * 1e9)
+        while self.run.open and self.run.timeline.now_ns() < until_ns:
             await asyncio.sleep(0.05)
 
     async def cut(self) -> None:
@@ -89,66 +126,80 @@ class LoadDriver:
             outcome: Outcome = "unfinished" if self.run.is_measured(turn) else "cut"
             if turn.exchange is not None:
                 turn.exchange.cut(outcome, "the level ended while this turn ran")
-        if tasks := [task for _, task in self._people.values()]:
+        if tasks := [task for _, task in self._everybody()]:
             await asyncio.wait(tasks)
 
     def end(self) -> None:
         """The run is over."""
         self._open_loop.end()
 
-    # --- who plays what ---
+    def _everybody(self) -> list[tuple[SimulatedPerson, asyncio.Task[None]]]:
+        return [*self._people.values(), *self._open_loop.people.values()]
 
     def _send_all_home(self) -> None:
         """Nobody begins a further turn."""
-        self._open.clear()
+        self._may_begin.clear()
         self._open_loop.close()
-        for person, _ in self._people.values():
+        for person, _ in self._everybody():
             person.leaving.set()
 
-    def _measured_open(self) -> int:
-        return sum(self.run.is_measured(turn) for turn in self.run.open)
-
     async def _play(self, user: int, person: SimulatedPerson) -> None:
-        await first(self._open.wait(), person.leaving.wait())
-        left = True
-        if self.job.settings.arrival_rate_per_s is not None:
-            await self._receive(person)
+        await first_of(self._may_begin.wait(), person.leaving.wait())
+        more = True
+        if self.run.job.settings.arrival_rate_per_s is not None:
+            await self._open_loop.receive(person)
         elif not person.leaving.is_set():
-            left = await self._converse(person)
+            more = await self._converse(person)
         del self._people[user]
-        self.run.emit(ConversationEnded(user) if left else NothingToPlay(user))
+        self.run.emit(ConversationEnded(user) if more else NothingToPlay(user))
 
     async def _converse(self, person: SimulatedPerson) -> bool:
         """Closed loop: play the next conversation; False if the scenario has no more."""
-        history = self._take()
+        history = self._conversations.take()
         if history is None:
             return False
-        started_ns = self._timeline.now_ns()
+        started_ns = self.run.timeline.now_ns()
         if not await converse(self.run, person, history, started_ns):
             rested_ns = started_ns + int(self.run.failure_pause_s * 1e9)
-            await pause_until(person, self._timeline, rested_ns)
+            await person.pause_until(rested_ns, self.run.timeline)
         return True
 
-    def _take(self) -> History | None:
-        """This worker's next conversation, the first that fits into the model's context; None: no more."""
-        size = self._scenario.size or 1
-        for _ in range(size):  # each may be too long, whatever the other workers have
-            number, self._next = self._next, self._next + self.job.workers
-            if self.job.settings.once and number >= size:
-                return None
-            if (history := self._history(number)) is not None:
-                return history
-        return None
 
-    def _history(self, number: int) -> History | None:
-        """A conversation that is about to begin; None if it needs more context than there is."""
-        conversation = plan(self._scenario, self.job.settings.seed, number)
-        needed, context = conversation.needs_context, self.job.context
-        too_long = needed is not None and context is not None and needed > context
-        return None if too_long else History(conversation, self.job, self.run.level)
+class OpenLoop:
+    """Begins every conversation when it is due, whatever became of those before it; one a run.
 
-    async def _receive(self, host: SimulatedPerson) -> None:
-        """Open loop: begin each conversation when it arrives, until this person leaves.
+    Whatever can be done before that moment is done before it: the request is made and a connection held
+    ready, so that what is left at the moment itself is to send it. Early work is never counted: a turn is
+    planned when due.
+    """
+
+    def __init__(self, run: EngineRun, conversations: Conversations, spawn: Spawn) -> None:
+        self._run = run
+        self._conversations = conversations
+        self._spawn = spawn
+        self._timer = ExactTimer(run.timeline)
+        self._arrivals: Iterator[tuple[int, int]] | None = None
+        self._closed_ns: int | None = None
+        self.people: dict[int, tuple[SimulatedPerson, asyncio.Task[None]]] = {}
+        """Who is in which conversation, by its number."""
+
+    def begin(self, arrivals: Iterator[tuple[int, int]] | None) -> None:
+        """A level begins, in open loop with these arrivals."""
+        if arrivals is not None:
+            self._arrivals = arrivals
+        self._closed_ns = None
+
+    def close(self) -> None:
+        """What becomes due from now on does not begin, and is not counted."""
+        if self._closed_ns is None:
+            self._closed_ns = self._run.timeline.now_ns()
+
+    def end(self) -> None:
+        """The run is over: let the timer go."""
+        self._timer.close()
+
+    async def receive(self, host: SimulatedPerson) -> None:
+        """Begin each conversation of the level when it arrives, until this person leaves.
 
         Each is awaited by its time, never by a sum of sleeps: one that comes late makes no other late.
         """
@@ -157,44 +208,58 @@ class LoadDriver:
             await host.leaving.wait()
             return
         ready: asyncio.Queue[tuple[int, History] | None] = asyncio.Queue(_READY_AHEAD)
-        making = self._spawn(self._make_ready(arrivals, ready))
+        preparing = self._spawn(self._prepare(arrivals, ready))
         try:
-            await self._receive_all(host, ready)
+            while (arrival := await ready.get()) is not None:
+                due_ns, history = arrival
+                await first_of(self._timer.until(due_ns - EARLY_NS), host.leaving.wait())
+                if host.leaving.is_set() and not self._came_due(due_ns):
+                    return
+                number, person = history.conversation.index, SimulatedPerson()
+                self._conversations.next = number + self._run.job.workers
+                self.people[number] = (person, self._spawn(self._play(person, history, due_ns)))
         finally:
-            making.cancel()
-            await asyncio.wait([making])
+            preparing.cancel()
+            await asyncio.wait([preparing])
 
-    async def _receive_all(
-        self, host: SimulatedPerson, ready: asyncio.Queue[tuple[int, History] | None]
-    ) -> None:
-        while (arrival := await ready.get()) is not None:
-            due_ns, history = arrival
-            await first(self._open_loop.until_early(due_ns), host.leaving.wait())
-            if host.leaving.is_set() and not self._open_loop.came_due(due_ns):
-                return
-            number = history.conversation.index
-            self._next = number + self.job.workers
-            person, key = SimulatedPerson(), -1 - number  # Locust's people have positive numbers
-            self._people[key] = (person, self._spawn(self._arrive(key, person, history, due_ns)))
-
-    async def _make_ready(
+    async def _prepare(
         self, arrivals: Iterator[tuple[int, int]], ready: asyncio.Queue[tuple[int, History] | None]
     ) -> None:
         """Keep the next requests made: many long ones may come at one time."""
         for number, due_ns in arrivals:
-            async with self.run.scheduler:
-                history = self._history(number)
+            async with self._run.scheduler:
+                history = self._conversations.history(number)
                 if history is not None:
-                    history.make_ready()
+                    history.prepare()
             if history is not None:
                 await ready.put((due_ns, history))
         await ready.put(None)
 
-    def _when(self, arrivals: ArrivalSchedule) -> Iterator[tuple[int, int]]:
-        if self.job.settings.replay_speed is not None:
-            return replayed(self.job, self._scenario, arrivals.start_ns)
-        return arrivals_of(self.job, arrivals)
+    async def _play(self, person: SimulatedPerson, history: History, due_ns: int) -> None:
+        """Make a conversation ready, begin it on time and play it to its end."""
+        body = history.body()
+        spare = await self._spare_until(due_ns)
+        if spare is not None:
+            spare.release()  # into the pool, from which the request takes it at once
+        if self._came_due(due_ns):
+            if self._closed_ns is not None or person.leaving.is_set():
+                drop_turn(self._run, history.conversation, 0, due_ns)
+            else:
+                await converse(self._run, person, history, due_ns, body)
+        del self.people[history.conversation.index]
 
-    async def _arrive(self, key: int, person: SimulatedPerson, history: History, due_ns: int) -> None:
-        await self._open_loop.receive(person, history, due_ns)
-        del self._people[key]
+    async def _spare_until(self, due_ns: int) -> Connection | None:
+        """Wait until due, with an open connection to show for it if there was one to be had by then."""
+        opening = self._run.open_spare()
+        await self._timer.until(due_ns)
+        if opening is None:
+            return None
+        if not opening.done():
+            opening.cancel()  # the request opens its own, and its records say how that went
+            return None
+        return None if opening.cancelled() or opening.exception() is not None else opening.result()
+
+    def _came_due(self, due_ns: int) -> bool:
+        """Whether it is past, and was so before the level's end."""
+        now_ns = self._run.timeline.now_ns()
+        return due_ns <= (now_ns if self._closed_ns is None else self._closed_ns)

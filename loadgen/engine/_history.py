@@ -1,31 +1,37 @@
-"""What a request tells of a conversation so far, and whether that still fits into the model's context."""
+"""What a request says of a conversation so far, and whether that still fits into the model's context."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from loadgen._settings import Job
-from loadgen.engine._request import body_of_turn, encode_body, length_of
-from loadgen.transport._chat_chunk import Usage
-from loadgen.transport._reply import StreamedReply
-from scenarios import Conversation, Turn, dialogue, drop_oldest, without_system
+import msgspec
+
+from loadgen._settings import Job, Settings
+from loadgen.dialects import Dialect, Prompt, StreamedReply, TurnRequest
+from scenarios import Conversation, Turn
+
+EXACT_TOKENS = 256
+"""Length of an answer under --exact-tokens without --max-tokens."""
+
+_encode = msgspec.json.Encoder().encode
 
 
 class History:
     """One conversation under way: the replies it had, and the turn that is at hand."""
 
-    def __init__(self, conversation: Conversation, job: Job, level: int) -> None:
+    def __init__(self, conversation: Conversation, job: Job, dialect: Dialect, level: int) -> None:
         self.conversation = conversation
         self.stopped = False
         """The conversation ends before its plan does: the turn at hand would not fit."""
         self.system_role = True
         """Whether a system message is sent as one, or in front of the first user message."""
         self._job = job
+        self._dialect = dialect
         self._level = level
         self._replies: list[str] = []
-        self._left_out = 0
+        self._turns_dropped = 0
         self._tokens_per_character: float | None = None
-        self._ready: bytes | None = None
+        self._prepared: bytes | None = None
 
     @property
     def index(self) -> int:
@@ -43,61 +49,85 @@ class History:
 
     @property
     def shortened(self) -> bool:
-        """Whether the oldest turns are no longer told."""
-        return self._left_out > 0
+        """Whether requests no longer mention the oldest turns."""
+        return self._turns_dropped > 0
 
     @property
     def words(self) -> int:
         """Words of the newest reply, as somebody reads them."""
         return len(self._replies[-1].split())
 
-    def make_ready(self) -> None:
+    def prepare(self) -> None:
         """Make the first request beforehand: a long one takes time, which its moment does not have."""
-        self._ready = self.body()
+        self._prepared = self.body()
 
     def body(self) -> bytes:
         """The request of the turn at hand."""
-        if self._ready is not None:
-            ready, self._ready = self._ready, None
-            return ready
-        return encode_body(body_of_turn(self._job, self.conversation, self.turn, self._messages()))
+        if self._prepared is not None:
+            prepared, self._prepared = self._prepared, None
+            return prepared
+        return _encode(body_of_turn(self._job, self._dialect, self.conversation, self.turn, self._prompt()))
 
-    def took(self, reply: StreamedReply) -> None:
+    def add_reply(self, reply: StreamedReply) -> None:
         """Keep the reply to the turn at hand, and see that the next turn fits, as the scenario asks."""
-        self._weigh(reply.usage)
+        if self._job.context is not None and reply.prompt_tokens:
+            self._tokens_per_character = reply.prompt_tokens / max(self._prompt().characters, 1)
         self._replies.append("".join(reply.answer))
         at_end = self.conversation.at_context_end
         if self.over or at_end == "fail":
             return
         while not self._fits() and not self.stopped:
-            self.stopped = at_end == "stop" or not self.leave_out()
+            self.stopped = at_end == "stop" or not self.drop_oldest()
 
-    def leave_out(self) -> bool:
-        """Tell one more of the oldest turns no longer; False where only the one at hand is left."""
-        before = self._messages()
-        if len(drop_oldest(before)) == len(before):
+    def drop_oldest(self) -> bool:
+        """Mention one more of the oldest turns no longer; False where only the one at hand is left."""
+        if self._prompt().turns <= 1:
             return False
-        self._left_out += 1
+        self._turns_dropped += 1
         return True
 
-    def _messages(self) -> list[dict[str, Any]]:
-        told = dialogue(self.conversation, self._job.salt, self._level, self._replies)
-        for _ in range(self._left_out):
-            told = drop_oldest(told)
-        return told if self.system_role else without_system(told)
-
-    def _weigh(self, usage: Usage | None) -> None:
-        """Learn from what the server counted how many tokens a character is, in this conversation."""
-        if self._job.context is not None and usage is not None and usage.prompt_tokens:
-            self._tokens_per_character = usage.prompt_tokens / max(_characters(self._messages()), 1)
+    def _prompt(self) -> Prompt:
+        return self._dialect.prompt(
+            self.conversation,
+            self._replies,
+            salt=self._job.salt,
+            level=self._level,
+            turns_dropped=self._turns_dropped,
+            system_role=self.system_role,
+        )
 
     def _fits(self) -> bool:
-        """Whether the turn at hand and its longest answer fit; yes where nobody told enough to know."""
+        """Whether the turn at hand and its longest answer fit; yes where the server did not say enough."""
         if self._job.context is None or self._tokens_per_character is None:
             return True
-        prompt = self._tokens_per_character * _characters(self._messages())
-        return prompt + length_of(self._job.settings, self.turn) <= self._job.context
+        prompt_tokens = self._tokens_per_character * self._prompt().characters
+        return prompt_tokens + max_tokens_of(self._job.settings, self.turn) <= self._job.context
 
 
-def _characters(messages: list[dict[str, Any]]) -> int:
-    return sum(len(message["content"] or str(message.get("tool_calls", ""))) for message in messages)
+def body_of_turn(
+    job: Job, dialect: Dialect, conversation: Conversation, turn: Turn, prompt: Prompt
+) -> dict[str, Any]:
+    """The request of a turn; --body is merged last, so that a person can override all."""
+    settings = job.settings
+    sampling = dict(conversation.sampling)
+    if settings.temperature is not None:
+        sampling["temperature"] = settings.temperature
+    if settings.top_p is not None:
+        sampling["top_p"] = settings.top_p
+    request = TurnRequest(
+        model=job.model,
+        prompt=prompt,
+        max_tokens=max_tokens_of(settings, turn),
+        exact_tokens=settings.exact_tokens,
+        stop=turn.stop,
+        sampling=sampling,
+        tools=conversation.tools,
+        usage_in_events=job.usage_in_events,
+    )
+    return dialect.body(request) | settings.body
+
+
+def max_tokens_of(settings: Settings, turn: Turn) -> int:
+    """Tokens of the longest answer that is asked for; a replay keeps to the trace's lengths."""
+    one_length = settings.exact_tokens and settings.replay_speed is None
+    return settings.max_tokens or (EXACT_TOKENS if one_length else turn.max_tokens)

@@ -1,4 +1,4 @@
-"""What all turns of a run share: the way to the server, the ledger, and who is told of what came."""
+"""One run in this engine: where its requests go, which turns are open, and what has become of all turns."""
 
 from __future__ import annotations
 
@@ -12,19 +12,44 @@ from aiohttp.connector import Connection
 
 from loadgen._headers import headers_of, secrets_of
 from loadgen._messages import EngineMessage, StreamsCompressed, TurnEnded
-from loadgen._settings import Job, base_url
-from loadgen.engine._ledger import TurnCounts, Window
-from loadgen.engine._patience import PatienceTimer
-from loadgen.engine._person import SimulatedPerson
-from loadgen.engine._turn_record import AttemptId
-from loadgen.transport._exchange import Exchange
+from loadgen._settings import Job, Settings, base_url
+from loadgen.dialects import DIALECTS
+from loadgen.engine._person import PatienceTimer, SimulatedPerson
+from loadgen.engine._record import AttemptId
+from loadgen.transport._exchange import Exchange, WorkScheduler
 from loadgen.transport._http import StampedConnector
-from loadgen.transport._scheduler import WorkScheduler
 from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
 from turnbench.formats.turn import encode
 
 Emit = Callable[[EngineMessage], None]
+
+_OVERSIZED_BYTES = 64 * 1024 * 1024
+_AFTER_COMPLETE_S = 0.25
+"""So long after a reply is whole the end of the response may come, before the turn ends without it."""
+
+
+@dataclass(slots=True)
+class TurnCounts:
+    """The ledger of turns, cumulative: planned = begun + dropped, begun = finished + still open."""
+
+    planned: int = 0
+    dropped: int = 0
+    begun: int = 0
+    finished: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When a level measures, on this worker's time line; not yet known at first."""
+
+    start_ns: int | None = None
+    end_ns: int | None = None
+
+    def holds(self, sent_ns: int) -> bool:
+        if self.start_ns is None or sent_ns < self.start_ns:
+            return False
+        return self.end_ns is None or sent_ns < self.end_ns
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +74,7 @@ class OpenTurn:
 
 
 class EngineRun:
-    """Sends the attempts of one run and keeps those under way."""
+    """Sends the attempts of one run, keeps those under way and counts and reports what became of them."""
 
     failure_pause_s = 1.0
     """A failed conversation takes its person at least this long, so that a dead server is not hammered."""
@@ -58,6 +83,7 @@ class EngineRun:
         self.job = job
         self.timeline = timeline
         self.emit = emit
+        self.dialect = DIALECTS[job.dialect]
         self.ledger = TurnCounts()
         self.level = 0
         self.window = Window()
@@ -67,7 +93,7 @@ class EngineRun:
         """Whether the model takes a system message, as far as it has not refused one."""
         self._compressed = False
         self._session = session
-        self._url = base_url(job.settings.host) + "/chat/completions"
+        self._url = base_url(job.settings.host) + self.dialect.path
         self._headers = headers_of(job.settings)
         self.secrets = secrets_of(job.settings, self._headers)
 
@@ -85,22 +111,18 @@ class EngineRun:
         self.open.discard(turn)
         self.ledger.finished += 1
 
-    async def attempt(self, turn: OpenTurn, place: AttemptId, body: bytes) -> Exchange:
+    async def attempt(self, turn: OpenTurn, attempt: AttemptId, body: bytes) -> Exchange:
         """Send one request and wait for its end."""
-        turn.exchange = exchange = Exchange(self.timeline.now_ns())
+        turn.exchange = exchange = Exchange(self.dialect)
         turn.first = turn.first or exchange
-        headers = self._headers | {"X-Request-Id": place.request_id(self.job.run)}
+        headers = self._headers | {"X-Request-Id": attempt.request_id(self.job.run)}
         post = partial(self._session.post, self._url, data=body, headers=headers, allow_redirects=False)
         await exchange.run(post, self.scheduler)
         turn.exchange = None
-        self._tell_of_compression(exchange.encoding)
-        return exchange
-
-    def _tell_of_compression(self, encoding: str) -> None:
-        """Once a run: identity was asked for."""
-        if not self._compressed and encoding.strip().lower() not in ("", "identity"):
+        if not self._compressed and exchange.encoding.strip().lower() not in ("", "identity"):
             self._compressed = True
-            self.emit(StreamsCompressed(encoding[:40]))
+            self.emit(StreamsCompressed(exchange.encoding[:40]))
+        return exchange
 
     def open_spare(self) -> asyncio.Task[Connection] | None:
         """Begin to open a connection, or to take a free one, and hold it; None if there may be a proxy."""
@@ -113,9 +135,9 @@ class EngineRun:
         """Sent in the window; or begun in it and still not sent, since somebody waits for it all the same."""
         return self.window.holds(turn.moment_ns)
 
-    def tell(self, record: TurnRecord, done: bool) -> None:
-        """Send a record on; `done` says that no other attempt at its turn follows."""
-        events = record.event_us
+    def report(self, record: TurnRecord, done: bool) -> None:
+        """Send a record to Locust's side; `done` says that no other attempt at its turn follows."""
+        arrivals_us = record.event_us
         self.emit(
             TurnEnded(
                 line=encode(record),
@@ -124,7 +146,39 @@ class EngineRun:
                 done=done,
                 error=record.error,
                 chars=record.chars,
-                ttft_ms=events[0] / 1000 if events else None,
-                ttg_ms=events[-1] / 1000 if events else None,
+                ttft_ms=arrivals_us[0] / 1000 if arrivals_us else None,
+                ttg_ms=arrivals_us[-1] / 1000 if arrivals_us else None,
             )
         )
+
+
+async def watch(run: EngineRun, every_s: float = 0.1) -> None:
+    """End turns that went silent, run too long, say too much, or whose person has left; until cancelled."""
+    while True:
+        await asyncio.sleep(every_s)
+        now_ns = run.timeline.now_ns()
+        for turn in run.open:
+            if turn.patience is not None and not turn.person.leaving.is_set():
+                # Also while the turn waits for another attempt.
+                why = turn.patience.spent(turn.exchange, turn.begun_ns, now_ns)
+                if why is not None:
+                    turn.person.leaving.set()
+                    if turn.exchange is not None:
+                        turn.exchange.cut("abandoned", why)
+            if turn.exchange is not None:
+                _end_overdue(turn.exchange, run.job.settings, now_ns)
+
+
+def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> None:
+    log = exchange.log
+    if log.sent_ns is None:
+        return
+    silent_s = (now_ns - (log.at_ns[-1] if log.at_ns else log.sent_ns)) / 1e9
+    if (now_ns - log.sent_ns) / 1e9 > settings.deadline_s:
+        exchange.cut("deadline", f"not done {settings.deadline_s:g} s after sending (--deadline)")
+    elif silent_s > settings.idle_timeout_s:
+        exchange.cut("stalled", f"no byte for {settings.idle_timeout_s:g} s (--idle-timeout)")
+    elif silent_s > _AFTER_COMPLETE_S and exchange.is_complete():
+        exchange.cut("ok", None)
+    elif len(log.raw) > _OVERSIZED_BYTES:
+        exchange.cut("oversized", f"over {_OVERSIZED_BYTES >> 20} MiB in one reply")

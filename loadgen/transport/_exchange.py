@@ -1,20 +1,23 @@
-"""One attempt at one turn: send the request, keep the log, say what came of it. Never raises."""
+"""One attempt at one turn: send the request, keep the log, say what came of it. Never raises.
+
+What went wrong is an outcome and a sentence. The dialect says what events and refusals mean; the rest, from
+connections to status codes and the framing of bodies, is the same for all dialects and is here.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
+import errno
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import aiohttp
 
-from loadgen.transport._failure import connection_failure, refusal, retry_after
+from loadgen.dialects import Dialect, Refused, StreamedReply
 from loadgen.transport._http import current_log
-from loadgen.transport._read_log import Broken, ReadLog, body_of, head_end
-from loadgen.transport._reply import StreamedReply, outcome_of, read_reply
-from loadgen.transport._scheduler import WorkScheduler
+from loadgen.transport._read_log import Body, BrokenFraming, ReadLog, body_of, head_end
+from loadgen.transport._sse import events
 from turnbench.cleaning import clean
 from turnbench.outcomes import Outcome
 
@@ -22,20 +25,48 @@ Post = Callable[[], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 """Begins a request when it is called."""
 
 _ERROR_BYTES = 2048
-_NO_SYSTEM = re.compile(r"system (role|message)|roles must alternate|only user and assistant roles", re.I)
+_TAIL_BYTES = 4096
+_LOCAL_ERRORS: dict[int, Outcome] = {
+    errno.EADDRNOTAVAIL: "client_ports",
+    errno.EMFILE: "client_files",
+    errno.ENFILE: "client_files",
+}
+
+
+class WorkScheduler:
+    """Lets one piece of heavy work run per round of the event loop, which looks at its sockets between two.
+
+    `async with scheduler:` around the work. Streams that began together end together: a hundred replies
+    decoded in one round would keep a hundred first tokens of the next turns unread for a tenth of a second,
+    and reads that wait coalesce.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._lock.release()
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
     """A request under way. After `run`, `outcome` is set and `reply` holds what came."""
 
-    started_ns: int
+    dialect: Dialect
     log: ReadLog = field(default_factory=ReadLog)
     reply: StreamedReply = field(default_factory=StreamedReply)
     status: int | None = None
     retry_after_s: float | None = None
     outcome: Outcome = "ok"
     error: str | None = None
+    refused: Refused | None = None
+    """What the server refused, where the dialect knows it."""
     chunked: bool = False
     encoding: str = "identity"
     _task: asyncio.Task[None] | None = None
@@ -54,9 +85,11 @@ class Exchange:
         if self.log.connection is not None:
             self.log.connection.finish(self.log)
         if self._task.cancelled():
-            self._was_cut(*(self._ending or ("cut", "cancelled")))
-        else:
-            self._classify(self._task.exception())
+            if self.outcome == "ok":  # else the response's head has said what it is
+                self.outcome, self.error = self._ending or ("cut", "cancelled")
+        elif (exception := self._task.exception()) is not None and self.status is None:
+            # After the head, it and the body say what came of the request.
+            self.outcome, self.error = connection_failure(exception, self.log)
         async with scheduler:
             self._read_reply()
         if self.error is not None:
@@ -72,18 +105,19 @@ class Exchange:
                 try:
                     await _read_start(response, start)
                 finally:  # however that ended, the head has said what this is
-                    self._refused(response, clean(bytes(start)))
+                    self._take_refusal(response, clean(bytes(start)))
             else:
                 self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
                 if self.chunked:
-                    await self._whole(response.content, scheduler)
+                    await self._wait_for_whole(response.content, scheduler)
                 else:
                     await response.content.wait_eof()
 
-    async def _whole(self, content: aiohttp.StreamReader, scheduler: WorkScheduler) -> None:
+    async def _wait_for_whole(self, content: aiohttp.StreamReader, scheduler: WorkScheduler) -> None:
         """Keep the chunks back from aiohttp until all are here.
 
-        It works on each, and many streams end at once: that is for the scheduler, not for who reads sockets.
+        It works on each, and many streams end at once: the scheduler has to spread that, and whoever reads
+        sockets must not do it.
         """
         self.log.deferred_from = len(self.log.raw)
         while not content.is_eof() and content.exception() is None:
@@ -97,52 +131,47 @@ class Exchange:
                 if not content.is_eof():
                     raise
 
-    def _refused(self, response: aiohttp.ClientResponse, text: str) -> None:
-        self.outcome, self.error = refusal(response.status, text), text
+    def _take_refusal(self, response: aiohttp.ClientResponse, text: str) -> None:
+        self.refused = self.dialect.refusal(response.status, text)
+        self.outcome = (
+            "context_full" if self.refused == "context_full" else outcome_of_status(response.status)
+        )
+        self.error = text
         if self.outcome == "redirect":
             self.error = f"redirected to {response.headers.get('Location', '?')}; not followed"
         elif self.outcome == "bad_content_type":
             self.error = f"{response.content_type}: {text}"
-        self.retry_after_s = retry_after(response.headers.get("Retry-After"))
+        self.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
         if self.retry_after_s is not None:
             self.error += f" (Retry-After: {self.retry_after_s:g} s)"
-
-    def _was_cut(self, outcome: Outcome, why: str | None) -> None:
-        if self.outcome == "ok":  # else the response's head has said what it is
-            self.outcome, self.error = outcome, why
-
-    def _classify(self, exception: BaseException | None) -> None:
-        """Name a failure before the response's head; after it, head and body say what came of it."""
-        if exception is not None and self.status is None:
-            self.outcome, self.error = connection_failure(exception, self.log)
 
     def _read_reply(self) -> None:
         if self.status != 200 or self.outcome == "bad_content_type":
             return
         try:
-            self.reply = read_reply(body_of(self.log, self.chunked, self.encoding))
-        except Broken as error:
+            self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+        except BrokenFraming as error:
             self.outcome, self.error = "bad_json", str(error)
         if self.outcome == "ok":
             self.outcome, self.error = outcome_of(self.reply, self.log)
-
-    @property
-    def refuses_system(self) -> bool:
-        """Whether the model's chat template takes no system message."""
-        return self.status == 400 and _NO_SYSTEM.search(self.error or "") is not None
 
     def first_word_ns(self) -> int | None:
         """When the first content came, as far as the stream is here; None: not yet."""
         if self.status != 200:
             return None
         try:
-            reply = read_reply(body_of(self.log, self.chunked, self.encoding))
-        except Broken:
+            reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+        except BrokenFraming:
             return None
         return self.log.at_ns[reply.event_reads[0]] if reply.event_reads else None
 
+    def is_complete(self) -> bool:
+        """Whether the reply is whole, whatever its framing still owes."""
+        return self.dialect.is_complete(bytes(self.log.raw[-_TAIL_BYTES:]))
+
     @property
     def head_ns(self) -> int | None:
+        """When the response's head was complete."""
         if self.status is None:
             return None
         end = head_end(self.log.raw)
@@ -157,3 +186,69 @@ async def _read_start(response: aiohttp.ClientResponse, start: bytearray) -> Non
             return
         start += part
     response.close()
+
+
+def read_reply(body: Body, dialect: Dialect) -> StreamedReply:
+    """What the events of a body say, each content event with the read that completed it."""
+    found = events(body.data)
+    reply = dialect.read([data for data, _ in found])
+    reply.event_reads = body.reads_of([found[place][1] for place in reply.events])
+    return reply
+
+
+def outcome_of(reply: StreamedReply, log: ReadLog) -> tuple[Outcome, str | None]:
+    """How a stream with status 200 ended, and a sentence where it was not well."""
+    if reply.problem is not None:
+        return reply.problem
+    if not reply.done and reply.finish_reason is None:
+        if log.reset is not None:
+            return "disconnected", f"connection broke mid-stream: {log.reset}"
+        return "truncated", "the stream ended without a finish reason or an end mark"
+    if not reply.events:
+        return "empty", "the reply had no content"
+    if reply.answer_event is None:
+        return "reasoning_only", "the reply had reasoning but no answer"
+    return "ok", None
+
+
+def outcome_of_status(status: int) -> Outcome:
+    """The outcome of a response that is no event stream of status 200."""
+    if status == 429:
+        return "http_429"
+    if 300 <= status < 400:
+        return "redirect"
+    if status < 300:
+        return "bad_content_type"  # a success of some sort, but no stream
+    return "http_4xx" if 400 <= status < 500 else "http_5xx"
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds of a Retry-After header; its date form is not used by model servers and is ignored."""
+    try:
+        return None if value is None else max(float(value), 0.0)
+    except ValueError:
+        return None
+
+
+def connection_failure(exception: BaseException, log: ReadLog) -> tuple[Outcome, str]:
+    """The outcome of a request that got no response head."""
+    text = str(exception) or type(exception).__name__
+    number = getattr(getattr(exception, "os_error", exception), "errno", None)
+    if number in _LOCAL_ERRORS:
+        return _LOCAL_ERRORS[number], text
+    match exception:
+        case aiohttp.ClientConnectorDNSError():
+            return "dns", text
+        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
+            return "tls", text
+        case TimeoutError():
+            return "connect_timeout", text
+        case aiohttp.ClientConnectorError():
+            return "connect", text
+        case aiohttp.ClientConnectionError() if log.reused and not log.raw:
+            return "stale_connection", f"the server had closed this idle connection: {text}"
+        case aiohttp.ClientConnectionError():
+            return "disconnected", text
+        case aiohttp.ClientResponseError():
+            return "bad_content_type", f"not an HTTP response: {text}"
+    return "connect", text

@@ -74,16 +74,12 @@ class ReadLog:
         """Whether what came ends as nearly every chunked body does: with the empty chunk, and no trailer."""
         return self.raw.endswith(b"\r\n0\r\n\r\n")
 
-    def said_done(self) -> bool:
-        """Whether the last that came is [DONE]: the reply is whole, whatever its framing still owes."""
-        return self.raw[-64:].rstrip(b"\r\n").endswith(b"data: [DONE]")
-
     def read_of(self, end: int) -> int:
         """Index of the read that brought the byte just before offset `end` (at least 1)."""
         return bisect_left(self.ends, end)
 
 
-class Broken(ValueError):
+class BrokenFraming(ValueError):
     """The response's framing does not follow HTTP/1.1."""
 
 
@@ -127,7 +123,7 @@ def head_end(raw: bytes | bytearray) -> int | None:
 def body_of(log: ReadLog, chunked: bool, encoding: str = "identity") -> Body:
     """The body as far as it came.
 
-    Raises Broken where chunk framing is not HTTP/1.1's or compressed data can't be decoded.
+    Raises BrokenFraming where chunk framing is not HTTP/1.1's or compressed data can't be decoded.
     """
     raw, raw_ends = bytes(log.raw), log.ends
     start = head_end(raw)
@@ -156,7 +152,7 @@ def _chunks(raw: bytes, position: int) -> list[tuple[int, int]]:
         pieces.append((start, min(start + length, total)))
         position = start + length + 2
     if (line_end := raw.find(b"\r\n", position)) >= 0:
-        raise Broken(f"chunk size {raw[position:line_end][:40]!r} is not a hexadecimal number")
+        raise BrokenFraming(f"chunk size {raw[position:line_end][:40]!r} is not a hexadecimal number")
     return pieces
 
 
@@ -171,21 +167,13 @@ def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: Sequence[int]
             try:
                 out.append(inflate.decompress(raw[a:b]))
             except zlib.error as error:
-                raise Broken(f"compressed body can't be decoded: {error}") from None
+                raise BrokenFraming(f"compressed body can't be decoded: {error}") from None
             raw_positions.append(b)
     ends = list(accumulate(map(len, out)))
-    # Every byte of a decoded part counts as arrived with the last raw byte that was needed for it.
-    return _mapped_to_ends(b"".join(out), ends, raw_positions, raw_ends)
-
-
-def _mapped_to_ends(data: bytes, ends: list[int], raw_positions: list[int], raw_ends: Sequence[int]) -> Body:
-    reads = [bisect_left(raw_ends, position) for position in raw_positions]
-    return Body(data, ends or [0], [0] * max(len(ends), 1), _decoded_ends(ends, reads, len(raw_ends)))
-
-
-def _decoded_ends(ends: list[int], reads: list[int], count: int) -> list[int]:
-    """For each read, the decoded length once it had come."""
-    decoded = [0] * count
-    for end, read in zip(ends, reads, strict=True):
-        decoded[read] = end
-    return list(accumulate(decoded, max))
+    # Every byte of a decoded part counts as arrived with the last raw byte that was needed for it. So the
+    # pieces are the decoded parts themselves, and each read is mapped to the decoded length it completed.
+    decoded = [0] * len(raw_ends)
+    for end, position in zip(ends, raw_positions, strict=True):
+        decoded[bisect_left(raw_ends, position)] = end
+    pieces_count = max(len(ends), 1)
+    return Body(b"".join(out), ends or [0], [0] * pieces_count, list(accumulate(decoded, max)))

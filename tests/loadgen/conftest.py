@@ -17,8 +17,7 @@ import pytest
 from loadgen._messages import ConversationEnded, EngineMessage, TurnEnded
 from loadgen._settings import Job, Settings
 from loadgen.engine._driver import LoadDriver
-from loadgen.engine._run import EngineRun
-from loadgen.engine._watch import watch
+from loadgen.engine._run import EngineRun, watch
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader
 from scenarios import parse
@@ -256,13 +255,14 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
         tls: Any = None,
         scenario: str = "",
         context: int | None = None,
+        dialect: str = "chat",
         **settings: Any,
     ) -> Client:
         asked = Settings(**{"host": url, "think_time": "none", "connect_timeout_s": 2.0} | settings)
         scenario = scenario or (ONE_TURN if turns == 1 else TWO_TURNS)
         job = Job(
             run="run", worker=0, workers=1, settings=asked, scenario=scenario, salt="ab", model="m",
-            usage_in_events=False, context=context,
+            usage_in_events=False, context=context, dialect=dialect,
         )  # fmt: skip
         timeline = Timeline()
         reader = StampedReader(asyncio.get_running_loop(), timeline, asked.clock == "kernel")

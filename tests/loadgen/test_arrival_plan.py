@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from loadgen._ramp import Ramp, mean_rate_per_s
-from loadgen.engine._arrival_plan import arrival_offsets_s, gap, ramped_offsets_s
+from loadgen.engine._arrivals import arrival_offsets_s, gap, ramped_offsets_s
 from loadgen.options._values import ArrivalRates, arrival_rates
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
-import loadgen.engine._watch as watch_module
+import loadgen.engine._run as run_module
 from loadgen.transport._reader import StampedReader
 
 SSE = "Content-Type: text/event-stream"
@@ -131,7 +131,7 @@ async def test_a_reply_is_over_with_done_though_its_last_chunk_never_comes(play:
 
 
 async def test_an_endless_stream_is_oversized(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "_OVERSIZED_BYTES", 1 << 20)
+    monkeypatch.setattr(run_module, "_OVERSIZED_BYTES", 1 << 20)
 
     async def script(peer: Any) -> None:
         await peer.request()

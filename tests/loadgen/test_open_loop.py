@@ -7,8 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from loadgen._messages import ArrivalSchedule
-from loadgen.engine._arrival_plan import arrivals_of
-from loadgen.engine._timer import ExactTimer
+from loadgen.engine._arrivals import ExactTimer, arrivals_of
 from turnbench.clock import Timeline
 
 
@@ -32,7 +31,7 @@ async def received(serve: Any, client: Any, least: int) -> tuple[Any, Any, list[
     before_ns = one.driver.run.timeline.now_ns()
     await one.driver.cut()
     after_ns = one.driver.run.timeline.now_ns()
-    plan = arrivals_of(one.driver.job, arrivals)
+    plan = arrivals_of(one.driver.run.job, arrivals)
     due = [due_ns for _, due_ns in takewhile(lambda arrival: arrival[1] <= after_ns, plan)]
     return server, one, [sum(due_ns <= end_ns for due_ns in due) for end_ns in (before_ns, after_ns)]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.transport._read_log import Broken, ReadLog, body_of, head_end
+from loadgen.transport._read_log import BrokenFraming, ReadLog, body_of, head_end
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -124,7 +124,7 @@ def test_the_name_of_an_encoding_has_no_case(name: str) -> None:
 
 
 def test_compressed_data_that_are_none_are_broken() -> None:
-    with pytest.raises(Broken, match="can't be decoded"):
+    with pytest.raises(BrokenFraming, match="can't be decoded"):
         body_of(log_of(b"HTTP/1.1 200 OK\r\n\r\nplain text", []), False, "gzip")
 
 
@@ -133,7 +133,7 @@ def test_compressed_data_that_are_none_are_broken() -> None:
 )
 def test_a_bad_chunk_size_is_broken(size: bytes) -> None:
     raw = HEAD + b"5\r\nhello\r\n" + size + b"\r\nhello\r\n0\r\n\r\n"
-    with pytest.raises(Broken, match="chunk size"):
+    with pytest.raises(BrokenFraming, match="chunk size"):
         body_of(log_of(raw, []), chunked=True)
 
 
@@ -141,7 +141,7 @@ def test_a_bad_chunk_size_is_broken(size: bytes) -> None:
 def test_any_bytes_for_chunks_end_in_a_body_or_in_broken(garbage: bytes, cuts: list[int]) -> None:
     try:
         found = body_of(log_of(HEAD + garbage, cuts), chunked=True)
-    except Broken:
+    except BrokenFraming:
         return
     assert len(found.data) <= len(garbage)
 

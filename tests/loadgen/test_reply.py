@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.transport._chat_chunk import _one_by_one, chunks_of
+from loadgen.dialects import DIALECTS, StreamedReply
+from loadgen.dialects._chat import _one_by_one, chunks_of
+from loadgen.transport._exchange import outcome_of, read_reply
 from loadgen.transport._read_log import ReadLog, body_of
-from loadgen.transport._reply import StreamedReply, outcome_of, read_reply
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
+CHAT = DIALECTS["chat"]
 
 
 def delta(usage: int | None = None, finish: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def stream(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> tuple[Streamed
         log.add(event(chunk), number, 0)
     if end:
         log.add(end, len(chunks) + 1, 0)
-    return read_reply(body_of(log, chunked=False)), log
+    return read_reply(body_of(log, chunked=False), CHAT), log
 
 
 def reply_to(*chunks: dict[str, Any] | bytes, end: bytes = DONE) -> StreamedReply:
@@ -132,14 +134,9 @@ def test_details_of_usage_are_kept() -> None:
         "prompt_tokens_details": {"cached_tokens": 4},
         "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": None},
     }
-    found = reply_to(*said("a"), {"choices": [], "usage": usage}).usage
-    assert found is not None
-    assert found.prompt_tokens_details is not None
-    assert found.completion_tokens_details is not None
-    assert (found.prompt_tokens_details.cached_tokens, found.completion_tokens_details.reasoning_tokens) == (
-        4,
-        1,
-    )
+    found = reply_to(*said("a"), {"choices": [], "usage": usage})
+    assert (found.prompt_tokens, found.cached_tokens, found.completion_tokens) == (7, 4, 2)
+    assert found.reasoning_tokens == 1
 
 
 def test_an_error_event_inside_a_200_is_no_success() -> None:
@@ -239,7 +236,7 @@ def test_done_without_a_finish_reason_ends_a_reply_well() -> None:
 def test_an_event_without_data_is_passed_over(empty: bytes) -> None:
     log = ReadLog()
     log.add(HEAD + event(said("Hi")[0]) + empty + event(STOP) + DONE, 1, 0)
-    reply = read_reply(body_of(log, chunked=False))
+    reply = read_reply(body_of(log, chunked=False), CHAT)
     assert (outcome_of(reply, log), reply.text, reply.finish_reason) == (("ok", None), "Hi", "stop")
 
 
@@ -277,7 +274,7 @@ def test_events_that_share_a_read_share_its_arrival() -> None:
     half = event(delta(content="c"))
     log.add(half[:20], 2, 0)
     log.add(half[20:] + DONE, 3, 0)
-    assert read_reply(body_of(log, chunked=False)).event_reads == [1, 1, 3]
+    assert read_reply(body_of(log, chunked=False), CHAT).event_reads == [1, 1, 3]
 
 
 @given(st.lists(st.text(st.sampled_from("ab \n\t\u00a0é"), min_size=1, max_size=4), max_size=20))

@@ -8,8 +8,9 @@ import pytest
 
 from loadgen._headers import headers_of, secrets_of
 from loadgen._settings import Job, Settings
-from loadgen.engine._patience import patience_of
-from loadgen.engine._request import body_of_turn, think_s
+from loadgen.dialects import DIALECTS, Prompt
+from loadgen.engine._history import body_of_turn
+from loadgen.engine._person import patience_of, think_s
 from scenarios import Turn, parse, plan
 
 HOST = "http://127.0.0.1:8000"
@@ -29,7 +30,7 @@ def body(usage_in_events: bool = False, **settings: Any) -> dict[str, Any]:
         run="r", worker=0, workers=1, settings=Settings(host=HOST, **settings), scenario=SCENARIO, salt="",
         model="m", usage_in_events=usage_in_events,
     )  # fmt: skip
-    return body_of_turn(job, conversation, conversation.turns[0], MESSAGES)
+    return body_of_turn(job, DIALECTS["chat"], conversation, conversation.turns[0], Prompt(MESSAGES, 5, 1))
 
 
 def test_a_request_is_made_of_plan_and_settings() -> None:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import loadgen.engine._server_metrics as module
+import loadgen.engine._health as module
 from loadgen._messages import ServerSampled
 from loadgen._settings import Settings
-from loadgen.engine._server_metrics import samples, watch_server
+from loadgen.engine._health import samples, watch_server
 from turnbench.clock import Timeline
 
 PAGE = """# HELP vllm:num_requests_running Running.

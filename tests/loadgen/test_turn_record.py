@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from loadgen._settings import Job, Settings
-from loadgen.engine._turn_record import AttemptId, record_of
+from loadgen.dialects import DIALECTS
+from loadgen.engine._record import AttemptId, record_of
 from loadgen.transport._exchange import Exchange
 
 JOB = Job(
@@ -19,11 +20,11 @@ JOB = Job(
 
 
 def test_an_arrival_before_the_request_was_sent_is_recorded_as_it_is_and_never_clipped() -> None:
-    exchange = Exchange(1_000)
+    exchange = Exchange(DIALECTS["chat"])
     exchange.log.add(b"HTTP/1.1 200 OK\r\n\r\n", 5_000, 0)
     exchange.log.add(b"data", 6_500_000, 0)
     exchange.log.sent_ns, exchange.status = 40_000, 200
-    exchange.reply.event_reads = [0, 1]
+    exchange.reply.events = exchange.reply.event_reads = [0, 1]
     exchange.reply.event_tokens = [1, 1]
     record = record_of(JOB, AttemptId(0, 1, 1, "chat", 0), exchange, 7_000_000, [])
     assert (record.head_ns, record.sent_ns, record.sent_clock) == (5_000, 40_000, "bound")

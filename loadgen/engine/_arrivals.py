@@ -1,23 +1,34 @@
-"""Open loop: when conversations arrive, as a pure function of seed, rate and burstiness.
+"""Open loop: when conversations arrive, and the timer that wakes at those times.
 
-Every worker draws the same arrivals and plays its own, so the rate splits exactly whatever their number.
+Arrivals are a pure function of seed, rate and burstiness. Every worker draws the same ones and plays its own,
+so the rate splits exactly whatever their number.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ctypes
+import functools
+import heapq
 import math
+import os
+import sys
 from collections.abc import Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from statistics import NormalDist
 
 from loadgen._messages import ArrivalSchedule
 from loadgen._ramp import Ramp
 from loadgen._settings import Job
+from turnbench.clock import Timeline
 from turnbench.draws import stream
 
 _NORMAL = NormalDist()
 _BLOCK_S = 60.0
 _LEAST_IN_BLOCK, _MOST_IN_BLOCK = 100, 20_000
+_CLOCK_MONOTONIC = 1
+_NONBLOCKING_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 
 
 def arrivals_of(job: Job, schedule: ArrivalSchedule) -> Iterator[tuple[int, int]]:
@@ -107,3 +118,82 @@ def gap(seed: int, k: int, shape: float) -> float:
         v = (1 + c * x) ** 3
         if v > 0 and math.log(next(draws)) < 0.5 * x * x + d - d * v + d * math.log(v):
             return max(boost * d * v / shape, 1e-12)  # never zero: a block's sum divides
+
+
+class _Itimerspec(ctypes.Structure):
+    """Linux's struct itimerspec: an interval (zero: fire once), then the time to the first."""
+
+    _fields_ = (
+        ("interval_s", ctypes.c_long),
+        ("interval_ns", ctypes.c_long),
+        ("value_s", ctypes.c_long),
+        ("value_ns", ctypes.c_long),
+    )
+
+
+class ExactTimer:
+    """Wakes its waiters at times of a time line, exact to a tenth of a millisecond; one a run.
+
+    asyncio rounds its timers up to whole milliseconds (epoll_wait takes no less), which would bend short gaps
+    between arrivals. On Linux a timerfd has no such grain, and the event loop watches it like any socket.
+    Elsewhere this is asyncio's own timer.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._number = count()
+        self._fd = _timerfd() if sys.platform == "linux" else None
+        if self._fd is not None:
+            self._loop.add_reader(self._fd, self._fired)
+
+    async def until(self, due_ns: int) -> None:
+        """Sleep until then; at once if it is past."""
+        now_ns = self._timeline.now_ns()
+        if due_ns <= now_ns:
+            return
+        if self._fd is None:
+            await asyncio.sleep((due_ns - now_ns) / 1e9)
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        heapq.heappush(self._waiting, (due_ns, next(self._number), waiter))
+        if self._waiting[0][2] is waiter:
+            self._set(due_ns)
+        await waiter
+
+    def close(self) -> None:
+        if self._fd is not None:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = None
+
+    def _fired(self) -> None:
+        assert self._fd is not None
+        with contextlib.suppress(BlockingIOError):  # the timer was set anew before we came to read it
+            os.read(self._fd, 8)
+        now_ns = self._timeline.now_ns()
+        while self._waiting and self._waiting[0][0] <= now_ns:
+            waiter = heapq.heappop(self._waiting)[2]
+            if not waiter.done():  # it may have been cancelled
+                waiter.set_result(None)
+        if self._waiting:
+            self._set(self._waiting[0][0])
+
+    def _set(self, due_ns: int) -> None:
+        seconds, rest_ns = divmod(max(due_ns - self._timeline.now_ns(), 1), 1_000_000_000)
+        spec = _Itimerspec(0, 0, seconds, rest_ns)
+        if _libc().timerfd_settime(self._fd, 0, ctypes.byref(spec), None):
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _timerfd() -> int:
+    fd = int(_libc().timerfd_create(_CLOCK_MONOTONIC, _NONBLOCKING_CLOEXEC))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "timerfd_create")
+    return fd

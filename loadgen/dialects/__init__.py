@@ -1,0 +1,15 @@
+"""The dialects in which a server can be asked; each is one module here.
+
+To add one, write a module whose class follows the protocol `Dialect`, and enter it in DIALECTS. Nothing else
+in the load generator knows what a request or an event looks like.
+"""
+
+from __future__ import annotations
+
+from loadgen.dialects._chat import ChatCompletions
+from loadgen.dialects._dialect import Dialect, Problem, Prompt, Refused, StreamedReply, TurnRequest
+
+DIALECTS: dict[str, Dialect] = {"chat": ChatCompletions()}
+"""By the name that `--dialect` takes."""
+
+__all__ = ["DIALECTS", "Dialect", "Problem", "Prompt", "Refused", "StreamedReply", "TurnRequest"]
