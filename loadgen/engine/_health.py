@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
 import msgspec
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen._messages import HealthSampled, ServerSampled
 from loadgen._settings import Settings, base_url
@@ -104,39 +105,20 @@ class Health:
             self._run.emit(HealthSampled(self.line()))
 
 
-# Labels end at a brace outside of quotes; a time after the value is ignored.
-_SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]+(\S+)')
 _SERVER_PREFIXES = ("vllm:", "sglang:", "tgi_")
-_LEFT_OUT = ("_bucket", "_created")
+_DISCARDED = ("_bucket", "_created")
+"""Ends of the names of samples that are not kept; histograms keep their sum and count."""
 _EVERY_S = 1.0
 _PAGE_BYTES = 4 << 20
-
-
-def samples(text: str) -> dict[str, float]:
-    """The model server's samples by name, summed over their labels; histograms keep their sum and count."""
-    found: dict[str, float] = defaultdict(float)
-    for line in text.splitlines():
-        if not line.startswith(_SERVER_PREFIXES):
-            continue
-        match = _SAMPLE.match(line)
-        if match and not match.group(1).endswith(_LEFT_OUT):
-            value = _number(match.group(2))
-            if math.isfinite(value):
-                found[match.group(1)] += value
-    return dict(found)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+_LINE_CHARS = 4096
+_LINES_A_ROUND = 10
+"""Lines that are parsed before the event loop looks at its sockets again: a page takes milliseconds."""
 
 
 async def watch_server(
     settings: Settings, headers: dict[str, str], timeline: Timeline, emit: Callable[[ServerSampled], None]
 ) -> None:
-    """Emit a sample a second until cancelled; ends by itself if the server has no such page."""
+    """Emit the server's own metrics once a second until cancelled; ends by itself if it has no such page."""
     url = base_url(settings.host).removesuffix("/v1") + "/metrics"
     sent = {name: value for name, value in headers.items() if name not in ("Content-Type", "Accept")}
     timeout = aiohttp.ClientTimeout(total=settings.connect_timeout_s)
@@ -144,14 +126,16 @@ async def watch_server(
         timeout=timeout, headers=sent, trust_env=settings.trust_env, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
         while True:
+            text = ""
             try:
                 async with session.get(url, ssl=not settings.insecure, allow_redirects=False) as response:
                     if response.status < 500 and response.status != 200:
                         return
-                    found = samples(await _page(response)) if response.status == 200 else {}
+                    if response.status == 200:
+                        text = await _page(response)
             except (aiohttp.ClientError, TimeoutError, OSError):
-                found = {}  # a server that is down for a while is asked again
-            if found:
+                pass  # a server that is down for a while is asked again
+            if found := await samples(text):
                 emit(ServerSampled(msgspec.json.encode({"t_ns": timeline.now_ns()} | found)))
             await asyncio.sleep(_EVERY_S)
 
@@ -162,3 +146,29 @@ async def _page(response: aiohttp.ClientResponse) -> str:
     while len(page) < _PAGE_BYTES and (part := await response.content.read(_PAGE_BYTES - len(page))):
         page += part
     return page.decode("utf-8", "replace")
+
+
+async def samples(text: str) -> dict[str, float]:
+    """The model server's finite samples by name, summed over their labels.
+
+    Lines are parsed one by one: what is broken in one discards that one alone, and a counter without `_total`
+    keeps the name that the server gave it.
+    """
+    lines = [line for line in text.splitlines() if line.startswith(_SERVER_PREFIXES)]
+    found: dict[str, float] = defaultdict(float)
+    for number, line in enumerate(lines, start=1):
+        if len(line) <= _LINE_CHARS and "_bucket{" not in line:
+            _add_samples(found, line)
+        if number % _LINES_A_ROUND == 0:
+            await asyncio.sleep(0)
+    return dict(found)
+
+
+def _add_samples(found: dict[str, float], line: str) -> None:
+    # The parser raises IndexError for some broken labels; a count may be too large for a float.
+    with suppress(ValueError, IndexError, OverflowError):
+        for family in text_string_to_metric_families(line):
+            for sample in family.samples:
+                value = float(sample.value)
+                if math.isfinite(value) and not sample.name.endswith(_DISCARDED):
+                    found[sample.name] += value

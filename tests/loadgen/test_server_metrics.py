@@ -35,7 +35,7 @@ python_gc_total 7
 
 
 def test_samples_are_summed_over_labels_and_the_rest_is_left_out() -> None:
-    assert samples(PAGE) == {
+    assert asyncio.run(samples(PAGE)) == {
         "vllm:num_requests_running": 5.0,
         "vllm:kv_cache_usage_perc": 0.25,
         "vllm:ttft_seconds_sum": 1.5,
@@ -43,9 +43,23 @@ def test_samples_are_summed_over_labels_and_the_rest_is_left_out() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['vllm:x{a="b",\x1f=e} 1', "vllm:x " + "9" * 400, 'vllm:x{a="b} 1', "vllm:x{" + 'a="b",' * 5000 + "} 1"],
+    ids=["control character", "huge", "open quote", "long line"],
+)
+def test_a_line_that_is_broken_discards_itself_alone(line: str) -> None:
+    assert asyncio.run(samples(f"{line}\n{PAGE}")) == asyncio.run(samples(PAGE))
+
+
+def test_a_counter_keeps_the_name_that_the_server_gave_it() -> None:
+    page = "# TYPE vllm:preemptions counter\nvllm:preemptions 4\n# TYPE tgi_n_total counter\ntgi_n_total 3\n"
+    assert asyncio.run(samples(page)) == {"vllm:preemptions": 4.0, "tgi_n_total": 3.0}
+
+
 @given(st.text() | st.text(st.sampled_from('vllm:{}" \n+-.0123eEnaNfiI')).map("vllm:x ".__add__))
 def test_any_page_gives_finite_numbers(page: str) -> None:
-    assert all(math.isfinite(value) for value in samples(page).values())
+    assert all(math.isfinite(value) for value in asyncio.run(samples(page)).values())
 
 
 @pytest.fixture
