@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_ind
 
 from analysis.checks.finding import Finding, of_level
 from analysis.measures.by_turn import with_expected
@@ -89,6 +88,8 @@ def _length_change(low: pd.DataFrame, high: pd.DataFrame) -> float | None:
     change = float(b.mean() / a.mean() - 1)
     if abs(change) < _MOST_LENGTH_CHANGE:
         return None
+    from scipy.stats import ttest_ind  # slow to import, and few runs come so far
+
     sure = (np.ptp(a) == 0 and np.ptp(b) == 0) or ttest_ind(a, b, equal_var=False).pvalue < _SURE
     return change if sure else None
 

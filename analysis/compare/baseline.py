@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
-from scipy.stats import t as student
 
 from analysis.compare.sample import clusters
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
+from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
 from analysis.stats.percentiles import allowed, effective_turns
 from analysis.stats.quantile_interval import quantile_ends
 from analysis.turns.frame import floats
@@ -154,7 +153,7 @@ def _clearness(a: Side, b: Side) -> float:
     apart = abs(log(a.median() / b.median()))
     if len(a.runs) + len(b.runs) > 2:
         se, df = _repeat_error(a, b)
-        return float(-norm.ppf(max(student.sf(apart / max(se, _LEAST_SE), df), 1e-300)))
+        return -normal_quantile(max(t_tail(apart / max(se, _LEAST_SE), df), 1e-300))
     widths = [log(high / low) / 2 for low, high in (a.ends(0.95), b.ends(0.95))]
     return apart / max(sqrt(sum((width / 1.96) ** 2 for width in widths)), _LEAST_SE)
 
@@ -162,7 +161,7 @@ def _clearness(a: Side, b: Side) -> float:
 def _interval(a: Side, b: Side, confidence: float) -> tuple[float, float]:
     if len(a.runs) + len(b.runs) > 2 and isfinite(a.median()) and isfinite(b.median()):
         se, df = _repeat_error(a, b)
-        apart, width = log(a.median() / b.median()), float(student.ppf((1 + confidence) / 2, df)) * se
+        apart, width = log(a.median() / b.median()), t_quantile((1 + confidence) / 2, df) * se
         return exp(apart - width), exp(min(apart + width, 700))
     (a_low, a_high), (b_low, b_high) = a.ends(confidence), b.ends(confidence)
     a_mid, b_mid = a.median(), b.median()

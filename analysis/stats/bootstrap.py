@@ -10,9 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
-from scipy.stats import t as student
 
+from analysis.stats.distributions import normal_cdf, t_quantile
 from analysis.stats.percentiles import QUANTILES
 from analysis.stats.quantile_interval import quantile_ends
 from turnbench.turns import Floats, Ints
@@ -77,8 +76,8 @@ def _ratio(sums: Floats) -> Floats:
 
 @lru_cache(maxsize=16)
 def _expanded_tail(groups: int) -> float:
-    wide = student.ppf(0.975, max(groups - 1, 1)) * np.sqrt(groups / max(groups - 1, 1))
-    return float(norm.cdf(-wide))
+    wide = t_quantile(0.975, max(groups - 1, 1)) * np.sqrt(groups / max(groups - 1, 1))
+    return normal_cdf(-wide)
 
 
 @lru_cache(maxsize=64)

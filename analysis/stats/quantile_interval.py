@@ -9,9 +9,8 @@ truth more often than a bootstrap of conversations does, in the tails above all.
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import beta, norm
-from scipy.stats import t as student
 
+from analysis.stats.distributions import beta_quantile, normal_quantile, t_quantile
 from turnbench.turns import Bools, Floats, Ints
 
 Ends = tuple[float | None, float | None]
@@ -28,7 +27,7 @@ def quantile_ends(
     worth = effective_share_turns(below, clusters, quantile, confidence)
     tail = (1 - confidence) / 2
     hits = quantile * worth
-    shares = beta.ppf((tail, 1 - tail), hits + 0.5, worth - hits + 0.5)
+    shares = (beta_quantile(share, hits + 0.5, worth - hits + 0.5) for share in (tail, 1 - tail))
     low, high = (_at(ordered, share) for share in shares)
     return low, high
 
@@ -48,7 +47,7 @@ def effective_share_turns(below: Bools, clusters: Ints, quantile: float, confide
     variance = float((apart**2).sum()) * groups / (groups - 1) / n**2
     worth = min(quantile * (1 - quantile) / variance, n) if variance > 0 else float(n)
     tail = (1 + confidence) / 2
-    return float(worth * (norm.ppf(tail) / student.ppf(tail, groups - 1)) ** 2)
+    return float(worth * (normal_quantile(tail) / t_quantile(tail, groups - 1)) ** 2)
 
 
 def _at(ordered: Floats, share: float) -> float | None:
