@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "loadgen": {"turnbench", "scenarios"},
     "analysis": {"turnbench"},
 }
-ROOFS = {"loadgen/locustfile.py", "loadgen/__main__.py", "loadgen/_cli.py"}
+ROOFS = {"loadgen/locustfile.py", "loadgen/__main__.py"}
 
 
 def modules(room: str) -> list[Path]:

@@ -34,6 +34,7 @@ class CommandParser(argparse.ArgumentParser):
         more.setdefault("formatter_class", _Formatter)
         if example:
             more["epilog"] = f"example:\n  {example}"
+        self._typed: list[str] = []
         super().__init__(*args, **more)
 
     def format_help(self) -> str:
@@ -44,6 +45,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but what nobody knows ends here, where the options that do exist are known."""
+        self._typed = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.refuse(unknown[0])
@@ -57,6 +59,12 @@ class CommandParser(argparse.ArgumentParser):
         self.error(f"unexpected argument {unknown!r}")
 
     def error(self, message: str) -> NoReturn:
+        if "required" in message:  # rather what is there by mistake than what is missing because of it
+            flags = [word.partition("=")[0] for word in self._typed if word.startswith("--")]
+            known = tuple(self._option_string_actions)
+            for flag in flags:
+                if not any(name.startswith(flag) for name in known):
+                    self.refuse(flag)
         one_line(self.prog, message)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -79,7 +87,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         """`-u, --users N` instead of `-u N, --users N`."""
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
-        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        metavar = self._get_default_metavar_for_optional(action)
+        if action.nargs == "+":
+            metavar = f"{action.metavar or metavar}..."
+            return f"{', '.join(action.option_strings)} {metavar}"
+        value = self._format_args(action, metavar)
         return f"{', '.join(action.option_strings)} {value}"
 
     def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:

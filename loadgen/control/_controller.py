@@ -284,7 +284,7 @@ def analyse(run: RunState) -> int:
     A second signal ends it: nobody has to wait for the report of a long run.
     """
     sys.stdout.flush()
-    command = [sys.executable, "-m", "analysis", str(run.writer.path)]
+    command = [sys.executable, "-P", "-m", "analysis", str(run.writer.path)]
     # In a session of its own: Ctrl-C must not take the report away from who asked for a partial one.
     with subprocess.Popen(command, start_new_session=True) as child:
         while child.poll() is None:

@@ -70,7 +70,7 @@ class EngineLink:
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "loadgen.engine", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "loadgen.engine", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self._stderr,

@@ -102,7 +102,7 @@ def _ask(settings: Settings) -> Endpoint:
     host = without_userinfo(settings.host)
     try:
         asked = subprocess.run(
-            [sys.executable, "-m", "loadgen.options._probe"],
+            [sys.executable, "-P", "-m", "loadgen.options._probe"],
             input=msgspec.json.encode(settings),
             capture_output=True,
             timeout=_PROBE_LIMIT_S,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import loadgen
 from loadgen.options._command_line import OPTIONS
 from turnbench.names import slug
 from turnbench.sweep.plan import SweepPlan
@@ -86,8 +85,8 @@ def is_on(options: dict[str, str], switch: str) -> bool:
 
 
 def client_command(plan: SweepPlan, cell: Cell, url: str, folder: Path) -> list[str]:
-    """Locust's arguments for this run."""
-    command = ["-f", str(Path(loadgen.__file__).parent), "--headless", "-H", url]
+    """The arguments of `turnbench run` for this run."""
+    command = ["-H", url]
     command += ["--run-dir", str(folder / cell.dir), "--no-analysis"]
     for name, value in run_options(plan, cell).items():
         if name not in _SWITCHES:

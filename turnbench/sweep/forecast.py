@@ -97,7 +97,7 @@ def pace_of(sweep: SweepPlan, model: str, precision: str | None) -> Pace | None:
     """By the roofline of the plan's hardware, as `serve` knows it; None where it has no facts."""
     if sweep.endpoints or sweep.backend == "vllm-cpu":
         return None
-    command = [sys.executable, "-m", "serve.pace", model, "--hardware", sweep.hardware]
+    command = [sys.executable, "-P", "-m", "serve.pace", model, "--hardware", sweep.hardware]
     command += ["--precision", precision or "fp16"]
     asked = subprocess.run(command, capture_output=True, check=False, text=True)
     if asked.returncode:

@@ -79,7 +79,9 @@ def _play(book: Book, took_s: dict[str, float]) -> int:
         return _EXIT_OF_SIGNAL[sweep.signal]
     signal.signal(signal.SIGTERM, _end_with_analysis)
     try:
-        code = subprocess.run([sys.executable, "-m", "analysis", str(book.folder)], check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-P", "-m", "analysis", str(book.folder)], check=False
+        ).returncode
     except KeyboardInterrupt:
         print(f"interrupted; the report: python -m analysis {book.folder}", file=sys.stderr)
         return _EXIT_OF_SIGNAL[signal.SIGINT]

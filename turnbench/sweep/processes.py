@@ -61,8 +61,8 @@ async def start_server(options: list[str], log: IO[bytes], lock: Lock) -> Proces
 
 
 async def start_run(options: list[str], log: IO[bytes], lock: Lock) -> Process:
-    """Locust; KILL if the sweep is killed: it must not write into a sweep that somebody resumes."""
-    return await _start("locust", options, signal.SIGKILL, lock, log, log)
+    """`turnbench run`; KILL if the sweep is killed: it must not write into a sweep that somebody resumes."""
+    return await _start("turnbench", ["run", *options], signal.SIGKILL, lock, log, log)
 
 
 async def _start(
@@ -75,6 +75,7 @@ async def _start(
 ) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # not the folder in which the sweep was started: it may have a `serve/` of its own
         "-m",
         module,
         *options,

@@ -60,7 +60,7 @@ def _refusals(commands: list[list[str]]) -> list[str]:
     """What `serve` says to servers that it would not start; all are asked at once."""
     asked = [
         subprocess.Popen(
-            [sys.executable, "-m", "serve", *command, "--print-command"],
+            [sys.executable, "-P", "-m", "serve", *command, "--print-command"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

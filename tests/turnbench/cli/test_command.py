@@ -1,0 +1,145 @@
+"""The command `turnbench`, as a person types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ["run", "sweep", "report", "compare", "serve", "scenarios", "completion"]
+HOSTILE = ("analysis", "serve", "scenarios", "loadgen")
+SCREEN_LINES, SCREEN_COLUMNS = 24, 80
+
+
+@pytest.fixture
+def emulator() -> Iterator[str]:
+    """The URL of an emulator with a fixed schedule."""
+    command = [sys.executable, "-m", "serve.emulator", "--schedule", "fixed", "--port", "0", "--tokens", "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().removeprefix("ready: ").strip()
+        process.terminate()
+
+
+def turnbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "turnbench", *arguments]
+    wide = os.environ | {"COLUMNS": str(SCREEN_COLUMNS)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=wide, cwd=cwd)
+
+
+def test_help_names_every_command_with_an_example_and_imports_no_room() -> None:
+    said = turnbench("--help")
+    assert said.returncode == 0
+    assert len(said.stdout.splitlines()) <= SCREEN_LINES
+    for name in COMMANDS:
+        assert f"\n  {name} " in said.stdout
+    assert "example:\n" in said.stdout
+    code = (
+        "import sys, turnbench.cli.main as m; m.main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    for heavy in ("locust", "pandas", "numpy", "pydantic", "msgspec", "rich", "yaml", "serve", "loadgen"):
+        assert f"'{heavy}'" not in loaded
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_fits_a_screen_and_ends_with_an_example(command: str) -> None:
+    said = turnbench(*command.split(), "--help")
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.splitlines()
+    assert len(lines) <= SCREEN_LINES, said.stdout
+    assert lines[-2] == "example:"
+    assert lines[-1].startswith(f"  turnbench {command} ")
+
+
+def test_every_option_of_a_run_is_shown_on_request() -> None:
+    said = turnbench("run", "--help-all").stdout
+    for option in ("--burstiness", "--keep-text", "--processes", "--master-host"):
+        assert option in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("rn", "turnbench: unknown command 'rn'; did you mean run?"),
+        ("xyz", "turnbench: unknown command 'xyz'; `turnbench --help` lists them"),
+        ("--versoin", "turnbench: unknown option '--versoin'; did you mean --version?"),
+        ("run --levls 1", "turnbench run: unknown option --levls; did you mean --levels?"),
+        ("run chat", "turnbench run: unexpected argument 'chat'"),
+        ("run -u many", "turnbench run: argument -u/--users: invalid int value: 'many'"),
+        ("sweep demo --bakend x", "turnbench sweep: unknown option --bakend; did you mean --backend?"),
+        ("serve statis", "turnbench serve: unknown command 'statis'; did you mean status?"),
+        ("scenarios shwo chat", "turnbench scenarios: unknown command 'shwo'; did you mean show?"),
+        ("compare runs/x --too y", "turnbench compare: unknown option --too; did you mean --to?"),
+        ("completion fish", "turnbench completion: argument SHELL: 'fish' is not known; one of bash, zsh"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_with_what_was_meant_and_exit_2(typed: str, said: str) -> None:
+    found = turnbench(*typed.split())
+    assert (found.returncode, found.stderr, found.stdout) == (2, said + "\n", "")
+
+
+def test_a_run_from_a_folder_with_packages_of_our_names_uses_ours(emulator: str, tmp_path: Path) -> None:
+    for name in HOSTILE:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    options = [
+        "-H",
+        emulator,
+        "--scenario",
+        "choose",
+        "--levels",
+        "2",
+        "--hold",
+        "1s",
+        "--warmup",
+        "0",
+        "--drain",
+        "2s",
+    ]
+    said = turnbench("run", *options, "--processes", "2", "--run-dir", "one", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr + said.stdout
+    assert (tmp_path / "one" / "report.html").exists()
+    same = turnbench("report", "one", cwd=tmp_path)
+    assert same.returncode == 0, same.stderr
+    against = turnbench("compare", "one", "--to", "one", cwd=tmp_path)
+    assert "not ours" not in against.stderr + against.stdout
+    plain = [sys.executable, "-m", "turnbench", "scenarios", "list"]  # the current folder first on the path
+    listed = subprocess.run(plain, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+
+
+@pytest.mark.parametrize("command", ["--help", "report none", "run -H http://127.0.0.1:9", "serve list"])
+def test_ctrl_c_at_any_moment_is_quiet(command: str) -> None:
+    """Sent as soon as our first line has run, then ever later, until the command has ended before it."""
+    begun = "import sys; from turnbench.__main__ import main; import os; os.write(1, b'.'); sys.exit(main())"
+    for delay_s in (0.0, 0.02, 0.05, 0.1, 0.3, 0.8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", begun, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.read(1)
+        time.sleep(0.005 + delay_s)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        if process.returncode != 130:
+            assert process.returncode in (0, 2), (delay_s, err.decode())
+        assert b"Traceback" not in err
+        if process.returncode == 130:
+            assert not [line for line in err.splitlines() if b"INFO" not in line], err
+
+
+def test_completion_knows_commands_and_options() -> None:
+    said = turnbench("completion", "bash")
+    assert said.returncode == 0, said.stderr
+    for word in ("sweep", "--arrival-rate", "--backend", "calibrate", "--markdown"):
+        assert word in said.stdout
+    check = subprocess.run(["bash", "-n"], input=said.stdout, text=True, capture_output=True, check=False)
+    assert check.returncode == 0, check.stderr
+    assert turnbench("completion", "zsh").stdout.startswith("#compdef turnbench")
