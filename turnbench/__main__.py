@@ -6,6 +6,7 @@ with 130, also in the middle of an import, where an exception could surface anyw
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ def main() -> int:
     """The command line; returns its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a script's `&` ignores it
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        # The last of all: Python is about to give the signal its default back, which kills.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     _prefer_installed()
     from turnbench.cli.main import main as run
 
