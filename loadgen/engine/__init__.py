@@ -1,1 +1,1 @@
-"""The engine, a process of its own: people, their conversations and turns, and who waits for what."""
+"""The engine, a process of its own: people, their conversations and turns, and all that is timed."""

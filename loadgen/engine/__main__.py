@@ -15,7 +15,10 @@ import socket
 import sys
 import traceback
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
+
+import aiohttp
 
 from loadgen._headers import headers_of
 from loadgen._messages import (
@@ -44,6 +47,7 @@ from loadgen._messages import (
     pack,
 )
 from loadgen._settings import Job
+from loadgen.dialects import DIALECTS
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._health import Health, watch_server
 from loadgen.engine._run import EngineRun, watch
@@ -59,16 +63,28 @@ loop for 0.4 s, so it waits for the end of a level. The quick ones find nearly a
 there would be one within every reply."""
 
 
+@dataclass(frozen=True)
+class _PlayedRun:
+    """What the run under way consists of, until the next one or its end."""
+
+    driver: LoadDriver
+    health: Health
+    session: aiohttp.ClientSession
+    reader: StampedReader
+
+    async def close(self) -> None:
+        self.driver.end()
+        await self.session.close()
+        self.reader.close()
+
+
 class EngineProcess:
-    """Obeys Locust's messages; one LoadDriver a run."""
+    """Obeys Locust's messages; plays one run after the other."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._timeline = Timeline()
-        self._driver: LoadDriver | None = None
-        self._health: Health | None = None
-        self._session: Any = None
-        self._reader: StampedReader | None = None
+        self._played: _PlayedRun | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._writer: asyncio.StreamWriter | None = None
 
@@ -87,13 +103,14 @@ class EngineProcess:
 
     async def _obey(self, message: ToEngine) -> None:
         if isinstance(message, StartRun):
-            await self._take_job(message.job)
+            await self._start_run(message.job)
         elif isinstance(message, Ping):
             self.emit(Pong(message.n, self._timeline.now_ns()))
-        elif self._driver is not None:  # what comes after a run's end is about nothing
-            self._direct(self._driver, message)
+        elif self._played is not None:  # what comes after a run's end is about nothing
+            self._direct(self._played, message)
 
-    def _direct(self, driver: LoadDriver, message: ToEngine) -> None:
+    def _direct(self, run: _PlayedRun, message: ToEngine) -> None:
+        driver = run.driver
         match message:
             case PlayConversation(user):
                 driver.play(user)
@@ -104,39 +121,40 @@ class EngineProcess:
             case MeasureWindow(start_ns, end_ns):
                 driver.measure(start_ns, end_ns)
             case CloseLevel(level, drain_s):
-                self._spawn(self._close(driver, level, drain_s))
+                self._spawn(self._close_level(driver, level, drain_s))
             case CutLevel(level):
-                self._spawn(self._cut(driver, level))
+                self._spawn(self._cut_level(driver, level))
             case StopTurns(drain_s):
                 self._spawn(self._stop_turns(driver, drain_s))
             case FinishRun():
-                self._spawn(self._finish(driver))
+                self._spawn(self._finish_run(run))
 
-    async def _take_job(self, job: Job) -> None:
+    async def _start_run(self, job: Job) -> None:
         """Get ready for a run; answers RunReady, or JobRefused with what is wrong."""
+        settings = job.settings
         try:
             scenario = parse(job.scenario)
-            headers = headers_of(job.settings)
+            headers = headers_of(settings)
+            if job.dialect not in DIALECTS:
+                raise ValueError(f"dialect {job.dialect!r} is none of {', '.join(DIALECTS)}")
             _check_files(job)
         except (ScenarioError, ValueError, OSError) as error:
             self.emit(JobRefused(str(error)))
             return
-        await self._drop_run()
-        loop = asyncio.get_running_loop()
-        settings = job.settings
-        self._reader = StampedReader(loop, self._timeline, settings.clock == "kernel")
-        self._session = open_session(
-            self._reader,
+        await self._forget_run()
+        reader = StampedReader(asyncio.get_running_loop(), self._timeline, settings.clock == "kernel")
+        session = open_session(
+            reader,
             connect_timeout_s=settings.connect_timeout_s,
             ssl=not settings.insecure,
             trust_env=settings.trust_env,
         )
-        run = EngineRun(job, self._session, self._timeline, self.emit)
-        self._driver = LoadDriver(run, scenario, self._spawn)
-        self._health = Health(run)
+        run = EngineRun(job, session, self._timeline, self.emit)
+        health = Health(run)
+        self._played = _PlayedRun(LoadDriver(run, scenario, self._spawn), health, session, reader)
         self._spawn(watch(run))
-        self._spawn(self._health.lag.run())
-        self._spawn(self._health.run())
+        self._spawn(health.lag.run())
+        self._spawn(health.run())
         if job.worker == 0:
             self._spawn(watch_server(settings, headers, self._timeline, self.emit))
         gc.collect()
@@ -144,10 +162,10 @@ class EngineProcess:
         gc.set_threshold(*_COLLECTIONS)
         self.emit(RunReady())
 
-    async def _close(self, driver: LoadDriver, level: int, drain_s: float) -> None:
+    async def _close_level(self, driver: LoadDriver, level: int, drain_s: float) -> None:
         self.emit(LevelClosed(level, open=await driver.drained(drain_s)))
 
-    async def _cut(self, driver: LoadDriver, level: int) -> None:
+    async def _cut_level(self, driver: LoadDriver, level: int) -> None:
         await driver.cut()
         gc.collect()  # nobody is measured now
         self.emit(LevelCut(level, next=driver.next_conversation))
@@ -156,27 +174,20 @@ class EngineProcess:
         await driver.stop_turns(drain_s)
         self.emit(TurnsStopped())
 
-    async def _finish(self, driver: LoadDriver) -> None:
+    async def _finish_run(self, run: _PlayedRun) -> None:
         """The run is over: cut what is left, report the last counts, forget the run."""
-        await driver.cut()
-        assert self._health is not None
-        self.emit(HealthSampled(self._health.line()))
-        await self._drop_run()
+        await run.driver.cut()
+        self.emit(HealthSampled(run.health.line()))
+        await self._forget_run()
         self.emit(RunFinished())
 
-    async def _drop_run(self) -> None:
+    async def _forget_run(self) -> None:
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
-        if self._driver is not None:
-            self._driver.end()
-            self._driver = None
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        run, self._played = self._played, None
+        if run is not None:
+            await run.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -16,7 +16,7 @@ from turnbench.formats import TurnRecord
 from turnbench.outcomes import is_failure
 
 _RETRIED = ("connect", "connect_timeout", "http_429", "http_5xx", "disconnected", "dns")
-"""What --retry covers: another attempt can mend it."""
+"""What --retry covers: another attempt may succeed."""
 
 
 async def converse(

@@ -116,8 +116,8 @@ class Exchange:
     async def _wait_for_whole(self, content: aiohttp.StreamReader, scheduler: WorkScheduler) -> None:
         """Keep the chunks back from aiohttp until all are here.
 
-        It works on each, and many streams end at once: the scheduler has to spread that, and whoever reads
-        sockets must not do it.
+        It works on each, and many streams end at once: that work is for the scheduler to spread, and must not
+        be done while sockets are read.
         """
         self.log.deferred_from = len(self.log.raw)
         while not content.is_eof() and content.exception() is None:

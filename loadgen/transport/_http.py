@@ -23,7 +23,7 @@ _READ_BUFFER_BYTES = 1 << 30
 
 
 class _StampedWrites:
-    """The transport of a socket that tells its handler of each write, before and after."""
+    """The transport of a socket that reports each write to its handler, before and after."""
 
     def __init__(self, transport: asyncio.Transport, handler: StampedHandler) -> None:
         self._transport = transport
@@ -122,7 +122,7 @@ class StampedHandler(ResponseHandler):
     def look_at_end(self) -> None:
         """What came may be the whole: have the request look at it, when it is its turn to work.
 
-        Where an empty line ends every event, aiohttp is given each at once, lest it wake the request for all.
+        Where an empty line ends every event, aiohttp is given each at once: else each would wake the request.
         """
         assert self.log is not None
         if self.log.has_last_chunk():
@@ -149,7 +149,7 @@ class StampedHandler(ResponseHandler):
         self._reader.give_back(self)
         payload = self._payload
         super().connection_lost(exc)
-        # aiohttp tells nobody that a body ended in chunks it could not read.
+        # aiohttp does not report that a body ended in chunks it could not read.
         if payload is not None and not payload.is_eof() and payload.exception() is None:
             payload.set_exception(aiohttp.ClientPayloadError("the connection ended before the body"))
 

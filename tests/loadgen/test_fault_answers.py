@@ -141,7 +141,7 @@ async def test_a_huge_error_body_is_read_in_part(play: Any) -> None:
     assert sent < 20_000_000, "the client hung up"
 
 
-async def test_a_full_context_is_told_from_other_bad_requests(play: Any) -> None:
+async def test_a_full_context_is_distinguished_from_other_bad_requests(play: Any) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
         text = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}'
@@ -172,7 +172,7 @@ async def test_a_proxys_page_is_no_stream(play: Any, ends: str) -> None:
 @pytest.mark.parametrize(
     "answer", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"HTTP/1.1 abc\r\n\r\n"]
 )
-async def test_what_is_not_http_is_told_so(play: Any, answer: bytes) -> None:
+async def test_what_is_not_http_is_reported_so(play: Any, answer: bytes) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
         await peer.send(answer)

@@ -197,7 +197,7 @@ async def test_text_that_looks_like_the_end_of_a_body_does_not_end_it(play: Any)
     assert (record.outcome, record.chars, len(record.event_us)) == ("ok", 8, 2)
 
 
-async def test_a_whole_reply_that_waits_for_its_turn_cannot_be_cut_any_more(serve: Any, client: Any) -> None:
+async def test_a_whole_reply_that_waits_to_be_read_cannot_be_cut_any_more(serve: Any, client: Any) -> None:
     """Where many streams end together, a deadline, a person's patience or a level's end come meanwhile."""
 
     held = asyncio.Event()
@@ -398,7 +398,7 @@ async def test_no_compression_is_asked_for_and_it_is_read_if_it_comes(play: Any)
     assert played.record.event_us[1] - played.record.event_us[0] >= 40_000
 
 
-async def test_chunks_that_are_none_are_told(play: Any) -> None:
+async def test_chunks_that_are_none_are_reported(play: Any) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
         await peer.head()

@@ -15,8 +15,8 @@ Other = namedtuple("Other", "user system idle")
 
 
 def _shares(monkeypatch: pytest.MonkeyPatch, *accounts: list[tuple[float, ...]]) -> list[float | None]:
-    told = iter(accounts)
-    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(told))
+    readings = iter(accounts)
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
     stolen = Stolen()
     return [stolen.take_share() for _ in accounts[1:]]
 
@@ -33,13 +33,13 @@ def test_the_share_that_the_host_took_is_since_the_last_look_and_of_the_cpu_that
     assert _shares(monkeypatch, *accounts) == [0.125, 0.0, None]
 
 
-def test_a_system_that_does_not_tell_what_was_taken_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_does_not_say_what_was_taken_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _shares(monkeypatch, [Other(1.0, 1.0, 1.0)], [Other(2.0, 2.0, 2.0)]) == [None]
 
 
-@pytest.mark.skipif(not hasattr(psutil.cpu_times(), "steal"), reason="this system does not tell")
+@pytest.mark.skipif(not hasattr(psutil.cpu_times(), "steal"), reason="this system does not say")
 def test_what_was_taken_of_this_machine_can_be_read() -> None:
     stolen, share, until_s = Stolen(), None, time.monotonic() + 10
-    while share is None and time.monotonic() < until_s:  # nothing is told before the accounts have moved
+    while share is None and time.monotonic() < until_s:  # nothing is known before the accounts have moved
         share = stolen.take_share()
     assert share is not None

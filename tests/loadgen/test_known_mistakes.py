@@ -1,4 +1,4 @@
-"""How other tools got these numbers wrong: one test each, from bytes on a socket to the number that is told.
+"""How other tools got these numbers wrong: one test each, from bytes on a socket to the reported number.
 
 Where the mistake is one of summing up, records are made and only the summing up is driven.
 """
@@ -28,7 +28,7 @@ from turnbench.run_directory import read_run
 GAP_S = 0.1
 
 
-def told(path: Path, records: list[TurnRecord]) -> dict[str, Any]:
+def reported(path: Path, records: list[TurnRecord]) -> dict[str, Any]:
     """The summary of a run that holds these records, as the analysis reads them from its directory."""
     return summarise(study_run(read_run(MadeRun(path / "run", records, levels=[]).write())))
 
@@ -60,7 +60,7 @@ async def test_role_only_first_chunk_taken_as_first_token(play: Any, tmp_path: P
         await peer.chunk(peer.words("Hi"))
         await peer.finish(ending(1))
 
-    cell = the_cell(told(tmp_path, [(await play(script)).record]))
+    cell = the_cell(reported(tmp_path, [(await play(script)).record]))
     assert cell["ttft_ms"]["mean"] >= GAP_S * 1e3
 
 
@@ -74,7 +74,7 @@ async def test_several_tokens_in_one_event_counted_as_one(play: Any, tmp_path: P
         await peer.finish(ending(5))
 
     record = (await play(script)).record
-    cell = the_cell(told(tmp_path, [record]))
+    cell = the_cell(reported(tmp_path, [record]))
     assert cell["output_tokens"]["mean"] == 5
     assert cell["tpot_ms"]["mean"] == pytest.approx((record.event_us[1] - record.event_us[0]) / 1e3 / 4)
 
@@ -87,7 +87,7 @@ async def test_usage_absent_guessed_silently(play: Any, tmp_path: Path) -> None:
             await peer.chunk(peer.words("Hi"))
         await peer.finish(ending(None))
 
-    summary = told(tmp_path, [(await play(script)).record])
+    summary = reported(tmp_path, [(await play(script)).record])
     assert checks(summary)["token_source"] == "note"
 
 
@@ -101,7 +101,7 @@ async def test_client_tokenizer_disagreeing_with_the_servers(play: Any, tmp_path
             await peer.chunk(peer.words("Straßen bahn "))
         await peer.finish(ending(9))
 
-    cell = the_cell(told(tmp_path, [(await play(script)).record]))
+    cell = the_cell(reported(tmp_path, [(await play(script)).record]))
     assert cell["output_tokens"]["mean"] == 9
 
 
@@ -125,7 +125,7 @@ async def test_connection_set_up_inside_ttft(
     server = await serve(lambda peer: peer.answer("Hi"))
     person = client(server.url)
     await person.ended(person.start())
-    cell = the_cell(told(tmp_path, person.records))
+    cell = the_cell(reported(tmp_path, person.records))
     assert cell["ttft_ms"]["mean"] < 2 * GAP_S * 1e3
     assert cell["response_delay_ms"]["mean"] >= 3 * GAP_S * 1e3  # the person did wait for it
 
@@ -141,7 +141,7 @@ async def test_keep_alive_race_after_a_long_think_time(play: Any, tmp_path: Path
         else:
             await peer.until_closed()
 
-    summary = told(tmp_path, (await play(script, turns=2, think_time="0.1")).records)
+    summary = reported(tmp_path, (await play(script, turns=2, think_time="0.1")).records)
     cell = the_cell(summary)
     assert (cell["turns"], cell["ok"], cell["failed"]) == (2, 2, 0)
     assert summary["outcomes"] == {"ok": 2}
@@ -154,7 +154,7 @@ async def test_200_with_an_error_event_counted_as_success(play: Any, tmp_path: P
         await peer.chunk(peer.words("Hi"))
         await peer.finish(peer.event({"error": {"message": "out of memory"}}) + ending(1))
 
-    cell = the_cell(told(tmp_path, [(await play(script)).record]))
+    cell = the_cell(reported(tmp_path, [(await play(script)).record]))
     assert (cell["ok"], cell["failed"], cell["ttg_ms"]["n"]) == (0, 1, 0)
 
 
@@ -165,7 +165,7 @@ async def test_one_token_answers_dropped(play: Any, tmp_path: Path) -> None:
         await peer.chunk(peer.words("B"))
         await peer.finish(ending(1))
 
-    cell = the_cell(told(tmp_path, [(await play(script)).record]))
+    cell = the_cell(reported(tmp_path, [(await play(script)).record]))
     assert (cell["ok"], cell["output_tokens"]["mean"], cell["ttg_ms"]["n"], cell["tpot_ms"]["n"]) == (
         1,
         1,
@@ -180,7 +180,7 @@ async def test_missing_ttft_recorded_as_0(play: Any, tmp_path: Path) -> None:
         await peer.head()
         await peer.finish(ending(0))
 
-    cell = the_cell(told(tmp_path, [(await play(script)).record]))
+    cell = the_cell(reported(tmp_path, [(await play(script)).record]))
     assert (cell["failed"], cell["ttft_ms"]["n"], cell["ttft_ms"]["mean"]) == (1, 0, None)
 
 
@@ -195,7 +195,7 @@ async def test_the_stop_token_making_tpot_0(play: Any, tmp_path: Path) -> None:
         await peer.finish(ending(2))
 
     record = (await play(script)).record
-    cell = the_cell(told(tmp_path, [record]))
+    cell = the_cell(reported(tmp_path, [record]))
     assert (cell["output_tokens"]["mean"], cell["tpot_ms"]["n"], cell["tpot_ms"]["mean"]) == (2, 0, None)
     assert cell["ttg_ms"]["mean"] == record.event_us[0] / 1e3  # nor is the wait for it part of the answer
 
@@ -289,7 +289,7 @@ async def test_event_loop_lag_inside_ttft(client: Any, tmp_path: Path) -> None:
         time.sleep(2 * GAP_S)  # noqa: ASYNC251
         await person.ended(user)
         await asyncio.to_thread(server.join)
-    summary = told(tmp_path, person.records)
+    summary = reported(tmp_path, person.records)
     took_ms = (times_ns[1] - times_ns[0]) / 1e6
     assert the_cell(summary)["ttft_ms"]["mean"] == pytest.approx(took_ms, abs=GAP_S * 1e3 / 2)
     assert summary["client"]["lag_ms"] > GAP_S * 1e3

@@ -213,7 +213,7 @@ def test_a_tool_call_is_content_and_an_answer() -> None:
     ],
     ids=["torn", "list", "number", "parts", "not UTF-8", "negative", "huge", "deep"],
 )
-def test_malformed_json_is_told_with_a_short_sample(data: bytes) -> None:
+def test_malformed_json_is_reported_with_a_short_sample(data: bytes) -> None:
     reply, log = stream(*said("Hi"), data, *said("never read"))
     found, message = outcome_of(reply, log)
     assert found == "bad_json"
@@ -250,7 +250,7 @@ def test_an_event_that_was_never_closed_does_not_count() -> None:
     assert outcome(*said("Hi"), end=b"data: [DONE]\n")[0] == "truncated"
 
 
-def test_a_broken_connection_is_told_from_a_clean_end() -> None:
+def test_a_broken_connection_is_distinguished_from_a_clean_end() -> None:
     reply, log = stream(*said("Hi"), end=b"")
     log.reset = ConnectionResetError(104, "reset")
     assert outcome_of(reply, log)[0] == "disconnected"

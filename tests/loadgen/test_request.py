@@ -123,7 +123,7 @@ def test_a_typed_header_takes_the_place_of_ours_whatever_its_case(
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "TENANT"])
-def test_a_value_of_the_environment_that_no_header_can_carry_is_told_by_name(
+def test_a_value_of_the_environment_that_no_header_can_carry_is_reported_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A key read from a file often ends in a line end; that one is taken off."""

@@ -21,17 +21,17 @@ async def test_no_secret_that_the_server_repeats_is_kept(
     async def script(peer: Any) -> None:
         request = await peer.request()
         lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")
-        told = " ".join(line for line in lines if line.startswith(("Auth", "X-Tenant")))
-        told += " Incorrect API key sk-very-secret"
+        echoed = " ".join(line for line in lines if line.startswith(("Auth", "X-Tenant")))
+        echoed += " Incorrect API key sk-very-secret"
         if how == "cut off":
-            told = "x" * 490 + "sk-very-secret"
+            echoed = "x" * 490 + "sk-very-secret"
         if how == "error event":
             await peer.head()
-            await peer.finish(peer.event({"error": {"message": told}}))
+            await peer.finish(peer.event({"error": {"message": echoed}}))
         else:
             status = "200 OK" if how == "page" else "401 Unauthorized"
-            await peer.head(status, "Content-Type: text/plain", f"Content-Length: {len(told)}")
-            await peer.send(told.encode())
+            await peer.head(status, "Content-Type: text/plain", f"Content-Length: {len(echoed)}")
+            await peer.send(echoed.encode())
 
     server = await serve(script)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
@@ -64,9 +64,9 @@ async def test_a_password_in_the_url_is_sent_and_scrubbed(serve: Any, client: An
     async def script(peer: Any) -> None:
         request = await peer.request()
         basic = next(line for line in request.split(b"\r\n") if line.startswith(b"Authorization: Basic"))
-        told = basic + b" of hunter2"
-        await peer.head("401 No", f"Content-Length: {len(told)}")
-        await peer.send(told)
+        echoed = basic + b" of hunter2"
+        await peer.head("401 No", f"Content-Length: {len(echoed)}")
+        await peer.send(echoed)
 
     server = await serve(script)
     person = client(server.url.replace("//", "//me:hunter2@"))

@@ -34,7 +34,7 @@ python_gc_total 7
 """
 
 
-def test_samples_are_summed_over_labels_and_the_rest_is_left_out() -> None:
+def test_samples_are_summed_over_labels_and_the_rest_is_discarded() -> None:
     assert asyncio.run(samples(PAGE)) == {
         "vllm:num_requests_running": 5.0,
         "vllm:kv_cache_usage_perc": 0.25,
@@ -105,7 +105,7 @@ def page_of(*pages: tuple[str, bytes]) -> Any:
     return script
 
 
-async def test_a_sample_a_second_is_told_with_its_time(serve: Any, watch: Any) -> None:
+async def test_a_sample_a_second_is_emitted_with_its_time(serve: Any, watch: Any) -> None:
     server = await serve(page_of(("200 OK", PAGE.encode())))
     first, second = (await watch(server.url + "/v1", 2))[:2]
     assert first["vllm:num_requests_running"] == 5.0

@@ -36,7 +36,7 @@ def bodies(server: Any) -> list[dict[str, Any]]:
     return [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests]
 
 
-def told(server: Any) -> list[list[str]]:
+def messages_of(server: Any) -> list[list[str]]:
     """The contents of every request's messages, without the tag before the first."""
     return [[m["content"].rpartition("] ")[2] for m in body["messages"]] for body in bodies(server)]
 
@@ -197,15 +197,15 @@ async def test_a_request_tells_of_earlier_turns_with_the_replies_that_the_scenar
     person = client(server.url, scenario=TALK % keys)
     await person.ended(person.start())
     assert [r.outcome for r in person.records] == ["ok"] * 3
-    first, second, third = (messages[-1] for messages in told(server))
-    assert told(server)[-1] == [first, reply, second, reply, third]
+    first, second, third = (messages[-1] for messages in messages_of(server))
+    assert messages_of(server)[-1] == [first, reply, second, reply, third]
 
 
 async def test_a_request_may_tell_nothing_of_earlier_turns(serve: Any, client: Any) -> None:
     server = await serve(answers)
     person = client(server.url, scenario=TALK % "turns: 3, history: none")
     await person.ended(person.start())
-    assert [len(messages) for messages in told(server)] == [1, 1, 1]
+    assert [len(messages) for messages in messages_of(server)] == [1, 1, 1]
 
 
 async def test_a_conversation_stops_before_it_would_overflow_the_context(serve: Any, client: Any) -> None:
@@ -219,7 +219,9 @@ async def test_a_conversation_stops_before_it_would_overflow_the_context(serve: 
         assert {r.outcome for r in person.records} == {"ok"}
 
 
-async def test_the_oldest_turns_are_told_no_longer_when_the_context_is_full(serve: Any, client: Any) -> None:
+async def test_the_oldest_turns_are_no_longer_mentioned_when_the_context_is_full(
+    serve: Any, client: Any
+) -> None:
     server = await serve(answers)
     scenario = TALK % "turns: 4, at_context_end: drop_oldest"
     person = client(server.url, scenario=scenario, context=48)
@@ -227,8 +229,8 @@ async def test_the_oldest_turns_are_told_no_longer_when_the_context_is_full(serv
     assert [(r.outcome, r.at_context_end) for r in person.records] == [
         ("ok", None), ("ok", None), ("ok", "drop_oldest"), ("ok", "drop_oldest")
     ]  # fmt: skip
-    second, third, fourth = (messages[-1] for messages in told(server)[1:])
-    assert told(server)[2:] == [[second, "Good one", third], [third, "Good one", fourth]]
+    second, third, fourth = (messages[-1] for messages in messages_of(server)[1:])
+    assert messages_of(server)[2:] == [[second, "Good one", third], [third, "Good one", fourth]]
 
 
 async def refuses(peer: Any) -> None:
@@ -257,13 +259,13 @@ async def test_a_server_that_tells_its_context_only_by_refusing_is_asked_again_w
         (4, 1, "context_full", "drop_oldest"),
         (4, 2, "ok", "drop_oldest"),
     ]
-    third, fourth = told(server)[3][-1], told(server)[5][-1]
-    assert told(server)[-1] == [third, "Good one", fourth]
+    third, fourth = messages_of(server)[3][-1], messages_of(server)[5][-1]
+    assert messages_of(server)[-1] == [third, "Good one", fourth]
 
 
 @pytest.mark.parametrize("at_end", ["fail", "stop"])
 async def test_a_refusal_of_the_server_is_recorded_as_such(serve: Any, client: Any, at_end: str) -> None:
-    """`fail` asks for it whatever is known of the context; `stop` can't foresee what nobody told."""
+    """`fail` asks for it whatever is known of the context; `stop` can't foresee what was not said."""
     server = await serve(refuses)
     context = 40 if at_end == "fail" else None
     person = client(server.url, scenario=TALK % f"turns: 4, at_context_end: {at_end}", context=context)
@@ -308,6 +310,6 @@ async def test_a_model_that_takes_no_system_message_has_it_before_the_first_of_t
         ["user"],
         ["user", "assistant", "user"],
     ]
-    assert told(server)[1] == ["Be kind.\n\nHello"]
+    assert messages_of(server)[1] == ["Be kind.\n\nHello"]
     first = asked[1]["messages"][0]["content"]
     assert asked[2]["messages"][0]["content"] == first, "what the server has in its cache stays as it was"
