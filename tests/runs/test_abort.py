@@ -14,7 +14,7 @@ RUN = (
     "--scenario",
     "choose",
     "--levels",
-    "4",
+    "8",
     "--hold",
     "2s",
     "--warmup",
