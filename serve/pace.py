@@ -12,8 +12,8 @@ import argparse
 import json
 import sys
 
-from serve.catalogue import CatalogueError, load_catalogue
-from serve.emulator.cost import Machine, Work
+from serve.catalogue import CatalogueProblems, load_catalogue
+from serve.emulator.machines import RooflineMachine, StepWork
 from turnbench.formats.server import PRECISIONS
 
 _MANY = 1000
@@ -28,10 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         catalogue = load_catalogue()
-        machine = Machine(
+        machine = RooflineMachine(
             catalogue.models[options.model], catalogue.gpus[options.hardware], precision=options.precision
         )
-    except CatalogueError as error:
+    except CatalogueProblems as error:
         print(f"serve.pace: {error}", file=sys.stderr)
         return 2
     except KeyError as error:
@@ -41,14 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def pace(machine: Machine) -> dict[str, float]:
+def pace(machine: RooflineMachine) -> dict[str, float]:
     """The figures above, in seconds."""
-    empty = machine.memory_s(Work(1, 0, 0)) + machine.efficiency.overhead_ns / 1e9
+    empty = machine.memory_s(StepWork(1, 0, 0)) + machine.efficiency.overhead_ns / 1e9
     return {
         "front_end_s": machine.efficiency.frontend_ns / 1e9,
-        "prefill_token_s": machine.compute_s(Work(_MANY, 0, 0)) / _MANY,
+        "prefill_token_s": machine.compute_s(StepWork(_MANY, 0, 0)) / _MANY,
         "step_s": empty,
-        "step_context_s": (machine.memory_s(Work(1, _MANY, 0)) - machine.memory_s(Work(1, 0, 0))) / _MANY,
+        "step_context_s": (machine.memory_s(StepWork(1, _MANY, 0)) - machine.memory_s(StepWork(1, 0, 0)))
+        / _MANY,
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from serve.calibrate.run import Level, Turn
+from serve.calibrate.recorded import CannotCalibrate, RecordedLevel, RecordedTurn
 from serve.emulator.calibration import Calibration
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -28,17 +28,11 @@ DISTURBED = 0.1
 """Relative error from which a turn counts as disturbed rather than as a little off."""
 
 
-class TooLittle(Exception):
-    """Too few answers to fit anything to; the text says where."""
-
-
-def fit(levels: list[Level], facts: Calibration) -> Calibration:
-    """`facts` with the times that fit these levels best; raises TooLittle."""
+def fit(levels: list[RecordedLevel], facts: Calibration) -> Calibration:
+    """`facts` with the times that fit these levels best; raises CannotCalibrate."""
     for level in levels:
         if len(whole := _spread(level)) < LEAST_TURNS:
-            raise TooLittle(
-                f"level {level.users} has {len(whole)} whole answers, and {LEAST_TURNS} are needed"
-            )
+            raise too_few(level, f"{len(whole)} whole answers")
     parts = [rows for level in levels for rows in (_decode_rows(level), _first_token_rows(level))]
     seen, took_ms = (np.concatenate(column) for column in zip(*parts, strict=True))
     costs, _ = nnls(seen / took_ms[:, None], np.ones(len(took_ms)))
@@ -61,6 +55,13 @@ def fit(levels: list[Level], facts: Calibration) -> Calibration:
     )
 
 
+def too_few(level: RecordedLevel, there: str) -> CannotCalibrate:
+    """What to say of a level with too little to fit or to check anything."""
+    return CannotCalibrate(
+        f"level {level.users} has {there}, and {LEAST_TURNS} are needed; play it again with a longer --hold"
+    )
+
+
 class _Sums:
     """How much of something had happened by a moment."""
 
@@ -74,11 +75,11 @@ class _Sums:
         return float(self._sums[high] - self._sums[low])
 
 
-def _spread(level: Level) -> list[Turn]:
+def _spread(level: RecordedLevel) -> list[RecordedTurn]:
     return [turn for turn in level.turns if turn.ok and len(turn.event_ns) > 1]
 
 
-def _decode_rows(level: Level) -> tuple[Array, Array]:
+def _decode_rows(level: RecordedLevel) -> tuple[Array, Array]:
     """For each answer, from its first to its last token: the five amounts, and the time in ms."""
     making = [turn for turn in level.turns if len(turn.event_ns) > 1]
     at_ns = np.concatenate([turn.event_ns[1:] for turn in making]).astype(float)
@@ -94,7 +95,7 @@ def _decode_rows(level: Level) -> tuple[Array, Array]:
     return np.array(rows, float), np.array(took_ms)
 
 
-def _first_token_rows(level: Level) -> tuple[Array, Array]:
+def _first_token_rows(level: RecordedLevel) -> tuple[Array, Array]:
     """For each answer, up to its first token: half of the step that it found under way, and its own."""
     prompts = _prompts(level)
     rows, took_ms = [], []
@@ -108,7 +109,7 @@ def _first_token_rows(level: Level) -> tuple[Array, Array]:
     return np.array(rows, float), np.array(took_ms)
 
 
-def _prompts(level: Level) -> _Sums:
+def _prompts(level: RecordedLevel) -> _Sums:
     """New tokens of prompts, by when their answers' first tokens came."""
     begun = [turn for turn in level.turns if turn.event_ns]
     new = [turn.prompt_tokens - turn.cached_tokens for turn in begun]

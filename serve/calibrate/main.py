@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from serve.calibrate.fit import LEAST_TURNS, TooLittle, fit
+from serve.calibrate.fit import LEAST_TURNS, fit, too_few
+from serve.calibrate.recorded import (
+    CannotCalibrate,
+    LevelFigures,
+    RecordedLevel,
+    RecordedRun,
+    figures_of,
+    read_recorded,
+)
 from serve.calibrate.replay import replay_people
-from serve.calibrate.run import Figures, Level, RecordedRun, figures_of, read_recorded
 from serve.emulator.calibration import Calibration, MeasuredMachine, write_calibration
 from serve.emulator.scheduler import MAX_BATCHED_TOKENS
-from serve.launch.command import Refusal
+from turnbench.formats import RecordedServer
 
 FILE_NAME = "calibration.yaml"
 MAX_NUM_SEQS = 256
@@ -27,13 +32,13 @@ LEAST_USAGE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CalibrationRow:
     """One level, as it was and as the fitted emulator has it."""
 
     users: int
     fitted: bool
-    measured: Figures
-    predicted: Figures
+    measured: LevelFigures
+    predicted: LevelFigures
 
     def error(self, name: str) -> float:
         """Predicted over measured, less one."""
@@ -42,14 +47,11 @@ class Row:
 
 
 def calibrate(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Fit, print the table, write the file; raises Refusal."""
+    """Fit, print the table, write the file; raises CannotCalibrate."""
     run = read_recorded(Path(options.directory))
     chosen = [_level(run, users) for users in options.levels]
-    try:
-        calibration = fit(chosen, _facts(Path(options.directory), run, options.levels))
-        rows = [_row(level, calibration, level in chosen) for level in run.levels.values()]
-    except TooLittle as error:
-        raise Refusal(f"{run.name}: {error}; play it again with a longer --hold") from None
+    calibration = fit(chosen, _facts(run, options.levels))
+    rows = [_row(level, calibration, level in chosen) for level in run.levels.values()]
     calibration = calibration.model_copy(update=_median_errors(rows))
     print(table(run, rows))
     file = Path(options.out) if options.out else Path(options.directory).resolve() / FILE_NAME
@@ -58,27 +60,25 @@ def calibrate(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _level(run: RecordedRun, users: int) -> Level:
+def _level(run: RecordedRun, users: int) -> RecordedLevel:
     if users in run.levels:
         return run.levels[users]
     there = ", ".join(map(str, run.levels))
-    raise Refusal(
+    raise CannotCalibrate(
         f"{run.name} has no level of {users}: it has {there} (--levels {','.join(there.split(', ')[:2])})"
     )
 
 
-def _row(level: Level, calibration: Calibration, fitted: bool) -> Row:
+def _row(level: RecordedLevel, calibration: Calibration, fitted: bool) -> CalibrationRow:
     measured, played = level.measured(), replay_people(level, MeasuredMachine(calibration))
     if len(measured) < LEAST_TURNS:
-        raise TooLittle(
-            f"level {level.users} has {len(measured)} measured turns, and {LEAST_TURNS} are needed"
-        )
-    return Row(
+        raise too_few(level, f"{len(measured)} measured turns")
+    return CalibrationRow(
         level.users, fitted, figures_of(level, measured), figures_of(played, played.the_same(measured))
     )
 
 
-def _facts(folder: Path, run: RecordedRun, levels: list[int]) -> Calibration:
+def _facts(run: RecordedRun, levels: list[int]) -> Calibration:
     """All that a calibration holds beside its times."""
     return Calibration(
         model=run.model,
@@ -90,7 +90,7 @@ def _facts(folder: Path, run: RecordedRun, levels: list[int]) -> Calibration:
         prompt_token_ms=0.0,
         context_token_us=0.0,
         frontend_ms=0.0,
-        kv_tokens=_kv_tokens(folder, [run.levels[users] for users in levels]),
+        kv_tokens=_kv_tokens(run, [run.levels[users] for users in levels]),
         max_num_seqs=_argument(run.server, "--max-num-seqs") or MAX_NUM_SEQS,
         max_batched_tokens=_argument(run.server, "--max-num-batched-tokens") or MAX_BATCHED_TOKENS,
     )
@@ -105,7 +105,7 @@ def _in_words(run: RecordedRun) -> str:
     return ("EMULATED: " if run.emulated else "") + words[:400]
 
 
-def _argument(server: dict[str, Any], name: str) -> int | None:
+def _argument(server: RecordedServer, name: str) -> int | None:
     """The value of a server's own option, from its description, if it says so."""
     given = [str(each) for each in server.get("arguments") or []]
     for index, each in enumerate(given):
@@ -116,27 +116,17 @@ def _argument(server: dict[str, Any], name: str) -> int | None:
     return None
 
 
-def _kv_tokens(folder: Path, levels: list[Level]) -> int:
+def _kv_tokens(run: RecordedRun, levels: list[RecordedLevel]) -> int:
     """What the server's cache holds: tokens in flight over the share that its own metrics gave for them."""
     sizes = []
-    for sample in _samples(folder / "server.jsonl"):
+    for sample in run.metrics:
         usage, at_ns = sample.get("vllm:kv_cache_usage_perc", 0.0), sample["t_ns"]
         if usage >= LEAST_USAGE:
             sizes += [_in_flight(level, at_ns) / usage for level in levels if _in_flight(level, at_ns)]
     return round(median(sizes)) if sizes else PLENTY_TOKENS
 
 
-def _samples(file: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def _in_flight(level: Level, at_ns: int) -> int:
+def _in_flight(level: RecordedLevel, at_ns: int) -> int:
     """Tokens that the open turns of a moment had in the cache."""
     return sum(
         turn.prompt_tokens + sum(1 for each in turn.event_ns if each <= at_ns)
@@ -149,7 +139,7 @@ FIGURES = {"ttft_ms": "TTFT p50, ms", "tpot_ms": "TPOT p50, ms", "aggregate_tps"
 ERRORS = {"ttft_ms": "ttft_error", "tpot_ms": "tpot_error", "aggregate_tps": "tps_error"}
 
 
-def _median_errors(rows: list[Row]) -> dict[str, float | None]:
+def _median_errors(rows: list[CalibrationRow]) -> dict[str, float | None]:
     """On the levels that the fit has not seen; None where there is no such level."""
     unseen = [row for row in rows if not row.fitted]
     return {
@@ -158,7 +148,7 @@ def _median_errors(rows: list[Row]) -> dict[str, float | None]:
     }
 
 
-def table(run: RecordedRun, rows: list[Row]) -> str:
+def table(run: RecordedRun, rows: list[CalibrationRow]) -> str:
     """Measured beside predicted for each level, and the median error on those that the fit has not seen."""
     mark = "EMULATED RUN: " if run.emulated else ""
     lines = [
@@ -180,7 +170,7 @@ def table(run: RecordedRun, rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
+def _line(row: CalibrationRow) -> str:
     cells = "".join(
         f"{getattr(row.measured, name):>11.4g}{getattr(row.predicted, name):>10.4g}{row.error(name):>+9.1%} "
         for name in FIGURES

@@ -13,21 +13,21 @@ from dataclasses import dataclass, field, replace
 from itertools import count, cycle
 from statistics import median
 
-from serve.calibrate.run import BLOCK_TOKENS, Level, Turn
+from serve.calibrate.recorded import RecordedLevel, RecordedTurn
 from serve.emulator.calibration import MeasuredMachine
-from serve.emulator.scheduler import Scheduler, Sequence
+from serve.emulator.scheduler import BLOCK_TOKENS, BatchScheduler, ScheduledSequence
 
 
 @dataclass(slots=True, eq=False)
-class Played:
+class ReplayedTurn:
     """One turn on its way through the scheduler."""
 
-    turn: Turn
+    turn: RecordedTurn
     sent_ns: int
     event_ns: list[int] = field(default_factory=list)
-    follow_ups: list[Turn] = field(default_factory=list)
+    follow_ups: list[RecordedTurn] = field(default_factory=list)
 
-    def as_turn(self) -> Turn:
+    def as_turn(self) -> RecordedTurn:
         """The turn with the scheduler's times in place of the recorded ones."""
         made = len(self.event_ns)
         return replace(
@@ -40,29 +40,29 @@ class Played:
         )
 
 
-Next = Callable[[Played], Played | None]
+AfterTurn = Callable[[ReplayedTurn], ReplayedTurn | None]
 """Who speaks after a turn has ended, if anyone does."""
 
 
-class _Player:
+class _Replayer:
     """The scheduler's steps and the requests that come between them, on one time line."""
 
     def __init__(self, machine: MeasuredMachine) -> None:
         facts = machine.calibration
         self._frontend_ns = machine.frontend_ns
-        self._scheduler = Scheduler(machine, facts.max_num_seqs, facts.max_batched_tokens)
-        self._queue: list[tuple[int, int, Played]] = []
+        self._scheduler = BatchScheduler(machine, facts.max_num_seqs, facts.max_batched_tokens)
+        self._queue: list[tuple[int, int, ReplayedTurn]] = []
         self._numbers = count()
-        self._playing: dict[Sequence, Played] = {}
+        self._playing: dict[ScheduledSequence, ReplayedTurn] = {}
 
-    def send(self, played: Played) -> None:
+    def send(self, played: ReplayedTurn) -> None:
         heapq.heappush(self._queue, (played.sent_ns + self._frontend_ns, next(self._numbers), played))
 
-    def play(self, after: Next) -> None:
+    def play(self, after: AfterTurn) -> None:
         """Until nothing is left to do."""
         now_ns = 0
         while True:
-            self._take_in(now_ns)
+            self._add_arrivals(now_ns)
             took_ns = self._scheduler.begin_step()
             if took_ns is None:
                 if not self._queue:
@@ -78,46 +78,46 @@ class _Player:
                     if (following := after(played)) is not None:
                         self.send(following)
 
-    def _take_in(self, now_ns: int) -> None:
+    def _add_arrivals(self, now_ns: int) -> None:
         while self._queue and self._queue[0][0] <= now_ns:
             _, number, played = heapq.heappop(self._queue)
             turn = played.turn
             # The server said how much it found in its cache: so much is in the scheduler's too.
             found = [hash((number, block)) for block in range(turn.cached_tokens // BLOCK_TOKENS)]
             self._scheduler.cache.insert(found)
-            sequence = Sequence(turn.prompt_tokens, turn.output_tokens, blocks=found)
+            sequence = ScheduledSequence(turn.prompt_tokens, turn.output_tokens, blocks=found)
             self._playing[sequence] = played
             self._scheduler.add(sequence)
 
 
-def replay_arrivals(level: Level, machine: MeasuredMachine) -> list[Turn]:
+def replay_arrivals(level: RecordedLevel, machine: MeasuredMachine) -> list[RecordedTurn]:
     """Each turn sent when it was sent; in the level's order."""
-    player = _Player(machine)
-    all_played = [Played(turn, turn.sent_ns) for turn in level.turns]
+    player = _Replayer(machine)
+    all_played = [ReplayedTurn(turn, turn.sent_ns) for turn in level.turns]
     for played in all_played:
         player.send(played)
     player.play(lambda _played: None)
     return [played.as_turn() for played in all_played]
 
 
-def replay_people(level: Level, machine: MeasuredMachine) -> Level:
+def replay_people(level: RecordedLevel, machine: MeasuredMachine) -> RecordedLevel:
     """As many people as the level had, each sending after the answer before, until all measured ended.
 
     The measured turns are the recorded level's, so that both are judged by the same requests.
     """
-    player = _Player(machine)
-    all_played: list[Played] = []
+    player = _Replayer(machine)
+    all_played: list[ReplayedTurn] = []
     conversations = _conversations(level)
     pause_ns = _pause_ns(level)
 
-    def speak(turn: Turn, sent_ns: int, follow_ups: list[Turn]) -> Played:
-        played = Played(turn, sent_ns, follow_ups=follow_ups)
+    def speak(turn: RecordedTurn, sent_ns: int, follow_ups: list[RecordedTurn]) -> ReplayedTurn:
+        played = ReplayedTurn(turn, sent_ns, follow_ups=follow_ups)
         all_played.append(played)
         return played
 
     left = {(turn.conversation, turn.turn) for turn in level.measured()}
 
-    def after(ended: Played) -> Played | None:
+    def after(ended: ReplayedTurn) -> ReplayedTurn | None:
         end_ns = ended.event_ns[-1]
         left.discard((ended.turn.conversation, ended.turn.turn))
         if end_ns >= level.window_end_ns and not left:
@@ -132,15 +132,15 @@ def replay_people(level: Level, machine: MeasuredMachine) -> Level:
     return replace(level, turns=tuple(played.as_turn() for played in all_played))
 
 
-def _conversations(level: Level) -> Iterator[list[Turn]]:
+def _conversations(level: RecordedLevel) -> Iterator[list[RecordedTurn]]:
     """Each conversation's turns, in the order in which they began; from the start again after the last."""
-    found: dict[int, list[Turn]] = {}
+    found: dict[int, list[RecordedTurn]] = {}
     for turn in level.turns:
         found.setdefault(turn.conversation, []).append(turn)
     return cycle(found.values())
 
 
-def _pause_ns(level: Level) -> int:
+def _pause_ns(level: RecordedLevel) -> int:
     """Between an answer's end and the next turn of its conversation, the client's share and any thinking."""
     ends: dict[int, int] = {}
     pauses = []

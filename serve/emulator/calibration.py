@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from serve._strictyaml import Place, read_strict_yaml
-from serve.emulator.cost import Work
-from serve.emulator.scheduler import Scheduler
+from serve.emulator.machines import StepWork
+from turnbench.problems import FileProblems, Problem
+from turnbench.strict_yaml import checked
 
 FORMAT = "turnbench-calibration/1"
 HEAD = "# A server's times, fitted to a run. python -m serve up MODEL --backend emulator --calibration FILE\n"
@@ -28,8 +28,8 @@ Error = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class BadCalibration(Exception):
-    """The file is no calibration; the text is one line of the form `file:line: what`."""
+class BadCalibration(FileProblems):
+    """The file is no calibration, or that of another model."""
 
 
 class Calibration(BaseModel):
@@ -66,7 +66,7 @@ class MeasuredMachine:
 
     calibration: Calibration
 
-    def step_ns(self, work: Work) -> int:
+    def step_ns(self, work: StepWork) -> int:
         """Duration of a step in nanoseconds."""
         costs = self.calibration
         took_ms = costs.step_ms + costs.sequence_ms * work.decoding
@@ -74,41 +74,28 @@ class MeasuredMachine:
         return round(took_ms * 1e6 + costs.context_token_us * 1e3 * work.context)
 
     def kv_tokens(self) -> int:
+        """Tokens of context that its cache of keys and values holds."""
         return self.calibration.kv_tokens
 
     @property
     def frontend_ns(self) -> int:
+        """Nanoseconds before a request is queued."""
         return round(self.calibration.frontend_ms * 1e6)
 
 
 def read_calibration(path: Path) -> Calibration:
-    """The checked file; raises BadCalibration with its first mistake."""
-    data, lines, errors = read_strict_yaml(path)
-    if errors:
-        raise BadCalibration(errors[0])
-    try:
-        return Calibration.model_validate(data)
-    except ValidationError as error:
-        raise BadCalibration(_first(path, lines, error)) from None
+    """The checked file; raises BadCalibration with every mistake."""
+    start = f"format: {FORMAT}"
+    return checked(Calibration, path, "calibration", start=start, error=BadCalibration)
 
 
-def measured_engine(path: Path, model: str) -> tuple[Scheduler, int]:
-    """A scheduler of the measured machine, and the time in ns before a request is queued.
-
-    Raises BadCalibration, also for a file of another model.
-    """
+def measured_machine(path: Path, model: str) -> MeasuredMachine:
+    """The machine of this file; raises BadCalibration, also for a file of another model."""
     facts = read_calibration(path)
     if facts.model != model:
-        raise BadCalibration(f"{path} is of {facts.model}, not of {model}: serve {facts.model} with it")
-    machine = MeasuredMachine(facts)
-    return Scheduler(machine, facts.max_num_seqs, facts.max_batched_tokens), machine.frontend_ns
-
-
-def _first(path: Path, lines: dict[Place, int], error: ValidationError) -> str:
-    detail = error.errors()[0]
-    place: Place = tuple(detail["loc"])
-    what = f"{'.'.join(map(str, place)) or 'the file'}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
-    return f"{path}:{lines.get(place, 1)}: {what}; python -m serve calibrate RUN makes such a file"
+        what = f"is of {facts.model}, not of {model}: serve {facts.model} with it"
+        raise BadCalibration([Problem(str(path), 0, what)])
+    return MeasuredMachine(facts)
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:

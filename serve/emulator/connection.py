@@ -11,15 +11,19 @@ import selectors
 import socket
 import ssl
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, field
+from time import monotonic_ns
 
-from serve.emulator.clock import STAMP_BYTES, arrival_ns, monotonic_ns, stamp_arrivals
-from serve.emulator.parse import BadRequest, Request, RequestReader
+import httptools
+
 from serve.emulator.reactor import Reactor
+from turnbench.clock import ANCILLARY_BYTES, Ancillary, ask_for_stamps, kernel_stamp_ns
 
 READ_BYTES = 65_536
+MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -34,28 +38,122 @@ REASONS = {
 }
 
 Sent = Callable[[int], None]
-"""Told the moment (monotonic ns) at which a write was wholly handed to the kernel."""
+"""Called with the moment (monotonic ns) at which a write was wholly handed to the kernel."""
 
 
-class Reply(Protocol):
-    """What is being sent on a connection and wants to know when the client has gone."""
+class BadHttpRequest(Exception):
+    """What came is no request that can be answered; `status` and text say why."""
 
-    def abandon(self) -> None: ...
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
 
 
-class Connection:
+@dataclass(slots=True)
+class HttpRequest:
+    """One request, complete. `received_ns` is the monotonic moment its last byte came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    received_ns: int
+    keep_alive: bool
+    version: str
+
+
+@dataclass(slots=True)
+class _UnfinishedRequest:
+    url: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+class RequestReader:
+    """Collects complete requests in `ready`; calls `go_on` for a client that waits before it sends a body."""
+
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        self.ready: deque[HttpRequest] = deque()
+        self._go_on = go_on
+        self._parser = httptools.HttpRequestParser(self)
+        self._draft = _UnfinishedRequest()
+        self._arrived_ns = 0
+
+    def feed(self, data: bytes, arrived_ns: int) -> None:
+        """Take the next bytes, which came at that monotonic moment; raises BadHttpRequest."""
+        self._arrived_ns = arrived_ns
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            raise BadHttpRequest(400, "Invalid HTTP request received.") from None
+        if self._draft.size > MAX_BODY_BYTES:
+            raise BadHttpRequest(413, "The request body is larger than 32 MiB.")
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        self._draft = _UnfinishedRequest()
+
+    def on_url(self, url: bytes) -> None:
+        self._draft.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._draft.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        if self._draft.headers.get("expect", "").lower() == "100-continue":
+            self._go_on()
+
+    def on_body(self, body: bytes) -> None:
+        self._draft.size += len(body)
+        if self._draft.size <= MAX_BODY_BYTES:
+            self._draft.body.append(body)
+
+    def on_message_complete(self) -> None:
+        draft, parser = self._draft, self._parser
+        self.ready.append(
+            HttpRequest(
+                method=parser.get_method().decode("ascii"),
+                path=draft.url.split(b"?", 1)[0].decode("latin-1"),
+                headers=draft.headers,
+                body=b"".join(draft.body),
+                received_ns=self._arrived_ns,
+                keep_alive=parser.should_keep_alive(),
+                version=parser.get_http_version(),
+            )
+        )
+
+
+def stamp_arrivals(sock: socket.socket) -> None:
+    """Have the kernel say when it received what is read; elsewhere `arrival_ns` says when it was read."""
+    with contextlib.suppress(OSError):
+        ask_for_stamps(sock)
+
+
+def arrival_ns(ancillary: Ancillary) -> int:
+    """The monotonic moment at which the kernel received the last byte of a read: now minus the stamp's age.
+
+    A request that came while this process was busy came when it came, not when it was looked at.
+    """
+    stamp_ns = kernel_stamp_ns(ancillary)
+    age_ns = 0 if stamp_ns is None else max(time.time_ns() - stamp_ns, 0)
+    return monotonic_ns() - age_ns
+
+
+class ClientConnection:
     """A client's connection. `serve(connection, request)` is called for one request at a time."""
 
     def __init__(
         self,
         reactor: Reactor,
         sock: socket.socket,
-        serve: Callable[[Connection, Request], None],
-        closed: Callable[[Connection], None],
+        serve: Callable[[ClientConnection, HttpRequest], None],
+        closed: Callable[[ClientConnection], None],
         idle_ns: int | None = None,
     ) -> None:
         self.open = True
-        self.reply: Reply | None = None
+        self._abandon: Callable[[], None] | None = None
         self._reactor = reactor
         self._sock = sock
         self._send = sock.send
@@ -68,11 +166,21 @@ class Connection:
         self._busy = False
         self._closing = False
         self._choosing = False
-        self._shaken = not isinstance(sock, ssl.SSLSocket)
-        if self._shaken:
+        self._handshake_done = not isinstance(sock, ssl.SSLSocket)
+        if self._handshake_done:
             stamp_arrivals(sock)
         reactor.watch(sock, selectors.EVENT_READ, self._ready)
         self._rest()
+
+    def set_abandon(self, abandon: Callable[[], None] | None) -> None:
+        """What to call if the client goes before `done`."""
+        self._abandon = abandon
+
+    def abandon_reply(self) -> None:
+        """The reply under way, if there is one, will not be sent to its end."""
+        if self._abandon is not None:
+            abandon, self._abandon = self._abandon, None
+            abandon()
 
     # Writing
 
@@ -131,7 +239,7 @@ class Connection:
 
     def done(self) -> None:
         """The response is complete: serve the next request that came meanwhile, or close if asked to."""
-        self.reply = None
+        self._abandon = None
         self._busy = False
         if self._closing:
             if not self._backlog:
@@ -159,7 +267,7 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        """Close the socket and tell the reply under way."""
+        """Close the socket; the reply under way is abandoned."""
         if not self.open:
             return
         self.open = False
@@ -168,9 +276,7 @@ class Connection:
         self._backlog.clear()
         self._requests.ready.clear()
         self._closed(self)
-        if self.reply is not None:
-            reply, self.reply = self.reply, None
-            reply.abandon()
+        self.abandon_reply()
 
     # Reading
 
@@ -179,14 +285,14 @@ class Connection:
         self._reactor.watch(self._sock, events, self._ready)
 
     def _ready(self, mask: int) -> None:
-        if not self._shaken and not self._shake():
+        if not self._handshake_done and not self._shake_hands():
             return
         if mask & selectors.EVENT_WRITE:
             self._flush()
         if self.open:
             self._read()
 
-    def _shake(self) -> bool:
+    def _shake_hands(self) -> bool:
         assert isinstance(self._sock, ssl.SSLSocket)
         try:
             self._sock.do_handshake()
@@ -195,7 +301,7 @@ class Connection:
         except OSError:
             self.close()
             return False
-        self._shaken = True
+        self._handshake_done = True
         return True
 
     def _read(self) -> None:
@@ -218,13 +324,13 @@ class Connection:
         """The next bytes and when they came; under TLS, where no stamp can be had, when they were read."""
         if isinstance(self._sock, ssl.SSLSocket):
             return self._sock.recv(READ_BYTES), monotonic_ns()
-        data, ancillary, _, _ = self._sock.recvmsg(READ_BYTES, STAMP_BYTES)
+        data, ancillary, _, _ = self._sock.recvmsg(READ_BYTES, ANCILLARY_BYTES)
         return data, arrival_ns(ancillary)
 
     def _feed(self, data: bytes, arrived_ns: int) -> None:
         try:
             self._requests.feed(data, arrived_ns)
-        except BadRequest as error:
+        except BadHttpRequest as error:
             self._refuse(error.status, str(error))
             return
         self._next()
@@ -238,7 +344,7 @@ class Connection:
         if not self._busy:
             self.respond(status, why.encode(), "text/plain; charset=utf-8")
         self._closing, self._busy = True, False
-        if not self._backlog or self.reply is not None:
+        if not self._backlog or self._abandon is not None:
             self.close()
 
     def _next(self) -> None:

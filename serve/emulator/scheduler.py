@@ -4,23 +4,72 @@ Each step gives every running sequence one token and spends what is left of the 
 first on those begun, then on the queue, in order of arrival. A sequence enters when its prompt fits into the
 key-value cache and takes a block more for every 16 tokens that it makes. When no block is left, the sequence
 that came in last goes back to the head of the queue and is computed again later, its answer so far included
-(preemption by recompute, as vLLM does it).
+(preemption by recompute, as vLLM does it). The prefix cache knows which blocks of a prompt were computed
+before, and forgets the least recently used first.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from serve.emulator.cost import Engine, Work
-from serve.emulator.prefix_cache import BLOCK_TOKENS, PrefixCache
+from serve.emulator.machines import EmulatedMachine, StepWork
+
+BLOCK_TOKENS = 16
+BLOCK_CHARS = 64
+"""A block of 16 tokens at four characters each."""
 
 MAX_BATCHED_TOKENS = 2048
 """New tokens in one step at most, decoding and prompts together (vLLM's default for an A100)."""
 
 
+def block_hashes(text: str) -> list[int]:
+    """One number for each full block, standing for it and all before it."""
+    hashes: list[int] = []
+    chain = 0
+    for start in range(0, len(text) - BLOCK_CHARS + 1, BLOCK_CHARS):
+        chain = hash((chain, text[start : start + BLOCK_CHARS]))
+        hashes.append(chain)
+    return hashes
+
+
+class PrefixCache:
+    """Block hashes in the order of their last use."""
+
+    def __init__(self) -> None:
+        self._blocks: OrderedDict[int, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def lookup(self, blocks: list[int], prompt_tokens: int) -> int:
+        """Tokens of the prompt that need no computing; at least its last token always does."""
+        found = 0
+        for block in blocks[: max(0, prompt_tokens - 1) // BLOCK_TOKENS]:
+            if block not in self._blocks:
+                break
+            self._blocks.move_to_end(block)
+            found += 1
+        return found * BLOCK_TOKENS
+
+    def insert(self, blocks: list[int]) -> None:
+        """Blocks that are computed now."""
+        # Last block first: of one prompt, the end is forgotten before the beginning.
+        for block in reversed(blocks):
+            self._blocks[block] = None
+            self._blocks.move_to_end(block)
+
+    def shrink(self, most: int) -> None:
+        """Forget the least recently used blocks until `most` are left."""
+        while len(self._blocks) > max(0, most):
+            self._blocks.popitem(last=False)
+
+    def clear(self) -> None:
+        self._blocks.clear()
+
+
 @dataclass(slots=True, eq=False)
-class Sequence:
+class ScheduledSequence:
     """One request in the engine. `blocks` are the prompt's block hashes, `blocks_after` those of prompt and
     answer together."""
 
@@ -54,12 +103,14 @@ def blocks_for(tokens: int) -> int:
     return -(-tokens // BLOCK_TOKENS)
 
 
-class Scheduler:
+class BatchScheduler:
     """The engine's queue and batch. `begin_step` and `end_step` alternate."""
 
-    def __init__(self, machine: Engine, max_seqs: int, max_batched_tokens: int = MAX_BATCHED_TOKENS) -> None:
-        self.running: list[Sequence] = []
-        self.waiting: deque[Sequence] = deque()
+    def __init__(
+        self, machine: EmulatedMachine, max_seqs: int, max_batched_tokens: int = MAX_BATCHED_TOKENS
+    ) -> None:
+        self.running: list[ScheduledSequence] = []
+        self.waiting: deque[ScheduledSequence] = deque()
         self.cache = PrefixCache()
         self.total_blocks = machine.kv_tokens() // BLOCK_TOKENS
         self._machine = machine
@@ -67,7 +118,7 @@ class Scheduler:
         self._max_batched_tokens = max_batched_tokens
         self.preemptions = 0
         self._reserved = 0
-        self._chunks: list[tuple[Sequence, int]] = []
+        self._chunks: list[tuple[ScheduledSequence, int]] = []
 
     @property
     def kv_usage(self) -> float:
@@ -75,10 +126,10 @@ class Scheduler:
         filled = sum(-(-sequence.context // BLOCK_TOKENS) for sequence in self.running)
         return filled / self.total_blocks
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: ScheduledSequence) -> None:
         self.waiting.append(sequence)
 
-    def abort(self, sequence: Sequence) -> None:
+    def abort(self, sequence: ScheduledSequence) -> None:
         """Take a sequence out, wherever it is; its memory is free for the next step."""
         if sequence.left:
             return
@@ -100,9 +151,9 @@ class Scheduler:
             budget -= self._chunk(self.running[-1], budget)
         return self._machine.step_ns(self._work()) if self._chunks else None
 
-    def end_step(self) -> list[Sequence]:
+    def end_step(self) -> list[ScheduledSequence]:
         """The sequences that got a token in this step; those that are complete have left."""
-        grown: list[Sequence] = []
+        grown: list[ScheduledSequence] = []
         for sequence, tokens in self._chunks:
             if sequence.left:
                 continue
@@ -120,7 +171,7 @@ class Scheduler:
         self._chunks = []
         return grown
 
-    def _chunk(self, sequence: Sequence, budget: int) -> int:
+    def _chunk(self, sequence: ScheduledSequence, budget: int) -> int:
         tokens = min(budget, sequence.to_compute - sequence.computed)
         if tokens > 0:
             self._chunks.append((sequence, tokens))
@@ -160,25 +211,25 @@ class Scheduler:
                 self._hold(sequence, needed)
         return self.preemptions > before
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: ScheduledSequence) -> None:
         self.preemptions += 1
         self.running.remove(sequence)
         self._hold(sequence, 0)
         sequence.computed, sequence.redo, sequence.decodes = 0, sequence.made, False
         self.waiting.appendleft(sequence)
 
-    def _hold(self, sequence: Sequence, blocks: int) -> None:
+    def _hold(self, sequence: ScheduledSequence, blocks: int) -> None:
         self._reserved += blocks - sequence.held_blocks
         sequence.held_blocks = blocks
         sequence.room = blocks * BLOCK_TOKENS
         self.cache.shrink(self.total_blocks - self._reserved)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: ScheduledSequence) -> None:
         sequence.left = True
         self.running.remove(sequence)
         self._hold(sequence, 0)
 
-    def _work(self) -> Work:
+    def _work(self) -> StepWork:
         tokens = context = pairs = decoding = 0
         for sequence, new in self._chunks:
             length = sequence.computed + sequence.made - sequence.redo
@@ -186,4 +237,4 @@ class Scheduler:
             context += length
             pairs += new * length + new * (new + 1) // 2
             decoding += sequence.decodes
-        return Work(tokens, context, pairs, decoding)
+        return StepWork(tokens, context, pairs, decoding)

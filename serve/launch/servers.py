@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import psutil
 
 from serve.launch.checks import vllm_versions
-from serve.launch.command import Launch, Request, local_url
+from serve.launch.command import LaunchRequest, ServerCommand
 from serve.launch.run import GRACE_S, is_healthy
 from turnbench.formats.server import ServerFacts
 from turnbench.server_facts import running_servers
@@ -24,7 +24,9 @@ EMULATOR_VERSION = "turnbench-emulator/0.1.0"
 Say = Callable[[str], None]
 
 
-def describe_server(request: Request, launch: Launch, environment: Mapping[str, str]) -> ServerFacts:
+def describe_server(
+    request: LaunchRequest, command: ServerCommand, environment: Mapping[str, str]
+) -> ServerFacts:
     """Everything that a report should say of the server, free of secrets."""
     emulated = request.backend == "emulator"
     version, hardware = EMULATOR_VERSION, None
@@ -34,17 +36,17 @@ def describe_server(request: Request, launch: Launch, environment: Mapping[str, 
         hardware = request.hardware if measured is None else f"as measured: {measured}"
     else:
         package = "transformers" if request.backend == "transformers" else "vllm"
-        found = vllm_versions(launch.command[0]).items()
+        found = vllm_versions(command.command[0]).items()
         version = " ".join(f"{name} {number}" for name, number in found if name.startswith(package))
     gpu, driver = ("", "") if request.backend != "vllm" else gpu_and_driver(environment)
     return ServerFacts(
-        url=local_url(request),
+        url=request.url,
         model=request.target.name,
         served_name=request.source if request.backend == "transformers" else request.target.name,
         source=None if emulated else request.source,
         backend=request.backend,
         version=version,
-        arguments=_without_secrets(launch.arguments),
+        arguments=_without_secrets(command.arguments),
         precision=request.kept_precision,
         weights="none" if emulated else ("dummy" if request.dummy else "real"),
         layers=request.layers,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from serve.calibrate.fit import fit
+from serve.calibrate.recorded import RecordedLevel, RecordedTurn, read_recorded
 from serve.calibrate.replay import replay_people
-from serve.calibrate.run import Level, Turn, read_recorded
 from serve.emulator.calibration import (
     BadCalibration,
     Calibration,
@@ -23,7 +23,9 @@ from serve.emulator.calibration import (
     read_calibration,
     write_calibration,
 )
-from serve.emulator.cost import Work
+from serve.emulator.machines import StepWork
+from turnbench.formats import TurnRecord
+from turnbench.formats.turn import encode
 
 SECOND_NS = 1_000_000_000
 TIMES = ("step_ms", "sequence_ms", "prompt_token_ms", "context_token_us", "frontend_ms")
@@ -43,7 +45,7 @@ PLANTED = Calibration(
 )
 
 
-def asked(users: int, seed: int) -> Level:
+def asked(users: int, seed: int) -> RecordedLevel:
     """What people ask at a level; nothing has been answered yet."""
     drawn = random.Random(seed)
     turns = []
@@ -53,43 +55,48 @@ def asked(users: int, seed: int) -> Level:
             prompt, output = context + round(drawn.lognormvariate(4.5, 0.8)) + 8, drawn.randint(20, 300)
             sent_ns = conversation * 10_000_000
             turns.append(
-                Turn(conversation, turn, sent_ns, (), (), prompt, context // 16 * 16, output, False, sent_ns)
+                RecordedTurn(
+                    conversation, turn, sent_ns, (), (), prompt, context // 16 * 16, output, False, sent_ns
+                )
             )
             context = prompt + output
-    return Level(users, 0, 2 * SECOND_NS, 22 * SECOND_NS, tuple(turns))
+    return RecordedLevel(users, 0, 2 * SECOND_NS, 22 * SECOND_NS, tuple(turns))
 
 
-def answered(users: int, seed: int = 1, noise: float = 0.0) -> Level:
+def answered(users: int, seed: int = 1, noise: float = 0.0) -> RecordedLevel:
     """The same, answered by a machine of the planted times; each time off by a share of about `noise`."""
     level = replay_people(asked(users, seed), MeasuredMachine(PLANTED))
     drawn = random.Random(seed + 1)
     return replace(level, turns=tuple(_jittered(turn, drawn, noise) for turn in level.turns))
 
 
-def _jittered(turn: Turn, drawn: random.Random, noise: float) -> Turn:
+def _jittered(turn: RecordedTurn, drawn: random.Random, noise: float) -> RecordedTurn:
     stretched = drawn.lognormvariate(0, noise)
     events = tuple(round(turn.sent_ns + (at - turn.sent_ns) * stretched) for at in turn.event_ns)
     return replace(turn, event_ns=events, end_ns=events[-1] if events else turn.end_ns)
 
 
-def record_of(turn: Turn) -> dict[str, Any]:
-    return {
-        "conversation": turn.conversation,
-        "turn": turn.turn,
-        "worker": 0,
-        "due_ns": turn.sent_ns,
-        "sent_ns": turn.sent_ns,
-        "end_ns": turn.end_ns,
-        "event_us": [(at - turn.sent_ns) // 1000 for at in turn.event_ns],
-        "event_tokens": None,
-        "prompt_tokens": turn.prompt_tokens,
-        "cached_tokens": turn.cached_tokens,
-        "output_tokens": turn.output_tokens,
-        "outcome": "ok" if turn.ok else "cut",
-    }
+def record_of(turn: RecordedTurn) -> str:
+    """The turn's line in turns-0.jsonl."""
+    record = TurnRecord(
+        run="run",
+        conversation=turn.conversation,
+        turn=turn.turn,
+        task="chat",
+        model="tiny",
+        due_ns=turn.sent_ns,
+        sent_ns=turn.sent_ns,
+        end_ns=turn.end_ns,
+        event_us=[(at - turn.sent_ns) // 1000 for at in turn.event_ns],
+        prompt_tokens=turn.prompt_tokens,
+        cached_tokens=turn.cached_tokens,
+        output_tokens=turn.output_tokens,
+        outcome="ok" if turn.ok else "cut",
+    )
+    return encode(record).decode()
 
 
-def run_of(folder: Path, played: list[Level], **more: Any) -> Path:
+def run_of(folder: Path, played: list[RecordedLevel], **more: Any) -> Path:
     """A run directory that holds these levels one after the other."""
     entries, lines, offset_ns = [], [], SECOND_NS
     for number, level in enumerate(played):
@@ -103,7 +110,7 @@ def run_of(folder: Path, played: list[Level], **more: Any) -> Path:
             )
             for index, turn in enumerate(level.turns)
         ]
-        lines += [json.dumps(record_of(turn)) for turn in moved]
+        lines += [record_of(turn) for turn in moved]
         end_ns = max(turn.end_ns for turn in moved) + 1
         entries.append(
             {
@@ -141,7 +148,7 @@ def test_planted_times_come_back_from_noisy_levels() -> None:
     assert found.prompt_token_ms == pytest.approx(0.6, rel=0.1)
     assert found.frontend_ms == pytest.approx(8.0, abs=3.0)
     # Answers and what they read grow together, so noise may move some of one's cost to the other.
-    eight = Work(tokens=8, context=8 * 300, pairs=0, decoding=8)
+    eight = StepWork(tokens=8, context=8 * 300, pairs=0, decoding=8)
     assert MeasuredMachine(found).step_ns(eight) == pytest.approx(
         MeasuredMachine(PLANTED).step_ns(eight), rel=0.05
     )
@@ -156,19 +163,21 @@ def test_planted_times_come_back_almost_whole_without_noise() -> None:
 
 
 def test_one_person_alone_is_fitted_to_times_made_without_the_scheduler() -> None:
-    def alone(number: int) -> Turn:
+    def alone(number: int) -> RecordedTurn:
         # A token every 7 ms and one more for each 1,000 of context; the first after 20 ms and 0.5 ms a token.
         prompt, sent_ns = 50 + 37 * number % 400, 4 * number * SECOND_NS
         events = [sent_ns + 20_000_000 + 500_000 * prompt]
         for made in range(1, 150):
             events.append(events[-1] + 7_000_000 + 1_000 * (prompt + made))
-        return Turn(number, 1, sent_ns, tuple(events), tuple(range(1, 151)), prompt, 0, 150, True, events[-1])
+        return RecordedTurn(
+            number, 1, sent_ns, tuple(events), tuple(range(1, 151)), prompt, 0, 150, True, events[-1]
+        )
 
-    level = Level(1, 0, 0, 160 * SECOND_NS, tuple(map(alone, range(40))))
+    level = RecordedLevel(1, 0, 0, 160 * SECOND_NS, tuple(map(alone, range(40))))
     machine = MeasuredMachine(fit([level], PLANTED))
-    assert machine.step_ns(Work(1, 100, 100, 1)) == pytest.approx(7.1e6, rel=0.03)
-    assert machine.step_ns(Work(1, 500, 500, 1)) == pytest.approx(7.5e6, rel=0.03)
-    first_ns = machine.frontend_ns + machine.step_ns(Work(300, 0, 45150, 0))
+    assert machine.step_ns(StepWork(1, 100, 100, 1)) == pytest.approx(7.1e6, rel=0.03)
+    assert machine.step_ns(StepWork(1, 500, 500, 1)) == pytest.approx(7.5e6, rel=0.03)
+    first_ns = machine.frontend_ns + machine.step_ns(StepWork(300, 0, 45150, 0))
     assert first_ns == pytest.approx(170e6, rel=0.03)
 
 
@@ -246,8 +255,8 @@ def test_a_run_that_cannot_be_fitted_is_refused_in_one_line(tmp_path: Path) -> N
     )
     few = replace(levels[0], turns=levels[0].turns[:3])
     cases = {
-        (str(tmp_path / "nowhere"),): "is no run directory",
-        (str(torn),): "is not JSON",
+        (str(tmp_path / "nowhere"),): "no run.json here",
+        (str(torn),): "not readable as JSON",
         (str(foreign),): "lacks what every run has",
         (str(cut),): "has no whole level",
         (str(run_of(tmp_path / "later", levels, format="turnbench-run/99")),): "turnbench-run/99",
@@ -278,11 +287,11 @@ def test_a_calibration_comes_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("was", "becomes", "words"),
     [
-        ("step_ms: 4.5", "step_ms: -1.0", ":9: step_ms: input should be greater than or equal to 0"),
-        ("step_ms: 4.5", "step_ms: .nan", ":9: step_ms:"),
-        ("step_ms: 4.5", "step_s: 4.5", "step_ms: field required"),
-        ("kv_tokens: 100000", "kv_tokens: many", "kv_tokens: input should be a valid integer"),
-        ("turnbench-calibration/1", "turnbench-calibration/9", "format: input should be"),
+        ("step_ms: 4.5", "step_ms: -1.0", ":9: 'step_ms' is '-1.0'; it must be at least 0"),
+        ("step_ms: 4.5", "step_ms: .nan", ":9: 'step_ms' is '.nan'"),
+        ("step_ms: 4.5", "step_s: 4.5", "no 'step_ms' here"),
+        ("kv_tokens: 100000", "kv_tokens: many", ":14: 'kv_tokens' is 'many'; write a whole number"),
+        ("turnbench-calibration/1", "turnbench-calibration/9", "format is 'turnbench-calibration/9'"),
         ("model: tiny", "model: [", "not valid YAML"),
     ],
 )

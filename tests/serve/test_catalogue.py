@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.catalogue import MODELS_FILE, CatalogueError, Model, load_catalogue, nearest
+from serve.catalogue import MODELS_FILE, CatalogueProblems, Model, load_catalogue, nearest
 
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")
 TODAY = ("llama-3.1-8b", "qwen3-8b", "qwen3-0.6b", "mistral-small-24b", "gemma-3-1b")
@@ -20,9 +20,9 @@ GOOD = MODELS_FILE.read_text(encoding="utf-8")
 def mistakes_of(tmp_path: Path, text: str) -> list[str]:
     file = tmp_path / "models.yaml"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(CatalogueError) as caught:
+    with pytest.raises(CatalogueProblems) as caught:
         load_catalogue(file)
-    return [line.removeprefix(str(file)) for line in caught.value.errors]
+    return [line.removeprefix(str(file)) for line in caught.value.problems]
 
 
 def line_of(text: str, part: str) -> int:
@@ -115,23 +115,23 @@ def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
             line_of(text, "memory_gb: -1"),
         ]
     )
-    assert any("models.yi-6b.vocab" in each for each in found)
-    assert any("did you mean kv_heads?" in each for each in found)
-    assert any("models.gemma-7b.kv_heads: is missing" in each for each in found)
-    assert any("gpus.a100-40gb.memory_gb" in each for each in found)
+    assert any("'vocab' is 'many'; write a whole number" in each for each in found)
+    assert any("did you mean 'kv_heads'?" in each for each in found)
+    assert any("no 'kv_heads' here" in each for each in found)
+    assert any("'memory_gb' is '-1'" in each for each in found)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "says"),
     [
         ("    heads: 16", "    heads: 16\n    heads: 8", "'heads' is given twice"),
-        ("    layers: 28", "    layers: 28.0", "models.gemma-7b.layers"),
+        ("    layers: 28", "    layers: 28.0", "'layers' is '28.0'; write a whole number"),
         ("gated: false", "gated: 'no'", "gated"),
-        ("bandwidth_gb_per_s: 1555", "bandwidth_gb_per_s: .nan", "gpus.a100-40gb.bandwidth_gb_per_s"),
-        ("bandwidth_gb_per_s: 1555", "bandwidth_gb_per_s: .inf", "gpus.a100-40gb.bandwidth_gb_per_s"),
-        ("  yi-6b:", "  'yi 6b':", "models.yi 6b.name"),
+        ("bandwidth_gb_per_s: 1555", "bandwidth_gb_per_s: .nan", "'bandwidth_gb_per_s' is '.nan'"),
+        ("bandwidth_gb_per_s: 1555", "bandwidth_gb_per_s: .inf", "'bandwidth_gb_per_s' is '.inf'"),
+        ("  yi-6b:", "  'yi 6b':", "'name' is 'yi 6b'; write one that matches"),
         ("[0.45, 0.50]", "[0.45]", "bandwidth_efficiency"),
-        ("    hidden: 256", "    hidden: 2001-99-99", "not a value that can be read"),
+        ("    hidden: 256", "    hidden: 2001-99-99", "'hidden' is '2001-99-99'; write a whole number"),
         ("    hidden: 256", "    hidden: [256", "not valid YAML"),
         ("    license: gemma", "    license: *that", "aliases"),
     ],
@@ -149,14 +149,14 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match=r"nothing\.yaml: cannot be read"):
+    with pytest.raises(CatalogueProblems, match=r"nothing\.yaml: cannot be read"):
         load_catalogue(tmp_path / "nothing.yaml")
 
 
 def test_a_wrong_encoding_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     file.write_bytes(b"models: \xff\xfe\n")
-    with pytest.raises(CatalogueError, match="is not UTF-8"):
+    with pytest.raises(CatalogueProblems, match="not UTF-8"):
         load_catalogue(file)
 
 
@@ -165,9 +165,9 @@ def test_no_text_brings_anything_but_a_list_of_mistakes(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "models.yaml"
         file.write_text(text, encoding="utf-8", errors="replace")
-        with pytest.raises(CatalogueError) as caught:
+        with pytest.raises(CatalogueProblems) as caught:
             load_catalogue(file)
-        assert all(each.startswith(str(file)) for each in caught.value.errors)
+        assert all(each.startswith(str(file)) for each in caught.value.problems)
 
 
 @pytest.mark.parametrize(

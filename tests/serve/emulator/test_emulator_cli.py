@@ -11,9 +11,8 @@ import time
 import pytest
 
 from serve.emulator.__main__ import main
-from serve.emulator.clock import Lateness
-from serve.emulator.options import time_ns
 from serve.emulator.reactor import Reactor
+from serve.emulator.records import Lateness
 
 
 @pytest.mark.parametrize(
@@ -57,14 +56,6 @@ def test_any_name_goes_with_the_fixed_schedule(start_emulator, make_chat):
     emulator = start_emulator("--model", "my/model", "--schedule", "fixed", "--ttft", "1ms", "--itl", "1ms")
     assert emulator.ask(body=make_chat(max_tokens=2) | {"model": "my/model"}).status == 200
     assert emulator.ask(body=make_chat(max_tokens=2)).status == 404
-
-
-@pytest.mark.parametrize(
-    ("text", "ns"),
-    [("100ms", 100_000_000), ("0.5s", 500_000_000), ("2", 2_000_000_000), ("1m", 60_000_000_000)],
-)
-def test_times_are_read_with_their_units(text, ns):
-    assert time_ns(text) == ns
 
 
 def test_lateness_counts_events_and_finds_percentiles():

@@ -14,7 +14,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.emulator.parse import BadRequest, RequestReader
+from serve.emulator.connection import BadHttpRequest, RequestReader
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hé"}], "max_tokens": 2}).encode()
 REQUEST = (
@@ -38,7 +38,7 @@ def test_requests_are_whole_again_however_they_are_cut(cuts):
 @given(st.binary(max_size=200))
 def test_garbage_is_a_bad_request_or_nothing_yet(data):
     reader = RequestReader(lambda: None)
-    with contextlib.suppress(BadRequest):
+    with contextlib.suppress(BadHttpRequest):
         reader.feed(data, 0)
 
 

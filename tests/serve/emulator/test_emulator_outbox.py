@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.emulator import outbox as outbox_module
-from serve.emulator.outbox import BATCH, Outbox
+from serve.emulator import schedules
+from serve.emulator.schedules import BATCH, Outbox
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Stream:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(outbox_module, "monotonic_ns", lambda: made.now_ns)
+    monkeypatch.setattr(schedules, "monotonic_ns", lambda: made.now_ns)
     return made
 
 
@@ -57,7 +57,7 @@ def clock(monkeypatch):
 def test_every_token_goes_out_at_its_moment_whatever_the_order_they_were_put_in(wanted, gap_ns):
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outbox_module, "monotonic_ns", lambda: clock.now_ns)
+        patch.setattr(schedules, "monotonic_ns", lambda: clock.now_ns)
         outbox = Outbox(clock.at, gap_ns)
         streams = [Stream(clock, tokens) for _, tokens in wanted]
         for stream, (due_ns, _) in zip(streams, wanted, strict=True):

@@ -9,19 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.catalogue import load_catalogue
-from serve.emulator.cost import Machine, Work
-from serve.emulator.prefix_cache import BLOCK_TOKENS, PrefixCache, block_hashes
-from serve.emulator.scheduler import Scheduler, Sequence
+from serve.emulator.machines import RooflineMachine, StepWork
+from serve.emulator.scheduler import (
+    BLOCK_TOKENS,
+    BatchScheduler,
+    PrefixCache,
+    ScheduledSequence,
+    block_hashes,
+)
 
 CATALOGUE = load_catalogue()
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")
 
 
-def machine(model: str = "yi-6b", gpu: str = "a100-40gb") -> Machine:
-    return Machine(CATALOGUE.models[model], CATALOGUE.gpus[gpu])
+def machine(model: str = "yi-6b", gpu: str = "a100-40gb") -> RooflineMachine:
+    return RooflineMachine(CATALOGUE.models[model], CATALOGUE.gpus[gpu])
 
 
-def run_to_end(scheduler: Scheduler) -> tuple[int, dict[Sequence, list[int]]]:
+def run_to_end(scheduler: BatchScheduler) -> tuple[int, dict[ScheduledSequence, list[int]]]:
     """Virtual end and the moments of each sequence's tokens."""
     now_ns, moments = 0, {}
     while (took_ns := scheduler.begin_step()) is not None:
@@ -34,8 +39,8 @@ def run_to_end(scheduler: Scheduler) -> tuple[int, dict[Sequence, list[int]]]:
 @pytest.mark.parametrize("gpu", ["a100-40gb", "h100-80gb", "h200-141gb"])
 @pytest.mark.parametrize("model", STUDY)
 def test_one_stream_never_decodes_faster_than_the_bandwidth_allows(model, gpu):
-    scheduler = Scheduler(machine(model, gpu), max_seqs=8)
-    sequence = Sequence(prompt_tokens=1, output_tokens=100)
+    scheduler = BatchScheduler(machine(model, gpu), max_seqs=8)
+    sequence = ScheduledSequence(prompt_tokens=1, output_tokens=100)
     scheduler.add(sequence)
     _, moments = run_to_end(scheduler)
     times = moments[sequence]
@@ -45,19 +50,19 @@ def test_one_stream_never_decodes_faster_than_the_bandwidth_allows(model, gpu):
 
 
 def test_a_7b_model_on_an_a100_80_takes_the_14_ms_a_token_that_others_measured():
-    one = machine("llama-2-7b", "a100-80gb").step_ns(Work(tokens=1, context=100, pairs=100))
+    one = machine("llama-2-7b", "a100-80gb").step_ns(StepWork(tokens=1, context=100, pairs=100))
     assert one / 1e6 == pytest.approx(14.27, rel=0.03)
 
 
 def test_an_8b_model_on_an_h200_takes_the_6_5_ms_a_step_that_others_measured():
-    eight = machine("llama-3-8b", "h200-141gb").step_ns(Work(tokens=8, context=8 * 200, pairs=1600))
+    eight = machine("llama-3-8b", "h200-141gb").step_ns(StepWork(tokens=8, context=8 * 200, pairs=1600))
     assert eight / 1e6 == pytest.approx(6.5, rel=0.08)
 
 
 def throughput(model: str, batch: int) -> float:
-    scheduler = Scheduler(machine(model), max_seqs=batch)
+    scheduler = BatchScheduler(machine(model), max_seqs=batch)
     for _ in range(batch):
-        scheduler.add(Sequence(prompt_tokens=100, output_tokens=200))
+        scheduler.add(ScheduledSequence(prompt_tokens=100, output_tokens=200))
     end_ns, _ = run_to_end(scheduler)
     return batch * 200 / (end_ns / 1e9)
 
@@ -73,12 +78,12 @@ def test_throughput_grows_with_the_batch_and_flattens(model):
 
 
 def test_a_long_prompt_is_computed_in_chunks_while_others_go_on_decoding():
-    scheduler = Scheduler(machine(), max_seqs=8, max_batched_tokens=256)
-    early = Sequence(prompt_tokens=10, output_tokens=50)
+    scheduler = BatchScheduler(machine(), max_seqs=8, max_batched_tokens=256)
+    early = ScheduledSequence(prompt_tokens=10, output_tokens=50)
     scheduler.add(early)
     scheduler.begin_step()
     scheduler.end_step()
-    late = Sequence(prompt_tokens=1000, output_tokens=2)
+    late = ScheduledSequence(prompt_tokens=1000, output_tokens=2)
     scheduler.add(late)
     for done in (255, 510, 765):
         scheduler.begin_step()
@@ -89,8 +94,8 @@ def test_a_long_prompt_is_computed_in_chunks_while_others_go_on_decoding():
 
 
 def test_those_beyond_the_limit_wait_for_their_turn_in_order():
-    scheduler = Scheduler(machine(), max_seqs=2)
-    all_of_them = [Sequence(prompt_tokens=10, output_tokens=5) for _ in range(5)]
+    scheduler = BatchScheduler(machine(), max_seqs=2)
+    all_of_them = [ScheduledSequence(prompt_tokens=10, output_tokens=5) for _ in range(5)]
     for sequence in all_of_them:
         scheduler.add(sequence)
     scheduler.begin_step()
@@ -102,10 +107,10 @@ def test_those_beyond_the_limit_wait_for_their_turn_in_order():
 
 
 def test_a_request_waits_until_the_cache_has_room_for_it():
-    scheduler = Scheduler(machine("llama-2-7b"), max_seqs=256)
+    scheduler = BatchScheduler(machine("llama-2-7b"), max_seqs=256)
     tokens = scheduler.total_blocks * BLOCK_TOKENS
     half = tokens // 2
-    first, second = (Sequence(prompt_tokens=half, output_tokens=10) for _ in range(2))
+    first, second = (ScheduledSequence(prompt_tokens=half, output_tokens=10) for _ in range(2))
     scheduler.add(first)
     scheduler.add(second)
     while not first.made:
@@ -122,9 +127,9 @@ def test_a_request_waits_until_the_cache_has_room_for_it():
 
 
 def test_the_next_turn_finds_the_whole_earlier_conversation_cached():
-    scheduler = Scheduler(machine(), max_seqs=4)
+    scheduler = BatchScheduler(machine(), max_seqs=4)
     before, reply, after = "a" * 900, "b" * 400, "c" * 300
-    first = Sequence(
+    first = ScheduledSequence(
         prompt_tokens=225,
         output_tokens=100,
         blocks=block_hashes(before),
@@ -133,7 +138,7 @@ def test_the_next_turn_finds_the_whole_earlier_conversation_cached():
     scheduler.add(first)
     run_to_end(scheduler)
     next_turn = before + reply + after
-    second = Sequence(prompt_tokens=400, output_tokens=5, blocks=block_hashes(next_turn))
+    second = ScheduledSequence(prompt_tokens=400, output_tokens=5, blocks=block_hashes(next_turn))
     scheduler.add(second)
     run_to_end(scheduler)
     assert first.cached_tokens == 0
@@ -168,8 +173,8 @@ def test_a_block_is_known_only_if_all_before_it_are_the_same(one, other):
     st.integers(8, 600),
 )
 def test_every_sequence_gets_exactly_its_tokens_unless_it_leaves(wanted, max_seqs, budget):
-    scheduler = Scheduler(machine(), max_seqs, budget)
-    sequences = [Sequence(prompt_tokens=p, output_tokens=o) for p, o, _ in wanted]
+    scheduler = BatchScheduler(machine(), max_seqs, budget)
+    sequences = [ScheduledSequence(prompt_tokens=p, output_tokens=o) for p, o, _ in wanted]
     for sequence in sequences:
         scheduler.add(sequence)
     scheduler.begin_step()
@@ -186,9 +191,9 @@ def test_every_sequence_gets_exactly_its_tokens_unless_it_leaves(wanted, max_seq
 
 
 def test_a_full_cache_sends_the_newest_back_and_computes_it_again():
-    scheduler = Scheduler(machine(), max_seqs=8)
+    scheduler = BatchScheduler(machine(), max_seqs=8)
     scheduler.total_blocks = 8
-    first, second = (Sequence(prompt_tokens=40, output_tokens=60) for _ in range(2))
+    first, second = (ScheduledSequence(prompt_tokens=40, output_tokens=60) for _ in range(2))
     scheduler.add(first)
     scheduler.add(second)
     _, moments = run_to_end(scheduler)
@@ -208,9 +213,9 @@ def test_a_full_cache_sends_the_newest_back_and_computes_it_again():
 def test_whatever_is_preempted_every_sequence_gets_its_tokens_and_the_cache_is_never_overfull(
     wanted, max_seqs, blocks
 ):
-    scheduler = Scheduler(machine(), max_seqs, 64)
+    scheduler = BatchScheduler(machine(), max_seqs, 64)
     scheduler.total_blocks = blocks
-    sequences = [Sequence(prompt_tokens=p, output_tokens=o) for p, o in wanted]
+    sequences = [ScheduledSequence(prompt_tokens=p, output_tokens=o) for p, o in wanted]
     for sequence in sequences:
         scheduler.add(sequence)
     while scheduler.begin_step() is not None:

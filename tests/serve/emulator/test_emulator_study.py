@@ -9,10 +9,10 @@ from statistics import mean
 import pytest
 
 from serve.catalogue import load_catalogue
-from serve.emulator.cost import Machine
+from serve.emulator.answers import AnswerDraws
+from serve.emulator.machines import RooflineMachine
 from serve.emulator.request import count_tokens
-from serve.emulator.scheduler import Scheduler, Sequence
-from serve.emulator.talk import Talk
+from serve.emulator.scheduler import BatchScheduler, ScheduledSequence
 
 CATALOGUE = load_catalogue()
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")
@@ -31,12 +31,12 @@ class Outcome:
 
 def play(model: str, instruction: str, batch: int) -> Outcome:
     """Every question once, `batch` of them at a time; each waits for the front end too."""
-    machine = Machine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"])
-    talk, scheduler = Talk(model, 0), Scheduler(machine, batch)
+    machine = RooflineMachine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"])
+    talk, scheduler = AnswerDraws(model, 0), BatchScheduler(machine, batch)
     for question in QUESTIONS:
         prompt = instruction + question
-        tokens = talk.say(prompt, prompt).tokens + 1
-        scheduler.add(Sequence(prompt_tokens=count_tokens(prompt), output_tokens=tokens))
+        tokens = talk.draw(prompt, prompt).tokens + 1
+        scheduler.add(ScheduledSequence(prompt_tokens=count_tokens(prompt), output_tokens=tokens))
     now_ns, begun, took = 0, {}, []
     while (step_ns := scheduler.begin_step()) is not None:
         for sequence in scheduler.running:
@@ -70,18 +70,18 @@ def test_in_explain_the_one_that_finishes_first_is_not_the_one_with_most_tokens_
 
 @pytest.mark.parametrize("model", STUDY)
 def test_at_batch_1_no_model_beats_its_bandwidth_bound(model):
-    bound = Machine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"]).bound_tokens_per_s()
+    bound = RooflineMachine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"]).bound_tokens_per_s()
     assert play(model, EXPLAIN, 1).tps < bound
 
 
 @pytest.mark.parametrize("model", STUDY)
 def test_throughput_gains_steeply_to_batch_8_and_flattens_by_64(model):
-    machine = Machine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"])
+    machine = RooflineMachine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"])
 
     def tokens_per_s(batch: int) -> float:
-        scheduler, end_ns = Scheduler(machine, batch), 0
+        scheduler, end_ns = BatchScheduler(machine, batch), 0
         for _ in range(batch):
-            scheduler.add(Sequence(prompt_tokens=100, output_tokens=256))
+            scheduler.add(ScheduledSequence(prompt_tokens=100, output_tokens=256))
         while (step_ns := scheduler.begin_step()) is not None:
             end_ns += step_ns
             scheduler.end_step()

@@ -12,12 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.catalogue import load_catalogue
-from serve.emulator.answer import make_answer, wanted_tokens
-from serve.emulator.cost import Efficiency, Machine
-from serve.emulator.request import Ask
-from serve.emulator.scheduler import Scheduler, Sequence
-from serve.emulator.talk import Talk
-from serve.emulator.text import make_ring, take
+from serve.emulator.answers import AnswerDraws, TextRing, make_answer, wanted_tokens
+from serve.emulator.machines import Efficiency, RooflineMachine
+from serve.emulator.request import GenerationRequest
+from serve.emulator.scheduler import BatchScheduler, ScheduledSequence
 
 CATALOGUE = load_catalogue()
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")
@@ -46,18 +44,18 @@ ORDERS = {
     ],
 )
 def test_the_task_is_recognised_from_its_instruction(words, task):
-    assert Talk("yi-6b", 0).task(words) == task
+    assert AnswerDraws("yi-6b", 0).task(words) == task
 
 
 def test_the_same_prompt_gets_the_same_answer_and_another_seed_another():
-    said = [Talk("yi-6b", 1).say("tell me more", "tell me more") for _ in range(2)]
+    said = [AnswerDraws("yi-6b", 1).draw("tell me more", "tell me more") for _ in range(2)]
     assert said[0] == said[1]
-    assert Talk("yi-6b", 2).say("tell me more", "tell me more") != said[0]
-    assert Talk("gemma-7b", 1).say("tell me more", "tell me more") != said[0]
+    assert AnswerDraws("yi-6b", 2).draw("tell me more", "tell me more") != said[0]
+    assert AnswerDraws("gemma-7b", 1).draw("tell me more", "tell me more") != said[0]
 
 
 def test_answer_lengths_are_log_normal_about_the_tables_median():
-    lengths = sorted(Talk("llama-2-7b", 0).say(f"q {i}", "Explain it").tokens for i in range(999))
+    lengths = sorted(AnswerDraws("llama-2-7b", 0).draw(f"q {i}", "Explain it").tokens for i in range(999))
     assert lengths[499] == pytest.approx(230, rel=0.05)
     assert lengths[839] / lengths[499] == pytest.approx(2.718**0.2, rel=0.1)
 
@@ -65,19 +63,24 @@ def test_answer_lengths_are_log_normal_about_the_tables_median():
 def play(model: str, task: str, people: int, questions: int = 120) -> tuple[float, float]:
     """(tokens per second, mean seconds to the last content token) of a closed loop in virtual time."""
     words, max_tokens = ORDERS[task]
-    talk, machine = Talk(model, 0), Machine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"])
-    scheduler = Scheduler(machine, 256)
+    talk, machine = (
+        AnswerDraws(model, 0),
+        RooflineMachine(CATALOGUE.models[model], CATALOGUE.gpus["a100-40gb"]),
+    )
+    scheduler = BatchScheduler(machine, 256)
     left, now_ns, tokens, times_ns = questions, 0, 0, []
-    asked: dict[Sequence, tuple[int, int]] = {}
-    arriving: list[tuple[int, Sequence]] = []
+    asked: dict[ScheduledSequence, tuple[int, int]] = {}
+    arriving: list[tuple[int, ScheduledSequence]] = []
 
     def ask() -> None:
         nonlocal left
         if left:
             left -= 1
-            said = talk.say(f"{left} {words}", words).tokens
+            said = talk.draw(f"{left} {words}", words).tokens
             content = min(said, max_tokens)
-            sequence = Sequence(prompt_tokens=len(words) // 4, output_tokens=content + (said < max_tokens))
+            sequence = ScheduledSequence(
+                prompt_tokens=len(words) // 4, output_tokens=content + (said < max_tokens)
+            )
             asked[sequence] = (now_ns, content)
             arriving.append((now_ns + Efficiency().frontend_ns, sequence))
 
@@ -153,10 +156,12 @@ def test_the_inversion_shows_on_the_wire(start_emulator):
     assert median(times["yi-6b"]) < 0.7 * median(times["llama-2-7b"])
 
 
-def ask_of(**more: object) -> Ask:
-    plain = {"chat": True, "request_id": None, "received_ns": 0, "prompt": "", "first_message": ""}
+def ask_of(**more: object) -> GenerationRequest:
+    plain = {"request_id": None, "received_ns": 0, "prompt": "", "first_message": ""}
     counts = {"prompt_tokens": 1, "max_tokens": None, "min_tokens": 0, "ignore_eos": False, "stop": ()}
-    return Ask(**(plain | counts | {"stream": True, "usage": True, "every_usage": False} | more))
+    return GenerationRequest(
+        **(plain | counts | {"stream": True, "usage": True, "every_usage": False} | more)
+    )
 
 
 @given(
@@ -196,5 +201,4 @@ def test_a_stop_string_within_the_least_tokens_does_not_count():
 
 @given(st.integers(0, 10**6), st.integers(0, 3000))
 def test_text_can_be_taken_from_anywhere_in_any_length(start, count):
-    ring = make_ring(0, pieces=100)
-    assert len(take(ring, start, count)) == count
+    assert len(TextRing(0, pieces=100).take(start, count)) == count

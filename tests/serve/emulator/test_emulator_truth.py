@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from serve.emulator.connection import Connection
+from serve.emulator.connection import ClientConnection
 from serve.emulator.reactor import Reactor
 
 TTFT_NS, ITL_NS = 40_000_000, 4_000_000
@@ -125,7 +125,7 @@ def test_bytes_that_the_kernel_does_not_take_are_stamped_when_they_have_left():
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     ours.setblocking(False)
-    connection = Connection(reactor, ours, lambda *_: None, lambda _: None)
+    connection = ClientConnection(reactor, ours, lambda *_: None, lambda _: None)
     block = b"x" * 1000
     sent: list[int] = []
     for _ in range(200):

@@ -35,7 +35,7 @@ class Efficiency:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StepWork:
     """What one step computes: `tokens` new ones; `context` read from the cache, summed over sequences;
     `pairs` of a new token and a token that it attends to; `decoding`: how many of the tokens are the next
     one of an answer under way, the others being a prompt's."""
@@ -46,10 +46,10 @@ class Work:
     decoding: int = 0
 
 
-class Engine(Protocol):
-    """Whatever the scheduler can be the scheduler of."""
+class EmulatedMachine(Protocol):
+    """What the scheduler asks of the machine that it schedules for."""
 
-    def step_ns(self, work: Work) -> int:
+    def step_ns(self, work: StepWork) -> int:
         """Duration of a step in nanoseconds."""
         ...
 
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class RooflineMachine:
     """One model on one GPU."""
 
     model: Model
@@ -67,11 +67,11 @@ class Machine:
     efficiency: Efficiency = Efficiency()
     precision: Precision = "fp16"
 
-    def step_ns(self, work: Work) -> int:
+    def step_ns(self, work: StepWork) -> int:
         """Duration of a step in nanoseconds."""
         return round(max(self.memory_s(work), self.compute_s(work)) * 1e9) + self.efficiency.overhead_ns
 
-    def memory_s(self, work: Work) -> float:
+    def memory_s(self, work: StepWork) -> float:
         read = self.step_weight_bytes + self.model.kv_bytes_per_token * work.context
         return read / (self.gpu.bandwidth_gb_per_s * 1e9 * self.efficiency.bandwidth)
 
@@ -82,7 +82,7 @@ class Machine:
         saved = model.fp16_bytes - model.weight_bytes(self.precision)
         return model.decode_weight_bytes - saved
 
-    def compute_s(self, work: Work) -> float:
+    def compute_s(self, work: StepWork) -> float:
         model = self.model
         for_weights = 2 * work.tokens * model.decode_weight_bytes / FP16_BYTES
         for_attention = 4 * work.pairs * model.layers * model.heads * model.head_dim
