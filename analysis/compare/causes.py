@@ -23,7 +23,7 @@ LENGTHS = {"natural": "ttg_ms", "at_256": "ttg256_ms"}
 """Of tasks' ratios: which time is compared at each length of answers."""
 STUDY_RATIO = (1.3, 1.4)
 """What a summary of the study (Conde et al., IEEE Computer 2024) reports for complex tasks at 256 tokens:
-30 to 40 % more."""
+30 to 40% more."""
 _LEAST_TURNS = 11
 _LEAST_VARIANCE = 1e-12
 _FACTORS = {"model": "name", "task": "task", "load": "load"}

@@ -146,7 +146,7 @@ def draws_of(groups: list[pd.DataFrame]) -> tuple[Floats, Floats] | None:
 
 
 def tau_ends(left: Floats, right: Floats) -> list[float] | None:
-    """The middle 95 % of tau-b over resamples, a row each; None where no resample has a ranking."""
+    """The middle 95% of tau-b over resamples, a row each; None where no resample has a ranking."""
     taus = tau_b(left, right)
     taus = taus[np.isfinite(taus)]  # a resample in which all are tied has no ranking
     if not len(taus):

@@ -38,12 +38,12 @@ GROUPS = {
     "raster": "The slowest answers, event by event",
     "client": "The client",
 }
-_MEANS = "Medians with 95 % intervals. Open or faint: a mean, where there are too few turns for a median."
+_MEANS = "Medians with 95% intervals. Open or faint: a mean, where there are too few turns for a median."
 NOTES = {
     "wait": _MEANS,
     "load": "Each point is one level, labelled with its load. Higher up is a longer wait, further right more "
-    "throughput. Ring: the load beyond which no higher one raised throughput by more than 5 %; wide line: "
-    f"its 95 % interval. No ring: throughput was still growing at the highest load. {_MEANS}",
+    "throughput. Ring: the load beyond which no higher one raised throughput by more than 5%; wide line: "
+    f"its 95% interval. No ring: throughput was still growing at the highest load. {_MEANS}",
 }
 """What is said once over a group's figures."""
 _METRICS = {"ttft_ms": "TTFT", "ttg_ms": "TTG"}

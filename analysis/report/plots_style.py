@@ -38,12 +38,12 @@ class Figure:
 
 def figure(group: str, title: str, data: list[Trace], x: str, y: str, **more: Any) -> Figure:
     """A figure with two axes from zero; `more` as in Figure."""
+    named = sum(trace.get("showlegend", True) for trace in data)
     layout = {
         "xaxis": {"title": {"text": x}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
-        "showlegend": len(data) > 1,
+        "showlegend": named > 1,
     }
-    named = sum(trace.get("showlegend", True) for trace in data)
     height = HEIGHT + 18 * max(named - _SHORT_LEGEND, 0)
     more["pick"] = for_terminal(more.get("pick", ""))
     return replace(Figure(group, for_terminal(title), data, layout, height=height), **more)

@@ -122,7 +122,7 @@ def _by_head(table: TextTable) -> list[Row]:
     """Texts under their heads; an interval, and a head that comes twice, belong to the head before them."""
     heads = table.heads
     names = [
-        f"{heads[i - 1]} {head}" if head in heads[:i] or head == "95 %" else head
+        f"{heads[i - 1]} {head}" if head in heads[:i] or head == "95%" else head
         for i, head in enumerate(heads)
     ]
     return [dict(zip(names, row, strict=True)) for row in table.rows]

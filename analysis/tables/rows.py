@@ -164,7 +164,9 @@ def _share(shares: dict[str, Any] | None, part: str) -> str:
         return NONE
     ends = shares["ci95"] and shares["ci95"][part]
     known = ends and None not in ends
-    return percent(shares[part]) + (f" ({interval(ends, lambda end: f'{end * 100:.0f}')})" if known else "")
+    return percent(shares[part]) + (
+        f" ({interval(ends, lambda end: str(round(end * 100)))})" if known else ""
+    )
 
 
 def rank_tables(comparison: dict[str, Any] | None) -> list[TextTable]:
@@ -258,7 +260,7 @@ def ratios_table(study: dict[str, Any] | None) -> TextTable:
     heads = ("model", "people", "task", "n", "mean TTG", "vs. fastest")
     note = (
         "Mean time to generate of a task, divided by that of the same model's fastest task at the same load, "
-        "with its 95 % interval. The study's row: complex tasks took 30 to 40 % longer at 256 tokens, "
+        "with its 95% interval. The study's row: complex tasks took 30 to 40% longer at 256 tokens, "
         "according to a summary of it."
     )
     more = ("n at 256", "TTG@256, mean", "vs. fastest at 256")
@@ -282,7 +284,7 @@ def precisions_table(study: dict[str, Any] | None) -> TextTable:
         ]
         for row in (study["precisions"] if study else [])
     ]
-    heads = ("task", "people", "precision", "models", "tau by time", "95 %", "tau by tps", "95 %")
+    heads = ("task", "people", "precision", "models", "tau by time", "95%", "tau by tps", "95%")
     note = (
         "Kendall's tau between the ranking of models at 16 bits and at the lower precision; +1: the same "
         "ranking. The study expects its relative findings to hold at 8 and 4 bits."
@@ -308,5 +310,5 @@ def changes_table(comparison: Comparison) -> TextTable:
             ]
         )
     heads = ("model", "task", "people", "metric", "A", "B", "change", "interval", "verdict")
-    note = "A is the run, B the baseline; intervals are 95 % ones, adjusted for their number (Holm)."
+    note = "A is the run, B the baseline; intervals are 95% ones, adjusted for their number (Holm)."
     return TextTable("A against baseline B", heads, rows, (0, 1, 2, 3, 8), note)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.compare.baseline import Comparison
-from analysis.compare.causes import LENGTHS
+from analysis.compare.causes import LENGTHS, PARTS
 from analysis.compare.ranking import SIGNIFICANT
 from analysis.measures.cells import ALL
 from analysis.tables.rows import name_of
 from analysis.tables.writing import interval, number, people, percent, seconds, signed, stamp
 
 _SURE = 0.95
+_OFFSETS = -0.005
+"""A share of the variation that reads as negative."""
 _MOST_TASKS = 6
 _MOST_MODELS = 8
 _MOST_NAMED = 10
@@ -62,11 +64,15 @@ def in_words(cells: list[dict[str, Any]]) -> str:
     mine = [cell for cell in cells if cell["load"] == load]
     tasks = [cell for cell in mine if cell["task"] != ALL] or mine
     worst = sorted(tasks, key=lambda cell: cell["tau"] or 0.0)[:_MOST_TASKS]
-    at = f"With {load} people at once" if load.isdigit() else f"At a load of {load}"
+    at = f"With {load} people" if load.isdigit() else f"At a load of {load}"
     at += f" ({cells[0]['setting']})" if cells[0].get("setting") else ""
-    first, *rest = [_agreement(cell) for cell in worst]
+    agreements = [_agreement(cell) for cell in worst]
+    listed = " and ".join(filter(None, [", ".join(agreements[:-1]), agreements[-1]]))
     widest = max(tasks, key=_gap)
-    sentences = [f"{at}: {first[0].lower()}{first[1:]}", *rest, _reversal(widest)]
+    sentences = [
+        f"{at}, the rankings of the models by tokens per second and by time agree on {listed}.",
+        _reversal(widest),
+    ]
     if shares := widest["shares"]:
         ends = shares["ci95"] and shares["ci95"]["verbosity"]
         known = f" ({interval(ends, percent)})" if ends and ends[0] is not None else ""
@@ -75,6 +81,8 @@ def in_words(cells: list[dict[str, Any]]) -> str:
             f"the length of the answers, {percent(shares['time_per_token'])} from the time per token and "
             f"{percent(shares['first_token'])} from the time to first token."
         )
+        if min(shares[part] for part in PARTS) <= _OFFSETS:
+            sentences.append("A negative share offsets the others.")
     return " ".join([*sentences, _significance(tasks)])
 
 
@@ -90,20 +98,18 @@ def reversal_in_words(cells: list[dict[str, Any]]) -> str:
 
 def _agreement(cell: dict[str, Any]) -> str:
     tau, ends = cell["tau"], cell["tau_ci95"]
+    known = f"{cell['pairs_agreeing']} of {cell['pairs_in_all']} pairs in {cell['task']}"
     if tau is None:
-        return f"In {cell['task']}, the models are tied and have no ranking."
-    known = (
-        f"In {cell['task']}, the ranking of models by tokens per second and that by time agree on "
-        f"{cell['pairs_agreeing']} of {cell['pairs_in_all']} pairs (Kendall's tau {signed(tau)}"
-    )
+        return f"{known} (all models are tied)"
+    known += f" (Kendall's tau {signed(tau)}"
     if ends is None:
-        return f"{known}; too few conversations for an interval)."
-    doubt = ", so the rankings may agree or disagree" if ends[0] <= 0 <= ends[1] else ""
-    return f"{known}, 95 % interval {interval(ends, signed)}{doubt})."
+        return f"{known}; too few conversations for an interval)"
+    doubt = ", so they may agree or disagree" if ends[0] <= 0 <= ends[1] else ""
+    return f"{known}, 95% interval {interval(ends, signed)}{doubt})"
 
 
 def _clearest(cell: dict[str, Any]) -> dict[str, Any] | None:
-    """Of the pairs that swap places in 95 % of resamples, the one furthest apart in time."""
+    """Of the pairs that swap places in 95% of resamples, the one furthest apart in time."""
     pairs = [pair for pair in cell["pairs"] if pair["swaps"] and (pair["p"] or 0) >= _SURE]
     return max(pairs, key=lambda pair: _ratio(cell, pair), default=None)
 
@@ -122,7 +128,7 @@ def _reversal(cell: dict[str, Any]) -> str:
     pair = _clearest(cell)
     if pair is None:
         return (
-            "No model clearly (in 95 % of resamples) generates more tokens per second than another "
+            "No model clearly (in 95% of resamples) generates more tokens per second than another "
             "and takes longer to finish."
         )
     fast, soon = (
@@ -187,7 +193,7 @@ def outcome(comparison: Comparison, threshold: float) -> str:
         )
     found = f"{len(worse)} of {judged} medians are" if worse else f"none of {judged} medians is"
     verdict = "REGRESSION" if worse else "NO REGRESSION"
-    return f"{mark}{verdict}: {found} worse by more than {threshold * 100:g} %."
+    return f"{mark}{verdict}: {found} worse by more than {threshold * 100:g}%."
 
 
 def caveats(comparison: Comparison) -> list[str]:

@@ -23,8 +23,10 @@ def number(value: float | None) -> str:
     """About three digits, never in powers of ten."""
     if value is None:
         return NONE
-    size = abs(value)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    if value == 0:
+        return "0"
+    size = abs(value)  # as it is after rounding: 0.9996 is 1.00
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
     return f"{value:,.{digits}f}"
 
 
@@ -44,13 +46,13 @@ def signed(value: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in whole percent."""
-    return f"{round(share * 100)} %"
+    """A share in whole percent; never -0%."""
+    return f"{round(share * 100)}%"
 
 
 def change(ratio: float) -> str:
-    """A ratio of two times as a change in percent: 1.05 is +5.0%."""
-    return f"{ratio - 1:+.1%}" if ratio < 100 else "∞"
+    """A ratio of two times as a change in percent: 1.05 is +5.0%; never -0.0%."""
+    return f"{round((ratio - 1) * 100, 1) + 0.0:+.1f}%" if ratio < 100 else "∞"
 
 
 def interval(ends: list[float] | tuple[float, float], write: Callable[[float], str]) -> str:
