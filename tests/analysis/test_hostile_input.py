@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from analysis.report.facts import facts_of
+from analysis.report.page import script_json
 from analysis.report.plots import figures
 from analysis.summary import summarise
-from analysis.tables.writing import for_script_tag
 from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, level, turn
+from tests.tries import tries
 from turnbench.run_directory import read_run
 
 JUNK = st.recursive(
@@ -29,7 +29,7 @@ JUNK = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-SMALL = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SMALL = tries(40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def whole_way(made: MadeRun) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def whole_way(made: MadeRun) -> dict[str, Any]:
     study = study_run(read_run(made.write()))
     summary = summarise(study)
     json.dumps(summary, allow_nan=False)
-    for_script_tag([asdict(one) for one in figures(summary, [facts_of(study)])])
+    script_json(figures(summary, [facts_of(study)]))
     return summary
 
 

@@ -6,13 +6,14 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from loadgen._ramp import Ramp, mean_rate_per_s
 from loadgen.engine._arrivals import arrival_offsets_s, gap, ramped_offsets_s
 from loadgen.options._values import ArrivalRates, arrival_rates
+from tests.tries import tries
 
 
 def planned(count: int, rate: float = 50.0, shape: float = 1.0, seed: int = 0, **more: object) -> list[float]:
@@ -35,7 +36,7 @@ def test_a_window_is_offered_the_asked_rate(shape: float) -> None:
     assert np.count_nonzero((times > 5.0 + 1e-9) & (times <= 65.0 + 1e-9)) == 3000
 
 
-@settings(max_examples=40, deadline=None)
+@tries(40)
 @given(
     seed=st.integers(0, 2**63),
     workers=st.integers(1, 9),

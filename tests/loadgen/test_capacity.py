@@ -6,10 +6,11 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.control._capacity import MOST_POINTS, answer, bracket, next_load
+from tests.tries import tries
 
 
 def search(capacity: float, first: float, whole: bool) -> dict[float, bool]:
@@ -30,7 +31,7 @@ def test_the_capacity_in_people_is_found_within_ten_percent_in_twelve_points(cap
     assert fails - found <= 1 or found >= 0.9 * capacity
 
 
-@settings(max_examples=200)
+@tries(200)
 @given(capacity=st.floats(0.3, 400), first=st.floats(1, 50))
 def test_the_capacity_in_arrivals_is_found_within_ten_percent_in_twelve_points(
     capacity: float, first: float

@@ -7,10 +7,11 @@ import zlib
 from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.transport._read_log import BrokenFraming, ReadLog, body_of, head_end
+from tests.tries import tries
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -52,7 +53,7 @@ cut_lists = st.lists(st.integers(0, 2000), max_size=12)
 
 
 @given(chunked(), cut_lists)
-@settings(max_examples=300)
+@tries(300)
 def test_any_chunking_split_anywhere_gives_the_body_and_each_byte_its_read(
     response: tuple[bytes, bytes, list[int]], cuts: list[int]
 ) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.transport._sse import _by_line, _plain, events
+from tests.tries import tries
 
 BOM = b"\xef\xbb\xbf"
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
@@ -41,7 +42,7 @@ def by_the_standard(body: bytes) -> list[tuple[bytes, int]]:
 
 
 @given(st.booleans(), st.lists(st.tuples(LINES, LINE_ENDS), max_size=25), st.binary(max_size=5))
-@settings(max_examples=400)
+@tries(400)
 def test_any_stream_is_read_as_the_standard_says(
     bom: bool, lines: list[tuple[bytes, bytes]], rest: bytes
 ) -> None:
@@ -50,7 +51,7 @@ def test_any_stream_is_read_as_the_standard_says(
 
 
 @given(st.lists(LINES, max_size=25), st.binary(max_size=5))
-@settings(max_examples=300)
+@tries(300)
 def test_the_fast_way_and_the_way_by_line_agree(lines: list[bytes], rest: bytes) -> None:
     body = b"\n".join(lines) + rest.replace(b"\r", b"")
     assert _plain(body) in (None, _by_line(body, 0))

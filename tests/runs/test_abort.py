@@ -16,7 +16,7 @@ RUN = (
     "--levels",
     "8",
     "--hold",
-    "2s",
+    "4s",
     "--warmup",
     "0",
     "--abort-errors",

@@ -156,7 +156,9 @@ def test_a_killed_locust_takes_its_engine_along_and_analysis_says_incomplete(
 
 def distributed(headless: Any, locust: Any, tools: Any, at: Any) -> tuple[Any, list[Any]]:
     port = str(tools.free_port())
-    master = headless(at, *LONG, "--master", "--expect-workers", "2", "--master-bind-port", port)
+    master = headless(
+        at, *LONG, "--no-analysis", "--master", "--expect-workers", "2", "--master-bind-port", port
+    )
     return master, [locust("--worker", "--master-port", port) for _ in range(2)]
 
 
@@ -192,7 +194,7 @@ def test_a_killed_master_stops_the_load_of_its_workers(
 
 
 def test_a_full_disk_stops_the_load_keeps_the_files_and_exits_3(server: Any, headless: Any) -> None:
-    load = headless(server("--ttft", "20ms", "--itl", "2ms", "--tokens", "50"), *LONG)
+    load = headless(server("--ttft", "20ms", "--itl", "2ms", "--tokens", "50"), *LONG, "--no-analysis")
     load.wait_for_turns(4)
     written = (load.where / "turns-0.jsonl").stat().st_size
     psutil.Process(load.process.pid).rlimit(psutil.RLIMIT_FSIZE, (written + 5_000, written + 5_000))
@@ -244,7 +246,9 @@ def test_killing_the_only_worker_ends_the_run_in_time(
     server: Any, headless: Any, locust: Any, tools: Any
 ) -> None:
     at, port = server(*SLOW), str(tools.free_port())
-    master = headless(at, *LONG, "--master", "--expect-workers", "1", "--master-bind-port", port)
+    master = headless(
+        at, *LONG, "--no-analysis", "--master", "--expect-workers", "1", "--master-bind-port", port
+    )
     worker = locust("--worker", "--master-port", port)
     master.wait_for_turns(4)
     worker.process.kill()
@@ -259,7 +263,7 @@ def test_a_worker_that_comes_late_plays_nothing_and_the_run_is_invalid(
     server: Any, headless: Any, locust: Any, tools: Any
 ) -> None:
     at, port = server(*SLOW), str(tools.free_port())
-    master = headless(at, "--levels", "4", "--hold", "20s", "--warmup", "200ms", "--master",
+    master = headless(at, "--levels", "4", "--hold", "12s", "--warmup", "200ms", "--no-analysis", "--master",
                       "--expect-workers", "1", "--master-bind-port", port)  # fmt: skip
     first = locust("--worker", "--master-port", port)
     master.wait_for_turns(4)

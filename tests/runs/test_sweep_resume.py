@@ -140,6 +140,7 @@ def places_of(run: Path) -> list[tuple[int, int]]:
     return [(turn["conversation"], turn["turn"]) for turn in turns_in(run)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
     tmp_path: Path, sweep: Callable[..., Sweep], tools: Any
@@ -176,11 +177,15 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     tmp_path: Path, sweep: Callable[..., Sweep], tools: Any, number: int, code: int
 ) -> None:
-    (tmp_path / "plan.yaml").write_text(HELD.replace("hold: 1s", "hold: 3s"))
+    plan = HELD.replace("[choose, explain]", "[choose]").replace("repeats: 2", "repeats: 3")
+    (tmp_path / "plan.yaml").write_text(plan.replace("hold: 1s", "hold: 3s"))
     first = sweep("plan.yaml")
     tools.wait_until(first.amid_a_window, "one run done and the next one amid its window", 60)
     family = first.family()
@@ -193,8 +198,6 @@ def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     outcomes = {turn["outcome"] for turn in turns_in(first.where / half)}
     assert outcomes <= {"ok", "cut", "unfinished"}, "its server went before the run had drained"
     kept = first.kept()
-    if number == signal.SIGTERM:
-        return
     second = sweep("--resume", str(first.where))
     second.end_as_judged()
     assert set(second.cells().values()) == {"finished"}
@@ -202,6 +205,7 @@ def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     assert {name: second.kept()[name] for name in kept} == kept
 
 
+@pytest.mark.slow
 def test_one_server_answers_all_runs_of_a_model_and_precision(
     tmp_path: Path, sweep: Callable[..., Sweep]
 ) -> None:

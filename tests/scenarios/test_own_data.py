@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scenarios
 from scenarios import ScenarioError, arrivals, dialogue, parse, plan
+from tests.tries import tries
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44
@@ -127,7 +128,7 @@ def test_the_text_of_such_a_scenario_opens_the_same_file_again_and_refuses_anoth
         parse(trace.text)
 
 
-@settings(deadline=None, max_examples=30)
+@tries(30)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1))
 def test_each_row_of_any_texts_is_played_once_as_it_was_written(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("own")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import scenarios
 from scenarios import opening, parse, plan
+from tests.tries import tries
 
 load = cache(scenarios.load)
 
@@ -97,7 +98,7 @@ def test_a_negative_conversation_number_is_refused():
 
 
 @pytest.mark.parametrize("name", ["paper", "demo", "choose", "paraphrase", "explain"])
-@settings(deadline=None, max_examples=25)
+@tries(25)
 @given(seed=st.integers(0, 2**32), cycle=st.integers(0, 5))
 def test_each_cycle_of_a_finite_scenario_plays_every_question_of_every_task_once(name, seed, cycle):
     scenario = load(name)
@@ -112,7 +113,7 @@ def test_each_cycle_has_an_order_of_its_own():
     assert first != second
 
 
-@settings(deadline=None, max_examples=25)
+@tries(25)
 @given(seed=st.integers(0, 2**32))
 def test_the_tasks_of_the_paper_mix_take_turns(seed):
     paper = load("paper")
@@ -212,7 +213,7 @@ def test_a_shared_system_message_is_the_same_within_a_level_only():
     assert len({m[1]["content"].partition("] ")[0] for m in (one, other, later)}) == 3
 
 
-@settings(deadline=None, max_examples=20)
+@tries(20)
 @given(seed=st.integers(0, 2**63), workers=st.integers(1, 9), name=st.sampled_from(scenarios.names()))
 def test_any_number_of_workers_play_the_same_plan_byte_for_byte(seed, workers, name):
     alone = [repr(plan(load(name), seed, k)).encode() for k in range(40)]
