@@ -20,7 +20,7 @@ import pytest
 
 from tests.processes import alive, below
 from tests.verdicts import exit_code_of
-from turnbench.sweep.processes import Lock, SweepBusy
+from turnbench.sweep.processes import SweepBusy, SweepLock
 
 HELD = """\
 format: turnbench-sweep-plan/1
@@ -219,13 +219,13 @@ def test_one_server_answers_all_runs_of_a_model_and_precision(
 
 
 def test_two_never_play_one_sweep_at_once(tmp_path: Path) -> None:
-    lock = Lock(tmp_path, print)
+    lock = SweepLock(tmp_path, print)
     said: list[str] = []
     with pytest.raises(SweepBusy):
-        Lock(tmp_path, said.append, wait_s=0.2)
+        SweepLock(tmp_path, said.append, wait_s=0.2)
     assert said == ["waiting for what is left of this sweep's last time to end"]
     os.close(lock.file)
-    Lock(tmp_path, said.append)
+    SweepLock(tmp_path, said.append)
 
 
 def test_a_directory_without_a_sweep_cannot_be_resumed(tmp_path: Path, sweep: Callable[..., Sweep]) -> None:

@@ -36,15 +36,16 @@ def command_parser(prog: str) -> CommandParser:
 def main(arguments: list[str], prog: str = "turnbench sweep") -> int:
     """Play it and analyse it; 2 for what is wrong with the plan, else as `turnbench.exits` has it."""
     given = command_parser(prog).parse_args(arguments)
-    from turnbench.sweep.plan import PlanError, Wishes, read_plan, wished
+    from turnbench.sweep.plan import Overrides, PlanError, overridden, read_plan
     from turnbench.sweep.play import resume_sweep, run_sweep
 
     try:
         if given.resume:
             return resume_sweep(given.resume)
-        fields = {name: getattr(given, name) for name in Wishes.__dataclass_fields__}
-        plan, said = wished(read_plan(given.file), Wishes(**fields))
-        print("\n".join(said), end="\n" * bool(said), flush=True)
+        fields = {name: getattr(given, name) for name in Overrides.__dataclass_fields__}
+        plan, notes = overridden(read_plan(given.file), Overrides(**fields))
+        for note in notes:
+            print(note, flush=True)
         return run_sweep(plan)
     except PlanError as error:
         print("\n".join(f"turnbench: {problem}" for problem in error.problems), file=sys.stderr)

@@ -12,32 +12,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from loadgen.options import _values as values
+from loadgen._settings import Settings
+from loadgen.engine._history import EXACT_TOKENS
+from loadgen.options._command_line import OptionErrors, settings_from
 from scenarios import Conversation, Scenario, ScenarioError, load, plan
-from turnbench.sweep.cells import Cell, is_on, run_options
+from turnbench.formats import SweepEntry
 from turnbench.sweep.plan import SweepPlan
-from turnbench.units import seconds
+from turnbench.sweep.runs import is_on, parsed_options, run_options, served_for
 
 RUN_S = 3.0
 """A run's own start and end; what it really is shows with the first runs done."""
 _SAMPLE = 100
-_EXACT_TOKENS = 256
 _CHARS_PER_TOKEN = 4
 
 Pace = Callable[[int, int, int], float]
 """Seconds of one answer, from the number at once, its tokens and its prompt's tokens."""
 
 
-def starts_at_once(runs: int, places: int) -> int:
-    """How many servers and runs may start together: a start takes a core, and runs under way need the others.
-
-    All of them, where none is under way while another starts.
-    """
-    return places if runs <= places else max(1, (os.cpu_count() or 1) // 2)
-
-
 @dataclass(frozen=True)
-class Guess:
+class RunForecast:
     """How long the levels of one run may take, without the run's own start and end."""
 
     plays_s: float
@@ -45,44 +38,43 @@ class Guess:
     """True: no longer, but for a busy machine. False: at least so long, answers and drains come on top."""
 
 
-def guesses_of(sweep: SweepPlan, cells: list[Cell]) -> dict[str, Guess | None]:
+def forecasts_of(sweep: SweepPlan, runs: list[SweepEntry]) -> dict[str, RunForecast | None]:
     """For each run, by its directory; asks `serve` once for each model and precision."""
-    servers = dict.fromkeys(cell.server for cell in cells)
-    needed = any(is_on(run_options(sweep, cell), "once") for cell in cells)
-    paces = {server: pace_of(sweep, *server) if needed else None for server in servers}
-    return {cell.dir: guess_of(sweep, cell, paces[cell.server]) for cell in cells}
+    needed = any(is_on(run_options(sweep, run), "once") for run in runs)
+    paces = {served: pace_of(sweep, *served) if needed else None for served in map(served_for, runs)}
+    return {run.dir: forecast_of(sweep, run, paces[served_for(run)]) for run in runs}
 
 
-def guess_of(sweep: SweepPlan, cell: Cell, pace: Pace | None) -> Guess | None:
-    """From the options of the run alone; None where they don't say, or where its first run will complain."""
-    options = run_options(sweep, cell)
+def forecast_of(sweep: SweepPlan, run: SweepEntry, pace: Pace | None) -> RunForecast | None:
+    """From the options of the run alone; None where they don't say, or where the run will refuse them."""
+    options = run_options(sweep, run)
+    read, problems = parsed_options(options)
     try:
-        if is_on(options, "once"):
-            return None if pace is None else _guess_once(options, pace)
-        spans = [seconds(options.get("warmup", "5s")) + seconds(options.get("hold", "60s"))]
-        if "run-time" in options:
-            return Guess(seconds(options["run-time"]), False)
-        levels = values.levels(options["levels"])
-        return Guess(len(levels) * spans[0], False)
-    except (KeyError, ValueError, ScenarioError):
+        settings = settings_from(read)
+        if settings.once:
+            return None if pace is None or problems else _played_once(settings, pace)
+    except (OptionErrors, ScenarioError):
         return None
+    if settings.run_time_s is not None:
+        return RunForecast(settings.run_time_s, False)
+    if settings.levels is None:
+        return None
+    return RunForecast(len(settings.levels) * (settings.warmup_s + settings.hold_s), False)
 
 
-def _guess_once(options: dict[str, str], pace: Pace) -> Guess | None:
+def _played_once(settings: Settings, pace: Pace) -> RunForecast | None:
     """All conversations of a scenario, so many at once, each answer as long as it may be."""
-    scenario, sample = _sample_of(options.get("scenario", "chat"))
+    scenario, sample = _sample_of(settings.scenario)
     if scenario.size is None:
         return None
-    people = int(options.get("levels") or options.get("users") or 1)
-    people = min(people, scenario.size)
-    limit = int(options["max-tokens"]) if "max-tokens" in options else None
-    if limit is None and is_on(options, "exact-tokens"):
-        limit = _EXACT_TOKENS
-    turns = [turn for talk in sample for turn in talk.turns]
+    people = min(settings.people, scenario.size)
+    limit = settings.max_tokens or (EXACT_TOKENS if settings.exact_tokens else None)
     each_s = sum(
-        pace(people, limit or turn.max_tokens, len(turn.user) // _CHARS_PER_TOKEN) for turn in turns
+        pace(people, limit or turn.max_tokens, len(turn.user) // _CHARS_PER_TOKEN)
+        for conversation in sample
+        for turn in conversation.turns
     ) / len(sample)
-    return Guess(math.ceil(scenario.size / people) * each_s, True)
+    return RunForecast(math.ceil(scenario.size / people) * each_s, True)
 
 
 @cache
@@ -113,11 +105,19 @@ def pace_of(sweep: SweepPlan, model: str, precision: str | None) -> Pace | None:
     return answer_s
 
 
+def starts_at_once(runs: int, places: int) -> int:
+    """How many servers and runs may start together: a start takes a core, and runs under way need the others.
+
+    All of them, where none is under way while another starts.
+    """
+    return places if runs <= places else max(1, (os.cpu_count() or 1) // 2)
+
+
 def scale_of(done: Iterable[tuple[float, float]]) -> float:
-    """What levels took over what was guessed of them, from pairs (took, guessed); 1 before the first."""
+    """What levels took over what was forecast of them, from pairs (took, forecast); 1 before the first."""
     pairs = list(done)
-    guessed = sum(guess for _, guess in pairs)
-    return sum(took for took, _ in pairs) / guessed if guessed else 1.0
+    forecast = sum(each for _, each in pairs)
+    return sum(took for took, _ in pairs) / forecast if forecast else 1.0
 
 
 def left_s(running: Iterable[float], waiting: Iterable[float], places: int) -> float:

@@ -1,4 +1,4 @@
-"""Plays a sweep: serves each model, loads it with Locust, and has all runs analysed as one."""
+"""Plays a sweep: serves each model, loads it, and has all runs analysed as one."""
 
 from __future__ import annotations
 
@@ -12,27 +12,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadgen.control._run_files import new_run_dir, point_latest
-from turnbench.sweep.book import INDEX_NAME, Book, Entry, has_level, played_s_of, status_of
-from turnbench.sweep.cells import cells_of, client_command, next_of, server_command
-from turnbench.sweep.forecast import guesses_of, starts_at_once
+from turnbench import exits
+from turnbench.formats import SweepEntry
+from turnbench.sweep.forecast import forecasts_of, starts_at_once
 from turnbench.sweep.plan import PlanError, SweepPlan, plan_of_sweep
 from turnbench.sweep.processes import (
-    Lock,
     Process,
     SweepBusy,
+    SweepLock,
     ready_url,
     signal_process,
     start_run,
     start_server,
     stop_server,
 )
-from turnbench.sweep.progress import Progress
-from turnbench.sweep.ready import require_ready
+from turnbench.sweep.progress import SweepProgress
+from turnbench.sweep.record import INDEX_NAME, SweepRecord, has_level, played_s_of, status_of
+from turnbench.sweep.runs import (
+    ServedModel,
+    client_command,
+    next_of,
+    require_ready,
+    runs_of,
+    served_for,
+    server_command,
+)
 from turnbench.units import duration
 
 _TAIL_LINES = 15
-_EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_INVALID = 3
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_S = 0.1
 _PATIENCE = 2
 """Signals after which the next one means: by force."""
@@ -43,10 +51,10 @@ def run_sweep(plan: SweepPlan) -> int:
 
     Raises PlanError, before anything is made, for what can be seen to fail.
     """
-    cells = cells_of(plan)
-    require_ready(plan, cells)
+    runs = runs_of(plan)
+    require_ready(plan, runs)
     folder = new_run_dir(None, plan.name, datetime.now(UTC))
-    return _play(Book(folder, plan, [Entry(cell) for cell in cells]), {})
+    return _play(SweepRecord(folder, plan, runs), {})
 
 
 def resume_sweep(path: str) -> int:
@@ -59,46 +67,50 @@ def resume_sweep(path: str) -> int:
         took_s = {cell["dir"]: cell["took_s"] for cell in written["cells"] if cell.get("took_s")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
-        raise PlanError([f"{path}: no sweep that can be resumed ({why}); name its directory"]) from None
-    return _play(Book(folder, plan, [Entry(cell) for cell in cells_of(plan)]), took_s)
+        raise PlanError.of_lines(
+            [f"{path}: no sweep that can be resumed ({why}); name its directory"]
+        ) from None
+    return _play(SweepRecord(folder, plan, runs_of(plan)), took_s)
 
 
-def _play(book: Book, took_s: dict[str, float]) -> int:
+def _play(record: SweepRecord, took_s: dict[str, float]) -> int:
     try:
-        lock = Lock(book.folder, lambda text: print(text, flush=True))
+        lock = SweepLock(record.folder, lambda text: print(text, flush=True))
     except SweepBusy:
-        raise PlanError([f"{book.folder}: is being played by another process; stop that one first"]) from None
-    book.settle(took_s)
-    book.write()
-    point_latest(book.folder)
-    sweep = Sweep(book, lock)
+        raise PlanError.of_lines(
+            [f"{record.folder}: is being played by another process; stop that one first"]
+        ) from None
+    record.settle(took_s)
+    record.write()
+    point_latest(record.folder)
+    sweep = SweepRunner(record, lock)
     asyncio.run(sweep.play())
     unlike = sweep.unlike_planned()
     if sweep.signal is not None:
-        print(f"interrupted; to go on: python -m loadgen sweep --resume {book.folder}", file=sys.stderr)
-        return _EXIT_OF_SIGNAL[sweep.signal]
+        print(f"interrupted; to go on: turnbench sweep --resume {record.folder}", file=sys.stderr)
+        return exits.OF_SIGNAL[sweep.signal]
     signal.signal(signal.SIGTERM, _end_with_analysis)
     try:
         code = subprocess.run(
-            [sys.executable, "-P", "-m", "analysis", str(book.folder)], check=False
+            [sys.executable, "-P", "-m", "analysis", str(record.folder)], check=False
         ).returncode
     except KeyboardInterrupt:
-        print(f"interrupted; the report: python -m analysis {book.folder}", file=sys.stderr)
-        return _EXIT_OF_SIGNAL[signal.SIGINT]
-    return _INVALID if code in (0, 1) and (sweep.failed or unlike) else code
+        print(f"interrupted; the report: turnbench report {record.folder}", file=sys.stderr)
+        return exits.OF_SIGNAL[signal.SIGINT]
+    return exits.INVALID if code in (exits.OK, exits.MISSED) and (sweep.failed or unlike) else code
 
 
 def _end_with_analysis(number: int, _frame: object) -> None:
     """As an exception: whoever waits for the analysis then ends it too."""
-    raise SystemExit(_EXIT_OF_SIGNAL[signal.Signals(number)])
+    raise SystemExit(exits.OF_SIGNAL[signal.Signals(number)])
 
 
-class Sweep:
+class SweepRunner:
     """One sweep under way."""
 
-    def __init__(self, book: Book, lock: Lock) -> None:
-        self.book = book
-        self.plan = book.plan
+    def __init__(self, record: SweepRecord, lock: SweepLock) -> None:
+        self.record = record
+        self.plan = record.plan
         self.lock = lock
         self.failed = False
         self.signal: signal.Signals | None = None
@@ -106,24 +118,24 @@ class Sweep:
         self._runs: set[Process] = set()
         self._starting: set[Process] = set()
         self._servers = 0
-        self.progress = Progress(book, guesses_of(book.plan, [entry.cell for entry in book.entries]))
-        runs = sum(entry.status == "waiting" for entry in book.entries)
-        self._starts = asyncio.Semaphore(starts_at_once(runs, self.plan.parallel))
-        self._waiting = self.progress.in_order([e for e in book.entries if e.status == "waiting"])
+        waiting = [run for run in record.runs if run.status == "waiting"]
+        self.progress = SweepProgress(record, forecasts_of(record.plan, record.runs))
+        self._starts = asyncio.Semaphore(starts_at_once(len(waiting), self.plan.parallel))
+        self._waiting = self.progress.in_order(waiting)
 
     async def play(self) -> None:
         """Until every run has been played, or the first signal: then runs drain, then servers stop."""
         loop = asyncio.get_running_loop()
-        for number in _EXIT_OF_SIGNAL:
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         self.progress.begin()
         ticking = loop.create_task(self.progress.tick())
-        places = min(self.plan.parallel, len(self._waiting))
+        lanes = min(self.plan.parallel, len(self._waiting))
         try:
-            await asyncio.gather(*(Place(self).play() for _ in range(places)))
+            await asyncio.gather(*(Lane(self).play() for _ in range(lanes)))
         finally:
             ticking.cancel()
-            for number in _EXIT_OF_SIGNAL:
+            for number in _SIGNALS:
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -139,24 +151,23 @@ class Sweep:
         # Not SIGINT: in Python's own start it is an exception anywhere, which once left Locust's log locked.
         signal_process(process, signal.SIGTERM if self._signals <= _PATIENCE else signal.SIGKILL)
 
-    def next_entry(self, served: tuple[str, str | None] | None) -> Entry | None:
-        """What to play next at a place that serves this; None when there is nothing, or no more."""
+    def next_run(self, served: ServedModel | None) -> SweepEntry | None:
+        """What to play next where this is served; None when there is nothing, or no more."""
         if self.signal is not None or not self._waiting:
             return None
-        cell = next_of([entry.cell for entry in self._waiting], served)
-        entry = next(entry for entry in self._waiting if entry.cell is cell)
-        self._waiting.remove(entry)
-        return entry
+        run = next_of(self._waiting, served)
+        self._waiting.remove(run)
+        return run
 
-    async def serve(self, entry: Entry) -> tuple[Process, str] | None:
+    async def serve(self, run: SweepEntry) -> tuple[Process, str] | None:
         """Start the server of this run; None, and the run has failed, if it does not come up."""
         self._servers += 1
-        log = self.book.folder / f"server-{self._servers}.log"
+        log = self.record.folder / f"server-{self._servers}.log"
         async with self._starts:
             began_s = time.monotonic()
-            self.progress.serving(entry)
+            self.progress.starting_server(run)
             with log.open("ab") as said:
-                server = await start_server(server_command(self.plan, entry.cell), said, self.lock)
+                server = await start_server(server_command(self.plan, run), said, self.lock)
             self._starting.add(server)
             if self.signal is not None:
                 self._tell_to_end(server)
@@ -167,87 +178,88 @@ class Sweep:
             return server, url
         await stop_server(server)
         if self.signal is not None:
-            self.note(entry, "interrupted")
+            self.note(run, "interrupted")
         else:
-            self._fail(entry, log, "its server did not start")
-            for other in [each for each in self._waiting if each.cell.server == entry.cell.server]:
+            self._fail(run, log, "its server did not start")
+            for other in [each for each in self._waiting if served_for(each) == served_for(run)]:
                 self._waiting.remove(other)
                 self.note(other, "failed")
         return None
 
-    async def load(self, entry: Entry, url: str) -> None:
+    async def load(self, run: SweepEntry, url: str) -> None:
         """One run against this server, to its end."""
-        cell = entry.cell
-        log = self.book.folder / f"{cell.dir}.log"
+        folder, log = self.record.folder / run.dir, self.record.folder / f"{run.dir}.log"
         async with self._starts:
             began_s = time.monotonic()
-            self.note(entry, "running")
+            self.note(run, "running")
             with log.open("wb") as said:
-                run = await start_run(client_command(self.plan, cell, url, self.book.folder), said, self.lock)
-            self._runs.add(run)
+                command = client_command(self.plan, run, url, self.record.folder)
+                process = await start_run(command, said, self.lock)
+            self._runs.add(process)
             if self.signal is not None:
-                self._tell_to_end(run)
-            while run.returncode is None and not has_level(self.book.folder / cell.dir):
+                self._tell_to_end(process)
+            while process.returncode is None and not has_level(folder):
                 await asyncio.sleep(_LOOK_S)
-        await run.wait()
-        self._runs.discard(run)
-        status = status_of(self.book.folder / cell.dir)
-        entry.took_s = round(time.monotonic() - began_s, 3)
-        entry.played_s = played_s_of(self.book.folder / cell.dir)
+        await process.wait()
+        self._runs.discard(process)
+        run.took_s = round(time.monotonic() - began_s, 3)
+        status = status_of(folder)
         if status in ("finished", "failed") or (status and self.signal is not None):
-            self.note(entry, status)
+            self.note(run, status, played_s_of(folder))
         elif self.signal is not None:
-            self.note(entry, "interrupted")
+            self.note(run, "interrupted")
         else:
             what = "end" if status else "start"
-            self._fail(entry, log, f"its run did not {what} (exit code {run.returncode})")
+            self._fail(run, log, f"its run did not {what} (exit code {process.returncode})")
 
-    def _fail(self, entry: Entry, log: Path, why: str) -> None:
+    def _fail(self, run: SweepEntry, log: Path, why: str) -> None:
         self.failed = True
-        self.note(entry, "failed")
+        self.note(run, "failed")
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        print("\n".join([f"{entry.cell.model}: {why}; the end of {log}:", *tail]), file=sys.stderr)
+        print("\n".join([f"{run.model}: {why}; the end of {log}:", *tail]), file=sys.stderr)
 
-    def note(self, entry: Entry, status: str) -> None:
-        entry.status = status
-        self.book.write()
-        self.progress.note(entry)
+    def note(self, run: SweepEntry, status: str, played_s: float | None = None) -> None:
+        """Write down, and say, what became of a run."""
+        run.status = status
+        self.record.write()
+        self.progress.note(run, played_s)
 
     def unlike_planned(self) -> bool:
         """Write the index and say what it holds; True if a finished run lacks turns that became due."""
-        rows = [row for row in self.book.write_index() if row["turns"] is not None]
+        rows = [row for row in self.record.write_index() if row["turns"] is not None]
         turns, planned = (sum(row[key] or 0 for row in rows) for key in ("turns", "planned"))
         took = duration(self.progress.passed_s)
-        print(f"{len(rows)} of {len(self.book.entries)} runs in {took}: {turns} turns recorded, "
-              f"{planned} planned; all of them in {self.book.folder / INDEX_NAME}", flush=True)  # fmt: skip
+        print(f"{len(rows)} of {len(self.record.runs)} runs in {took}: {turns} turns recorded, "
+              f"{planned} planned; all of them in {self.record.folder / INDEX_NAME}", flush=True)  # fmt: skip
         return turns != planned and self.signal is None
 
 
-class Place:
+class Lane:
     """Where one run goes on after the other, on a server that stays as long as the next run needs it."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: SweepRunner) -> None:
         self._sweep = sweep
         self._server: tuple[Process, str] | None = None
-        self._served: tuple[str, str | None] | None = None
+        self._served: ServedModel | None = None
 
     async def play(self) -> None:
+        """Until no run waits any more."""
         try:
-            while (entry := self._sweep.next_entry(self._served)) is not None:
-                if (url := await self._url(entry)) is not None:
-                    await self._sweep.load(entry, url)
+            while (run := self._sweep.next_run(self._served)) is not None:
+                if (url := await self._url(run)) is not None:
+                    await self._sweep.load(run, url)
         finally:
             await self._stop()
 
-    async def _url(self, entry: Entry) -> str | None:
+    async def _url(self, run: SweepEntry) -> str | None:
         """Where this run's model is served, by us or by somebody else."""
-        if (url := self._sweep.plan.endpoints.get(entry.cell.model)) is not None:
+        if (url := self._sweep.plan.endpoints.get(run.model)) is not None:
             return url
         gone = self._server is None or self._server[0].returncode is not None
-        if gone or self._served != entry.cell.server:
+        if gone or self._served != served_for(run):
             await self._stop()
-            self._server = await self._sweep.serve(entry)
-            self._served = entry.cell.server if self._server else None
+            self._server = await self._sweep.serve(run)
+            self._served = served_for(run) if self._server else None
         return self._server[1] if self._server else None
 
     async def _stop(self) -> None:

@@ -28,7 +28,7 @@ class SweepBusy(Exception):
     """Somebody plays this sweep already."""
 
 
-class Lock:
+class SweepLock:
     """Held by a sweep and by all its processes: free only when the last of them has ended.
 
     A sweep that was killed leaves runs that end within a second and servers that take their time to free a
@@ -55,12 +55,12 @@ class Lock:
         return True
 
 
-async def start_server(options: list[str], log: IO[bytes], lock: Lock) -> Process:
+async def start_server(options: list[str], log: IO[bytes], lock: SweepLock) -> Process:
     """`python -m serve`; TERM if the sweep is killed, so that it stops its server in order."""
     return await _start("serve", options, signal.SIGTERM, lock, asyncio.subprocess.PIPE, log)
 
 
-async def start_run(options: list[str], log: IO[bytes], lock: Lock) -> Process:
+async def start_run(options: list[str], log: IO[bytes], lock: SweepLock) -> Process:
     """`turnbench run`; KILL if the sweep is killed: it must not write into a sweep that somebody resumes."""
     return await _start("turnbench", ["run", *options], signal.SIGKILL, lock, log, log)
 
@@ -69,7 +69,7 @@ async def _start(
     module: str,
     options: list[str],
     last_signal: signal.Signals,
-    lock: Lock,
+    lock: SweepLock,
     out: int | IO[bytes],
     err: IO[bytes],
 ) -> Process:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from turnbench.formats import BACKENDS, PRECISIONS
-from turnbench.sweep.check import PLAN_FORMAT
-from turnbench.sweep.plan import PlanError, SweepPlan, Wishes, plan_of_sweep, read_plan, wished
+from turnbench.sweep.plan import (
+    PLAN_FORMAT,
+    Overrides,
+    PlanError,
+    SweepPlan,
+    overridden,
+    plan_of_sweep,
+    read_plan,
+)
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOOD: dict[str, Any] = {"format": PLAN_FORMAT, "name": "mine", "models": ["yi-6b", "llama-2-7b"]}
 Problems = Callable[..., list[str]]
 
@@ -49,11 +56,12 @@ def problems(write: Callable[[str], str]) -> Problems:
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_projects_own_plans_are_sound(path: Path) -> None:
     assert read_plan(str(path)).models
+    assert read_plan(path.stem) == read_plan(str(path)), "a bundled plan is found by its name"
 
 
 def test_a_short_plan_gets_the_defaults(write: Callable[[str], str]) -> None:
     plan = read_plan(write(yaml.safe_dump(GOOD)))
-    assert plan == SweepPlan(name="mine", models=["yi-6b", "llama-2-7b"])
+    assert plan == SweepPlan(format=PLAN_FORMAT, name="mine", models=["yi-6b", "llama-2-7b"])
     assert (plan.backend, plan.hardware, plan.parallel, plan.run) == ("emulator", "a100-40gb", 1, {})
 
 
@@ -69,41 +77,46 @@ def test_options_of_the_runs_are_kept_as_typed(write: Callable[[str], str]) -> N
     [
         ({"modles": ["x"]}, "unknown key 'modles'"),
         ({"format": "other/1"}, PLAN_FORMAT),
-        ({"name": ""}, "name is missing"),
-        ({"name": ["x"]}, "name is missing"),
-        ({"models": []}, "models is missing"),
-        ({"models": "yi-6b"}, "models is missing"),
-        ({"models": [["yi-6b"]]}, "models is missing"),
+        ({"name": ""}, "'name' has no value"),
+        ({"name": ["x"]}, "'name' is a list"),
+        ({"models": []}, "'models' has 0 entries; it must have at least 1"),
+        ({"models": "yi-6b"}, "'models' is 'yi-6b'; write a list"),
+        ({"models": [["yi-6b"]]}, "'model 1' is a list; write a text"),
         ({"models": ["a", "a"]}, "twice"),
         ({"models": ["a b", "a-b"]}, "twice"),
-        ({"backend": "magic"}, ", ".join(BACKENDS)),
-        ({"backend": ["emulator"]}, ", ".join(BACKENDS)),
-        ({"precisions": "fp16"}, ", ".join(PRECISIONS)),
-        ({"precisions": ["fp16", ["int8"]]}, ", ".join(PRECISIONS)),
+        ({"backend": "magic"}, BACKENDS[0]),
+        ({"backend": ["emulator"]}, BACKENDS[0]),
+        ({"precisions": "fp16"}, "write a list"),
+        ({"precisions": ["fp16", ["int8"]]}, PRECISIONS[1]),
         ({"precisions": ["fp16", "fp16"]}, "one twice"),
-        ({"levels": "1"}, "[1, 4, 16]"),
-        ({"levels": ["0"]}, "[1, 4, 16]"),
+        ({"levels": "1"}, "write a list"),
+        ({"levels": ["0"]}, "at least 1"),
         ({"levels": ["1", "01"]}, "one twice"),
         ({"levels": ["1"], "run": {"levels": "4"}}, "keep one"),
         ({"levels": ["1"], "run": {"users": "4"}}, "keep one"),
-        ({"variants": ["exact"]}, "variants is not a mapping"),
-        ({"variants": {"a": {"exat-tokens": "on"}}}, "a: unknown option 'exat-tokens'"),
+        ({"variants": ["exact"]}, "'variants' is a list; write a mapping"),
+        (
+            {"variants": {"a": {"exat-tokens": "on"}}},
+            "a: unknown option 'exat-tokens'; did you mean 'exact-",
+        ),
         ({"variants": {"a": {"scenario": "chat"}}}, "lists of their own"),
         ({"variants": {"a b": {}, "a-b": {}}}, "one twice"),
-        ({"weights": "heavy"}, "real, dummy"),
-        ({"args": ["--x"]}, "one text"),
-        ({"repeats": "99999"}, "repeats"),
-        ({"hardware": ["a100"]}, "hardware"),
-        ({"parallel": "0"}, "from 1 up"),
-        ({"parallel": "²"}, "from 1 up"),
-        ({"parallel": "9" * 5000}, "from 1 up"),
-        ({"parallel": "many"}, "from 1 up"),
+        ({"weights": "heavy"}, "'real' or 'dummy'"),
+        ({"args": ["--x"]}, "'args' is a list; write a text"),
+        ({"repeats": "99999"}, "'repeats' is '99999'; it must be at most 9,999"),
+        ({"hardware": ["a100"]}, "'hardware' is a list; write a text"),
+        ({"parallel": "0"}, "at least 1"),
+        ({"parallel": "²"}, "a whole number"),
+        ({"parallel": "9" * 5000}, "a smaller number"),
+        ({"parallel": "many"}, "a whole number"),
         ({"parallel": "2", "backend": "vllm"}, "for emulators"),
-        ({"run": ["levels"]}, "run is not a mapping"),
+        ({"run": ["levels"]}, "'run' is a list; write a mapping"),
         ({"run": {"levles": "1"}}, "unknown option 'levles'"),
         ({"run": {"model": "x"}}, "unknown option 'model'"),
-        ({"run": {"levels": [1, 4]}}, "levels"),
-        ({"run": {"body": {"top_k": 3}}}, "body"),
+        ({"run": {"levels": [1, 4]}}, "'levels' is a list; write a text"),
+        ({"run": {"body": {"top_k": 3}}}, "'body' is a mapping; write a text"),
+        ({"run": {"once": "maybe"}}, "run: once is 'maybe'; write on or off"),
+        ({"endpoints": {"a": "http://x"}}, "exclude each other"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
@@ -111,7 +124,7 @@ def test_a_mistake_is_told_with_the_file_and_a_hint(
     problems: Problems, change: dict[str, Any], hint: str
 ) -> None:
     (problem,) = problems(**change)
-    assert "plan.yaml: " in problem
+    assert re.search(r"plan\.yaml:\d+: ", problem)
     assert hint in problem
     assert "\n" not in problem
 
@@ -123,13 +136,20 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- a", "just words", "a: [", "a: b: c", b"\xff\xfe\x00", "[" * 2_000, "? [a]\n: b"], ids=repr
+    "text", ["", "- a", "just words", "a: [", "a: b: c", b"\xff\xfe\x00", "[" * 2_000], ids=repr
 )
 def test_a_file_that_is_no_mapping_is_told_in_one_line(write: Callable[[str], str], text: str) -> None:
     with pytest.raises(PlanError) as caught:
         read_plan(write(text))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_a_key_that_is_a_list_is_reported_beside_what_is_missing(write: Callable[[str], str]) -> None:
+    with pytest.raises(PlanError) as caught:
+        read_plan(write("? [a]\n: b"))
+    assert any("stands where a key should" in problem for problem in caught.value.problems)
+    assert all("plan.yaml:1: " in problem and "\n" not in problem for problem in caught.value.problems)
 
 
 def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
@@ -175,9 +195,9 @@ def test_any_plan_is_read_or_refused(write: Callable[[str], str], changes: dict[
         return
     assert plan.parallel >= 1
     assert all(
-        isinstance(value, str) for value in [plan.name, plan.hardware, *plan.models, *plan.run.values()]
+        isinstance(value, str) for value in [plan.name, plan.hardware, *plan.names, *plan.run.values()]
     )
-    assert plan_of_sweep(json.loads(json.dumps(asdict(plan))), "sweep.json") == plan
+    assert plan_of_sweep(json.loads(json.dumps(plan.model_dump())), "sweep.json") == plan
 
 
 def test_a_plan_comes_back_whole_from_its_sweep(write: Callable[[str], str]) -> None:
@@ -185,41 +205,43 @@ def test_a_plan_comes_back_whole_from_its_sweep(write: Callable[[str], str]) -> 
     plan = read_plan(write(yaml.safe_dump(GOOD | axes | {"seed": "7", "args": "--max-num-seqs 4"})))
     assert (plan.precisions, plan.levels, plan.variants["b"]) == (
         ["fp16", "int8"],
-        ["1", "8"],
+        [1, 8],
         {"once": "on"},
     )
-    assert plan_of_sweep(json.loads(json.dumps(asdict(plan))), "sweep.json") == plan
+    assert plan_of_sweep(json.loads(json.dumps(plan.model_dump())), "sweep.json") == plan
 
 
 def test_a_sweep_whose_plan_was_spoilt_is_told(write: Callable[[str], str]) -> None:
-    plan = asdict(read_plan(write(yaml.safe_dump(GOOD))))
-    with pytest.raises(PlanError, match="backend 'magic'"):
+    plan = read_plan(write(yaml.safe_dump(GOOD))).model_dump()
+    with pytest.raises(PlanError, match="'backend' is 'magic'"):
         plan_of_sweep(plan | {"backend": "magic"}, "sweep.json")
 
 
 PAPER = SweepPlan(
-    "paper", ["a", "b"], parallel=16, scenarios=["choose", "explain:100"], levels=["1", "16", "32"],
-    run={"once": "on"},
+    format=PLAN_FORMAT, name="paper", models=["a", "b"], parallel=16, scenarios=["choose", "explain:100"],
+    levels=[1, 16, 32], run={"once": "on"},
 )  # fmt: skip
 
 
 def test_few_questions_leave_out_what_they_cannot_fill_and_say_so() -> None:
-    plan, (said,) = wished(PAPER, Wishes(questions=24))
-    assert (plan.scenarios, plan.levels) == (["choose:24", "explain:24"], ["1", "16"])
-    assert said == "left out: 32 at once, which 24 questions can't fill"
+    plan, (said,) = overridden(PAPER, Overrides(questions=24))
+    assert (plan.scenarios, plan.levels) == (["choose:24", "explain:24"], [1, 16])
+    assert said == "not played: levels 32, which 24 questions can't fill"
 
 
 def test_a_real_backend_plays_one_run_at_a_time() -> None:
-    plan, (said,) = wished(PAPER, Wishes(models=["a"], backend="vllm", precisions=["int8"]))
+    plan, (said,) = overridden(PAPER, Overrides(models=["a"], backend="vllm", precisions=["int8"]))
     assert (plan.models, plan.backend, plan.parallel, plan.precisions) == (["a"], "vllm", 1, ["int8"])
     assert "one run at a time" in said
     with pytest.raises(PlanError, match="real servers would slow each other down"):
-        wished(PAPER, Wishes(backend="vllm", parallel=4))
+        overridden(PAPER, Overrides(backend="vllm", parallel=4))
 
 
 def test_servers_that_run_already_can_only_be_chosen_among() -> None:
-    remote = SweepPlan("r", ["x", "y"], endpoints={"x": "http://127.0.0.1:1", "y": "http://127.0.0.1:2"})
-    assert wished(remote, Wishes(models=["y"]))[0].endpoints == {"y": "http://127.0.0.1:2"}
+    remote = SweepPlan(
+        format=PLAN_FORMAT, name="r", endpoints={"x": "http://127.0.0.1:1", "y": "http://127.0.0.1:2"}
+    )
+    assert overridden(remote, Overrides(models=["y"]))[0].endpoints == {"y": "http://127.0.0.1:2"}
     with pytest.raises(PlanError) as caught:
-        wished(remote, Wishes(models=["z"], backend="vllm", precisions=["int8"]))
+        overridden(remote, Overrides(models=["z"], backend="vllm", precisions=["int8"]))
     assert len(caught.value.problems) == 3

@@ -1,76 +1,73 @@
-"""What a sweep writes down: the state of its runs in sweep.json, and an index of them at its end."""
+"""What a sweep writes down (the state of its runs in sweep.json, an index of them at its end), and what it
+reads of the runs themselves.
+"""
 
 from __future__ import annotations
 
 import csv
-import json
 import os
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from turnbench.formats import SweepEntry, SweepManifest
+from turnbench.outcomes import of_class
 from turnbench.run_directory import RunDirectory, RunError, read_run
-from turnbench.sweep.cells import Cell
 from turnbench.sweep.plan import SweepPlan
 
-SWEEP_FORMAT = "turnbench-sweep/1"
 INDEX_NAME = "index.csv"
 _INDEX_KEYS = ("dir", "model", "precision", "scenario", "variant", "level", "repeat", "status", "exit_code",
                "started_at", "took_s", "turns", "ok", "planned", "output_tokens")  # fmt: skip
 
 
 @dataclass
-class Entry:
-    """One run and what became of it: `took_s` without its server's start, `played_s` its levels alone."""
-
-    cell: Cell
-    status: str = "waiting"
-    """waiting, running, finished, interrupted or failed."""
-    took_s: float | None = None
-    played_s: float | None = None
-
-
-@dataclass
-class Book:
-    """The sweep's directory."""
+class SweepRecord:
+    """The sweep's directory and the state of its runs."""
 
     folder: Path
     plan: SweepPlan
-    entries: list[Entry]
+    runs: list[SweepEntry]
 
     def write(self) -> None:
         """Replace sweep.json whole, so that a kill leaves the old one or the new one."""
-        cells = [asdict(e.cell) | {"status": e.status, "took_s": e.took_s} for e in self.entries]
-        content = {"format": SWEEP_FORMAT, "name": self.plan.name, "cells": cells, "plan": asdict(self.plan)}
+        content = SweepManifest(name=self.plan.name, cells=self.runs, plan=self.plan.model_dump())
         temporary = self.folder / "sweep.json.new"
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
         os.replace(temporary, self.folder / "sweep.json")
 
     def settle(self, took_s: dict[str, float]) -> None:
         """Go on where a sweep stopped: runs that say they finished count, all others are put aside."""
-        for entry in self.entries:
-            if status_of(self.folder / entry.cell.dir) == "finished":
-                entry.status, entry.took_s = "finished", took_s.get(entry.cell.dir)
+        for run in self.runs:
+            if status_of(self.folder / run.dir) == "finished":
+                run.status, run.took_s = "finished", took_s.get(run.dir)
             else:
-                put_aside(self.folder, entry.cell.dir)
+                self._put_aside(run.dir)
+
+    def _put_aside(self, name: str) -> None:
+        """A half-done run is kept, but where no analysis counts it: it is played again from its beginning."""
+        if (self.folder / name).exists():
+            number = 1
+            while (aside := self.folder / "half-done" / f"{name}-{number}").exists():
+                number += 1
+            aside.parent.mkdir(exist_ok=True)
+            (self.folder / name).rename(aside)
 
     def write_index(self) -> list[dict[str, Any]]:
         """index.csv: one row a run, with its turns counted; returns the rows."""
-        rows = [_index_row(self.folder, entry) for entry in self.entries]
+        rows = []
+        for run in self.runs:
+            row = dict.fromkeys(_INDEX_KEYS) | msgspec.structs.asdict(run)
+            with suppress(RunError):  # it has no result, and its row says so
+                row |= _counts(read_run(self.folder / run.dir))
+            rows.append(row)
         with (self.folder / INDEX_NAME).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _INDEX_KEYS)
+            writer = csv.DictWriter(file, _INDEX_KEYS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
         return rows
-
-
-def _index_row(folder: Path, entry: Entry) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(_INDEX_KEYS)
-    row |= asdict(entry.cell) | {"status": entry.status, "took_s": entry.took_s}
-    try:
-        return row | _counts(read_run(folder / entry.cell.dir))
-    except RunError:
-        return row
 
 
 def _counts(run: RunDirectory) -> dict[str, Any]:
@@ -82,11 +79,12 @@ def _counts(run: RunDirectory) -> dict[str, Any]:
         last[place] = max(last.get(place, (0, "")), (turn.attempt, turn.outcome))
         tokens += turn.output_tokens or 0
     ledger = {sample.get("worker"): sample.get("planned") or 0 for sample in run.health()}
+    answered = of_class("answered")
     return {
         "exit_code": run.manifest.get("exit_code"),
         "started_at": run.manifest.get("started_at"),
         "turns": len(last),
-        "ok": sum(outcome == "ok" for _, outcome in last.values()),
+        "ok": sum(outcome in answered for _, outcome in last.values()),
         "planned": sum(ledger.values()),
         "output_tokens": tokens,
     }
@@ -115,13 +113,3 @@ def played_s_of(folder: Path) -> float | None:
         return float(levels[-1]["end_ns"] - levels[0]["start_ns"]) / 1e9
     except (RunError, OSError, LookupError, TypeError):
         return None
-
-
-def put_aside(folder: Path, name: str) -> None:
-    """A half-done run is kept, but where no analysis counts it: it is played again from its beginning."""
-    if (folder / name).exists():
-        number = 1
-        while (aside := folder / "half-done" / f"{name}-{number}").exists():
-            number += 1
-        aside.parent.mkdir(exist_ok=True)
-        (folder / name).rename(aside)

@@ -6,80 +6,84 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnbench.sweep.book import Book, Entry
-from turnbench.sweep.cells import cells_of, client_command, next_of, server_command
+from turnbench.formats import SweepEntry
 from turnbench.sweep.forecast import (
     RUN_S,
-    Guess,
-    guess_of,
+    RunForecast,
+    forecast_of,
     left_s,
     pace_of,
     scale_of,
     starts_at_once,
 )
-from turnbench.sweep.plan import PlanError, SweepPlan
-from turnbench.sweep.progress import Progress
-from turnbench.sweep.ready import require_ready
+from turnbench.sweep.plan import PLAN_FORMAT, PlanError, SweepPlan
+from turnbench.sweep.progress import SweepProgress
+from turnbench.sweep.record import SweepRecord
+from turnbench.sweep.runs import client_command, next_of, require_ready, runs_of, served_for, server_command
 
-WIDE = SweepPlan(
-    "wide", ["yi-6b", "gemma-7b"], precisions=["fp16", "int8"], scenarios=["choose:8", "explain:8"],
-    levels=["1", "8"], variants={"natural": {}, "exact": {"exact-tokens": "on"}}, repeats=3,
+
+def plan_of(*models: str, **more: Any) -> SweepPlan:
+    return SweepPlan(format=PLAN_FORMAT, name="p", models=list(models), **more)
+
+
+WIDE = plan_of(
+    "yi-6b", "gemma-7b", precisions=["fp16", "int8"], scenarios=["choose:8", "explain:8"],
+    levels=[1, 8], variants={"natural": {}, "exact": {"exact-tokens": "on"}}, repeats=3,
     run={"once": "on", "drain": "5s"},
 )  # fmt: skip
 
 
-def some(values: list[str]) -> st.SearchStrategy[list[str]]:
+def some(values: list[Any]) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.sampled_from(values), unique=True)
 
 
 @given(
     some(["a", "b", "c"]).filter(bool), some(["fp16", "int8"]), some(["choose", "chat", "x/y.yaml"]),
-    some(["1", "4", "16"]), some(["natural", "exact"]), st.integers(1, 3), st.integers(0, 5),
+    some([1, 4, 16]), some(["natural", "exact"]), st.integers(1, 3), st.integers(0, 5),
 )  # fmt: skip
 def test_every_combination_is_one_run_with_a_directory_of_its_own(
-    models: list[str], precisions: list[str], scenarios: list[str], levels: list[str], variants: list[str],
+    models: list[str], precisions: list[str], scenarios: list[str], levels: list[int], variants: list[str],
     repeats: int, seed: int,
 ) -> None:  # fmt: skip
-    plan = SweepPlan(
-        "p", models, precisions=precisions, scenarios=scenarios, levels=levels,
+    plan = plan_of(
+        *models, precisions=precisions, scenarios=scenarios, levels=levels,
         variants={name: {} for name in variants}, repeats=repeats, seed=seed,
     )  # fmt: skip
-    cells = cells_of(plan)
+    runs = runs_of(plan)
     axes = [models, precisions, scenarios, levels, variants]
-    assert len(cells) == repeats * math.prod(len(axis) or 1 for axis in axes)
-    assert len({cell.dir for cell in cells}) == len(cells)
-    assert cells == cells_of(plan)
+    assert len(runs) == repeats * math.prod(len(axis) or 1 for axis in axes)
+    assert len({run.dir for run in runs}) == len(runs)
+    assert runs == runs_of(plan)
 
 
 def test_the_order_is_shuffled_by_the_seed() -> None:
-    orders = {
-        tuple(c.dir for c in cells_of(SweepPlan("p", ["a"], repeats=9, seed=seed))) for seed in range(9)
-    }
+    orders = {tuple(c.dir for c in runs_of(plan_of("a", repeats=9, seed=seed))) for seed in range(9)}
     assert len(orders) > 1
     assert len({frozenset(order) for order in orders}) == 1
 
 
 def test_one_place_starts_each_server_once() -> None:
-    waiting, served, starts = cells_of(WIDE), None, 0
+    waiting, served, starts = runs_of(WIDE), None, 0
     while waiting:
-        cell = next_of(waiting, served)
-        starts += cell.server != served
-        served = cell.server
-        waiting.remove(cell)
+        run = next_of(waiting, served)
+        starts += served_for(run) != served
+        served = served_for(run)
+        waiting.remove(run)
     assert starts == 4
 
 
-def test_a_run_gets_the_options_of_its_cell() -> None:
-    (cell,) = [c for c in cells_of(WIDE) if c.dir == "gemma-7b-int8-explain-8-exact-u8-r2"]
-    command = client_command(WIDE, cell, "http://127.0.0.1:1", Path("runs/x"))
+def test_a_run_gets_the_options_of_its_run() -> None:
+    (run,) = [c for c in runs_of(WIDE) if c.dir == "gemma-7b-int8-explain-8-exact-u8-r2"]
+    command = client_command(WIDE, run, "http://127.0.0.1:1", Path("runs/x"))
     assert {"--once", "--exact-tokens", "--drain=5s", "--scenario=explain:8", "--levels=8"} < set(command)
-    assert command[command.index("--run-dir") + 1] == f"runs/x/{cell.dir}"
-    served = server_command(WIDE, cell)
+    assert command[command.index("--run-dir") + 1] == f"runs/x/{run.dir}"
+    served = server_command(WIDE, run)
     assert served[:2] == ["up", "gemma-7b"]
     assert served[served.index("--precision") + 1] == "int8"
 
@@ -107,16 +111,16 @@ def test_runs_start_together_only_where_none_is_under_way() -> None:
     assert 1 <= starts_at_once(6, 5) <= max(1, (os.cpu_count() or 1) // 2)
 
 
-def test_a_guess_is_corrected_by_what_runs_took() -> None:
+def test_a_forecast_is_corrected_by_what_runs_took() -> None:
     assert scale_of([]) == 1.0
     assert scale_of([(50.0, 100.0), (10.0, 20.0)]) == 0.5
 
 
 def test_every_question_once_is_told_beforehand_from_the_hardware() -> None:
-    plan = SweepPlan("p", ["yi-6b"], scenarios=["explain:8"], levels=["1", "4"], run={"once": "on"})
+    plan = plan_of("yi-6b", scenarios=["explain:8"], levels=[1, 4], run={"once": "on"})
     pace = pace_of(plan, "yi-6b", "fp16")
-    one, four = sorted(cells_of(plan), key=lambda cell: cell.level or 0)
-    alone, together = guess_of(plan, one, pace), guess_of(plan, four, pace)
+    one, four = sorted(runs_of(plan), key=lambda run: run.level or 0)
+    alone, together = forecast_of(plan, one, pace), forecast_of(plan, four, pace)
     assert alone is not None
     assert together is not None
     assert alone.bounded
@@ -126,32 +130,31 @@ def test_every_question_once_is_told_beforehand_from_the_hardware() -> None:
 
 
 def test_levels_that_are_held_are_told_from_their_times() -> None:
-    plan = SweepPlan("p", ["x"], run={"levels": "1,4", "hold": "1m", "warmup": "10s"})
-    (cell,) = cells_of(plan)
-    guess = guess_of(plan, cell, None)
-    assert isinstance(guess, Guess)
-    assert not guess.bounded
-    assert guess.plays_s == 140
-    assert guess_of(SweepPlan("p", ["x"], run={"levels": "many"}), cell, None) is None
+    plan = plan_of("x", run={"levels": "1,4", "hold": "1m", "warmup": "10s"})
+    (run,) = runs_of(plan)
+    forecast = forecast_of(plan, run, None)
+    assert isinstance(forecast, RunForecast)
+    assert not forecast.bounded
+    assert forecast.plays_s == 140
+    assert forecast_of(plan_of("x", run={"levels": "many"}), run, None) is None
 
 
-def test_of_a_model_without_facts_nothing_is_guessed() -> None:
-    assert pace_of(SweepPlan("p", ["no-such-model"]), "no-such-model", "fp16") is None
+def test_of_a_model_without_facts_nothing_is_forecasted() -> None:
+    assert pace_of(plan_of("no-such-model"), "no-such-model", "fp16") is None
 
 
 def test_what_can_be_seen_to_fail_is_told_at_once_before_anything_starts() -> None:
-    plan = SweepPlan(
-        "p", ["yi-6c", "yi-6b"], hardware="a100-40gb", scenarios=["chose", "choose"], levels=["1", "2"],
+    plan = plan_of("yi-6c", "yi-6b", hardware="a100-40gb", scenarios=["chose", "choose"], levels=[1, 2],
         run={"hold": "20x", "spawn-rate": "fast", "once": "on"},
     )  # fmt: skip
     with pytest.raises(PlanError) as caught:
-        require_ready(plan, cells_of(plan))
+        require_ready(plan, runs_of(plan))
     hints = ["--hold: '20x'", "--spawn-rate: 'fast'", "--once and --hold exclude each other"]
     hints += ["did you mean 'choose'?", "did you mean yi-6b?"]
     assert len(caught.value.problems) == len(hints)
     for hint, problem in zip(hints, sorted(caught.value.problems, key=_place(hints)), strict=True):
         assert hint in problem
-    require_ready(WIDE, cells_of(WIDE))
+    require_ready(WIDE, runs_of(WIDE))
 
 
 def _place(hints: list[str]) -> Callable[[str], int]:
@@ -159,18 +162,18 @@ def _place(hints: list[str]) -> Callable[[str], int]:
 
 
 def test_the_time_left_leaves_other_variants_alone(tmp_path: Path) -> None:
-    """Natural answers end early; exact ones still take all that was guessed of them."""
-    plan = SweepPlan("p", ["a"], scenarios=["x"], variants={"natural": {}, "exact": {}}, repeats=2)
-    entries = [Entry(cell) for cell in cells_of(plan)]
-    guesses: dict[str, Guess | None] = {entry.cell.dir: Guess(100.0, True) for entry in entries}
-    progress = Progress(Book(tmp_path, plan, entries), guesses)
+    """Natural answers end early; exact ones still take all that was forecasted of them."""
+    plan = plan_of("a", scenarios=["x"], variants={"natural": {}, "exact": {}}, repeats=2)
+    entries = runs_of(plan)
+    forecasts: dict[str, RunForecast | None] = {entry.dir: RunForecast(100.0, True) for entry in entries}
+    progress = SweepProgress(SweepRecord(tmp_path, plan, entries), forecasts)
     assert progress.left_s() == pytest.approx(4 * (RUN_S + 100))
-    _end(progress, next(e for e in entries if e.cell.variant == "natural"), played_s=50, took_s=52)
+    _end(progress, next(e for e in entries if e.variant == "natural"), played_s=50, took_s=52)
     assert progress.left_s() == pytest.approx((2 + 50) + 2 * (2 + 100))
-    _end(progress, next(e for e in entries if e.cell.variant == "exact"), played_s=90, took_s=96)
+    _end(progress, next(e for e in entries if e.variant == "exact"), played_s=90, took_s=96)
     assert progress.left_s() == pytest.approx((4 + 50) + (4 + 90))
 
 
-def _end(progress: Progress, entry: Entry, played_s: float, took_s: float) -> None:
-    entry.status, entry.played_s, entry.took_s = "finished", played_s, took_s
-    progress.note(entry)
+def _end(progress: SweepProgress, entry: SweepEntry, played_s: float, took_s: float) -> None:
+    entry.status, entry.took_s = "finished", took_s
+    progress.note(entry, played_s)
