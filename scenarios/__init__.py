@@ -8,15 +8,11 @@ A plan is a pure function of (scenario, seed, k): the same on every machine, in 
 and whatever was planned before.
 """
 
-from scenarios._builtin import names
-from scenarios._context import fitting, rows_too_long
-from scenarios._dialogue import dialogue, drop_oldest, opening, without_system
-from scenarios._errors import ScenarioError
-from scenarios._load import load, parse
-from scenarios._plan import plan
-from scenarios._replay import arrivals
-from scenarios._scenario import Conversation, Scenario, Turn
-from scenarios._turns import think_after
+from scenarios._load import fitting, load, parse
+from scenarios._messages import dialogue, drop_oldest, opening, without_system
+from scenarios._plan import arrivals, plan, rows_too_long, think_after
+from scenarios._scenario import Conversation, Scenario, ScenarioError, Turn
+from scenarios._texts import names
 
 __all__ = [
     "Conversation",

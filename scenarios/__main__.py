@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from textwrap import indent
 
-from scenarios._builtin import names
-from scenarios._errors import ScenarioError
 from scenarios._load import load
 from scenarios._plan import plan
-from scenarios._scenario import Conversation, Scenario
+from scenarios._scenario import Conversation, Scenario, ScenarioError
+from scenarios._texts import names
 from turnbench.command_line import CommandParser
 
 

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
-from scenarios._builtin import built_in, names, texts, tree
 from scenarios._check import check, texts_of
-from scenarios._errors import ScenarioError
-from scenarios._replay import FORMS, open_file, open_own
-from scenarios._scenario import Scenario, Script
-from scenarios._schema import FORMAT, Document, Item, OwnDocument, Task
+from scenarios._scenario import OwnData, Scenario, ScenarioError, Script
+from scenarios._schema import FORMAT, DataDocument, Document, Item, Source, Task
+from scenarios._texts import built_in, names, texts, tree
+from scenarios.data import is_data, open_data
 from turnbench.draws import shuffled
-from turnbench.problems import FOUND_MAX, Problem, nearest, quoted
-from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, read, shown, validated
+from turnbench.problems import FOUND_MAX, FileProblems, Problem, nearest, quoted
+from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, marked, read, shown, validated
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def load(name_or_path: str) -> Scenario:
-    """A built-in scenario by name, or one from a YAML file. Raises ScenarioError with every mistake.
+    """A built-in scenario by name, or one from a YAML file or a file of data. Raises ScenarioError with every
+    mistake.
 
     `paper:24` is the built-in `paper` with `limit: 24` in each of its tasks.
     """
     name, _, limit = name_or_path.partition(":")
     found = (built_in("mixes") | built_in("tasks")).get(name)
     if found is not None and (limit.isdecimal() or name == name_or_path):
-        return _limited(found, limit) if limit else parse(found.read_text(encoding="utf-8"), found.name)
-    if name_or_path.endswith(FORMS) and Path(name_or_path).is_file():
-        return open_file(name_or_path)
-    return parse(_read_file(name_or_path), name_or_path)
+        text = found.read_text(encoding="utf-8")
+        if not limit:
+            return parse(text, found.name)
+        content = yaml.safe_load(text)
+        content["tasks"] = [task | {"limit": limit} for task in content["tasks"]]
+        return parse(yaml.safe_dump(content, sort_keys=False), name_or_path)
+    if is_data(name_or_path) and Path(name_or_path).is_file():
+        source = Source(path=name_or_path)
+        title = "".join(c if c.isalnum() and c.isascii() else "-" for c in Path(name_or_path).stem.lower())
+        document = DataDocument(format=FORMAT, name=title.strip("-")[:40] or "own", source=source)
+        return _of_data(document, name_or_path, folder="")
+    return parse(_text_of(name_or_path), name_or_path)
 
 
 def parse(text: str, source: str = "scenario.yaml") -> Scenario:
@@ -44,24 +53,39 @@ def parse(text: str, source: str = "scenario.yaml") -> Scenario:
         what = f"a scenario is a mapping; start it with 'format: {FORMAT}'"
         raise ScenarioError([*problems, Problem(source, root.line, what)])
     if "source" in root and "tasks" not in root:
-        return _own(root, problems, source)
-    own_sets = root["sets"] if isinstance(root.get("sets"), Map) else Map()
-    whole = _with_sets(_with_tasks(root, problems), own_sets)
+        about, mistakes = validated(DataDocument, root, root, "scenario", _explain)
+        if about is None or problems:
+            raise ScenarioError([*problems, *mistakes])
+        return _of_data(about, source, folder=str(Path(source).parent))
+    own_sets = root["sets"] if isinstance(root.get("sets"), Map) else marked(Map(), root)
+    whole = _expanded(root, own_sets, problems)
     problems += islice(check(whole, own_sets), FOUND_MAX)
-    document, mistakes = validated(Document, whole, whole, "scenario", _own_words)
+    document, mistakes = validated(Document, whole, whole, "scenario", _explain)
     if document is None or problems:
         raise ScenarioError([*problems, *mistakes])
     return _scenario(document)
 
 
-def _own(root: Map, problems: list[Problem], source: str) -> Scenario:
-    document, mistakes = validated(OwnDocument, root, root, "scenario", _own_words)
-    if document is None or problems:
-        raise ScenarioError([*problems, *mistakes])
-    return open_own(document, source, str(Path(source).parent))
+def fitting(scenario: Scenario, context: int) -> tuple[Scenario, dict[str, int]]:
+    """The scenario without the tasks that need more than `context` tokens, and what each of those needs.
+
+    Raises ScenarioError where no task remains.
+    """
+    skipped = {task: needed for task, needed in scenario.needs_context.items() if needed > context}
+    if not skipped:
+        return scenario, {}
+    if set(skipped) == set(scenario.tasks):
+        least = min(skipped.values())
+        what = f"every task needs a context of {least} tokens at least, the model has {context}"
+        raise ScenarioError([Problem(scenario.name, 0, f"{what}; serve one with more, or other tasks")])
+    content = yaml.safe_load(scenario.text)
+    content["tasks"] = [task for task in content["tasks"] if task["name"] not in skipped]
+    used = {name for task in content["tasks"] for name in texts_of(task)}
+    content["sets"] = {name: items for name, items in content["sets"].items() if name in used}
+    return parse(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), scenario.name), skipped
 
 
-def _own_words(detail: Any, node: Any, key: str) -> str | None:
+def _explain(detail: Any, node: Any, key: str) -> str | None:
     """What only a scenario's author needs to know about a mistake."""
     kind, place = detail["type"], detail["loc"]
     if isinstance(node, Text) and not node.strip():
@@ -79,13 +103,8 @@ def _own_words(detail: Any, node: Any, key: str) -> str | None:
     return None
 
 
-def _limited(path: Path, limit: str) -> Scenario:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["tasks"] = [task | {"limit": limit} for task in content["tasks"]]
-    return parse(yaml.safe_dump(content, sort_keys=False), f"{path.stem}:{limit}")
-
-
-def _read_file(path: str) -> str:
+def _text_of(path: str) -> str:
+    """The text of a scenario file, or the advice that a mistyped name needs. Raises ScenarioError."""
     try:
         with Path(path).open("rb") as file:
             return file.read(BYTES_MAX + 1).decode("utf-8-sig")
@@ -98,27 +117,34 @@ def _read_file(path: str) -> str:
         raise ScenarioError([Problem(quoted(path), 0, what)]) from None
 
 
-def _with_tasks(root: Map, problems: list[Problem]) -> Map:
-    """A copy of the tree in which each `from: NAME` is replaced by that built-in task's keys."""
-    whole = _copy(root)
+def _expanded(root: Map, own_sets: Map, problems: list[Problem]) -> Map:
+    """A copy of the tree with the built-in parts in it: the keys of the task that a `from: NAME` names, and
+    the sets of texts that tasks name and the file itself does not bring."""
+    whole = marked(Map(root), root)
     if isinstance(root.get("tasks"), Seq):
-        tasks = _marked(Seq(), root["tasks"])
-        tasks.extend(_with_base(task, problems) for task in root["tasks"])
-        whole["tasks"] = tasks
+        whole["tasks"] = marked(Seq(_with_base(task, problems) for task in root["tasks"]), root["tasks"])
+    if "sets" in root and not isinstance(root["sets"], Map):
+        return whole
+    sets = marked(Map(own_sets), own_sets)
+    for task in whole["tasks"] if isinstance(root.get("tasks"), Seq) else ():
+        for name in texts_of(task):
+            if name not in sets and name in built_in("texts"):
+                sets[name] = texts(name)
+    whole[marked(Text("sets"), root)] = sets
     return whole
 
 
 def _with_base(task: Any, problems: list[Problem]) -> Any:
+    """A task with the keys of the built-in one that it starts from; without `from` it stays as it is."""
     if not isinstance(task, Map) or not isinstance(task.get("from"), Text):
         return task
     known = built_in("tasks")
     base = known.get(task["from"])
     if base is None:
         base = next(iter(known.values()))  # any will do: its keys are not what is missing here
-        what = f"no built-in task {quoted(task['from'])}; "
-        what += nearest(task["from"], known, "built-in tasks")
+        what = f"no built-in task {quoted(task['from'])}; {nearest(task['from'], known, 'built-in tasks')}"
         problems.append(Problem(task["from"].source, task["from"].line, what))
-    merged = _marked(Map(tree(base)["tasks"][0]), task)
+    merged = marked(Map(tree(base)["tasks"][0]), task)
     for key, value in task.items():
         merged.pop(key, None)  # so that the key, too, is the one of this file and marks its line
         if key != "from":
@@ -126,25 +152,32 @@ def _with_base(task: Any, problems: list[Problem]) -> Any:
     return merged
 
 
-def _with_sets(root: Map, own: Map) -> Map:
-    """The built-in sets of texts that tasks name and the file itself does not bring."""
-    sets = _copy(own) if own else _marked(Map(), root)
-    for task in root["tasks"] if isinstance(root.get("tasks"), Seq) else ():
-        for name in texts_of(task):
-            if name not in sets and name in built_in("texts"):
-                sets[name] = texts(name)
-    if "sets" not in root or isinstance(root["sets"], Map):
-        root[_marked(Text("sets"), root)] = sets
-    return root
-
-
-def _marked(node: Any, like: Any) -> Any:
-    node.source, node.line = like.source, like.line
-    return node
-
-
-def _copy(node: Map) -> Map:
-    return cast(Map, _marked(Map(node), node))
+def _of_data(document: DataDocument, source: str, folder: str) -> Scenario:
+    """The scenario of a document about a file; a relative path starts at `folder`. Raises ScenarioError."""
+    about, path = document.source, str(Path(folder, document.source.path))
+    try:
+        rows = open_data(path, about.kind, about.prompt)
+        with Path(path).open("rb") as file:
+            sha256 = file_digest(file, "sha256").hexdigest()
+    except FileProblems as error:
+        raise ScenarioError(error.found) from None
+    if about.sha256 not in (None, sha256):
+        what = f"{path!a} has changed since this scenario was written; restore it, or drop 'sha256'"
+        raise ScenarioError([Problem(source, 0, what)])
+    found = {"path": str(Path(path).resolve()), "kind": rows.kind, "sha256": sha256}
+    content = document.model_dump(mode="json", exclude_defaults=True)
+    content["source"] |= found
+    passed_over = f", {rows.passed_over:,} passed over" if rows.passed_over else ""
+    return Scenario(
+        name=document.name,
+        text=str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True)),
+        size=len(rows),
+        tasks=(rows.kind,),
+        slo={rows.kind: about.slo.model_dump(exclude_none=True)},
+        description=document.description or f"{len(rows):,} rows of {Path(path).name}{passed_over}.",
+        script=Script((), (), (), ()),
+        own=OwnData(about.model_copy(update=found), rows),
+    )
 
 
 def _scenario(document: Document) -> Scenario:
@@ -152,7 +185,10 @@ def _scenario(document: Document) -> Scenario:
         tasks=document.tasks,
         items=tuple(_kept(task, document.sets[task.texts]) for task in document.tasks),
         weights=tuple(task.weight for task in document.tasks),
-        bundles=tuple(_documents(task, document.sets) for task in document.tasks),
+        bundles=tuple(
+            tuple(item for name in task.bundle.texts for item in document.sets[name]) if task.bundle else ()
+            for task in document.tasks
+        ),
         sampling=tuple(task.sampling.model_dump(exclude_none=True) for task in document.tasks),
     )
     finite = all(task.once for task in document.tasks)
@@ -166,10 +202,6 @@ def _scenario(document: Document) -> Scenario:
         script=script,
         needs_context={task.name: task.needs_context for task in document.tasks if task.needs_context},
     )
-
-
-def _documents(task: Task, sets: dict[str, tuple[Item, ...]]) -> tuple[Item, ...]:
-    return tuple(item for name in task.bundle.texts for item in sets[name]) if task.bundle else ()
 
 
 def _kept(task: Task, items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -196,12 +228,15 @@ _Writer.add_representer(str, _write_text)
 def _text(document: Document) -> str:
     """The whole document, sets last, as YAML that parse() reads back to the same document."""
     content = document.model_dump(mode="json", exclude={"sets"}, exclude_defaults=True)
-    content["sets"] = {name: [_item(item) for item in items] for name, items in document.sets.items()}
+    special = {"choices", "answer", "then", "calls"}
+    content["sets"] = {
+        name: [
+            {
+                **(item.__pydantic_extra__ or {}),
+                **item.model_dump(mode="json", include=special, exclude_defaults=True),
+            }
+            for item in items
+        ]
+        for name, items in document.sets.items()
+    }
     return str(yaml.dump(content, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100))
-
-
-def _item(item: Item) -> dict[str, Any]:
-    special = item.model_dump(
-        mode="json", include={"choices", "answer", "then", "calls"}, exclude_defaults=True
-    )
-    return {**(item.__pydantic_extra__ or {}), **special}

@@ -1,13 +1,17 @@
-"""The values that leave this room: a scenario and one planned conversation of it."""
+"""The values that leave this room: a scenario, one planned conversation of it, and what is wrong with one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from scenarios._own import Dialogues, Prompts
 from scenarios._schema import Item, Source, Task
-from scenarios._trace import Trace
+from scenarios.data import DataFile
+from turnbench.problems import FileProblems
+
+
+class ScenarioError(FileProblems):
+    """A scenario that cannot be played; `problems` holds every mistake found, one line each."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Turn:
     remembered: str | None = None
     """What stays of `user` in later requests, where that is not all of it (a context looked up anew)."""
     canned: str | None = None
-    """The reply that later requests tell, where the conversation's history is `canned`."""
+    """The reply that later requests contain, where the conversation's history is `canned`."""
     call: dict[str, Any] | None = None
     """Not None: `user` is the result of this tool call (id, name, arguments), sent in the role of a tool."""
 
@@ -47,7 +51,7 @@ class Conversation:
     tools: tuple[dict[str, Any], ...] = ()
     """The `tools` of each request, in the form of the chat completions API."""
     history: str = "real"
-    """What a request tells of earlier replies: real, canned or none (no earlier turn at all)."""
+    """Which replies a request contains: the real ones, the canned ones, or none (no earlier turn at all)."""
     at_context_end: str = "stop"
     """stop, drop_oldest or fail, when the next request would not fit into the model's context."""
     needs_context: int | None = None
@@ -72,11 +76,11 @@ class Script:
 
 
 @dataclass(frozen=True, eq=False)
-class Own:
-    """The rows of a file of one's own, in place of a Script's tasks."""
+class OwnData:
+    """The rows of a data file, in place of a Script's tasks."""
 
     source: Source
-    rows: Dialogues | Prompts | Trace
+    rows: DataFile
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,15 @@ class Scenario:
     """Conversations of a finite scenario (each item of each task once); None: endless."""
     tasks: tuple[str, ...] = field(compare=False)
     slo: dict[str, dict[str, float]] = field(compare=False)
-    """Limits per task: ttft_ms, response_delay_ms, ttg_ms, tpot_ms and perhaps share."""
+    """Limits per task: of the metrics that can be limited, and perhaps a `share` of turns."""
     description: str = field(compare=False)
     script: Script = field(repr=False, compare=False)
     needs_context: dict[str, int] = field(default_factory=dict, compare=False)
     """Tokens of context that a task can't do without, for those that say so."""
-    own: Own | None = field(default=None, repr=False, compare=False)
-    """The file behind a scenario of one's own data; `text` names it with its digest."""
-    timed: bool = field(default=False, compare=False)
-    """A trace, whose conversations have times of their own (see arrivals)."""
+    own: OwnData | None = field(default=None, repr=False, compare=False)
+    """The file behind a scenario of data; `text` names it with its digest."""
+
+    @property
+    def timed(self) -> bool:
+        """A trace, whose conversations have times of their own (see arrivals)."""
+        return self.own is not None and self.own.rows.timed

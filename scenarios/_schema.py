@@ -5,11 +5,25 @@ The docstrings below are the reference of the format.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    create_model,
+    model_validator,
+)
 
-FORMAT = "turnbench-scenario/1"
+from scenarios.data import KINDS
+from turnbench.limits import limit_keys
+from turnbench.problems import quoted
+
+FORMAT: Literal["turnbench-scenario/1"] = "turnbench-scenario/1"
 LETTERS = "abcdefgh"
 
 Slug = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,39}\z")]
@@ -24,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class Spread(_Strict):
-    """A log-normal draw, told by its median and its 90th percentile, clipped to [min, max]."""
+    """A log-normal draw, given by its median and its 90th percentile, clipped to [min, max]."""
 
     median: Positive
     p90: Positive
@@ -71,6 +85,13 @@ class Tool(_Strict):
     name: Slug
     description: Words
     arguments: Annotated[dict[Slug, Words], Field(max_length=20)] = {}
+
+    def as_function(self) -> dict[str, Any]:
+        """An entry of `tools` in a chat completions request."""
+        properties = {name: {"type": "string", "description": text} for name, text in self.arguments.items()}
+        parameters = {"type": "object", "properties": properties, "required": list(properties)}
+        function = {"name": self.name, "description": self.description, "parameters": parameters}
+        return {"type": "function", "function": function}
 
 
 class Call(_Strict):
@@ -119,14 +140,19 @@ class Sampling(_Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
-class Limits(_Strict):
-    """What a turn must keep to be good. `share` of the turns must keep all of it (0.95 if not given)."""
-
-    ttft_ms: Positive | None = None
-    response_delay_ms: Positive | None = None
-    ttg_ms: Positive | None = None
-    tpot_ms: Positive | None = None
+class _WithShare(_Strict):
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+
+
+if TYPE_CHECKING:
+    Slo = _WithShare
+else:
+    Slo = create_model(
+        "Slo",
+        __base__=_WithShare,
+        __doc__="Limits of a turn, by metric. `share` of a task's turns must meet all of them (0.95).",
+        **dict.fromkeys(limit_keys(), (Positive | None, None)),
+    )
 
 
 class Item(BaseModel):
@@ -180,9 +206,10 @@ class Task(_Strict):
     person takes before each follow-up. `limit` keeps that many of the set's items, the same ones for every
     task and seed. `shared`: all conversations start with the same system message,
     which a server may answer from its prefix cache. `fresh`: every turn fills the prompt from another item;
-    of each such message only `remember` stays in the history. `history` is what the next request tells of
-    the replies so far: the real ones, the `replies` written here, or nothing. `needs_context`: the tokens
-    of context without which the task can't be played. `at_context_end`: what a person does when it is full.
+    of each such message only `remember` stays in the history. `history`: which replies the next request
+    contains: the real ones, the canned ones written in `replies`, or none, and no earlier turn.
+    `needs_context`: the tokens of context without which the task can't be played. `at_context_end`: what a
+    person does when it is full.
     """
 
     name: Slug
@@ -199,7 +226,7 @@ class Task(_Strict):
     max_tokens: Length
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=4)] = ()
     sampling: Sampling = Sampling()
-    slo: Limits = Limits()
+    slo: Slo = Slo()
     bundle: Bundle | None = None
     fresh: bool = False
     remember: Words | None = None
@@ -211,15 +238,20 @@ class Task(_Strict):
     tools: Annotated[tuple[Tool, ...], Field(max_length=20)] = ()
 
 
-Form = Literal["sharegpt", "messages", "csv", "parquet", "mmlu", "azure", "mooncake"]
+def _known_kind(kind: str) -> str:
+    names = [f"'{each.kind}'" for each in KINDS]
+    if f"'{kind}'" not in names:
+        raise ValueError(f"'kind' is {quoted(kind)}; write one of {', '.join(names[:-1])} or {names[-1]}")
+    return kind
 
 
 class Source(_Strict):
-    """A file of one's own. `prompt` is filled from the columns of a CSV or Parquet file. `max_tokens` is
-    the length of the answers where the file does not tell one. `sha256` refuses a changed file."""
+    """A file of data (see scenarios.data for the kinds). `prompt` is filled from the columns of a CSV or
+    Parquet file. `max_tokens` is the length of the answers where the file does not say it. `sha256` refuses
+    a changed file."""
 
     path: Annotated[str, StringConstraints(min_length=1, max_length=4_000)]
-    kind: Form | None = None
+    kind: Annotated[str, AfterValidator(_known_kind)] | None = None
     sha256: Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")] | None = None
     prompt: Words | None = None
     system: Words | None = None
@@ -228,11 +260,11 @@ class Source(_Strict):
     history: Literal["real", "canned", "none"] = "real"
     at_context_end: Literal["stop", "drop_oldest", "fail"] = "stop"
     sampling: Sampling = Sampling()
-    slo: Limits = Limits()
+    slo: Slo = Slo()
 
 
-class OwnDocument(_Strict):
-    """A scenario file whose conversations lie in another file, each of them one conversation."""
+class DataDocument(_Strict):
+    """A scenario file whose conversations lie in another file, each row one of them."""
 
     format: Literal["turnbench-scenario/1"]
     name: Slug

@@ -32,10 +32,11 @@ class Problem:
 
 
 class FileProblems(Exception):
-    """A file that cannot be used; `problems` holds a line `file:line: what` for every mistake found."""
+    """A file that cannot be used: every mistake in it (`found`), and the lines to show (`problems`)."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        lines = [str(problem) for problem in sorted(set(problems))]
+        self.found = sorted(set(problems))
+        lines = [str(problem) for problem in self.found]
         if len(lines) > SHOWN_MAX:
             lines[SHOWN_MAX:] = [f"... and {len(lines) - SHOWN_MAX} more; mend these first"]
         self.problems: list[str] = lines

@@ -59,6 +59,7 @@ class Seq(list[Any]):
 
 
 Node = Text | Map | Seq
+MarkedT = TypeVar("MarkedT", Map, Seq, Text)
 Explain = Callable[[Any, Any, str], str | None]
 """Words of one's own for one of pydantic's errors: (its details, what stands in the file, the key) to a text,
 or to None for the usual one."""
@@ -67,6 +68,12 @@ or to None for the usual one."""
 def key_of(node: Map, name: str) -> Text:
     """The key as it stands in the file, which knows its line."""
     return cast(Text, next(key for key in node if key == name))
+
+
+def marked(node: MarkedT, like: Node) -> MarkedT:
+    """The node, marked with the file and line of another."""
+    node.source, node.line = like.source, like.line
+    return node
 
 
 def read(text: str, source: str, noun: str, start: str = "") -> tuple[Node | None, list[Problem]]:

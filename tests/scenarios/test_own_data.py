@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import scenarios
 from scenarios import ScenarioError, arrivals, dialogue, parse, plan
+from scenarios.data import KINDS, DataFile
 from tests.tries import tries
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
@@ -110,6 +111,49 @@ def test_a_mooncake_trace_shares_the_blocks_that_have_the_same_numbers(file):
     shared = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     assert shared == pytest.approx(1024 * 4.5, abs=60)
     assert plan(trace, 0, 1).needs_context == 1420
+
+
+class HaikuFile(DataFile):
+    """A toy: a line is a poem to be asked about, and must not be long."""
+
+    kind, suffixes, sign = "haiku", (".haiku",), "a short line"
+
+    @classmethod
+    def recognises(cls, first):
+        return first.suffix == ".haiku"
+
+    def __init__(self, path, prompt):
+        self.lines = Path(path).read_text().splitlines()
+        if any(len(line) > 60 for line in self.lines):
+            raise ValueError("a line has more than 60 characters")
+
+    def __len__(self):
+        return len(self.lines)
+
+    def messages(self, i):
+        return [("user", f"Whose is this? {self.lines[i]}")]
+
+
+@pytest.fixture
+def kinds():
+    known = list(KINDS)
+    yield KINDS
+    KINDS[:] = known
+
+
+def test_a_new_kind_of_file_is_one_class_and_its_entry(file, kinds):
+    path = file("a.haiku", "an old pond\n")
+    with pytest.raises(ScenarioError, match=r"a\.haiku"):
+        scenarios.load(path)
+    kinds.append(HaikuFile)
+    scenario = scenarios.load(path)
+    assert (scenario.tasks, only(scenario).turns[0].user) == (("haiku",), "Whose is this? an old pond")
+    assert parse(scenario.text).text == scenario.text
+    source = f"{{path: {path}, kind: haiku, max_tokens: 9}}"
+    mine = parse(f"format: turnbench-scenario/1\nname: mine\nsource: {source}\n")
+    assert only(mine).turns[0].max_tokens == 9
+    with pytest.raises(ScenarioError, match="a line has more than 60 characters; look at the first row"):
+        scenarios.load(file("b.haiku", "x" * 61))
 
 
 def test_a_scenario_without_times_of_its_own_has_no_arrivals():

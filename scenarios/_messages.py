@@ -1,4 +1,7 @@
-"""The messages of a request: what a server is told of a conversation so far."""
+"""The messages of a request: what of a conversation the server gets, with every turn and reply so far.
+
+The first message starts with a short tag, so that no server can answer a run's prompts from its prefix cache.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from scenarios._scenario import Conversation, Turn
+from scenarios._scenario import Conversation
 
 Message = dict[str, Any]
 
@@ -16,9 +19,9 @@ Message = dict[str, Any]
 def dialogue(conversation: Conversation, salt: str, level: int, replies: Sequence[str]) -> list[Message]:
     """The messages of the request of turn len(replies), from 0, after these replies.
 
-    Follows the conversation's `history`: with `real` the replies are told as they came, with `canned`
-    those of the plan, with `none` nothing of the earlier turns. A reply before a tool's result is told as
-    the call of that tool, whatever the model said, since a result without a call is refused by servers.
+    Follows the conversation's `history`: with `real` it has the replies as they came, with `canned` those of
+    the plan, with `none` no earlier turn. The reply before a tool's result becomes the call of that tool,
+    whatever the model said, since servers refuse a result without a call.
     """
     messages: list[Message] = list(opening(conversation, salt, level))
     turns, now = conversation.turns, len(replies)
@@ -30,25 +33,19 @@ def dialogue(conversation: Conversation, salt: str, level: int, replies: Sequenc
     if turns[0].remembered is not None:
         messages[-1] = {"role": "user", "content": tag + turns[0].remembered}
     for n, reply in enumerate(replies, start=1):
-        told = turns[n - 1].canned if conversation.history == "canned" else None
-        messages += _step(turns[n], reply if told is None else told, last=n == now)
+        canned = turns[n - 1].canned if conversation.history == "canned" else None
+        turn = turns[n]
+        text = turn.user if n == now or turn.remembered is None else turn.remembered
+        if turn.call is None:
+            messages.append({"role": "assistant", "content": reply if canned is None else canned})
+            messages.append({"role": "user", "content": text})
+            continue
+        arguments = json.dumps(turn.call["arguments"], ensure_ascii=False)
+        function = {"name": turn.call["name"], "arguments": arguments}
+        call = {"id": turn.call["id"], "type": "function", "function": function}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": turn.call["id"], "content": text})
     return messages
-
-
-def _step(turn: Turn, reply: str, last: bool) -> list[Message]:
-    """The reply before a turn, and the turn."""
-    text = turn.user if last or turn.remembered is None else turn.remembered
-    if turn.call is None:
-        return [{"role": "assistant", "content": reply}, {"role": "user", "content": text}]
-    function = {
-        "name": turn.call["name"],
-        "arguments": json.dumps(turn.call["arguments"], ensure_ascii=False),
-    }
-    call = {"id": turn.call["id"], "type": "function", "function": function}
-    return [
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": turn.call["id"], "content": text},
-    ]
 
 
 def drop_oldest(messages: Sequence[Message]) -> list[Message]:
