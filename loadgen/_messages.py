@@ -53,6 +53,8 @@ class ArrivalSchedule(msgspec.Struct, frozen=True):
     """Parts of the level, a warm-up and a window, each of which is offered exactly the rate asked for."""
     ramp_to_per_s: float | None = None
     """The rate changes evenly to this one over all spans."""
+    replay_speed: float | None = None
+    """The conversations of a trace arrive at its own times, at this multiple of them, and at no rate."""
 
 
 class BeginLevel(EngineMessage, tag="level"):

@@ -21,10 +21,8 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen.adapter._web import check_start_form, protect
-from loadgen.control._capacity import find_capacity
 from loadgen.control._controller import RunController, analyse, exit_code_of, outlast_forked_workers
 from loadgen.control._levels import play_run
-from loadgen.control._loads import first_users
 from loadgen.control._state import RunState, reason
 from loadgen.control._worker import Worker
 from loadgen.options._command_line import OptionErrors, add_options
@@ -94,10 +92,9 @@ class LocustAdapter:
         if self.options.headless:
             _quiet_locust(self.options)
             self.prepared = self._prepare_or_exit()
-            first = first_users(self.prepared.settings)
-            if first is not None:
-                self.options.num_users = first
-                self.options.spawn_rate = self.options.spawn_rate or min(first, 100)
+            shape = self.prepared.shape
+            self.options.num_users = shape.start_users
+            self.options.spawn_rate = shape.spawn_rate_per_s(shape.start_users)
         self.controller = RunController(self.environment)
         if web_ui is not None:
             protect(web_ui, self.options)
@@ -124,9 +121,8 @@ class LocustAdapter:
             return
         try:
             prepared = self.prepared or prepare(vars(self.options))
-            workers = len(self.controller.worker_ids())
-            if prepared.settings.once and prepared.settings.people < workers:
-                raise OptionErrors([f"--once: {workers} workers need at least as many people; raise -u"])
+            if problems := prepared.shape.too_few_people(len(self.controller.worker_ids())):
+                raise OptionErrors(problems)
             run = self.controller.open_run(prepared, again=self._runs > 0)
         except (OptionErrors, OSError) as error:
             logger.error("turnbench: %s", error)
@@ -142,13 +138,12 @@ class LocustAdapter:
         assert self.controller is not None
         code = exits.INVALID
         try:
-            search = find_capacity if run.prepared.settings.find_capacity else None
-            playing = gevent.spawn(play_run, self.controller, run, search)
+            playing = gevent.spawn(play_run, self.controller, run)
             playing.join()
             if playing.exception is not None:
                 run.fault(reason(playing.exception))
             self.controller.close_run(run)
-            of_analysis = exits.OK if self.options.no_analysis else analyse(run)
+            of_analysis = exits.OK if run.prepared.settings.no_analysis else analyse(run)
             code = exit_code_of(run, of_analysis, self._signal)
         finally:  # whatever went wrong, Locust must not be left waiting
             run.save_exit_code(code)

@@ -208,6 +208,7 @@ class RunController:
             worker=worker.index,
             workers=len(run.workers),
             settings=prepared.settings,
+            load=prepared.shape.engine_load(),
             scenario=prepared.scenario.text,
             salt=run.manifest.salt,
             model=prepared.model,
@@ -300,7 +301,7 @@ def exit_code_of(run: RunState, of_analysis: int, stopped_by: int | None) -> int
         return exits.OF_SIGNAL[signal.Signals(stopped_by)]
     if any(finding.level == "invalid" for finding in run.manifest.findings):
         return exits.INVALID
-    if of_analysis == exits.MISSED and run.prepared.settings.find_capacity:
+    if of_analysis == exits.MISSED and run.prepared.shape.ends == "decided":
         return exits.OK  # it has to go beyond the limits to find where they are
     return of_analysis
 

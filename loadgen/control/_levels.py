@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 import gevent
 from gevent.event import Event
 
 from loadgen._messages import ArrivalSchedule, BeginLevel, CloseLevel, CutLevel, MeasureWindow, StopTurns
-from loadgen._ramp import mean_rate_per_s
-from loadgen.control._capacity import LONGEST_HOLDS
+from loadgen.control._capacity import CapacitySearch, Judge
 from loadgen.control._controller import RunController
-from loadgen.control._loads import Load, first_users, loads_of, rest_s, spawn_rate_per_s, window_s
 from loadgen.control._progress import Progress
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
+from loadgen.options._shapes import Load
 from turnbench.formats import ArrivalsSummary, Finding, LevelEntry, TurnRecord
 from turnbench.formats.turn import decode
 
@@ -26,19 +24,9 @@ _LAST_BATCH_S = 0.6
 _HEADSTART_NS = 500_000_000
 """From announcing arrivals to the workers to the first of them."""
 
-Search = Callable[[RunController, RunState, Progress], None]
 
-
-class Watcher(Protocol):
-    """Gets every turn of a level, and may end its window before its time."""
-
-    def add(self, worker: WorkerState, line: bytes) -> None: ...
-
-    def decided(self, start_ns: int, now_ns: int) -> bool: ...
-
-
-def play_run(controller: RunController, run: RunState, search: Search | None = None) -> None:
-    """Play every level of a run, or those that `search` asks for; whoever called closes it."""
+def play_run(controller: RunController, run: RunState) -> None:
+    """Play every level that the shape of the load asks for; whoever called closes the run."""
     ended = Event()
     progress = Progress(controller.runner, run)
     beside = [
@@ -48,7 +36,7 @@ def play_run(controller: RunController, run: RunState, search: Search | None = N
     try:
         controller.await_ready(run)
         controller.measure_offsets(run)
-        (search or _play_levels)(controller, run, progress)
+        _play_levels(controller, run, progress)
         if not run.end_at_once.is_set():
             controller.measure_offsets(run)
     finally:
@@ -57,43 +45,45 @@ def play_run(controller: RunController, run: RunState, search: Search | None = N
 
 
 def _play_levels(controller: RunController, run: RunState, progress: Progress) -> None:
-    settings = run.prepared.settings
-    loads = loads_of(settings)
-    for index, load in enumerate(loads):
+    shape = run.prepared.shape
+    search = CapacitySearch(run) if shape.ends == "decided" else None
+    played: list[tuple[Load, bool | None]] = []
+    while not run.stop.is_set() and (load := shape.next_load(played)) is not None:
+        progress.level(len(played) + 1, shape.how_many, load, shape.rest_s(len(played) + 1))
+        judge = None if search is None else Judge(run)
+        level = _play_level(controller, run, len(played), load, progress, judge)
         if run.stop.is_set():
-            break
-        progress.level(index + 1, f"of {len(loads)}", load, rest_s(settings, loads[index + 1 :]))
-        play_level(controller, run, index, load, progress)
+            break  # cut short: its limits were not judged
+        held = None if search is None or judge is None else search.add(level, load, judge)
+        played.append((load, held))
+    if search is not None:
+        search.finish()
 
 
-def play_level(
-    controller: RunController,
-    run: RunState,
-    index: int,
-    load: Load,
-    progress: Progress,
-    watcher: Watcher | None = None,
+def _play_level(
+    controller: RunController, run: RunState, index: int, load: Load, progress: Progress, judge: Judge | None
 ) -> LevelEntry:
     """One level from its first person to its cut; its entry in the manifest."""
     level = _new_level(run, index, load)
-    arrivals = Arrivals() if load.rate_per_s else None
-    if watcher is not None or arrivals is not None:
+    arrivals = Arrivals() if run.prepared.shape.open_loop else None
+    if judge is not None or arrivals is not None:
 
         def on_record(worker: WorkerState, line: bytes) -> None:
-            if watcher is not None:
-                watcher.add(worker, line)
+            record = decode(line)
+            if judge is not None:
+                judge.add(record, worker.offset_ns)
             if arrivals is not None:
-                arrivals.add(decode(line), worker.offset_ns)
+                arrivals.add(record, worker.offset_ns)
 
         run.on_record = on_record
     _begin_load(controller, run, level, load)
-    if run.prepared.settings.once:
+    if run.prepared.shape.ends == "exhausted":
         _open_window(controller, run, level, level.start_ns or 0, None)
         progress.phase("measuring")
         while sum(run.exhausted.values()) < controller.runner.user_count and not run.stop.wait(0.1):
             pass
     else:
-        _measure_for_a_time(controller, run, level, watcher, progress)
+        _measure_for_a_time(controller, run, level, judge, progress)
     if level.window_start_ns is not None:  # close the window now, if it is open longer than that
         now_ns, planned_end_ns = run.timeline.now_ns(), level.window_end_ns
         end_ns = now_ns if planned_end_ns is None else min(now_ns, planned_end_ns)
@@ -116,14 +106,11 @@ def _new_level(run: RunState, index: int, load: Load) -> LevelEntry:
     level = LevelEntry(
         index=index,
         users=load.users,
-        arrival_rate_per_s=load.rate_per_s,
+        arrival_rate_per_s=run.prepared.shape.mean_rate_per_s(load),
         start_ns=run.timeline.now_ns(),
     )
     if load.rate_per_s is not None and load.ramp_to_per_s is not None:
-        settings = run.prepared.settings
-        ends = load.rate_per_s, load.ramp_to_per_s
-        level.arrival_ramp_per_s = list(ends)
-        level.arrival_rate_per_s = mean_rate_per_s(*ends, settings.run_time_s or 0.0, settings.warmup_s)
+        level.arrival_ramp_per_s = [load.rate_per_s, load.ramp_to_per_s]
     run.manifest.levels.append(level)
     run.level = index
     return level
@@ -134,7 +121,7 @@ def _new_level(run: RunState, index: int, load: Load) -> LevelEntry:
 
 def _begin_load(controller: RunController, run: RunState, level: LevelEntry, load: Load) -> None:
     """Have the level's people come, or its arrivals begin."""
-    if load.rate_per_s is not None:
+    if run.prepared.shape.open_loop:
         _gather(controller, run, len(run.workers))  # one user a worker asks its engine for the arrivals
         _announce_arrivals(controller, run, level, load)
         return
@@ -148,23 +135,27 @@ def _begin_load(controller: RunController, run: RunState, level: LevelEntry, loa
 
 def _announce_arrivals(controller: RunController, run: RunState, level: LevelEntry, load: Load) -> None:
     """Send every worker when arrivals begin, on its own clock, and with which number."""
-    settings = run.prepared.settings
-    measured_s = window_s(settings)
-    spans_s = [settings.warmup_s] + ([] if measured_s is None else [measured_s])
+    shape = run.prepared.shape
+    spans_s = [shape.warmup_s] + ([] if shape.window_s is None else [shape.window_s])
     first = max((worker.answers.get("was_cut", {}).get("next", 0) for worker in run.alive()), default=0)
     level.start_ns = start_ns = run.timeline.now_ns() + _HEADSTART_NS
     for worker in run.alive():
         schedule = ArrivalSchedule(
-            start_ns + worker.offset_ns, first, load.rate_per_s or 0.0, spans_s, load.ramp_to_per_s
+            start_ns=start_ns + worker.offset_ns,
+            first=first,
+            rate_per_s=load.rate_per_s or 0.0,
+            spans_s=spans_s,
+            ramp_to_per_s=load.ramp_to_per_s,
+            replay_speed=load.replay_speed,
         )
         controller.send(worker, BeginLevel(level.index, schedule))
 
 
 def _gather(controller: RunController, run: RunState, users: int) -> None:
     """Have Locust start or stop users until there are so many, and wait until there are."""
-    runner, settings = controller.runner, run.prepared.settings
-    rate = spawn_rate_per_s(settings, users)
-    if first_users(settings) is not None and runner.target_user_count != users:
+    runner = controller.runner
+    rate = run.prepared.shape.spawn_rate_per_s(users)
+    if runner.target_user_count != users:
         _wait(run, lambda: runner.state == "running", _ARRIVE_SPARE_S)
         gevent.spawn(runner.start, users, rate)  # it blocks while they come, and a signal must be heard
     limit_s = users / rate + _ARRIVE_SPARE_S
@@ -200,39 +191,25 @@ def _open_window(
 
 
 def _measure_for_a_time(
-    controller: RunController, run: RunState, level: LevelEntry, watcher: Watcher | None, progress: Progress
+    controller: RunController, run: RunState, level: LevelEntry, judge: Judge | None, progress: Progress
 ) -> None:
     """Wait for the warm-up, open the window, and wait for its end or what ends it before."""
-    settings, start_of_level_ns = run.prepared.settings, level.start_ns or 0
+    shape, start_of_level_ns = run.prepared.shape, level.start_ns or 0
     # Arrivals have a clock of their own; people begin when all are there.
-    from_ns = run.timeline.now_ns() if level.arrival_rate_per_s is None else start_of_level_ns
-    start_ns = from_ns + int(settings.warmup_s * 1e9)
+    from_ns = start_of_level_ns if shape.open_loop else run.timeline.now_ns()
+    start_ns = from_ns + int(shape.warmup_s * 1e9)
     progress.phase("warm-up", start_ns)
     if run.stop.wait(max(start_ns - run.timeline.now_ns(), 0) / 1e9):
         return  # ended before anything was measured
-    end_ns = _planned_end_ns(run, start_of_level_ns, start_ns, watcher)
+    end_ns = shape.window_end_ns(start_of_level_ns, start_ns)
     _open_window(controller, run, level, start_ns, end_ns)
     progress.phase("measuring", end_ns)
-    if watcher is None:
+    if judge is None:
         run.stop.wait(None if end_ns is None else max(end_ns - run.timeline.now_ns(), 0) / 1e9)
         return
     while not run.stop.wait(_LOOK_S) and run.timeline.now_ns() < (end_ns or 0):
-        if watcher.decided(start_ns, run.timeline.now_ns()):
+        if judge.decided(start_ns, run.timeline.now_ns()):
             return
-
-
-def _planned_end_ns(
-    run: RunState, start_of_level_ns: int, start_ns: int, watcher: Watcher | None
-) -> int | None:
-    settings = run.prepared.settings
-    if watcher is not None:
-        return start_ns + int(LONGEST_HOLDS * settings.hold_s * 1e9)
-    asked_s = window_s(settings)
-    if asked_s is None:
-        return None
-    if settings.run_time_s is not None:  # it began with the first person, and the warm-up with the last
-        return max(int(start_of_level_ns + settings.run_time_s * 1e9), start_ns)
-    return start_ns + int(asked_s * 1e9)
 
 
 def _drain(controller: RunController, run: RunState, index: int) -> None:

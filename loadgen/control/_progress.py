@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 from gevent.event import Event
 
-from loadgen.control._loads import Load
 from loadgen.control._state import RunState
+from loadgen.options._shapes import Load
 from turnbench.units import duration
 
 _REDRAW_S = 0.5

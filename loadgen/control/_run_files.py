@@ -13,8 +13,8 @@ from typing import IO
 
 import msgspec
 
-from loadgen._headers import recorded
-from loadgen._settings import without_userinfo
+from loadgen.options._endpoint import without_userinfo
+from loadgen.options._headers import recorded
 from loadgen.options._prepare import Prepared, machine, versions
 from turnbench.formats import EndpointEntry, RunManifest
 from turnbench.names import slug
@@ -43,7 +43,7 @@ def new_run_dir(asked: str | None, scenario: str, started: datetime, again: bool
 def new_manifest(prepared: Prepared, salt: str, started: datetime) -> RunManifest:
     """run.json as it is when the run begins."""
     settings, endpoint = prepared.settings, prepared.endpoint
-    shown = recorded(settings)
+    shown = recorded(settings, prepared.shape)
     return RunManifest(
         started_at=started.isoformat(timespec="milliseconds"),
         settings=shown,

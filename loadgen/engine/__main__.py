@@ -209,9 +209,8 @@ def _check_files(job: Job) -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    settings = job.settings
-    people = settings.people
-    if settings.arrival_rate_per_s is not None:
+    people = job.load.most_people
+    if people is None:
         return  # how many will be there at once is the server's doing
     needed = -(-people // job.workers) + _SPARE_FILES
     if hard != resource.RLIM_INFINITY and needed > hard:

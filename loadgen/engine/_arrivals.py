@@ -19,8 +19,9 @@ from itertools import accumulate, count, pairwise
 from statistics import NormalDist
 
 from loadgen._messages import ArrivalSchedule
-from loadgen._ramp import Ramp
 from loadgen._settings import Job
+from loadgen.options._shapes import ChangingRate
+from scenarios import Scenario, arrivals
 from turnbench.clock import Timeline
 from turnbench.draws import stream
 
@@ -38,15 +39,22 @@ def arrivals_of(job: Job, schedule: ArrivalSchedule) -> Iterator[tuple[int, int]
     if schedule.ramp_to_per_s is None:
         offsets = arrival_offsets_s(settings.seed, first, rate_per_s, settings.burstiness, spans_s)
     else:
-        ramp = Ramp(rate_per_s, schedule.ramp_to_per_s, sum(spans_s))
+        ramp = ChangingRate(rate_per_s, schedule.ramp_to_per_s, sum(spans_s))
         offsets = ramped_offsets_s(settings.seed, first, ramp, settings.burstiness, spans_s)
     for number, offset_s in enumerate(offsets, start=first):
         if number % job.workers == job.worker:
             yield number, schedule.start_ns + round(offset_s * 1e9)
 
 
+def trace_arrivals(job: Job, scenario: Scenario, start_ns: int, speed: float) -> Iterator[tuple[int, int]]:
+    """As `arrivals_of`, at a trace's own times or a multiple of them; ends with the trace."""
+    for number, at_s in enumerate(arrivals(scenario)):
+        if number % job.workers == job.worker:
+            yield number, start_ns + round(at_s / speed * 1e9)
+
+
 def ramped_offsets_s(
-    seed: int, first: int, ramp: Ramp, burstiness: float, spans_s: tuple[float, ...]
+    seed: int, first: int, ramp: ChangingRate, burstiness: float, spans_s: tuple[float, ...]
 ) -> Iterator[float]:
     """As `arrival_offsets_s`, at a rate that changes: arrivals of rate 1 on a clock that runs at the ramp's.
 

@@ -52,7 +52,7 @@ async def play_turn(
     if body is None:
         async with run.scheduler:
             if person.leaving.is_set():  # while this turn waited here
-                if run.job.settings.arrival_rate_per_s is None:
+                if not run.job.load.open_loop:
                     return None
                 return drop_turn(run, history.conversation, history.index, due_ns)
             history.system_role = run.system_role

@@ -13,8 +13,7 @@ from typing import Any
 from aiohttp.connector import Connection
 
 from loadgen._messages import ArrivalSchedule, ConversationEnded, NothingToPlay
-from loadgen._replay import replayed
-from loadgen.engine._arrivals import ExactTimer, arrivals_of
+from loadgen.engine._arrivals import ExactTimer, arrivals_of, trace_arrivals
 from loadgen.engine._conversation import converse, drop_turn
 from loadgen.engine._history import History
 from loadgen.engine._person import SimulatedPerson, first_of
@@ -44,7 +43,7 @@ class Conversations:
         size = self._scenario.size or 1
         for _ in range(size):  # each may be too long, whatever the other workers have
             number, self.next = self.next, self.next + self._run.job.workers
-            if self._run.job.settings.once and number >= size:
+            if self._run.job.load.once and number >= size:
                 return None
             if (history := self.history(number)) is not None:
                 return history
@@ -62,8 +61,8 @@ class Conversations:
     def arrivals(self, schedule: ArrivalSchedule) -> Iterator[tuple[int, int]]:
         """(number, due_ns) of each conversation that this worker has to begin in open loop."""
         job = self._run.job
-        if job.settings.replay_speed is not None:
-            return replayed(job, self._scenario, schedule.start_ns)
+        if schedule.replay_speed is not None:
+            return trace_arrivals(job, self._scenario, schedule.start_ns, schedule.replay_speed)
         return arrivals_of(job, schedule)
 
 
@@ -146,7 +145,7 @@ class LoadDriver:
     async def _play(self, user: int, person: SimulatedPerson) -> None:
         await first_of(self._may_begin.wait(), person.leaving.wait())
         more = True
-        if self.run.job.settings.arrival_rate_per_s is not None:
+        if self.run.job.load.open_loop:
             await self._open_loop.receive(person)
         elif not person.leaving.is_set():
             more = await self._converse(person)

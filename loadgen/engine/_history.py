@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen._settings import Job, Settings
+from loadgen._settings import Job
 from loadgen.dialects import Dialect, Prompt, StreamedReply, TurnRequest
 from scenarios import Conversation, Turn
 
@@ -101,7 +101,7 @@ class History:
         if self._job.context is None or self._tokens_per_character is None:
             return True
         prompt_tokens = self._tokens_per_character * self._prompt().characters
-        return prompt_tokens + max_tokens_of(self._job.settings, self.turn) <= self._job.context
+        return prompt_tokens + max_tokens_of(self._job, self.turn) <= self._job.context
 
 
 def body_of_turn(
@@ -117,7 +117,7 @@ def body_of_turn(
     request = TurnRequest(
         model=job.model,
         prompt=prompt,
-        max_tokens=max_tokens_of(settings, turn),
+        max_tokens=max_tokens_of(job, turn),
         exact_tokens=settings.exact_tokens,
         stop=turn.stop,
         sampling=sampling,
@@ -127,7 +127,7 @@ def body_of_turn(
     return dialect.body(request) | settings.body
 
 
-def max_tokens_of(settings: Settings, turn: Turn) -> int:
+def max_tokens_of(job: Job, turn: Turn) -> int:
     """Tokens of the longest answer that is asked for; a replay keeps to the trace's lengths."""
-    one_length = settings.exact_tokens and settings.replay_speed is None
-    return settings.max_tokens or (EXACT_TOKENS if one_length else turn.max_tokens)
+    one_length = job.settings.exact_tokens and not job.load.scenario_lengths
+    return job.settings.max_tokens or (EXACT_TOKENS if one_length else turn.max_tokens)

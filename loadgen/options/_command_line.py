@@ -1,99 +1,23 @@
-"""turnbench's options on Locust's command line, and how they become Settings.
+"""Options on Locust's command line, in its environment and its start form, and as Settings.
 
 Locust sends option values to workers as msgpack and shows them in its start form, so values are str, float,
-bool or None and types do no work: everything is checked in `settings_from`, all mistakes at once.
+bool or None and types do no work: everything is read in `settings_from`, all mistakes at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadgen._settings import Settings
-from loadgen.options import _values as values
-from loadgen.options._conflicts import contradictions, header_problems
-from turnbench.units import seconds
+import msgspec
+from msgspec import structs
 
+from loadgen.options._option import DeclaredOption, declared
+from loadgen.options._settings import Settings
+from loadgen.options._shapes import SHAPES, Shape
 
-@dataclass(frozen=True)
-class Option:
-    """One option; `metavar` None makes it a switch, `repeats` lets it be given many times."""
-
-    name: str
-    help: str
-    default: str = ""
-    metavar: str | None = None
-    repeats: bool = False
-
-    @property
-    def dest(self) -> str:
-        return self.name.replace("-", "_")
-
-
-OPTIONS = (
-    Option("scenario", "Mix, task or file to play.", "chat", "NAME|FILE"),
-    Option("model", "Model named in requests; default: the endpoint's first.", metavar="NAME"),
-    Option("levels", "Concurrency sweep, such as 1,4,16; -r is then the spawn rate.", metavar="LIST"),
-    Option("hold", "How long each level is measured; default: 60s.", metavar="TIME"),
-    Option("warmup", "Time between everybody being there and the start of measuring.", "5s", "TIME"),
-    Option("arrival-rate", "Open loop: conversations that begin per second, for -t. A..B: rising evenly from "
-           "A to B within -t; A,B,C: one level of --hold each.", metavar="R"),
-    Option("burstiness", "Shape of the gamma gaps between arrivals: 1 Poisson, below 1 bursty.", "1", "K"),
-    Option("replay-speed", "Replay a trace at this multiple of its own times; default: 1.", metavar="X"),
-    Option("once", "Play every conversation of a finite scenario exactly once, then end."),
-    Option("find-capacity", "Find the highest load at which the limits hold: people, or conversations per "
-           "second if --arrival-rate gives the first to try."),
-    Option("think-time", "none, scenario, scenario*X (all human time, patience too) or a TIME. Default: "
-           "scenario; with --levels, --once and --find-capacity none: nobody pauses or leaves.",
-           metavar="HOW"),
-    Option("max-tokens", "Longest answer in tokens; default: the scenario's.", metavar="N"),
-    Option("exact-tokens", "Answers of exactly --max-tokens tokens (256; in a replay the trace's lengths)."),
-    Option("temperature", "Sampling temperature; default: the scenario's.", metavar="T"),
-    Option("top-p", "Nucleus sampling; default: the scenario's.", metavar="P"),
-    Option("body", "JSON object merged into every request.", metavar="JSON"),
-    Option("slo", "Limits a turn must meet: KEY=LIMIT,... of ttft_ms, response_delay_ms, ttg_ms, tpot_ms, "
-           "and share=S (0.95) of turns that must.", metavar="LIMITS"),
-    Option("connect-timeout", "Longest time to open a connection.", "5s", "TIME"),
-    Option("idle-timeout", "Longest silence of a stream.", "30s", "TIME"),
-    Option("deadline", "Longest time for one answer.", "600s", "TIME"),
-    Option("drain", "Longest wait for measured turns after a level's window.", "60s", "TIME"),
-    Option("retry", "Further attempts at a turn that got no connection, lost it before the answer, or was "
-           "told 429 or 5xx; each is recorded.", "0", "N"),
-    Option("abort-errors", "End the run when this share of turns failed (1: never).", "1", "SHARE"),
-    Option("clock", "kernel or user: who says when bytes arrived.", "kernel", "CLOCK"),
-    Option("seed", "Seed of the plan.", "0", "N"),
-    Option("salt", "Keeps prompts of different runs apart in prefix caches; default: random.", metavar="HEX"),
-    Option("run-dir", "Where the run goes; default: runs/TIME-SCENARIO.", metavar="DIR"),
-    Option("label", "K=V kept in run.json; may be given again.", metavar="K=V", repeats=True),
-    Option("no-analysis", "Leave the analysis for later: python -m analysis RUN."),
-    Option("keep-text", "Keep the text of replies in the records."),
-    Option("header", "K:V sent with every request; K:$VAR takes the value from the environment.",
-           metavar="K:V", repeats=True),
-    Option("insecure", "Do not check the server's certificate; stamped on the report."),
-    Option("trust-env", "Use proxy settings of the environment."),
-    Option("api-key-env", "Environment variable that holds the API key.", "OPENAI_API_KEY", "NAME"),
-    Option("server-facts", "JSON or YAML file that describes a remote server.", metavar="FILE"),
-)  # fmt: skip
-
-
-def add_options(parser: Any) -> None:
-    """Add ours to Locust's parser; every option also reads TURNBENCH_NAME from the environment."""
-    for option in OPTIONS:
-        flag = f"--{option.name}"
-        env_var = "TURNBENCH_" + option.dest.upper()
-        if option.repeats:
-            parser.add_argument(
-                flag, action="append", metavar=option.metavar, default=None, env_var=env_var,
-                help=option.help, include_in_web_ui=False,
-            )  # fmt: skip
-        elif option.metavar is None:
-            parser.add_argument(flag, action="store_true", default=False, env_var=env_var, help=option.help)
-        else:
-            parser.add_argument(
-                flag, type=str, metavar=option.metavar, default=option.default, env_var=env_var,
-                help=option.help,
-            )  # fmt: skip
+OPTIONS = tuple(each for each in declared(Settings) if not each.option.locusts)
+"""turnbench's own options; those of Locust that it reads are fields of Settings too."""
 
 
 class OptionErrors(ValueError):
@@ -104,72 +28,104 @@ class OptionErrors(ValueError):
         self.problems = problems
 
 
-Reading = tuple[str, Callable[[str], Any], Any]
-"""An option's name, what makes a value of its text, and the value if it is empty."""
-
-_READINGS: dict[str, Reading] = {
-    "scenario": ("scenario", str, "chat"),
-    "model": ("model", str, None),
-    "levels": ("levels", values.levels, None),
-    "run_time_s": ("turnbench_run_time_s", seconds, None),
-    "hold_s": ("hold", values.positive_time, 60.0),
-    "warmup_s": ("warmup", seconds, 5.0),
-    "arrivals": ("arrival_rate", values.arrival_rates, values.ArrivalRates()),
-    "burstiness": ("burstiness", values.number(0.01, 1000), 1.0),
-    "replay_speed": ("replay_speed", values.number(1e-6, 1e6), None),
-    "think_time": ("think_time", values.think_time, None),
-    "max_tokens": ("max_tokens", values.positive_int, None),
-    "temperature": ("temperature", values.number(0, 100), None),
-    "top_p": ("top_p", values.number(0, 1), None),
-    "body": ("body", values.json_object, {}),
-    "slo": ("slo", values.limits, {}),
-    "connect_timeout_s": ("connect_timeout", values.positive_time, 5.0),
-    "idle_timeout_s": ("idle_timeout", values.positive_time, 30.0),
-    "deadline_s": ("deadline", values.positive_time, 600.0),
-    "drain_s": ("drain", seconds, 60.0),
-    "retry": ("retry", values.whole, 0),
-    "abort_errors": ("abort_errors", values.number(0, 1), 1.0),
-    "clock": ("clock", values.clock, "kernel"),
-    "seed": ("seed", values.whole, 0),
-    "salt": ("salt", values.hexadecimal, None),
-    "run_dir": ("run_dir", str, None),
-    "api_key_env": ("api_key_env", values.variable, "OPENAI_API_KEY"),
-    "server_facts": ("server_facts", str, None),
-}
-_SWITCHES = ("once", "find_capacity", "exact_tokens", "keep_text", "insecure", "trust_env")
+def own_options(kind: type[Settings] = Settings) -> list[DeclaredOption]:
+    """The options of a Settings class without Locust's."""
+    return [each for each in declared(kind) if not each.option.locusts]
 
 
-def settings_from(options: Mapping[str, Any]) -> Settings:
-    """Settings of Locust's parsed options (a namespace's dict); raises OptionErrors with all mistakes."""
+def add_options(parser: Any, kind: type[Settings] = Settings) -> None:
+    """Add ours to Locust's parser; every option also reads TURNBENCH_NAME from the environment."""
+    for each in own_options(kind):
+        if each.repeats:
+            parser.add_argument(
+                each.flag, action="append", metavar=each.metavar, default=None, env_var=each.env_var,
+                help=each.help, include_in_web_ui=False,
+            )  # fmt: skip
+        elif each.is_switch:
+            parser.add_argument(
+                each.flag, action="store_true", default=False, env_var=each.env_var, help=each.help
+            )
+        else:
+            parser.add_argument(
+                each.flag, type=str, metavar=each.metavar, default=each.option.default, env_var=each.env_var,
+                help=each.help,
+            )  # fmt: skip
+
+
+def settings_from(
+    options: Mapping[str, Any], kind: type[Settings] = Settings, shapes: Sequence[type[Shape]] = SHAPES
+) -> Settings:
+    """Settings of Locust's parsed options (a namespace's dict); raises OptionErrors with all mistakes.
+
+    Values may also be text throughout, as in a sweep's plan. `turnbench_users_given` says whether -u was
+    typed: Locust's start form always sends a number of people.
+    """
     problems: list[str] = []
-    fields = {name: _read(options, *reading, problems) for name, reading in _READINGS.items()}
-    fields |= {name: bool(options.get(name)) for name in _SWITCHES}
-    fields |= fields.pop("arrivals")._asdict()
-    fields |= {
-        "host": str(options.get("host") or ""),
-        "users": options.get("num_users") or 1,
-        "spawn_rate": options.get("spawn_rate"),
-        "labels": values.pairs(options.get("label"), "=", "--label", problems),
-        "headers": values.pairs(options.get("header"), ":", "--header", problems),
-    }
-    if fields["think_time"] is None:
-        for_batch_sizes = fields["levels"] or fields["once"] or fields["find_capacity"]
-        fields["think_time"] = "none" if for_batch_sizes else "scenario"
-    problems += header_problems(fields["headers"]) + contradictions(fields, options)
+    all_options = declared(kind)
+    fields: dict[str, Any] = {each.field: each.read(options.get(each.dest), problems) for each in all_options}
+    given = {each.flag for each in all_options if each.is_given(options)}
+    if not options.get("turnbench_users_given"):
+        given.discard("-u")
+    problems += [
+        f"{each.flag} and {other} exclude each other: {why}"
+        for each in all_options
+        if each.flag in given
+        for other, why in each.option.excludes.items()
+        if other in given
+    ]
+    if fields["host"] is msgspec.NODEFAULT:  # the one that must be given
+        fields["host"] = ""
+    settings = kind(**fields)
+    shape = next(shape for shape in shapes if shape.is_asked(settings))
+    problems += shape.problems(settings, frozenset(given))
     if problems:
         raise OptionErrors(problems)
-    return Settings(**fields)
+    if not options.get("think_time"):
+        settings = structs.replace(settings, think_time=shape.default_think_time)
+    return settings
 
 
-def _read(
-    options: Mapping[str, Any], name: str, convert: Callable[[str], Any], empty: Any, problems: list[str]
-) -> Any:
-    """The value of one option, or `empty` where it was not given or is wrong."""
-    text = str(options.get(name) if options.get(name) is not None else "").strip()
-    if not text:
-        return empty
-    try:
-        return convert(values.sound(text))
-    except ValueError as error:
-        problems.append(f"--{name.replace('_', '-')}: {error}")
-        return empty
+# --- help and docs ---
+
+
+def options_text(heading: str, kind: type[Settings] = Settings) -> str:
+    """All options for a terminal, a line each; Locust prints its own --help before it knows of them."""
+    lines = [heading]
+    for each in own_options(kind):
+        flag = f"{each.flag} {each.metavar or ''}".rstrip()
+        default = f" [{each.option.default}]" if each.option.default else ""
+        lines.append(f"  {flag:<26} {each.help}{default}")
+    return "\n".join(lines)
+
+
+_PAGE = """# Options
+
+Made from `loadgen/options/_settings.py` by `turnbench schema`; don't edit it here.
+
+Every option can also be given in the environment, as `TURNBENCH_` and its name in capitals with `_` for `-`,
+and in Locust's configuration file. TIME is a number with ms, s, m or h, several in a row (`1m30s`), or a bare
+number of seconds. A switch is on with `on`, `true`, `yes` or `1` and off with `off`, `false`, `no` or `0`.
+Whatever is wrong is reported all at once, before any request, with exit code 2. All settings are recorded in
+`run.json`.
+
+| option | default | meaning | not together with |
+|---|---|---|---|
+{rows}
+
+Locust's own `-H`, `-u`, `-r` and `-t` mean what they always do: the endpoint, people, people per second, and
+how long the run lasts.
+"""
+
+
+def options_page(kind: type[Settings] = Settings) -> str:
+    """docs/options.md."""
+    rows, all_options = [], own_options(kind)
+    for each in all_options:
+        flag = f"`{each.flag}{' ' + each.metavar if each.metavar else ''}`".replace("|", "\\|")
+        default = "off" if each.is_switch else f"`{each.option.default}`" if each.option.default else "-"
+        excluded = [*each.option.excludes]
+        excluded += [other.flag for other in all_options if each.flag in other.option.excludes]
+        beside = ", ".join(f"`{flag}`" for flag in dict.fromkeys(excluded)) or "-"
+        meaning = each.help.replace("|", "\\|")
+        rows.append(f"| {flag} | {default} | {meaning} | {beside} |")
+    return _PAGE.format(rows="\n".join(rows))

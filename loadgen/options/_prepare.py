@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 import psutil
 
-from loadgen._replay import as_replay, with_rate
-from loadgen._settings import Endpoint, Settings, without_userinfo
 from loadgen.options._command_line import OptionErrors, settings_from
-from loadgen.options._fit import fit
-from scenarios import Scenario, ScenarioError, load, rows_too_long
+from loadgen.options._endpoint import Endpoint, without_userinfo
+from loadgen.options._settings import Settings
+from loadgen.options._shapes import Shape, shape_of
+from scenarios import Scenario, ScenarioError, fitting, load, rows_too_long
 from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file
 
@@ -33,6 +33,8 @@ class Prepared:
     """Everything a run needs to begin."""
 
     settings: Settings
+    shape: Shape
+    """How the load comes."""
     scenario: Scenario
     endpoint: Endpoint
     model: str
@@ -57,11 +59,13 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         problems += error.problems
     if problems or settings is None:
         raise OptionErrors(problems)
+    shape = shape_of(settings)
+    people_given = bool(options.get("turnbench_users_given"))
     try:
-        settings = as_replay(settings, scenario, options)
+        shape = shape.for_scenario(scenario, settings, people_given)
     except ValueError as error:
         raise OptionErrors([str(error)]) from None
-    problems += _impossible(settings, scenario)
+    problems += shape.impossible(scenario, settings.slo)
     if settings.run_dir and Path(settings.run_dir).exists() and not options.get("turnbench_again"):
         problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
     facts, mistakes = read_facts_file(settings.server_facts) if settings.server_facts else ({}, [])
@@ -71,30 +75,35 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     endpoint = _ask(settings)
     model = _model(settings, endpoint)
     try:
-        scenario, skipped, findings = fit(scenario, endpoint)
-        settings = with_rate(settings, scenario, rows_too_long(scenario, endpoint.max_model_len))
+        scenario, skipped, findings = _fit(scenario, endpoint.max_model_len)
+        without = rows_too_long(scenario, endpoint.max_model_len)
+        shape = shape.for_scenario(scenario, settings, people_given, without)
     except ScenarioError as error:
         raise OptionErrors(error.problems) from None
     except ValueError as error:
         raise OptionErrors([str(error)]) from None
     slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
-    return Prepared(settings, scenario, endpoint, model, facts, slo, skipped, findings)
+    return Prepared(settings, shape, scenario, endpoint, model, facts, slo, skipped, findings)
 
 
-def _impossible(settings: Settings, scenario: Scenario) -> list[str]:
-    if settings.once and scenario.size is None:
-        return [f"--once: scenario {scenario.name} has no end; choose a finite one such as paper"]
-    if settings.find_capacity and not (settings.slo.keys() - {"share"} or any(scenario.slo.values())):
-        return ["--find-capacity: no limits to hold; give them, such as --slo ttft_ms=500,tpot_ms=50"]
-    if settings.run_time_s is not None and not settings.once:
-        ramp_s = 0 if settings.arrival_rate_per_s else settings.users / (settings.spawn_rate or 1)
-        if ramp_s + settings.warmup_s >= settings.run_time_s:
-            return [
-                f"-t {settings.run_time_s:g}s leaves nothing to measure: {settings.users} people at "
-                f"{settings.spawn_rate or 1:g}/s take {ramp_s:g} s and the warm-up {settings.warmup_s:g} s; "
-                "raise -r or -t, or lower --warmup"
-            ]
-    return []
+def _fit(scenario: Scenario, context: int | None) -> tuple[Scenario, dict[str, int], list[Finding]]:
+    """The scenario as it can be played, the tasks skipped with the context that they need, and notes on that.
+
+    Raises ScenarioError where nothing can be played. A server that does not say its context is believed when
+    it refuses a request.
+    """
+    if context is None:
+        return scenario, {}, []
+    remedy = "serve the model with a longer context (--max-model-len), or leave it out of the comparison"
+    playable, skipped = fitting(scenario, context)
+    notes = []
+    for task, needed in skipped.items():
+        what = f"task {task} was skipped: it needs a context of {needed} tokens, the model has {context}"
+        notes.append(Finding("note", "skipped_task", what, remedy))
+    if rows := rows_too_long(scenario, context):
+        what = f"{len(rows)} of {scenario.size} rows were skipped: a context of {context} is too short"
+        notes.append(Finding("note", "skipped_rows", what, remedy))
+    return playable, skipped, notes
 
 
 def _ask(settings: Settings) -> Endpoint:

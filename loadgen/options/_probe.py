@@ -13,8 +13,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from loadgen._headers import headers_of
-from loadgen._settings import Endpoint, Settings, base_url
+from loadgen.options._endpoint import Endpoint, base_url
+from loadgen.options._headers import headers_of
+from loadgen.options._settings import Settings
 from turnbench.cleaning import clean
 from turnbench.server_facts import described_server
 

@@ -6,24 +6,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
+from loadgen.options._endpoint import without_userinfo
 from turnbench.units import seconds
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_PEOPLE = 1_000_000
-SLO_KEYS = ("ttft_ms", "response_delay_ms", "ttg_ms", "tpot_ms", "share")
-
-
-def sound(text: str) -> str:
-    """The text; ValueError if it was not UTF-8, which no message or file could carry."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{text!r} is not valid text; write it in UTF-8") from None
-    return text
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def levels(text: str) -> list[int]:
@@ -38,12 +32,13 @@ def levels(text: str) -> list[int]:
     return found
 
 
-class ArrivalRates(NamedTuple):
-    """What --arrival-rate says, by the names of Settings."""
+class ArrivalRates(msgspec.Struct, frozen=True):
+    """What --arrival-rate says, in conversations per second: one rate, a ramp, or several levels."""
 
-    arrival_rate_per_s: float | None = None
-    arrival_steps_per_s: list[float] | None = None
-    arrival_ramp_to_per_s: float | None = None
+    first_per_s: float
+    ramp_to_per_s: float | None = None
+    steps_per_s: list[float] | None = None
+    """Of several levels, the first one too."""
 
 
 def arrival_rates(text: str) -> ArrivalRates:
@@ -51,9 +46,36 @@ def arrival_rates(text: str) -> ArrivalRates:
     rate = number(1e-6, 1e5)
     if ".." in text:
         start, _, end = text.partition("..")
-        return ArrivalRates(rate(start), None, rate(end))
+        return ArrivalRates(rate(start), ramp_to_per_s=rate(end))
     steps = [rate(part) for part in text.split(",")]
-    return ArrivalRates(steps[0], steps if len(steps) > 1 else None)
+    return ArrivalRates(steps[0], steps_per_s=steps if len(steps) > 1 else None)
+
+
+def people(text: str) -> int:
+    """-u: how many people; Locust's own parser made it a number."""
+    if int(text) < 1:
+        raise ValueError(text, "there must be one person at least")
+    return int(text)
+
+
+def spawn_rate(text: str) -> float:
+    """-r: people per second."""
+    if not float(text) > 0:
+        raise ValueError(f"{float(text):g}", "people per second, more than 0")
+    return float(text)
+
+
+def endpoint_url(text: str) -> str:
+    """-H: where requests go."""
+    try:
+        parts = urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address that is none
+        named = False
+    if not (named and text.isprintable() and urlsplit(text).scheme in ("http", "https")):
+        why = "not an http:// or https:// URL; write e.g. http://127.0.0.1:8000"
+        raise ValueError(repr(without_userinfo(text)), why)
+    return text
 
 
 def positive_time(text: str) -> float:
@@ -109,12 +131,16 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def limits(text: str) -> dict[str, float]:
+    """--slo: KEY=LIMIT,... of the metrics that may be limited, and share=S."""
+    from turnbench.limits import SHARE, limit_keys  # numpy, which the engine can do without
+
+    keys = (*limit_keys(), SHARE)
     found = {}
     for part in text.split(","):
         key, separator, value = part.strip().partition("=")
-        if not separator or key not in SLO_KEYS:
-            raise ValueError(f"{part.strip()!r}: write KEY=LIMIT with KEY one of {', '.join(SLO_KEYS)}")
-        found[key] = number(0, 1 if key == "share" else 1e9)(value)
+        if not separator or key not in keys:
+            raise ValueError(f"{part.strip()!r}: write KEY=LIMIT with KEY one of {', '.join(keys)}")
+        found[key] = number(0, 1 if key == SHARE else 1e9)(value)
     return found
 
 
@@ -136,16 +162,23 @@ def variable(text: str) -> str:
     return text
 
 
-def pairs(given: list[str] | None, separator: str, flag: str, problems: list[str]) -> dict[str, str]:
-    """NAME to VALUE; a mistake is told by its number, since what is typed wrong may be a key."""
-    found = {}
-    for number, text in enumerate(given or [], start=1):
-        key, found_separator, value = text.partition(separator)
-        if not found_separator or not key.strip():
-            problems.append(f"{flag} number {number}: write NAME{separator}VALUE")
-            continue
-        try:
-            found[sound(key.strip())] = sound(value.strip())
-        except ValueError:
-            problems.append(f"{flag} number {number}: not valid text; write it in UTF-8")
-    return found
+def pair(separator: str) -> Callable[[str], tuple[str, str]]:
+    """NAME and VALUE of one text; what is wrong is not shown, since it may be a key."""
+
+    def convert(text: str) -> tuple[str, str]:
+        name, found, value = text.partition(separator)
+        if not found or not name.strip():
+            raise ValueError(f"write NAME{separator}VALUE")
+        return name.strip(), value.strip()
+
+    return convert
+
+
+def header(text: str) -> tuple[str, str]:
+    """--header: a name and a value that a request can carry; a value is never shown, it may be a key."""
+    name, value = pair(":")(text)
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(repr(name), "not a header's name")
+    if _CONTROL.search(value):
+        raise ValueError(name, "its value has a control character; take it out")
+    return name, value

@@ -18,6 +18,7 @@ from loadgen._messages import ConversationEnded, EngineMessage, TurnEnded
 from loadgen._settings import Job, Settings
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._run import EngineRun, watch
+from loadgen.options._shapes import EngineLoad
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader
 from scenarios import parse
@@ -256,13 +257,14 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
         scenario: str = "",
         context: int | None = None,
         dialect: str = "chat",
+        load: EngineLoad = EngineLoad(),  # noqa: B008 (frozen)
         **settings: Any,
     ) -> Client:
         asked = Settings(**{"host": url, "think_time": "none", "connect_timeout_s": 2.0} | settings)
         scenario = scenario or (ONE_TURN if turns == 1 else TWO_TURNS)
         job = Job(
             run="run", worker=0, workers=1, settings=asked, scenario=scenario, salt="ab", model="m",
-            usage_in_events=False, context=context, dialect=dialect,
+            usage_in_events=False, context=context, dialect=dialect, load=load,
         )  # fmt: skip
         timeline = Timeline()
         reader = StampedReader(asyncio.get_running_loop(), timeline, asked.clock == "kernel")

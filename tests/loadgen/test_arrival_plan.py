@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadgen._ramp import Ramp, mean_rate_per_s
 from loadgen.engine._arrivals import arrival_offsets_s, gap, ramped_offsets_s
+from loadgen.options._shapes import ChangingRate, Ramp
 from loadgen.options._values import ArrivalRates, arrival_rates
 from tests.tries import tries
 
@@ -68,7 +69,7 @@ def test_a_long_window_does_not_drift_from_its_rate() -> None:
 
 
 ramps = st.builds(
-    Ramp,
+    ChangingRate,
     from_per_s=st.floats(1e-3, 1e4),
     to_per_s=st.floats(1e-3, 1e4),
     over_s=st.floats(1, 1e5),
@@ -76,26 +77,27 @@ ramps = st.builds(
 
 
 @given(ramp=ramps, share=st.floats(0.001, 2))
-def test_the_moment_of_so_many_arrivals_is_when_so_many_are_expected(ramp: Ramp, share: float) -> None:
+def test_the_moment_of_so_many_arrivals_is_when_so_many_are_expected(ramp: Any, share: float) -> None:
     at_s = share * ramp.over_s
     assert ramp.moment_s(ramp.expected(at_s)) == pytest.approx(at_s, rel=1e-6)
 
 
 def test_a_ramp_gives_each_span_the_arrivals_that_it_expects() -> None:
-    ramp = Ramp(10, 90, 60)
+    ramp = ChangingRate(10, 90, 60)
     times = np.array(list(islice(ramped_offsets_s(0, 0, ramp, 1.0, (6.0, 54.0)), 4000)))
     assert np.all(np.diff(times) >= 0)
     assert np.count_nonzero(times <= 60 + 1e-9) == ramp.expected(60) == 3000
     counts, _ = np.histogram(times, bins=np.arange(0, 61, 10))
     rates = 10 + 80 * (np.arange(5, 60, 10) / 60)
     assert counts / 10 == pytest.approx(rates, rel=0.15)
-    assert mean_rate_per_s(10, 90, 60, 6) == pytest.approx((3000 - 84) / 54)
+    shape = Ramp(from_per_s=10, to_per_s=90, run_time_s=60, warmup_s=6)
+    assert shape.mean_rate_per_s(*shape.loads()) == pytest.approx((3000 - 84) / 54)
 
 
 def test_a_rate_may_be_one_a_ramp_or_steps() -> None:
     assert arrival_rates("2.5") == ArrivalRates(2.5)
-    assert arrival_rates("1..20") == ArrivalRates(1.0, None, 20.0)
-    assert arrival_rates("1,2,5") == ArrivalRates(1.0, [1.0, 2.0, 5.0])
+    assert arrival_rates("1..20") == ArrivalRates(1.0, ramp_to_per_s=20.0)
+    assert arrival_rates("1,2,5") == ArrivalRates(1.0, steps_per_s=[1.0, 2.0, 5.0])
 
 
 @pytest.mark.parametrize("text", ["", "1..", "..5", "0..5", "1,,2", "nan", "1..2..3", "5,-1", "1, two"])

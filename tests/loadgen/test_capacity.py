@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.control._capacity import MOST_POINTS, answer, bracket, next_load
+from loadgen.control._capacity import answer
+from loadgen.options._shapes import MOST_POINTS, bracket, next_load
 from tests.tries import tries
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from loadgen._messages import ArrivalSchedule
 from loadgen.engine._arrivals import ExactTimer, arrivals_of
+from loadgen.options._shapes import EngineLoad
 from turnbench.clock import Timeline
 
 
@@ -19,7 +20,7 @@ async def answers(peer: Any) -> None:
 async def received(serve: Any, client: Any, least: int) -> tuple[Any, Any, list[int]]:
     """A server and a client after at least so many arrivals of 40/s, and when each was due until now."""
     server = await serve(answers)
-    one = client(server.url, arrival_rate_per_s=40.0)
+    one = client(server.url, load=EngineLoad(open_loop=True))
     start_ns = one.driver.run.timeline.now_ns()
     arrivals = ArrivalSchedule(start_ns, first=0, rate_per_s=40.0, spans_s=[5.0])
     one.driver.begin_level(1, arrivals)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._headers import recorded
 from loadgen._messages import TO_ENGINE, StartRun, Unpacker, pack
-from loadgen._settings import Job, Settings
+from loadgen._settings import Job
 from loadgen.options._command_line import OPTIONS, OptionErrors, add_options, settings_from
+from loadgen.options._headers import recorded
+from loadgen.options._settings import Settings
 
 HOST = "http://127.0.0.1:8000"
 
@@ -24,7 +25,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "levels": ("", "levels", None),
     "hold": ("", "hold_s", 60.0),
     "warmup": ("5s", "warmup_s", 5.0),
-    "arrival-rate": ("", "arrival_rate_per_s", None),
+    "arrival-rate": ("", "arrival_rate", None),
     "burstiness": ("1", "burstiness", 1.0),
     "replay-speed": ("", "replay_speed", None),
     "once": (False, "once", False),
@@ -47,7 +48,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "salt": ("", "salt", None),
     "run-dir": ("", "run_dir", None),
     "label": (None, "labels", {}),
-    "no-analysis": (False, None, None),
+    "no-analysis": (False, "no_analysis", False),
     "keep-text": (False, "keep_text", False),
     "header": (None, "headers", {}),
     "insecure": (False, "insecure", False),

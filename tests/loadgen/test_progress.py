@@ -6,9 +6,8 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
-from loadgen._settings import Settings
-from loadgen.control._loads import Load, loads_of, rest_s
 from loadgen.control._progress import Progress
+from loadgen.options._shapes import Levels, Load, OpenSteps
 
 
 class Screen(io.StringIO):
@@ -64,8 +63,9 @@ def test_a_run_goes_on_when_nobody_reads_its_progress_any_more() -> None:
 
 
 def test_the_least_time_left_counts_who_has_to_come_the_warm_up_and_the_window() -> None:
-    settings = Settings(host="http://h", levels=[10, 200], hold_s=60.0, warmup_s=5.0)
-    assert rest_s(settings, loads_of(settings)) == 2 * 65 + 1 + 2
-    steps = Settings(host="http://h", arrival_rate_per_s=1.0, arrival_steps_per_s=[1.0, 2.0], hold_s=10.0)
-    assert [str(load) for load in loads_of(steps)] == ["1 arrivals/s", "2 arrivals/s"]
-    assert rest_s(steps, loads_of(steps)) == 2 * 15
+    levels = Levels(levels=[10, 200], hold_s=60.0, warmup_s=5.0)
+    assert levels.rest_s(0) == 2 * 65 + 1 + 2
+    assert levels.rest_s(1) == 65 + 2
+    steps = OpenSteps(rates_per_s=[1.0, 2.0], hold_s=10.0)
+    assert [str(load) for load in steps.loads()] == ["1 arrivals/s", "2 arrivals/s"]
+    assert steps.rest_s(0) == 2 * 15

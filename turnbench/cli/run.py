@@ -105,12 +105,9 @@ def _our_options() -> tuple[Any, ...]:
 
 def options_text(heading: str) -> str:
     """Every option of ours with its help and default, one a line."""
-    lines = [heading]
-    for option in _our_options():
-        flag = f"--{option.name} {option.metavar or ''}".rstrip()
-        default = f" [{option.default}]" if option.default else ""
-        lines.append(f"  {flag:<26} {option.help}{default}")
-    return "\n".join(lines)
+    from loadgen.options import _command_line
+
+    return _command_line.options_text(heading)
 
 
 def main(arguments: list[str], prog: str = "turnbench run") -> int:

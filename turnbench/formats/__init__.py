@@ -6,6 +6,8 @@ Their fields carry meaning and unit; docs/formats.md and the JSON Schema are gen
 from turnbench.formats.run import (
     RUN_FORMAT,
     ArrivalsSummary,
+    CapacityPoint,
+    CapacitySummary,
     EndpointEntry,
     Finding,
     HealthLine,
@@ -35,6 +37,8 @@ __all__ = [
     "WEIGHTS",
     "ArrivalsSummary",
     "Backend",
+    "CapacityPoint",
+    "CapacitySummary",
     "EndpointEntry",
     "Finding",
     "HealthLine",

@@ -85,6 +85,39 @@ class EndpointEntry(msgspec.Struct, kw_only=True):
     """The model named in requests."""
 
 
+class CapacityPoint(msgspec.Struct):
+    """One load that a search for the capacity tried."""
+
+    level: int
+    """Index of its level."""
+    load: float
+    """People, or conversations per second."""
+    turns: int
+    """Measured turns."""
+    met: int
+    """Those of them that met all their limits."""
+    holds: bool
+    """Whether enough did."""
+    sure: bool
+    """Whether that is sure; else it is only the likelier answer."""
+
+
+class CapacitySummary(msgspec.Struct, kw_only=True):
+    """Result of --find-capacity."""
+
+    unit: Literal["people", "arrivals_per_s"]
+    value: float | None = None
+    """The highest load that holds below the lowest that fails; null where none did."""
+    lowest_that_fails: float | None = None
+    share: float
+    """Share of the turns that must meet their limits."""
+    confidence: float
+    """With which a sure point is so."""
+    found: bool = False
+    """Whether the search came to its end with a load that fails."""
+    points: list[CapacityPoint] = []
+
+
 class RunManifest(msgspec.Struct, kw_only=True):
     """run.json."""
 
@@ -115,8 +148,7 @@ class RunManifest(msgspec.Struct, kw_only=True):
     """Tasks that were not played, with the context in tokens that they need."""
     findings: list[Finding] = []
     """What the run itself saw go wrong."""
-    capacity: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-    """Result of --find-capacity."""
+    capacity: CapacitySummary | msgspec.UnsetType = msgspec.UNSET
 
 
 class HealthLine(msgspec.Struct, kw_only=True):

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from loadgen._settings import Settings
 from loadgen.engine._history import EXACT_TOKENS
 from loadgen.options._command_line import OptionErrors, settings_from
+from loadgen.options._settings import Settings
+from loadgen.options._shapes import Shape, shape_of
 from scenarios import Conversation, Scenario, ScenarioError, load, plan
 from turnbench.formats import SweepEntry
 from turnbench.sweep.plan import SweepPlan
@@ -51,23 +52,24 @@ def forecast_of(sweep: SweepPlan, run: SweepEntry, pace: Pace | None) -> RunFore
     read, problems = parsed_options(options)
     try:
         settings = settings_from(read)
-        if settings.once:
-            return None if pace is None or problems else _played_once(settings, pace)
+        shape = shape_of(settings)
+        if shape.ends == "exhausted":
+            return None if pace is None or problems else _played_once(settings, shape, pace)
     except (OptionErrors, ScenarioError):
         return None
-    if settings.run_time_s is not None:
-        return RunForecast(settings.run_time_s, False)
-    if settings.levels is None:
+    if shape.run_time_s is not None:
+        return RunForecast(shape.run_time_s, False)
+    if shape.hold_s is None or shape.ends != "time":
         return None
-    return RunForecast(len(settings.levels) * (settings.warmup_s + settings.hold_s), False)
+    return RunForecast(len(shape.loads()) * (shape.warmup_s + shape.hold_s), False)
 
 
-def _played_once(settings: Settings, pace: Pace) -> RunForecast | None:
+def _played_once(settings: Settings, shape: Shape, pace: Pace) -> RunForecast | None:
     """All conversations of a scenario, so many at once, each answer as long as it may be."""
     scenario, sample = _sample_of(settings.scenario)
     if scenario.size is None:
         return None
-    people = min(settings.people, scenario.size)
+    people = min(shape.loads()[0].users or 1, scenario.size)
     limit = settings.max_tokens or (EXACT_TOKENS if settings.exact_tokens else None)
     each_s = sum(
         pace(people, limit or turn.max_tokens, len(turn.user) // _CHARS_PER_TOKEN)

@@ -1,0 +1,98 @@
+"""What every request carries besides its body, and what of it must never be written down."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from loadgen.options._endpoint import without_userinfo
+from loadgen.options._settings import Settings
+from loadgen.options._shapes import Shape, shape_of
+from turnbench.cleaning import scrubbed_all
+
+_SHORTEST_SECRET = 4
+"""A header's value of less is no secret, and hiding it would garble every message."""
+
+
+def headers_of(settings: Settings) -> dict[str, str]:
+    """Headers of every request of this worker; the key and `$VAR` values come from its own environment.
+
+    Raises ValueError naming a variable that is not set.
+    """
+    headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+    headers["Accept-Encoding"] = "identity"
+    if key := _variable(settings.api_key_env):
+        headers["Authorization"] = f"Bearer {key}"
+    for name, value in settings.headers.items():
+        ours = next((known for known in headers if known.lower() == name.lower()), name)
+        headers[ours] = _from_environment(name, value)
+    return headers
+
+
+def secrets_of(settings: Settings, headers: dict[str, str]) -> list[str]:
+    """What must never be written down, longest first: keys, header values, the password of the URL.
+
+    A server may repeat a key with or without `Bearer` before it.
+    """
+    typed = {name.lower() for name in settings.headers}
+    values = [value for name, value in headers.items() if name.lower() in typed]
+    values += [headers["Authorization"]] if "Authorization" in headers else []
+    parts = urlsplit(settings.host)
+    if parts.password is not None:
+        password = unquote(parts.password)
+        pair = f"{unquote(parts.username or '')}:{password}"
+        values += [password, parts.password, b64encode(pair.encode()).decode()]
+    found = {word for value in values for word in (value, value.rpartition(" ")[2])}
+    return sorted((word for word in found if len(word) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def secrets_here(settings: Settings) -> list[str]:
+    """The secrets that are known on this machine, which may lack a variable that a worker has."""
+    known = {}
+    for name, value in ({"Authorization": f"${settings.api_key_env}"} | settings.headers).items():
+        with suppress(ValueError):
+            known[name] = _from_environment(name, value)
+    return secrets_of(settings, known)
+
+
+def recorded(settings: Settings, shape: Shape | None = None) -> dict[str, Any]:
+    """Settings for run.json: no header's value is written down, nor a secret that stands anywhere else.
+
+    `shape`: that of the run, where it says more than the options do (a trace gives a replay its rate).
+    """
+    found: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(settings).items():
+        if name == "arrival_rate":  # what run.json has always called it
+            rate = settings.arrival_rate
+            found["arrival_rate_per_s"] = None if rate is None else rate.first_per_s
+            found["arrival_steps_per_s"] = None if rate is None else rate.steps_per_s
+            found["arrival_ramp_to_per_s"] = None if rate is None else rate.ramp_to_per_s
+        else:
+            found[name] = value
+    found |= (shape or shape_of(settings)).recorded()
+    found["headers"] = dict.fromkeys(settings.headers, "***")
+    found["host"] = without_userinfo(settings.host)
+    cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(settings))
+    return cleaned
+
+
+def _from_environment(name: str, value: str) -> str:
+    if not value.startswith("$"):
+        return value
+    found = _variable(value[1:])
+    if found is None:
+        raise ValueError(f"--header {name}: the environment variable {value[1:]} is not set on this machine")
+    return found
+
+
+def _variable(name: str) -> str | None:
+    """A variable without the line end of the file it may come from; ValueError if no header can carry it."""
+    value = os.environ.get(name)
+    if value is not None and not value.strip().isprintable():
+        raise ValueError(f"the environment variable {name} has a control character; take it out")
+    return value if value is None else value.strip()

@@ -1,0 +1,221 @@
+"""Everything that can be asked for: one field an option, and nothing about it anywhere else.
+
+`recorded` in `_headers` is what run.json keeps of it. How the load comes (levels, arrivals, once, ...) is
+parsed from here once, into a shape of `_shapes`, and asked there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from loadgen.options import _values as values
+from loadgen.options._option import Option
+from turnbench.units import seconds
+
+_AT_A_RATE = dict.fromkeys(
+    ("-u", "--levels", "--once"), "people come at the rate, however many are there; drop one"
+)
+_OWN_TIMES = dict.fromkeys(
+    ("-u", "--levels", "--arrival-rate", "--once", "--find-capacity"),
+    "a trace is replayed at its own times; drop one",
+)
+_CHOOSES = {
+    flag: f"it chooses its loads and how long each lasts (about --hold); drop {flag}"
+    for flag in ("--levels", "--once", "-t")
+}
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """One run's settings. Times are seconds; None means: not asked for."""
+
+    host: Annotated[str, Option("The endpoint.", values.endpoint_url, "URL", locusts="-H", key="host")]
+    """The endpoint as typed, with or without /v1."""
+    scenario: Annotated[str, Option("Mix, task or file to play.", str, "NAME|FILE", "chat")] = "chat"
+    model: Annotated[
+        str | None, Option("Model named in requests; default: the endpoint's first.", str, "NAME")
+    ] = None
+    levels: Annotated[
+        list[int] | None,
+        Option(
+            "Concurrency sweep, such as 1,4,16; -r is then the spawn rate.",
+            values.levels,
+            "LIST",
+            excludes={
+                "-u": "a level is a number of people; drop -u",
+                "-t": "say with --hold how long each level lasts; drop -t",
+            },
+        ),
+    ] = None
+    """Simulated people at each level of a sweep."""
+    users: Annotated[int, Option("Simulated people.", values.people, "N", locusts="-u", key="num_users")] = 1
+    """Simulated people of a run without levels."""
+    spawn_rate: Annotated[
+        float | None,
+        Option("People that come per second.", values.spawn_rate, "R", locusts="-r", key="spawn_rate"),
+    ] = None
+    run_time_s: Annotated[
+        float | None,
+        Option("How long the run lasts.", seconds, "TIME", locusts="-t", key="turnbench_run_time_s"),
+    ] = None
+    hold_s: Annotated[
+        float, Option("How long each level is measured; default: 60s.", values.positive_time, "TIME")
+    ] = 60.0
+    warmup_s: Annotated[
+        float,
+        Option("Time between everybody being there and the start of measuring.", seconds, "TIME", "5s"),
+    ] = 5.0
+    arrival_rate: Annotated[
+        values.ArrivalRates | None,
+        Option(
+            "Open loop: conversations that begin per second, for -t. A..B: changing evenly from A to B "
+            "within -t; A,B,C: one level of --hold each.",
+            values.arrival_rates,
+            "R",
+            excludes=_AT_A_RATE,
+        ),
+    ] = None
+    burstiness: Annotated[
+        float,
+        Option(
+            "Shape of the gamma gaps between arrivals: 1 Poisson, below 1 bursty.",
+            values.number(0.01, 1000),
+            "K",
+            "1",
+        ),
+    ] = 1.0
+    replay_speed: Annotated[
+        float | None,
+        Option(
+            "Replay a trace at this multiple of its own times; default: 1.",
+            values.number(1e-6, 1e6),
+            "X",
+            excludes=_OWN_TIMES,
+        ),
+    ] = None
+    once: Annotated[
+        bool,
+        Option(
+            "Play every conversation of a finite scenario exactly once, then end.",
+            excludes={
+                "-t": "the scenario's end ends the run; drop -t",
+                "--hold": "the scenario's end ends the run; drop --hold",
+            },
+        ),
+    ] = False
+    find_capacity: Annotated[
+        bool,
+        Option(
+            "Find the highest load at which the limits hold: people, or conversations per second if "
+            "--arrival-rate gives the first to try.",
+            excludes=_CHOOSES,
+        ),
+    ] = False
+    think_time: Annotated[
+        str,
+        Option(
+            "none, scenario, scenario*X (all human time, patience too) or a TIME. Default: scenario; with "
+            "--levels, --once and --find-capacity none: nobody pauses or leaves.",
+            values.think_time,
+            "HOW",
+        ),
+    ] = "scenario"
+    """none | scenario | scenario*X | seconds as a number."""
+    max_tokens: Annotated[
+        int | None,
+        Option("Longest answer in tokens; default: the scenario's.", values.positive_int, "N"),
+    ] = None
+    exact_tokens: Annotated[
+        bool,
+        Option("Answers of exactly --max-tokens tokens (256; in a replay the trace's lengths)."),
+    ] = False
+    temperature: Annotated[
+        float | None, Option("Sampling temperature; default: the scenario's.", values.number(0, 100), "T")
+    ] = None
+    top_p: Annotated[
+        float | None, Option("Nucleus sampling; default: the scenario's.", values.number(0, 1), "P")
+    ] = None
+    body: Annotated[
+        dict[str, Any], Option("JSON object merged into every request.", values.json_object, "JSON")
+    ] = {}
+    slo: Annotated[
+        dict[str, float],
+        Option(
+            "Limits a turn must meet: KEY=LIMIT,... such as ttft_ms=500,tpot_ms=50, and share=S (0.95) of "
+            "turns that must.",
+            values.limits,
+            "LIMITS",
+        ),
+    ] = {}
+    """Limits from the command line, by metric, and `share`."""
+    connect_timeout_s: Annotated[
+        float, Option("Longest time to open a connection.", values.positive_time, "TIME", "5s")
+    ] = 5.0
+    idle_timeout_s: Annotated[
+        float, Option("Longest silence of a stream.", values.positive_time, "TIME", "30s")
+    ] = 30.0
+    deadline_s: Annotated[
+        float, Option("Longest time for one answer.", values.positive_time, "TIME", "600s")
+    ] = 600.0
+    drain_s: Annotated[
+        float, Option("Longest wait for measured turns after a level's window.", seconds, "TIME", "60s")
+    ] = 60.0
+    retry: Annotated[
+        int,
+        Option(
+            "Further attempts at a turn that got no connection, lost it before the answer, or got 429 or "
+            "5xx; each is recorded.",
+            values.whole,
+            "N",
+            "0",
+        ),
+    ] = 0
+    abort_errors: Annotated[
+        float,
+        Option("End the run when this share of turns failed (1: never).", values.number(0, 1), "SHARE", "1"),
+    ] = 1.0
+    clock: Annotated[
+        Literal["kernel", "user"],
+        Option("kernel or user: who says when bytes arrived.", values.clock, "CLOCK", "kernel"),
+    ] = "kernel"
+    seed: Annotated[int, Option("Seed of the plan.", values.whole, "N", "0")] = 0
+    salt: Annotated[
+        str | None,
+        Option(
+            "Keeps prompts of different runs apart in prefix caches; default: random.",
+            values.hexadecimal,
+            "HEX",
+        ),
+    ] = None
+    run_dir: Annotated[str | None, Option("Where the run goes; default: runs/TIME-SCENARIO.", str, "DIR")] = (
+        None
+    )
+    labels: Annotated[
+        dict[str, str],
+        Option(
+            "K=V kept in run.json; may be given again.", values.pair("="), "K=V", repeats=True, name="label"
+        ),
+    ] = {}
+    no_analysis: Annotated[bool, Option("Leave the analysis for later: python -m analysis RUN.")] = False
+    keep_text: Annotated[bool, Option("Keep the text of replies in the records.")] = False
+    headers: Annotated[
+        dict[str, str],
+        Option(
+            "K:V sent with every request; K:$VAR takes the value from the environment.",
+            values.header,
+            "K:V",
+            repeats=True,
+            name="header",
+        ),
+    ] = {}
+    """As typed: a value `$VAR` is taken from each worker's own environment."""
+    insecure: Annotated[bool, Option("Do not check the server's certificate; stamped on the report.")] = False
+    trust_env: Annotated[bool, Option("Use proxy settings of the environment.")] = False
+    api_key_env: Annotated[
+        str,
+        Option("Environment variable that holds the API key.", values.variable, "NAME", "OPENAI_API_KEY"),
+    ] = "OPENAI_API_KEY"
+    server_facts: Annotated[
+        str | None, Option("JSON or YAML file that describes a remote server.", str, "FILE")
+    ] = None
