@@ -14,9 +14,10 @@ from scenarios._scenario import OwnData, Scenario, ScenarioError, Script
 from scenarios._schema import FORMAT, DataDocument, Document, Item, Source, Task
 from scenarios._texts import built_in, names, texts, tree
 from scenarios.data import is_data, open_data
+from turnbench.checked_yaml import shown, validated
 from turnbench.draws import shuffled
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, nearest, quoted
-from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, marked, read, shown, validated
+from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, marked, read
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from turnbench.checked_yaml import checked
 from turnbench.formats.server import Precision
 from turnbench.problems import FileProblems
-from turnbench.strict_yaml import checked
 
 MODELS_FILE = Path(__file__).resolve().with_name("models.yaml")
 FP16_BYTES = 2

@@ -16,8 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.emulator.machines import StepWork
+from turnbench.checked_yaml import checked
 from turnbench.problems import FileProblems, Problem
-from turnbench.strict_yaml import checked
 
 FORMAT = "turnbench-calibration/1"
 HEAD = "# A server's times, fitted to a run. python -m serve up MODEL --backend emulator --calibration FILE\n"

@@ -21,8 +21,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from turnbench.checked_yaml import checked
 from turnbench.problems import FileProblems
-from turnbench.strict_yaml import checked
 from turnbench.units import seconds
 
 FORMAT = "turnbench-faults/1"

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
+from turnbench.checked_yaml import checked, validated
 from turnbench.problems import FileProblems
-from turnbench.strict_yaml import DEPTH_MAX, checked, plain, read
+from turnbench.strict_yaml import DEPTH_MAX, plain, read
 
 
 class _Strict(BaseModel):
@@ -144,24 +145,24 @@ def test_a_file_that_cannot_be_opened_or_is_not_utf8_is_refused(tmp_path: Path) 
 def test_a_scalar_has_the_type_of_yamls_core_schema(written: str, value: object) -> None:
     root, problems = read(f"x: {written}", "f.yaml", "file")
     assert root is not None
-    data, lines, unreadable = plain(root)
-    assert (data, lines, problems, unreadable) == ({"x": value}, {(): 1, ("x",): 1}, [], [])
+    data, unreadable = plain(root)
+    assert (data, problems, unreadable) == ({"x": value}, [], [])
     assert type(data["x"]) is type(value)
 
 
-def test_every_scalar_stays_what_was_typed_where_a_model_wants_texts(tmp_path: Path) -> None:
+def test_every_scalar_stays_what_was_typed_where_a_model_is_made_of_the_tree() -> None:
     class Options(BaseModel):
         run: dict[str, str]
 
-    path = tmp_path / "plan.yaml"
-    path.write_text("run: {once: no, at: 12:30, salt: 012, hold: 1m}\n")
-    found = checked(Options, path, "plan", as_text=True)
-    assert found.run == {"once": "no", "at": "12:30", "salt": "012", "hold": "1m"}
+    root, _ = read("run: {once: no, at: 12:30, salt: 012, hold: 1m}\n", "plan.yaml", "plan")
+    assert root is not None
+    found, problems = validated(Options, root, root, "plan")
+    assert (found, problems) == (Options(run={"once": "no", "at": "12:30", "salt": "012", "hold": "1m"}), [])
 
 
 @given(st.text())
 def test_any_text_is_data_or_mistakes_of_one_line(text: str) -> None:
     root, problems = read(text, "f.yaml", "file")
     assert root is not None or problems
-    problems += plain(root)[2] if root is not None else []
+    problems += plain(root)[1] if root is not None else []
     assert all(str(problem).startswith("f.yaml") and str(problem).isprintable() for problem in problems)

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from loadgen.options._command_line import OPTIONS
+from turnbench.checked_yaml import validated
 from turnbench.formats import Backend, Precision
 from turnbench.names import slug
 from turnbench.places import data_file
 from turnbench.problems import FileProblems, Problem, listed, nearest, quoted
-from turnbench.strict_yaml import Map, Node, Seq, Text, key_of, read_file, validated
+from turnbench.strict_yaml import Map, Node, Seq, Text, key_of, read_file
 
 PLAN_FORMAT = "turnbench-sweep-plan/1"
 NOUN = "sweep plan"
