@@ -120,7 +120,7 @@ def _text_of(path: str) -> str:
 
 def _expanded(root: Map, own_sets: Map, problems: list[Problem]) -> Map:
     """A copy of the tree with the built-in parts in it: the keys of the task that a `from: NAME` names, and
-    the sets of texts that tasks name and the file itself does not bring."""
+    the sets of texts that tasks name and the file itself lacks."""
     whole = marked(Map(root), root)
     if isinstance(root.get("tasks"), Seq):
         whole["tasks"] = marked(Seq(_with_base(task, problems) for task in root["tasks"]), root["tasks"])
@@ -206,7 +206,8 @@ def _scenario(document: Document) -> Scenario:
 
 
 def _kept(task: Task, items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """The items that the task's `limit` leaves, in their own order: of 24 and of 48 the 24 are a part."""
+    """The items within the task's `limit`, in their own order. Those of a lower limit are among those of a
+    higher one."""
     if task.limit is None:
         return items
     return tuple(items[i] for i in sorted(shuffled(len(items), "limit", task.texts)[: task.limit]))

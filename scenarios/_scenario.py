@@ -1,4 +1,4 @@
-"""The values that leave this room: a scenario, one planned conversation of it, and what is wrong with one."""
+"""The values that leave this room: a scenario, a planned conversation of it, and the error of a bad one."""
 
 from __future__ import annotations
 

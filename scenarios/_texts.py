@@ -1,4 +1,4 @@
-"""The texts that the package brings: mixes, tasks and sets of texts, each a YAML file of this folder.
+"""The built-in texts: mixes, tasks and sets of texts, each a YAML file of this folder.
 
 The set `questions` is grown to the 660 of the study: to the ones written by hand come questions with changing
 quantities (`_quantities`) and written ones with their choices in another order. Nothing here depends on a

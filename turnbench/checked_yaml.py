@@ -177,7 +177,7 @@ def known_keys(model: type[BaseModel], place: Place) -> list[str]:
 
 
 def _annotations(model: Any, place: Place) -> list[Any]:
-    """The types that a place of a model may have: more than one where a union's arm can't be told."""
+    """The types that a place of a model may have: more than one where a union's arm is not known."""
     found = [model]
     for step in place:
         arms = [arm for each in found for arm in _arms(each)]
@@ -205,8 +205,8 @@ def _inside(arm: Any, step: str | int) -> list[Any]:
 
 
 def _is_arm_called(arm: Any, step: str | int) -> bool:
-    """Whether this is what pydantic calls an arm of a union by: its name, or the value that tells it."""
+    """Whether pydantic calls this arm of a union so: by its name, or by a value that only it allows."""
     if not hasattr(arm, "model_fields"):
         return False
-    told_by = [field.annotation for field in arm.model_fields.values()]
-    return arm.__name__ == step or any(get_origin(a) is Literal and step in get_args(a) for a in told_by)
+    marks = [field.annotation for field in arm.model_fields.values()]
+    return arm.__name__ == step or any(get_origin(a) is Literal and step in get_args(a) for a in marks)

@@ -16,7 +16,7 @@ _CHOOSE = "Answer this question with the letter only: a, b, c or d.\n\n{}\na) {}
 
 class PromptTemplate:
     """A prompt with `{column}` in it; column names are in small letters, with `_` for all but letters and
-    digits. Raises FileProblems for a column that the file has not, or where none can be guessed."""
+    digits. Raises FileProblems for a column that the file lacks, or where none can be guessed."""
 
     def __init__(self, path: str, columns: list[str], prompt: str | None) -> None:
         self.columns = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") for name in columns]
@@ -30,7 +30,7 @@ class PromptTemplate:
         self._prompt = prompt or f"{{{found[0]}}}"
         for name in _COLUMN.findall(self._prompt):
             if name not in self.columns:
-                what = f"the prompt asks for column {name!a}; columns: {listed(self.columns)}"
+                what = f"the prompt uses column {name!a}; columns: {listed(self.columns)}"
                 raise FileProblems([Problem(path, 1, what)])
 
     def filled(self, fields: list[str]) -> Messages:

@@ -1,4 +1,4 @@
-"""Each file in bad/ and bad_data/ has beside it, in a .txt, every line that a person must be told of it."""
+"""Each file in bad/ and bad_data/ has beside it, in a .txt, every line that must be reported."""
 
 import json
 from pathlib import Path
@@ -19,13 +19,13 @@ FILES = sorted(path for folder in (BAD, BAD_DATA) for path in folder.iterdir() i
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_mistake_is_told_at_once_with_its_file_and_line(path, monkeypatch):
+def test_every_mistake_is_reported_at_once_with_its_file_and_line(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     with pytest.raises(ScenarioError) as caught:
         scenarios.load(path.name)
-    told = path.with_suffix(".txt").read_text(encoding="utf-8")
-    assert str(caught.value) + "\n" == told
-    assert caught.value.problems == told.splitlines()
+    wanted = path.with_suffix(".txt").read_text(encoding="utf-8")
+    assert str(caught.value) + "\n" == wanted
+    assert caught.value.problems == wanted.splitlines()
 
 
 def test_at_least_thirty_bad_files_are_kept():
@@ -42,7 +42,7 @@ def test_at_least_thirty_bad_files_are_kept():
         (".", "nor a readable file"),
     ],
 )
-def test_a_name_that_is_neither_built_in_nor_a_file_is_told_in_one_line(name, advice):
+def test_a_name_that_is_neither_built_in_nor_a_file_is_reported_in_one_line(name, advice):
     with pytest.raises(ScenarioError) as caught:
         scenarios.load(name)
     assert advice in str(caught.value)
@@ -81,7 +81,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
     ],
     ids=["one key again and again", "unknown keys", "wrong tasks", "deep", "deep keys"],
 )
-def test_a_hopeless_file_is_told_in_a_page_and_not_a_book(text):
+def test_a_hopeless_file_is_reported_in_a_page_and_not_a_book(text):
     with pytest.raises(ScenarioError) as caught:
         scenarios.parse(text)
     assert len(caught.value.problems) <= 101

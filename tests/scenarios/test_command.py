@@ -32,7 +32,7 @@ def test_check_says_good_in_one_line(capsys):
     assert capsys.readouterr().out == "paper: good; 1980 conversations, tasks choose, paraphrase, explain\n"
 
 
-def test_check_tells_every_mistake_and_exits_with_2(capsys, monkeypatch):
+def test_check_reports_every_mistake_and_exits_with_2(capsys, monkeypatch):
     monkeypatch.chdir(BAD)
     assert main(["check", "wrong_numbers.yaml"]) == 2
     out, err = capsys.readouterr()

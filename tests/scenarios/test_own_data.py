@@ -197,12 +197,12 @@ print(spent, highest_kb / 1024, scenario.size)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its memory as Linux tells it")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its memory from Linux")
 def test_a_hundred_thousand_conversations_start_in_three_seconds_and_300_mb(file):
     row = json.dumps({"messages": [{"role": "user", "content": "word " * 120}]})
     path = file("large.jsonl", f"{row}\n" * 100_000)
-    told = subprocess.run([sys.executable, "-c", START, path], capture_output=True, text=True, check=True)
-    seconds, megabytes, size = map(float, told.stdout.split())
+    done = subprocess.run([sys.executable, "-c", START, path], capture_output=True, text=True, check=True)
+    seconds, megabytes, size = map(float, done.stdout.split())
     assert size == 100_000
     assert seconds < 3
     assert megabytes < 300

@@ -1,4 +1,4 @@
-"""Turns, pauses, patience, contexts and tools: what a plan says of people, and what a request then tells."""
+"""Turns, pauses, patience, contexts and tools: what a plan says of people, and what requests then contain."""
 
 import statistics
 
@@ -16,7 +16,7 @@ def one(keys, k=0):
     return plan(parse(HEAD + "  - {from: chat, " + keys + "}\n"), 0, k)
 
 
-def told(conversation, replies):
+def contents(conversation, replies):
     return [message["content"] for message in dialogue(conversation, "s", 1, replies)]
 
 
@@ -46,28 +46,28 @@ def test_patience_goes_into_the_plan_and_its_share_of_the_turns_leave_midway():
 
 def test_the_history_is_that_of_the_real_replies():
     conversation = one("turns: 3")
-    assert told(conversation, []) == [m["content"] for m in opening(conversation, "s", 1)]
-    first, *rest = told(conversation, ["A", "B"])
+    assert contents(conversation, []) == [m["content"] for m in opening(conversation, "s", 1)]
+    first, *rest = contents(conversation, ["A", "B"])
     assert first.endswith(conversation.turns[0].user)
     assert rest == ["A", conversation.turns[1].user, "B", conversation.turns[2].user]
 
 
-def test_a_canned_history_tells_the_planned_replies_whatever_came():
+def test_a_canned_history_has_the_planned_replies_whatever_came():
     conversation = one("turns: 3, history: canned, replies: [Yes., No.]")
-    assert told(conversation, ["A", "B"])[1::2] == ["Yes.", "No."]
+    assert contents(conversation, ["A", "B"])[1::2] == ["Yes.", "No."]
 
 
 def test_without_a_history_each_request_stands_alone_and_keeps_its_tag():
     conversation = one("turns: 3, history: none")
-    (only,) = told(conversation, ["A", "B"])
+    (only,) = contents(conversation, ["A", "B"])
     assert only.startswith("[")
     assert only.endswith(conversation.turns[2].user)
 
 
-def test_a_context_that_was_looked_up_is_told_once_and_only_the_question_remembered():
+def test_a_context_that_was_looked_up_is_sent_once_and_only_the_question_remembered():
     rag = scenarios.load("rag")
     conversation = next(c for k in range(99) if len((c := plan(rag, 0, k)).turns) == 4)
-    messages = told(conversation, ["A", "B", "C"])
+    messages = contents(conversation, ["A", "B", "C"])
     assert [len(text) > 1000 for text in messages] == [False] * 6 + [True]
     assert messages[0].partition("] ")[2] == conversation.turns[0].remembered
     assert len({turn.user for turn in conversation.turns}) == 4

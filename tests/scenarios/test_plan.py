@@ -48,9 +48,9 @@ def test_the_order_of_asking_does_not_matter(scenario):
 
 def test_another_process_draws_the_same_conversations():
     code = "import scenarios as s; w = s.load('work'); print([s.plan(w, 7, k) for k in range(40)])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     work = load("work")
-    assert told.stdout.strip() == repr([plan(work, 7, k) for k in range(40)])
+    assert done.stdout.strip() == repr([plan(work, 7, k) for k in range(40)])
 
 
 WITHOUT_C = """
@@ -65,10 +65,10 @@ print([s.plan(work, 7, k) for k in range(40)], s.plan(s.parse(odd.text), 0, 0).t
 
 
 def test_a_python_without_the_c_parser_of_yaml_draws_the_same_conversations():
-    told = subprocess.run([sys.executable, "-c", WITHOUT_C], capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", WITHOUT_C], capture_output=True, check=True)
     work = load("work")
     wanted = f"{[plan(work, 7, k) for k in range(40)]} one\ntwo\x85three\n"
-    assert told.stdout.decode() == wanted
+    assert done.stdout.decode() == wanted
 
 
 def test_the_draws_are_the_same_as_ever():
