@@ -12,8 +12,30 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from loadgen._settings import Job
+from loadgen.options._settings import Settings
+from loadgen.options._shapes import EngineLoad
 from turnbench.outcomes import Outcome
+
+
+class Job(msgspec.Struct, kw_only=True, frozen=True):
+    """What one worker's engine has to know of a run; sent before the first person starts."""
+
+    run: str
+    worker: int
+    workers: int
+    """W: worker w plays conversations w, w + W, w + 2W, ..."""
+    settings: Settings
+    load: EngineLoad = EngineLoad()
+    scenario: str
+    """The scenario's text, whole."""
+    salt: str
+    model: str
+    usage_in_events: bool
+    """Whether the server knows stream_options.continuous_usage_stats."""
+    context: int | None = None
+    """Tokens of the model's context, where the server tells."""
+    dialect: str = "chat"
+    """Key of loadgen.dialects.DIALECTS: how the server is asked."""
 
 
 class EngineMessage(msgspec.Struct, tag_field="op"):

@@ -5,11 +5,19 @@ The only file here without a leading underscore, because Locust loads every othe
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from locust import User, constant, task
 
-from loadgen.adapter._adapter import DEFAULT_HOST, adapter_of, register
+# Locust puts the current folder first on the path, and it may have packages of the same names as ours.
+_OURS = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, _OURS)
+try:
+    from loadgen.adapter._adapter import DEFAULT_HOST, adapter_of, register
+finally:
+    sys.path.remove(_OURS)
 
 
 class Person(User):  # type: ignore[misc]

@@ -110,6 +110,10 @@ def test_no_module_of_loadgen_has_the_name_of_a_standard_one() -> None:
 
 
 def test_locust_lists_one_user_class_and_imports_no_module_under_two_names(tmp_path: Path) -> None:
+    """Also from a folder that has packages of our names."""
+    for name in (FLOOR, *ROOMS):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
     listing = tmp_path / "modules.json"
     spy = (
         "import atexit, json, sys\n"

@@ -25,8 +25,7 @@ from gevent.queue import Queue
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from loadgen._messages import EngineMessage, FinishRun, Ping, StartRun
-from loadgen._settings import Job
+from loadgen._messages import EngineMessage, FinishRun, Job, Ping, StartRun
 from loadgen.control._run_files import RunWriter, new_manifest, new_run_dir
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.control._worker import TO_CONTROLLER, TO_WORKER

@@ -20,7 +20,6 @@ from typing import Any
 
 import aiohttp
 
-from loadgen._headers import headers_of
 from loadgen._messages import (
     TO_ENGINE,
     BeginLevel,
@@ -29,6 +28,7 @@ from loadgen._messages import (
     EngineMessage,
     FinishRun,
     HealthSampled,
+    Job,
     JobRefused,
     LevelClosed,
     LevelCut,
@@ -46,11 +46,11 @@ from loadgen._messages import (
     UserLeaves,
     pack,
 )
-from loadgen._settings import Job
 from loadgen.dialects import DIALECTS
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._health import Health, watch_server
 from loadgen.engine._run import EngineRun, watch
+from loadgen.options._headers import headers_of
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader
 from scenarios import ScenarioError, parse

@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from itertools import accumulate, count, pairwise
 from statistics import NormalDist
 
-from loadgen._messages import ArrivalSchedule
-from loadgen._settings import Job
+from loadgen._messages import ArrivalSchedule, Job
 from loadgen.options._shapes import ChangingRate
 from scenarios import Scenario, arrivals
 from turnbench.clock import Timeline

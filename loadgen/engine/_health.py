@@ -19,8 +19,9 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen._messages import HealthSampled, ServerSampled
-from loadgen._settings import Settings, base_url
 from loadgen.engine._run import EngineRun
+from loadgen.options._endpoint import base_url
+from loadgen.options._settings import Settings
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen._settings import Job
+from loadgen._messages import Job
 from loadgen.dialects import Dialect, Prompt, StreamedReply, TurnRequest
 from scenarios import Conversation, Turn
 

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadgen._settings import Settings
+from loadgen.options._settings import Settings
 from loadgen.transport._exchange import Exchange
 from scenarios import Turn, think_after
 from turnbench.clock import Timeline

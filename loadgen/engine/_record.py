@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from loadgen._settings import Job
+from loadgen._messages import Job
 from loadgen.transport._exchange import Exchange
 from turnbench.cleaning import scrubbed, scrubbed_all
 from turnbench.clock import KERNEL_STAMPS

@@ -10,12 +10,13 @@ from functools import partial
 import aiohttp
 from aiohttp.connector import Connection
 
-from loadgen._headers import headers_of, secrets_of
-from loadgen._messages import EngineMessage, StreamsCompressed, TurnEnded
-from loadgen._settings import Job, Settings, base_url
+from loadgen._messages import EngineMessage, Job, StreamsCompressed, TurnEnded
 from loadgen.dialects import DIALECTS
 from loadgen.engine._person import PatienceTimer, SimulatedPerson
 from loadgen.engine._record import AttemptId
+from loadgen.options._endpoint import base_url
+from loadgen.options._headers import headers_of, secrets_of
+from loadgen.options._settings import Settings
 from loadgen.transport._exchange import Exchange, WorkScheduler
 from loadgen.transport._http import StampedConnector
 from turnbench.clock import Timeline

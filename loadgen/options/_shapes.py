@@ -304,7 +304,7 @@ class Once(Shape, frozen=True, tag="once"):
         return {"users": None} if self.by_level else {}
 
 
-class OpenLoop(Shape, frozen=True, tag="open_loop"):
+class OpenRate(Shape, frozen=True, tag="open_rate"):
     """Conversations arrive at one rate, for -t or until somebody ends it."""
 
     open_loop = True
@@ -549,14 +549,14 @@ class OpenCapacity(_Search, frozen=True, tag="open_capacity"):
         )
 
 
-AnyShape = Closed | Levels | Once | OpenLoop | OpenSteps | Ramp | Replay | Capacity | OpenCapacity
+AnyShape = Closed | Levels | Once | OpenRate | OpenSteps | Ramp | Replay | Capacity | OpenCapacity
 SHAPES: tuple[type[Shape], ...] = (
     OpenCapacity,
     Capacity,
     Replay,
     Ramp,
     OpenSteps,
-    OpenLoop,
+    OpenRate,
     Once,
     Levels,
     Closed,

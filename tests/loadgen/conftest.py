@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from loadgen._messages import ConversationEnded, EngineMessage, TurnEnded
-from loadgen._settings import Job, Settings
+from loadgen._messages import ConversationEnded, EngineMessage, Job, TurnEnded
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._run import EngineRun, watch
+from loadgen.options._settings import Settings
 from loadgen.options._shapes import EngineLoad
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader

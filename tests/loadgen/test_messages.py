@@ -16,6 +16,7 @@ from loadgen._messages import (
     ArrivalSchedule,
     BeginLevel,
     FromEngine,
+    Job,
     PlayConversation,
     StartRun,
     ToEngine,
@@ -23,7 +24,7 @@ from loadgen._messages import (
     Unpacker,
     pack,
 )
-from loadgen._settings import Job, Settings
+from loadgen.options._settings import Settings
 
 text = st.text(max_size=8)
 ms = st.none() | st.floats(0, 1e9)

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._messages import TO_ENGINE, StartRun, Unpacker, pack
-from loadgen._settings import Job
+from loadgen._messages import TO_ENGINE, Job, StartRun, Unpacker, pack
 from loadgen.options._command_line import OPTIONS, OptionErrors, add_options, settings_from
 from loadgen.options._headers import recorded
 from loadgen.options._settings import Settings

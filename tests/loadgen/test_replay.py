@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scenarios
-from loadgen._settings import Job, Settings
+from loadgen._messages import Job
 from loadgen.engine._arrivals import trace_arrivals
 from loadgen.options._headers import recorded
+from loadgen.options._settings import Settings
 from loadgen.options._shapes import Replay, shape_of
 from loadgen.options._values import ArrivalRates
 

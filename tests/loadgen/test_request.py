@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from loadgen._headers import headers_of, secrets_of
-from loadgen._settings import Job, Settings
+from loadgen._messages import Job
 from loadgen.dialects import DIALECTS, Prompt
 from loadgen.engine._history import body_of_turn
 from loadgen.engine._person import patience_of, think_s
+from loadgen.options._headers import headers_of, secrets_of
+from loadgen.options._settings import Settings
 from scenarios import Turn, parse, plan
 
 HOST = "http://127.0.0.1:8000"

@@ -214,3 +214,8 @@ def test_a_switch_that_is_neither_on_nor_off_is_an_error_that_names_it() -> None
         settings_from({"host": HOST, "insecure": "maybe", "once": "offf"})
     assert flags(caught.value.problems) == ["--once", "--insecure"]
     assert "'maybe' is neither on nor off" in caught.value.problems[1]
+
+
+def test_the_page_of_options_is_what_the_fields_say() -> None:
+    said = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert said == options_page(), "write docs/options.md again: turnbench schema"

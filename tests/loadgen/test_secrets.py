@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from loadgen._settings import Settings
 from loadgen.options._headers import recorded
+from loadgen.options._settings import Settings
 
 
 @pytest.mark.parametrize("how", ["refusal", "error event", "page", "cut off"])

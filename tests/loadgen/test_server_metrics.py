@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import loadgen.engine._health as module
 from loadgen._messages import ServerSampled
-from loadgen._settings import Settings
 from loadgen.engine._health import samples, watch_server
+from loadgen.options._settings import Settings
 from turnbench.clock import Timeline
 
 PAGE = """# HELP vllm:num_requests_running Running.

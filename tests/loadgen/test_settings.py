@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._settings import Settings, base_url, without_userinfo
 from loadgen.options._command_line import settings_from
+from loadgen.options._endpoint import base_url, without_userinfo
 from loadgen.options._headers import recorded
+from loadgen.options._settings import Settings
 
 HOST = "http://127.0.0.1:8000"
 

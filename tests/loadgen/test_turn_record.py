@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from loadgen._settings import Job, Settings
+from loadgen._messages import Job
 from loadgen.dialects import DIALECTS
 from loadgen.engine._record import AttemptId, record_of
+from loadgen.options._settings import Settings
 from loadgen.transport._exchange import Exchange
 
 JOB = Job(
