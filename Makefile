@@ -19,6 +19,8 @@ wishes = $(call typed,MODEL,model) $(call typed,BACKEND,backend) $(call typed,HA
   $(call typed,QUESTIONS,questions)
 
 bin := .venv/bin
+# A test run starts hundreds of processes: each module is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 # More than there are cores: most tests wait for processes and clocks.
 TEST_PROCESSES ?= 4
 elsewhere := vllm or browser or net

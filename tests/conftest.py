@@ -1,5 +1,11 @@
-"""What holds for every test."""
+"""What holds for every test: how properties are tried, in which order tests run, and what a run covered."""
 
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # A stalled machine is no property of the code: examples may take as long as they need.
@@ -7,3 +13,27 @@ from hypothesis import settings
 settings.register_profile("suite", deadline=None, max_examples=30)
 settings.register_profile("thorough", deadline=None)
 settings.load_profile("suite")
+
+HERE = Path(__file__).parent
+FIRST = ("test_find_capacity.py", "test_sweep_resume.py")
+"""Files of tests/runs with the longest tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs come first, the longest before all: then no process is left alone with one at the end."""
+    items.sort(key=lambda item: (item.path.parent.name != "runs", item.path.name not in FIRST))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """After a run of everything: how many tests of each room passed, and their time."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    tests: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
+    for report in terminalreporter.getreports("passed"):
+        room = "/".join(report.nodeid.partition("::")[0].split("/")[1:-1]) or "the house"
+        tests[room] += 1
+        seconds[room] += report.duration
+    terminalreporter.write_line("")
+    for room in sorted(tests):
+        terminalreporter.write_line(f"  {room:16} {tests[room]:5} tests passed, {seconds[room]:5.0f} s")

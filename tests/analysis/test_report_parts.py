@@ -174,6 +174,7 @@ def test_a_header_that_is_no_term_has_none() -> None:
     assert term_of("yi-6b") is None
 
 
+@pytest.mark.slow
 def test_a_report_of_thirty_runs_with_much_text_stays_under_six_megabytes(tmp_path: Path) -> None:
     levels = [
         level(n, start_s=n * 100, window_s=(n * 100, n * 100 + 60), end_s=n * 100 + 90, users=2**n)
