@@ -16,7 +16,7 @@ from analysis.comparison import comparison_of
 from analysis.report.facts import RunFacts, facts_of
 from analysis.report.page import write_report
 from analysis.summary import Summary, summarise
-from analysis.sweep import Sweep, missing, names_of, pooled, read_sweep
+from analysis.sweep import Sweep, missing, names_of, pooled, sweep_at
 from analysis.tables.export import write_csv, write_json, write_parquet
 from analysis.turns.study import study_run
 from turnbench.run_directory import RunError, read_run
@@ -50,7 +50,7 @@ def analyse(path: Path, words_per_min: float = WORDS_PER_MIN) -> Analysed:
 
     Raises RunError where it can't be read and OSError where it can't be written.
     """
-    sweep = read_sweep(path)
+    sweep = sweep_at(path)
     found = _of_run(path, "", words_per_min) if sweep is None else _of_sweep(sweep, words_per_min)
     _compare_models(found)
     _write(found)
@@ -71,15 +71,15 @@ def _of_sweep(sweep: Sweep, words_per_min: float) -> Analysed:
     """Every cell by itself, its files in its own directory, then all of them in one summary."""
     summaries, facts, samples = [], [], []
     for cell in sweep.cells:
-        folder = sweep.path / cell.folder
+        folder = sweep.path / cell.dir
         try:
-            one = _of_run(folder, cell.folder, words_per_min)
+            one = _of_run(folder, cell.dir, words_per_min)
         except RunError as error:
-            summaries.append(missing(cell, str(error).replace(str(folder), cell.folder)))
+            summaries.append(missing(cell, str(error).replace(str(folder), cell.dir)))
             continue
         _write(one)
-        variant = one.summary["variant"] | {VARIANT: cell.variant}
-        summaries.append(one.summary | {"run": cell.folder, "variant": variant})
+        variant = one.summary["variant"] | {VARIANT: cell.variant or ""}
+        summaries.append(one.summary | {"run": cell.dir, "variant": variant})
         facts += one.facts
         samples += one.samples
     return Analysed(pooled(sweep, summaries), facts, samples, sweep.path)

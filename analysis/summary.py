@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.checks.finding import Finding, worst
+import msgspec
+
+from analysis.checks.finding import worst
 from analysis.checks.ledger import ledger_of, outcomes_of
 from analysis.checks.verdict import findings_of
 from analysis.measures.by_turn import by_context, by_turn, conversations_of
@@ -15,6 +17,7 @@ from analysis.measures.throughput import streams_mean
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import Finding
 from turnbench.limits import holds
 
 SUMMARY_FORMAT = "turnbench-summary/1"
@@ -32,8 +35,8 @@ def summarise(study: Study) -> Summary:
         "format": SUMMARY_FORMAT,
         "run": study.run.path.resolve().name,
         "emulated": study.emulated,
-        "partial": study.manifest.get("status") != "finished",
-        "verdict": {"status": worst(findings), "findings": [finding.as_dict() for finding in findings]},
+        "partial": study.manifest.status != "finished",
+        "verdict": {"status": worst(findings), "findings": msgspec.to_builtins(findings)},
         "levels": levels,
         "curve": load_curve(study, levels),
         "by_turn": by_turn(study),

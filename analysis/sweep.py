@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from analysis.checks.finding import RANK, Finding
+import msgspec
+
+from analysis.checks.finding import RANK
 from analysis.compare.sample import Names
 from analysis.compare.variants import Cells, Played, named
 from analysis.measures.cells import ALL
 from analysis.summary import SUMMARY_FORMAT, Summary
-from analysis.turns.levels import dicts
-from turnbench.run_directory import RunError
-
-SWEEP_FORMAT = "turnbench-sweep/1"
-
-
-@dataclass(frozen=True)
-class SweepCell:
-    """One run of a sweep: its directory inside the sweep's, its model and how it ended."""
-
-    folder: str
-    model: str
-    status: str
-    variant: str = ""
-    """The sweep's word for its options."""
+from turnbench.formats import Finding, SweepEntry
+from turnbench.run_directory import RunError, read_sweep
 
 
 @dataclass(frozen=True)
@@ -36,27 +24,17 @@ class Sweep:
 
     path: Path
     name: str
-    cells: list[SweepCell]
+    cells: list[SweepEntry]
 
 
-def read_sweep(path: Path) -> Sweep | None:
+def sweep_at(path: Path) -> Sweep | None:
     """The sweep in a directory, None where it holds none; raises RunError for a file that isn't one."""
-    try:
-        written = json.loads((path / "sweep.json").read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    manifest = read_sweep(path)
+    if manifest is None:
         return None
-    except ValueError as error:
-        raise RunError(f"{path}/sweep.json: not readable as JSON ({error})") from None
-    found = written.get("format") if isinstance(written, dict) else None
-    if found != SWEEP_FORMAT:
-        raise RunError(f"{path}/sweep.json: format {found!r}; this version reads {SWEEP_FORMAT!r} only")
-    cells = [
-        SweepCell(*(str(cell.get(key) or "") for key in ("dir", "model", "status", "variant")))
-        for cell in dicts(written.get("cells"))
-    ]
-    for cell in cells:
-        _check_inside(path, cell.folder)
-    return Sweep(path, str(written.get("name", path.name)), cells)
+    for cell in manifest.cells:
+        _check_inside(path, cell.dir)
+    return Sweep(path, manifest.name or path.name, manifest.cells)
 
 
 def _check_inside(path: Path, folder: str) -> None:
@@ -66,15 +44,18 @@ def _check_inside(path: Path, folder: str) -> None:
         raise RunError(f"{path}/sweep.json: cell directory {folder!r} is not inside the sweep; mend `dir`")
 
 
-def missing(cell: SweepCell, why: str) -> Summary:
+def missing(cell: SweepEntry, why: str) -> Summary:
     """The summary of a cell whose run can't be read."""
     remedy = "run the sweep again with --resume, which redoes the runs that are not finished"
     what = f"this run has no result (status {cell.status!r}): {why}"
     return {
-        "run": cell.folder,
+        "run": cell.dir,
         "emulated": False,
         "partial": True,
-        "verdict": {"status": "invalid", "findings": [Finding("invalid", "cell", what, remedy).as_dict()]},
+        "verdict": {
+            "status": "invalid",
+            "findings": msgspec.to_builtins([Finding("invalid", "cell", what, remedy)]),
+        },
         "levels": [],
         "cells": [],
         "client": {},
@@ -85,7 +66,7 @@ def missing(cell: SweepCell, why: str) -> Summary:
 def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
     """One summary of all runs; levels, cells and findings also carry the `run` they belong to."""
     if not summaries:
-        summaries = [missing(SweepCell(".", "", "empty"), "the sweep has no cells")]
+        summaries = [missing(SweepEntry(dir=".", status="empty"), "the sweep has no cells")]
     statuses = [summary["verdict"]["status"] for summary in summaries]
     findings = _tagged(summaries, lambda summary: summary["verdict"]["findings"])
     outcomes: Counter[str] = Counter()

@@ -64,13 +64,13 @@ def finished(process: subprocess.Popen[str], where: Path) -> RunDirectory:
 
 def due_in_window(run: RunDirectory) -> list[TurnRecord]:
     """First turns that came due in the window, in their order."""
-    (level,) = run.manifest["levels"]
+    (level,) = run.manifest.levels
     found = [
         turn
         for turn in run.turns()
         if turn.turn == 1
         and turn.attempt == 1
-        and level["window_start_ns"] <= turn.due_ns < level["window_end_ns"]
+        and (level.window_start_ns or 0) <= turn.due_ns < (level.window_end_ns or 0)
     ]
     return sorted(found, key=lambda turn: turn.due_ns)
 

@@ -100,10 +100,8 @@ def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path)
         raise SystemExit(f"the run did not start (exit code {done.returncode}):\n{done.stderr}")
     run = read_run(where)
     failed = [turn for turn in run.turns() if turn.outcome not in ("ok", "cut")]
-    if failed or run.manifest["findings"]:
-        raise SystemExit(
-            f"{len(failed)} turns failed, findings {run.manifest['findings']}: nothing to compare"
-        )
+    if failed or run.manifest.findings:
+        raise SystemExit(f"{len(failed)} turns failed, findings {run.manifest.findings}: nothing to compare")
     return run
 
 
@@ -122,8 +120,8 @@ def undisturbed(
 
 
 def measured(run: RunDirectory) -> list[TurnRecord]:
-    level = run.manifest["levels"][0]
-    start, end = level["window_start_ns"], level["window_end_ns"]
+    level = run.manifest.levels[0]
+    start, end = level.window_start_ns or 0, level.window_end_ns or 0
     return [t for t in run.turns() if t.outcome == "ok" and t.sent_ns and start <= t.sent_ns < end]
 
 
@@ -146,7 +144,7 @@ def compare(
     run: RunDirectory, truth: dict[str, dict[str, Any]], streams: int, rate: int, raw_us: float
 ) -> Row:
     turns = measured(run)
-    name = run.manifest["settings"]["clock"]
+    name = run.manifest.settings["clock"]
     true = [truth[f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}"] for t in turns]
     ttft = percentiles([np.array([t.event_us[0] for t in turns]) / 1e3])
     ttft_true = percentiles([np.array([e["event_ns"][0] - e["received_ns"] for e in true]) / 1e6])

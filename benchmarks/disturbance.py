@@ -58,11 +58,10 @@ def engine_cpu_s(run: RunDirectory) -> float:
     """CPU seconds of a run's engines, as its health lines have them."""
     last_ns: dict[int, int] = {}
     cpu_s = 0.0
-    for sample in run.health():
-        worker, now_ns = sample["worker"], sample["t_ns"]
-        since_ns = last_ns.get(worker, run.manifest["levels"][0]["start_ns"])
-        cpu_s += sample["cpu_share"] * (now_ns - since_ns) / 1e9
-        last_ns[worker] = now_ns
+    for line in run.health():
+        since_ns = last_ns.get(line.worker, run.manifest.levels[0].start_ns or line.t_ns)
+        cpu_s += (line.cpu_share or 0.0) * (line.t_ns - since_ns) / 1e9
+        last_ns[line.worker] = line.t_ns
     return cpu_s
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clock import CLIENT_CORE, SERVER_CORE
+from turnbench.formats import CapacitySummary
 from turnbench.run_directory import RunDirectory, read_run
 
 MODEL = "yi-6b"
@@ -80,11 +81,13 @@ def main() -> int:
             server.send_signal(signal.SIGTERM)
             server.communicate()
         prompt = float(np.mean([turn.prompt_tokens for turn in run.turns() if turn.prompt_tokens]))
-        told, levels = run.manifest["capacity"], len(run.manifest["levels"])
+        result, levels = run.manifest.capacity, len(run.manifest.levels)
+        if not isinstance(result, CapacitySummary):
+            raise SystemExit("the search wrote no result")
     known = options.slots if options.people else known_per_s(options.slots, options.tokens, prompt)
-    error = (told["value"] or 0) / known - 1
-    points = len(told["points"])
-    print(f"known {known:.1f} {told['unit']}, found {told['value']}: {error:+.1%}")
+    error = (result.value or 0) / known - 1
+    points = len(result.points)
+    print(f"known {known:.1f} {result.unit}, found {result.value}: {error:+.1%}")
     print(f"{points} points, {levels} of them kept in the run")
     good = abs(error) <= WITHIN and points <= MOST_POINTS and levels == points
     return 0 if good else 1

@@ -22,6 +22,7 @@ import psutil
 
 from benchmarks.clock import CLIENT_CORE, Emulator, measured, truth_of
 from benchmarks.disturbance import account
+from turnbench.formats import HealthLine
 from turnbench.run_directory import RunDirectory, read_run
 
 TOKENS = 40
@@ -72,9 +73,10 @@ def play(url: str, people: int, think: str, seconds: float, where: Path) -> tupl
     return read_run(where), watch, code
 
 
-def in_window(run: RunDirectory) -> list[dict[str, float]]:
-    level = run.manifest["levels"][0]
-    return [s for s in run.health() if level["window_start_ns"] <= s["t_ns"] < level["window_end_ns"]]
+def in_window(run: RunDirectory) -> list[HealthLine]:
+    level = run.manifest.levels[0]
+    start_ns, end_ns = level.window_start_ns or 0, level.window_end_ns or 0
+    return [line for line in run.health() if start_ns <= line.t_ns < end_ns]
 
 
 def describe(run: RunDirectory, watch: Watch, truth_path: Path) -> list[str]:
@@ -84,15 +86,15 @@ def describe(run: RunDirectory, watch: Watch, truth_path: Path) -> list[str]:
     ttft = np.percentile([t.event_us[0] / 1e3 for t in turns], (50, 99))
     ttft_true = np.percentile([(e["event_ns"][0] - e["received_ns"]) / 1e6 for e in true], (50, 99))
     late = np.percentile([((t.sent_ns or 0) - t.due_ns) / 1e6 for t in turns], (50, 99))
-    lag = np.percentile([s["loop_lag_ms"] for s in health], (50, 99))
-    window_s = len(health)
-    flight = np.mean([s["in_flight"] for s in health])
+    lag = np.percentile([line.loop_lag_ms or 0 for line in health], (50, 99))
+    window_s, rss_mb = len(health), max(line.rss_mb or 0 for line in run.health())
+    flight = np.mean([line.in_flight or 0 for line in health])
     return [
-        f"people        {run.manifest['levels'][0]['users']}, {flight:.0f} streams in flight on average",
+        f"people        {run.manifest.levels[0].users}, {flight:.0f} streams in flight on average",
         f"turns         {len(turns)} measured in {window_s} s, {len(turns) / window_s:.0f}/s, "
         f"{sum(t.output_tokens or 0 for t in turns) / window_s:.0f} tokens/s",
-        f"memory        engine {max(s['rss_mb'] for s in run.health()):.0f} MB, Locust {watch.rss_mb:.0f} MB",
-        f"CPU           engine {np.mean([s['cpu_share'] for s in health]):.0%} of the core, "
+        f"memory        engine {rss_mb:.0f} MB, Locust {watch.rss_mb:.0f} MB",
+        f"CPU           engine {np.mean([line.cpu_share or 0 for line in health]):.0%} of the core, "
         f"Locust {np.mean(watch.cpu[4:-4]):.0%} over the whole run",
         f"loop lag      the worst of each second: p50 {lag[0]:.1f} ms, p99 {lag[1]:.1f} ms",
         f"start         sent after it was due: p50 {late[0]:.2f} ms, p99 {late[1]:.2f} ms",
@@ -104,7 +106,7 @@ def describe(run: RunDirectory, watch: Watch, truth_path: Path) -> list[str]:
 def faults(run: RunDirectory, code: int, people: int, truth_path: Path) -> list[str]:
     """What must not be; empty if all is well."""
     found = [f"exit code {code}"] if code else []
-    found += [f"{finding['check']}: {finding['what']}" for finding in run.manifest["findings"]]
+    found += [f"{finding.check}: {finding.what}" for finding in run.manifest.findings]
     ids = {f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}" for t in run.turns() if t.sent_ns is not None}
     seen = set(truth_of(truth_path))
     if ids != seen:

@@ -89,6 +89,9 @@ CLIENT_FAULTS = of_class("client_fault")
 FAILED = tuple(o for o in OUTCOMES if o not in (*ANSWERED, *STILL_RUNNING, *NOT_MEASURED))
 """Turns that count as failed: in failed shares, --abort-errors, live views and reports."""
 
+TROUBLE = (*FAILED, "lost", "dropped")
+"""What a timeline marks as going wrong: failed turns, those lost with their engine, those never sent."""
+
 
 def is_failure(outcome: str) -> bool:
     """Whether a turn with this outcome counts as failed."""

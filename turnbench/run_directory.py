@@ -1,19 +1,34 @@
-"""Reads a run directory back, whatever state a crash left it in."""
+"""Reads a run directory, or a sweep of them, whatever state a crash left it in.
+
+Everything in it may be foreign or broken: what can be used is used, field by field, and the rest is noted.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from turnbench.formats import TurnRecord
+from turnbench.formats import (
+    RUN_FORMAT,
+    SWEEP_FORMAT,
+    HealthLine,
+    RunManifest,
+    ServerSample,
+    SweepManifest,
+    TurnRecord,
+)
+from turnbench.formats.reading import read_leniently
 from turnbench.formats.turn import decode
 
-RUN_FORMAT = "turnbench-run/1"
+Manifest = TypeVar("Manifest", RunManifest, SweepManifest)
+
+_health_decoder = msgspec.json.Decoder(HealthLine)
+_MOST = 2**62
 
 
 class RunError(Exception):
@@ -22,14 +37,15 @@ class RunError(Exception):
 
 @dataclass
 class RunDirectory:
-    """A run directory: `manifest` is run.json; turns and samples are read from disk on demand.
-
-    `torn` counts lines that could not be decoded, known once `turns()`, `health()` or `server()` ended.
-    """
+    """A run directory; turns and samples are read from disk on demand."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: RunManifest
+    """run.json; what could not be used of it has its default."""
+    notes: list[str] = field(default_factory=list)
+    """What in run.json could not be used, a line each."""
     torn: int = 0
+    """Lines that could not be read, known once `turns()`, `health()` or `server()` ended."""
 
     def turns(self) -> Iterator[TurnRecord]:
         """Every whole TurnRecord of every worker, in no particular order."""
@@ -39,26 +55,36 @@ class RunDirectory:
             except (msgspec.DecodeError, RecursionError):
                 self.torn += 1
 
-    def health(self) -> Iterator[dict[str, Any]]:
-        """One dict a second and worker: `t_ns worker loop_lag_ms cpu_share rss_mb files in_flight`
-        and the cumulative `planned dropped begun finished`."""
-        return self._dicts("health-*.jsonl")
+    def health(self) -> Iterator[HealthLine]:
+        """One line a second and worker, about the engines themselves."""
+        for line in self._lines("health-*.jsonl"):
+            try:
+                yield _health_decoder.decode(line)
+            except (msgspec.DecodeError, RecursionError):
+                found = read_leniently(HealthLine, self._value(line), [])
+                if found is not None:
+                    yield found
 
-    def server(self) -> Iterator[dict[str, Any]]:
-        """The server's own metrics: `t_ns` and the Prometheus samples under their own names."""
-        return self._dicts("server.jsonl")
+    def server(self) -> Iterator[ServerSample]:
+        """The server's own metrics, a sample a second; values that are no numbers are left away."""
+        for line in self._lines("server.jsonl"):
+            found = self._value(line)
+            numbers = {k: v for k, v in found.items() if _is_number(v)} if isinstance(found, dict) else {}
+            if isinstance(t_ns := numbers.pop("t_ns", None), int):
+                yield ServerSample(t_ns, numbers)
 
     def scenario_text(self) -> str | None:
         """The scenario exactly as played, or None where the file is missing."""
         path = self.path / "scenario.yaml"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
-    def _dicts(self, pattern: str) -> Iterator[dict[str, Any]]:
-        for line in self._lines(pattern):
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError):
-                self.torn += 1
+    def _value(self, line: bytes) -> Any:
+        """The JSON value of a line; None, and counted as torn, where it holds none."""
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError):
+            self.torn += 1
+            return None
 
     def _lines(self, pattern: str) -> Iterator[bytes]:
         for path in sorted(self.path.glob(pattern)):
@@ -68,17 +94,33 @@ class RunDirectory:
 
 def read_run(path: str | Path) -> RunDirectory:
     """Open a run directory; raises RunError if it holds no readable run.json of this format."""
-    folder = Path(path)
+    folder, notes = Path(path), list[str]()
+    manifest = _manifest(RunManifest, folder / "run.json", RUN_FORMAT, notes)
+    if manifest is None:
+        raise RunError(f"{folder}: no run.json here; name a run directory such as runs/LATEST")
+    return RunDirectory(folder, manifest, notes)
+
+
+def read_sweep(path: str | Path) -> SweepManifest | None:
+    """The sweep.json of a directory, None where there is none; raises RunError if it is not of its format."""
+    return _manifest(SweepManifest, Path(path) / "sweep.json", SWEEP_FORMAT, [])
+
+
+def _manifest(kind: type[Manifest], path: Path, expected: str, notes: list[str]) -> Manifest | None:
     try:
-        manifest = json.loads((folder / "run.json").read_bytes())
+        written = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"{folder}: no run.json here; name a run directory such as runs/LATEST") from None
+        return None
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{folder}/run.json: not readable as JSON ({error})") from None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != RUN_FORMAT:
+        raise RunError(f"{path}: not readable as JSON ({error})") from None
+    found = written.get("format") if isinstance(written, dict) else None
+    if found != expected:
         raise RunError(
-            f"{folder}/run.json: format {found!r}; this version reads {RUN_FORMAT!r} only: "
+            f"{path}: format {found!r}; this version reads {expected!r} only: "
             "analyse it with the turnbench that wrote it"
         )
-    return RunDirectory(folder, manifest)
+    return read_leniently(kind, written, notes)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST

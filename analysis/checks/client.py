@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from analysis.checks.finding import Finding, of_level
+from analysis.checks.finding import of_level
 from analysis.measures.cells import MOST_COALESCED, coalesced_share
 from analysis.measures.client import cpu_busy, lag_p99_ms, stolen_shares
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import Finding, Severity
 
 INVALID_LATE_MS = 100.0
 SUSPECT_LATE_MS = 10.0
@@ -47,7 +48,7 @@ def _late(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
     p99_ms = _p99(rows["first_late_ms"])
     if p99_ms <= SUSPECT_LATE_MS:
         return
-    severity = "invalid" if p99_ms > INVALID_LATE_MS else "suspect"
+    severity: Severity = "invalid" if p99_ms > INVALID_LATE_MS else "suspect"
     remedy = "use fewer people a worker (--processes, more machines) or a faster client machine"
     if _p99(rows["first_late_ms"] - np.nan_to_num(floats(rows["connect_us"])) / 1e3) <= SUSPECT_LATE_MS:
         remedy = (
@@ -104,7 +105,7 @@ def _stolen(study: Study, level: Level, rows: pd.DataFrame) -> Iterator[Finding]
     if worker is None or shares[worker][0] <= NOTED_STOLEN:
         return
     mean, most = shares[worker]
-    severity = "suspect" if mean > SUSPECT_STOLEN else "note"
+    severity: Severity = "suspect" if mean > SUSPECT_STOLEN else "note"
     what = (
         f"the host of worker {worker}'s machine took {mean:.1%} of a CPU's time, {most:.0%} in one second: "
         "what ran on it stood still meanwhile, and no clock can correct for that"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.checks.finding import Finding
 from analysis.turns.study import Study
+from turnbench.formats import Finding
 from turnbench.outcomes import OUTCOMES
 
 
@@ -47,7 +47,7 @@ def _recorded(study: Study, *without: str) -> pd.Series:
 
 
 def _killed(study: Study) -> bool:
-    return study.manifest.get("status") not in ("finished", "interrupted")
+    return study.manifest.status not in ("finished", "interrupted")
 
 
 def _of_worker(lines: pd.DataFrame, recorded: int, killed: bool) -> Ledger:

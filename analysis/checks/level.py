@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.checks.client import client_findings
-from analysis.checks.finding import Finding, of_level
+from analysis.checks.finding import of_level
 from analysis.checks.rate import rate_findings
 from analysis.checks.steadiness import drift
 from analysis.stats.percentiles import LEAST_N, effective_turns
@@ -17,6 +17,7 @@ from analysis.stats.warmup import too_short
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import Finding, Severity
 
 MOST_FAILED = 0.01
 
@@ -78,7 +79,7 @@ def _unfinished(level: Level, rows: pd.DataFrame) -> Iterator[Finding]:
     count = int((rows["outcome"] == "unfinished").sum())
     if count:
         # Over 1 % of turns without an answer is what "failed" is for, whatever kept the answer away.
-        severity = "suspect" if count > MOST_FAILED * len(rows) else "note"
+        severity: Severity = "suspect" if count > MOST_FAILED * len(rows) else "note"
         what = (
             f"{count} of {len(rows)} turns had not ended when the drain was over; "
             "they rank above all finished ones"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.checks.finding import Finding, of_level
+from analysis.checks.finding import of_level
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import Finding, Severity
 from turnbench.turns import Bools, Ints
 
 INVALID_RATE = 0.95
@@ -53,8 +54,7 @@ def _dropped(study: Study, level: Level) -> int:
 
 def _burstiness(study: Study) -> float:
     """Shape of the gamma gaps: the variance of a count is its mean over this."""
-    settings = study.manifest.get("settings")
-    shape = settings.get("burstiness") if isinstance(settings, dict) else None
+    shape = study.manifest.settings.get("burstiness")
     return float(shape) if isinstance(shape, int | float) and shape > 0 else 1.0
 
 
@@ -63,7 +63,7 @@ def rate_findings(study: Study, level: Level) -> list[Finding]:
     reached = rate_reached(study, level)
     if reached is None or reached >= SUSPECT_RATE:
         return []
-    severity = "invalid" if reached < INVALID_RATE else "suspect"
+    severity: Severity = "invalid" if reached < INVALID_RATE else "suspect"
     what = f"{reached:.1%} of the conversations due at {level.arrival_rate_per_s:g}/s began"
     remedy = "add workers (--processes) or machines, or lower --arrival-rate"
     return [of_level(level.index, severity, "rate", what, remedy)]

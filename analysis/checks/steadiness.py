@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from analysis.checks.finding import Finding, of_level
+from analysis.checks.finding import of_level
 from analysis.measures.by_turn import with_expected
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import Finding, ServerSample
 from turnbench.turns import Floats
 
 _BATCHES = 40
@@ -94,7 +93,7 @@ def _length_change(low: pd.DataFrame, high: pd.DataFrame) -> float | None:
     return change if sure else None
 
 
-def restarts(study: Study, server: list[dict[str, Any]]) -> list[Finding]:
+def restarts(study: Study, server: list[ServerSample]) -> list[Finding]:
     """Counters of the server that fell: it was started anew."""
     at = restart_times(server)
     if not at:
@@ -104,14 +103,14 @@ def restarts(study: Study, server: list[dict[str, Any]]) -> list[Finding]:
     return [Finding("suspect", "restart", what, "see the server's log for why it ended, then run again")]
 
 
-def restart_times(server: list[dict[str, Any]]) -> list[int]:
+def restart_times(server: list[ServerSample]) -> list[int]:
     """When a counter (`*_total`) was first seen lower than before."""
     found: list[int] = []
     last: dict[str, float] = {}
-    for line in server:
-        counters = {k: v for k, v in line.items() if k.endswith("_total") and isinstance(v, int | float)}
+    for sample in server:
+        counters = {name: value for name, value in sample.values.items() if name.endswith("_total")}
         if any(value < last.get(name, value) for name, value in counters.items()):
-            found.append(int(line["t_ns"]))
+            found.append(sample.t_ns)
         last = counters or last
     return found
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from analysis.checks.finding import Finding
 from analysis.checks.ledger import Ledger, ledger_findings
 from analysis.checks.level import finished, level_findings, nothing_finished
 from analysis.checks.steadiness import lengths, restarts, warm_cache
-from analysis.turns.levels import NO_LEVEL, dicts
+from analysis.turns.levels import NO_LEVEL
 from analysis.turns.study import Study
+from turnbench.formats import Finding
 
 
 def findings_of(study: Study, ledger: Ledger) -> list[Finding]:
@@ -23,15 +23,11 @@ def findings_of(study: Study, ledger: Ledger) -> list[Finding]:
 
 
 def _own(study: Study) -> list[Finding]:
-    found = []
-    for item in dicts(study.manifest.get("findings")):
-        severity, check, what, remedy = (str(item.get(k, "")) for k in ("level", "check", "what", "remedy"))
-        found.append(Finding(severity, check, what, remedy))
-    return found
+    return list(study.manifest.findings)
 
 
 def _status(study: Study) -> list[Finding]:
-    status = study.manifest.get("status")
+    status = study.manifest.status
     if status == "finished":
         return []
     if status == "interrupted":
@@ -48,6 +44,9 @@ def _status(study: Study) -> list[Finding]:
 
 def _reading(study: Study) -> list[Finding]:
     found = []
+    if study.run.notes:
+        what = f"run.json holds what can't be used, first of all {study.run.notes[0]}: defaults stand for it"
+        found.append(Finding("note", "manifest", what, "see who wrote to run.json after the run"))
     if study.torn:
         what = f"{study.torn} line(s) could not be read, as after a crash in mid-write; they are left out"
         found.append(Finding("note", "torn", what, "nothing to do if the ledger closes"))

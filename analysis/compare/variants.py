@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+
+from turnbench.formats import RunManifest
 
 FACETS = {
     "precision": (("server", "precision"), ("labels", "precision")),
@@ -51,19 +52,17 @@ class Named:
     """What models that can fairly be compared share: precision, hardware, length of answers."""
 
 
-def variant_of(manifest: dict[str, Any]) -> dict[str, str]:
+def variant_of(manifest: RunManifest) -> dict[str, str]:
     """`{precision, hardware, backend, answers}` of a run, "" where it isn't told."""
-    settings = manifest.get("settings")
     exact = ""
-    if isinstance(settings, dict) and settings.get("exact_tokens") is True:
-        exact = f"{settings.get('max_tokens') or _EXACT_TOKENS} tokens"[:_LONGEST]
+    if manifest.settings.get("exact_tokens") is True:
+        exact = f"{manifest.settings.get('max_tokens') or _EXACT_TOKENS} tokens"[:_LONGEST]
     return {name: _first(manifest, places) for name, places in FACETS.items()} | {EXACT: exact}
 
 
-def _first(manifest: dict[str, Any], places: Iterable[tuple[str, str]]) -> str:
+def _first(manifest: RunManifest, places: Iterable[tuple[str, str]]) -> str:
     for part, key in places:
-        section = manifest.get(part)
-        value = section.get(key) if isinstance(section, dict) else None
+        value = getattr(manifest, part).get(key)
         if isinstance(value, str) and value.strip():
             text = value.strip()[:_LONGEST]
             return text.lower() if key == "precision" else text

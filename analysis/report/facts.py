@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from analysis.report.raster import raster_of
@@ -41,7 +42,7 @@ def facts_of(study: Study) -> RunFacts:
     scenario = study.run.scenario_text()
     return RunFacts(
         study.run.path.resolve().name,
-        study.manifest,
+        msgspec.to_builtins(study.manifest),
         scenario and scenario[:_MOST_SCENARIO_CHARS],
         _lags(study),
         _spreads(study),

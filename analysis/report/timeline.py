@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.outcomes import TROUBLE
 from turnbench.turns import Floats
 
 SERVER = {
@@ -23,7 +24,6 @@ _MOST_ERRORS = 400
 _MOST_LEVELS = 40
 _AT_ONCE_S = 1e-3
 """An answer that arrived within less is drawn as one step."""
-_NO_FAILURE = ("ok", "cut", "unfinished")
 
 
 def timelines_of(study: Study) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def _timeline(study: Study, level: Level, times: _Times) -> dict[str, Any]:
 
 def _errors(frame: pd.DataFrame, level: Level) -> dict[str, Any]:
     """`{count, at_s, outcome}` of failed turns, at most 400 of them spread over all."""
-    mine = frame[frame["counts"] & (frame["level"] == level.index) & ~frame["outcome"].isin(_NO_FAILURE)]
+    mine = frame[frame["counts"] & (frame["level"] == level.index) & frame["outcome"].isin(TROUBLE)]
     kept = mine.iloc[:: max(1, -(-len(mine) // _MOST_ERRORS))]
     ended = kept["end_ns"].fillna(kept["moment_ns"])
     at_s = (floats(ended - level.start_ns) / 1e9).round(2).tolist()
@@ -114,15 +114,11 @@ def _errors(frame: pd.DataFrame, level: Level) -> dict[str, Any]:
 
 def _server(study: Study, level: Level) -> dict[str, Any]:
     """`{at_s, running, waiting, kv_share}`: a list each, where the server tells it."""
-    lines = [line for line in study.server if level.start_ns <= line["t_ns"] < level.end_ns]
-    lines = lines[:: max(1, -(-len(lines) // _MOST_POINTS))]
-    found: dict[str, Any] = {"at_s": [round((line["t_ns"] - level.start_ns) / 1e9, 2) for line in lines]}
+    samples = [sample for sample in study.server if level.start_ns <= sample.t_ns < level.end_ns]
+    samples = samples[:: max(1, -(-len(samples) // _MOST_POINTS))]
+    found: dict[str, Any] = {"at_s": [round((s.t_ns - level.start_ns) / 1e9, 2) for s in samples]}
     for name, known in SERVER.items():
-        key = next((key for key in known if any(_is_number(line.get(key)) for line in lines)), None)
+        key = next((key for key in known if any(key in sample.values for sample in samples)), None)
         if key is not None:
-            found[name] = [round(line[key], 4) if _is_number(line.get(key)) else None for line in lines]
+            found[name] = [round(s.values[key], 4) if key in s.values else None for s in samples]
     return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e18

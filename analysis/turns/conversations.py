@@ -7,9 +7,9 @@ import pandas as pd
 
 from analysis.turns.frame import floats
 from analysis.turns.levels import NO_LEVEL
+from turnbench.outcomes import ANSWERED, NOT_MEASURED, STILL_RUNNING
 
 PLAN, FAILED, CUT = "plan", "failed", "cut"
-_CUTS = ("cut", "unfinished", "lost", "dropped")
 
 
 def conversations(frame: pd.DataFrame) -> pd.DataFrame:
@@ -24,8 +24,9 @@ def conversations(frame: pd.DataFrame) -> pd.DataFrame:
     first = turns.drop_duplicates("talk").set_index("talk")
     last = turns.drop_duplicates("talk", keep="last").set_index("talk")
     begun = (first["turn"] == 1) & first["in_window"] & (first["level"] != NO_LEVEL)
-    well = (last["outcome"] == "ok").to_numpy()
-    end = np.where(well & last["last"], PLAN, np.where(well | last["outcome"].isin(_CUTS), CUT, FAILED))
+    well = last["outcome"].isin(ANSWERED).to_numpy()
+    was_cut = well | last["outcome"].isin([*STILL_RUNNING, *NOT_MEASURED])
+    end = np.where(well & last["last"], PLAN, np.where(was_cut, CUT, FAILED))
     limited = turns[turns["meets"].notna()]
     keeps = limited["meets"].astype(bool).groupby(limited["talk"]).all().astype("boolean")
     duration_ms = floats(last["end_ns"] - first["due_ns"]) / 1e6

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from turnbench.formats import TurnRecord
+from turnbench.formats import HealthLine, TurnRecord
 from turnbench.limits import TaskLimits, deadlines_ms, meets
 from turnbench.metrics import METRICS, fluidity
 from turnbench.run_directory import RunDirectory
@@ -145,22 +145,9 @@ def _series(name: str, column: list[Any]) -> pd.Series[Any]:
 
 
 def load_health(run: RunDirectory) -> pd.DataFrame:
-    """The engines' own lines, in order of worker and time; lines that lack a number are left out."""
-    names = ["t_ns", "worker", "loop_lag_ms", "cpu_share", "stolen_share"]
-    names += ["planned", "dropped", "begun", "finished"]
-    lines = [line for line in run.health() if isinstance(line, dict)]
-    frame = pd.DataFrame(lines, columns=names) if lines else pd.DataFrame(columns=names)
+    """The engines' own lines, in order of worker and time; a number that a line lacks is NaN."""
+    names = HealthLine.__struct_fields__
+    frame = pd.DataFrame([attrgetter(*names)(line) for line in run.health()], columns=list(names))
     for name in names:
-        frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    frame = frame.dropna(subset=["t_ns", "worker"])
+        frame[name] = pd.to_numeric(frame[name])
     return frame.sort_values(["worker", "t_ns"]).reset_index(drop=True)
-
-
-def load_server(run: RunDirectory) -> list[dict[str, Any]]:
-    """The server's own metrics in order of time; lines without a time are left out."""
-    lines = [line for line in run.server() if isinstance(line, dict) and _is_time(line.get("t_ns"))]
-    return sorted(lines, key=lambda line: line["t_ns"])
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from turnbench.formats import LevelEntry, RunManifest, WorkerEntry
+from turnbench.outcomes import NOT_MEASURED
 from turnbench.turns import Bools, Ints
 
-UNMEASURED = ("cut", "lost", "dropped")
-"""Outcomes that are no measurement: cut by a level's end, or known from the ledger only."""
 NO_LEVEL = -1
-_MOST_NS = 2**62
 
 
 @dataclass(frozen=True)
@@ -44,65 +42,43 @@ class Level:
         return f"{self.arrival_rate_per_s:g}/s" if self.arrival_rate_per_s else f"level {self.index}"
 
 
-def corrected(frame: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
+def corrected(frame: pd.DataFrame, workers: list[WorkerEntry]) -> pd.DataFrame:
     """The table with every worker's `*_ns` brought to the clock of the run's writer."""
-    offsets = {
-        _whole(w.get("index")): _whole(w.get("clock_offset_ns")) or 0 for w in dicts(manifest.get("workers"))
-    }
+    offsets = {worker.index: worker.clock_offset_ns or 0 for worker in workers}
     shift = frame["worker"].map(offsets).fillna(0).astype("int64")
     times = {name: frame[name] - shift for name in ("due_ns", "sent_ns", "head_ns", "end_ns")}
     return frame.assign(**times)
 
 
-def levels_of(manifest: dict[str, Any], frame: pd.DataFrame) -> list[Level]:
+def levels_of(manifest: RunManifest, frame: pd.DataFrame) -> list[Level]:
     """The levels of a run; where it wrote none, one that spans all records."""
     last_ns = _last_ns(manifest, frame)
     first_ns = int(frame["due_ns"].min()) if len(frame) else last_ns
-    written = dicts(manifest.get("levels")) or [{"index": 0}]
-    return [_level(number, level, first_ns, last_ns) for number, level in enumerate(written)]
+    return [_level(entry, first_ns, last_ns) for entry in manifest.levels or [LevelEntry()]]
 
 
-def _level(number: int, level: dict[str, Any], first_ns: int, last_ns: int) -> Level:
-    start, end = _whole(level.get("start_ns")), _whole(level.get("end_ns"))
-    window = _whole(level.get("window_start_ns")), _whole(level.get("window_end_ns"))
-    start_ns = first_ns if start is None else start
-    end_ns = max(last_ns + 1 if end is None else end, start_ns)
-    window_start_ns = start_ns if window[0] is None else window[0]
-    rate, users = level.get("arrival_rate_per_s"), _whole(level.get("users"))
-    index = _whole(level.get("index"))
+def _level(entry: LevelEntry, first_ns: int, last_ns: int) -> Level:
+    start_ns = first_ns if entry.start_ns is None else entry.start_ns
+    end_ns = max(last_ns + 1 if entry.end_ns is None else entry.end_ns, start_ns)
+    window_start_ns = start_ns if entry.window_start_ns is None else entry.window_start_ns
+    window_end_ns = end_ns if entry.window_end_ns is None else entry.window_end_ns
     return Level(
-        index=number if index is None else index,
-        users=users if rate is None else None,
-        arrival_rate_per_s=_rate(rate),
+        index=entry.index,
+        users=entry.users if entry.arrival_rate_per_s is None else None,
+        arrival_rate_per_s=entry.arrival_rate_per_s,
         start_ns=start_ns,
         window_start_ns=window_start_ns,
-        window_end_ns=max(end_ns if window[1] is None else window[1], window_start_ns),
+        window_end_ns=max(window_end_ns, window_start_ns),
         end_ns=end_ns,
-        whole=None not in window,
+        whole=None not in (entry.window_start_ns, entry.window_end_ns),
     )
 
 
-def _whole(value: object) -> int | None:
-    """An integer that times can be computed with, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST_NS:
-        return None
-    return int(value)
-
-
-def _rate(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 < value < _MOST_NS else None
-
-
-def dicts(value: object) -> list[dict[str, Any]]:
-    """The objects in a list of a manifest; an empty list where it is something else."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _last_ns(manifest: dict[str, Any], frame: pd.DataFrame) -> int:
+def _last_ns(manifest: RunManifest, frame: pd.DataFrame) -> int:
     """When the run ended: its last record, or `ended_at` if that is later."""
     seen = [int(frame[name].max()) for name in ("due_ns", "sent_ns", "end_ns") if frame[name].notna().any()]
     with contextlib.suppress(ValueError):  # no time: it still runs, or was killed
-        seen.append(int(datetime.fromisoformat(str(manifest.get("ended_at"))).timestamp() * 1e9))
+        seen.append(int(datetime.fromisoformat(manifest.ended_at or "").timestamp() * 1e9))
     return max(seen, default=0)
 
 
@@ -141,7 +117,7 @@ def counted_once(frame: pd.DataFrame) -> pd.DataFrame:
     placed_back = placed_back.sort_index()
     out = frame.assign(**{str(name): placed_back[name].to_numpy() for name in placed_back})
     out["talk"] = pd.factorize(out["conversation"])[0]
-    out["measured"] = out["counts"] & out["in_window"] & ~out["outcome"].isin(UNMEASURED)
+    out["measured"] = out["counts"] & out["in_window"] & ~out["outcome"].isin(NOT_MEASURED)
     return out
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
 from analysis.turns.conversations import conversations
-from analysis.turns.frame import load_health, load_server, load_turns
+from analysis.turns.frame import load_health, load_turns
 from analysis.turns.levels import Level, corrected, counted_once, levels_of, placed
+from turnbench.formats import RunManifest, ServerSample
 from turnbench.limits import TaskLimits, limits_by_task
 from turnbench.run_directory import RunDirectory
 from turnbench.turns import WORDS_PER_MIN, Events
@@ -27,8 +27,8 @@ class Study:
     frame: pd.DataFrame
     events: Events
     health: pd.DataFrame
-    server: list[dict[str, Any]]
-    """Lines of server.jsonl in order of time."""
+    server: list[ServerSample]
+    """The server's own metrics in order of time."""
     levels: list[Level]
     limits: dict[str, TaskLimits]
     torn: int
@@ -46,12 +46,12 @@ class Study:
         return conversations(self.frame)
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> RunManifest:
         return self.run.manifest
 
     @property
     def emulated(self) -> bool:
-        return bool(self.manifest.get("emulated"))
+        return self.manifest.emulated
 
     def window_s(self, level: int | str) -> float:
         """Length of a level's window in seconds; of all windows together for "all"."""
@@ -60,30 +60,16 @@ class Study:
 
 def study_run(run: RunDirectory, words_per_min: float = WORDS_PER_MIN) -> Study:
     """Read a run's records and measure every turn; words_per_min: the speed of a reader, for stalls."""
-    limits = limits_of(run.manifest)
+    limits = limits_by_task(run.manifest.slo)
     turns = load_turns(run, limits, words_per_min)
     health = load_health(run)
-    frame = _named_apart(corrected(turns.frame, run.manifest))
+    frame = _named_apart(corrected(turns.frame, run.manifest.workers))
     levels = levels_of(run.manifest, frame)
     limits = {_RESERVED.get(task, task): item for task, item in limits.items()}
     frame = counted_once(placed(frame, levels))
-    server = load_server(run)
+    server = sorted(run.server(), key=lambda sample: sample.t_ns)
     torn = run.torn + turns.unusable
     return Study(run, frame, turns.events, health, server, levels, limits, torn, words_per_min)
-
-
-def limits_of(manifest: dict[str, Any]) -> dict[str, TaskLimits]:
-    """The limits in force for each task that has any."""
-    written = manifest.get("slo")
-    numbers = {}
-    for task, keys in written.items() if isinstance(written, dict) else ():
-        if isinstance(keys, dict):
-            numbers[str(task)] = {k: float(v) for k, v in keys.items() if _is_number(v)}
-    return limits_by_task(numbers)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def _named_apart(frame: pd.DataFrame) -> pd.DataFrame:

@@ -120,7 +120,7 @@ def _kv_tokens(run: RecordedRun, levels: list[RecordedLevel]) -> int:
     """What the server's cache holds: tokens in flight over the share that its own metrics gave for them."""
     sizes = []
     for sample in run.metrics:
-        usage, at_ns = sample.get("vllm:kv_cache_usage_perc", 0.0), sample["t_ns"]
+        usage, at_ns = sample.values.get("vllm:kv_cache_usage_perc", 0.0), sample.t_ns
         if usage >= LEAST_USAGE:
             sizes += [_in_flight(level, at_ns) / usage for level in levels if _in_flight(level, at_ns)]
     return round(median(sizes)) if sizes else PLENTY_TOKENS

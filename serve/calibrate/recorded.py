@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import msgspec
 
 from serve.emulator.scheduler import BLOCK_TOKENS
-from turnbench.formats import LevelEntry, RecordedServer, RunManifest, TurnRecord
+from turnbench.formats import LevelEntry, RecordedServer, ServerSample, TurnRecord
 from turnbench.run_directory import RunDirectory, RunError, read_run
 
 
@@ -68,8 +65,8 @@ class RecordedRun:
     emulated: bool
     levels: dict[int, RecordedLevel]
     """By people."""
-    metrics: tuple[dict[str, Any], ...]
-    """The server's own metrics, a sample a second: t_ns and Prometheus names."""
+    metrics: tuple[ServerSample, ...]
+    """The server's own metrics, a sample a second."""
 
 
 def read_recorded(folder: Path) -> RecordedRun:
@@ -77,13 +74,13 @@ def read_recorded(folder: Path) -> RecordedRun:
     folder = folder.resolve()
     try:
         run = read_run(folder)
-        manifest = msgspec.convert(run.manifest, RunManifest)
     except RunError as error:
         raise CannotCalibrate(str(error)) from None
-    except msgspec.ValidationError as error:
+    if run.notes:
         raise CannotCalibrate(
-            f"{folder}/run.json lacks what every run has ({error}): was it written by turnbench?"
-        ) from None
+            f"{folder}/run.json lacks what every run has ({run.notes[0]}): was it written by turnbench?"
+        )
+    manifest = run.manifest
     offsets_ns = {worker.index: worker.clock_offset_ns or 0 for worker in manifest.workers}
     records = _records(run, offsets_ns)
     levels = {level.users: level for entry in manifest.levels if (level := _level(entry, records))}
@@ -91,9 +88,8 @@ def read_recorded(folder: Path) -> RecordedRun:
         raise CannotCalibrate(
             f"{folder.name} has no whole level of so many people: play one with --levels 1,2,4,8"
         )
-    samples = tuple(sample for sample in run.server() if isinstance(sample.get("t_ns"), int))
     return RecordedRun(
-        folder.name, manifest.endpoint.model, manifest.server, manifest.emulated, levels, samples
+        folder.name, manifest.endpoint.model, manifest.server, manifest.emulated, levels, tuple(run.server())
     )
 
 

@@ -14,12 +14,20 @@ from analysis.report.plots import figures
 from analysis.tables.glance import glance_of
 from tests.analysis.conftest import MadeRun, level, turn
 from tests.analysis.test_sweep import sweep
+from turnbench.formats import RunManifest
+from turnbench.formats.reading import read_leniently
 
 CELL = {("chat", "4")}
 
 
 def played(run: str, cells: set[tuple[str, str]] = CELL, **variant: str) -> Played:
     return Played(run, variant, {"yi": cells})
+
+
+def manifest_of(written: dict[str, Any]) -> RunManifest:
+    found = read_leniently(RunManifest, written, [])
+    assert found is not None
+    return found
 
 
 def names(*runs: Played) -> list[tuple[str, str]]:
@@ -117,12 +125,13 @@ def test_a_sweep_with_a_run_for_each_task_load_and_length_is_read_as_one_study(t
     ],
 )
 def test_the_precision_is_the_servers_word_else_a_label(manifest: dict[str, Any], precision: str) -> None:
-    assert variant_of(manifest)["precision"] == precision
+    assert variant_of(manifest_of(manifest))["precision"] == precision
 
 
 def test_exact_answers_are_known_from_the_settings() -> None:
-    assert variant_of({"settings": {"exact_tokens": True, "max_tokens": None}})["answers"] == "256 tokens"
-    assert variant_of({"settings": {"exact_tokens": False, "max_tokens": 64}})["answers"] == ""
+    exact, usual = ({"exact_tokens": True, "max_tokens": None}, {"exact_tokens": False, "max_tokens": 64})
+    assert variant_of(manifest_of({"settings": exact}))["answers"] == "256 tokens"
+    assert variant_of(manifest_of({"settings": usual}))["answers"] == ""
 
 
 def cell(

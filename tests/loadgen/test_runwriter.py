@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.control._run_files import RunWriter, iso_now, new_run_dir
-from turnbench.formats import RunManifest, TurnRecord
+from turnbench.formats import HealthLine, RunManifest, ServerSample, TurnRecord
 from turnbench.formats.turn import encode
 from turnbench.names import slug
 from turnbench.run_directory import read_run
@@ -84,8 +84,8 @@ def test_what_was_appended_can_be_read_back() -> None:
     writer = _writer("one")
     record = TurnRecord(run="one", conversation=0, turn=1, task="chat", model="m", due_ns=1)
     writer.append("turns", 3, encode(record))
-    writer.append("health", 3, b'{"t_ns": 1}')
-    writer.append("server", 3, b'{"t_ns": 2}')
+    writer.append("health", 3, b'{"t_ns": 1, "worker": 3}')
+    writer.append("server", 3, b'{"t_ns": 2, "up": 1}')
     writer.close()
     assert sorted(path.name for path in writer.path.glob("*.jsonl")) == [
         "health-3.jsonl",
@@ -95,8 +95,8 @@ def test_what_was_appended_can_be_read_back() -> None:
     run = read_run(writer.path)
     assert (list(run.turns()), list(run.health()), list(run.server())) == (
         [record],
-        [{"t_ns": 1}],
-        [{"t_ns": 2}],
+        [HealthLine(t_ns=1, worker=3)],
+        [ServerSample(2, {"up": 1})],
     )
     assert (run.torn, run.scenario_text()) == (0, "name: é\n")
 
@@ -127,7 +127,7 @@ def test_the_manifest_is_replaced_whole(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "replace", _killed)
     with pytest.raises(KeyboardInterrupt):
         writer.write_manifest()
-    assert read_run(writer.path).manifest["status"] == "running"
+    assert read_run(writer.path).manifest.status == "running"
     monkeypatch.undo()
 
 
@@ -136,7 +136,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_manifest(monkeypatch: pytest
     writer.manifest.status = object()  # type: ignore[assignment]
     with pytest.raises(TypeError):
         writer.write_manifest()
-    assert read_run(writer.path).manifest["status"] == "running"
+    assert read_run(writer.path).manifest.status == "running"
 
 
 def test_latest_points_to_the_newest_run() -> None:

@@ -41,10 +41,10 @@ def test_the_run_directory_holds_exactly_what_the_server_saw(fleet: Callable[...
     assert len(truth) > 100
     assert {worker for _, _, worker in places(one)} == set(range(WORKERS))
     assert all(conversation % WORKERS == worker for conversation, _, worker in places(one))
-    workers = one.run().manifest["workers"]
-    assert [worker["index"] for worker in workers] == list(range(WORKERS))
-    assert all(isinstance(worker["clock_offset_ns"], int) for worker in workers)
-    assert all(worker["clock_error_ns"] > 0 for worker in workers)
+    workers = one.run().manifest.workers
+    assert [worker.index for worker in workers] == list(range(WORKERS))
+    assert all(isinstance(worker.clock_offset_ns, int) for worker in workers)
+    assert all(worker.clock_error_ns > 0 for worker in workers)
     for worker in one.workers:
         worker.wait(timeout=10)
 
@@ -67,7 +67,7 @@ def test_a_killed_worker_is_named_and_the_run_invalid(
     assert one.end() == 3, one.said
     (finding,) = [f for f in verdict(one)["findings"] if f["check"] == "worker_lost"]
     assert verdict(one)["status"] == "invalid"
-    names = {w["index"]: w for w in one.run().manifest["workers"]}
+    names = {w.index: w for w in one.run().manifest.workers}
     lost = [index for index in names if finding["what"].startswith(f"worker {index} ")]
     assert len(lost) == 1
     assert "25% of the load" in finding["what"]

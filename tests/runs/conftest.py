@@ -222,8 +222,11 @@ def request_ids(run: RunDirectory) -> set[str]:
 
 def ledger_of(run: RunDirectory) -> dict[str, int]:
     """The last cumulative counts of every worker, added up."""
-    last = {sample["worker"]: sample for sample in run.health()}
-    return {key: sum(s[key] for s in last.values()) for key in ("planned", "dropped", "begun", "finished")}
+    last = {sample.worker: sample for sample in run.health()}
+    return {
+        key: sum(getattr(s, key) for s in last.values())
+        for key in ("planned", "dropped", "begun", "finished")
+    }
 
 
 @pytest.fixture

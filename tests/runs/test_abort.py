@@ -38,9 +38,9 @@ def test_too_many_failed_turns_end_the_run_with_one_finding_that_is_no_verdict_o
     load = locust("--headless", "-H", faulty(own_server, tmp_path).url, *RUN)
     load.end()
     manifest = load.run().manifest
-    found = [f for f in manifest["findings"] if f["check"] == "abort_errors"]
-    assert [f["level"] for f in found] == ["suspect"]
-    assert manifest["status"] == "finished"
+    found = [f for f in manifest.findings if f.check == "abort_errors"]
+    assert [f.level for f in found] == ["suspect"]
+    assert manifest.status == "finished"
 
 
 def test_an_attempt_that_was_mended_by_the_next_is_no_failed_turn(
@@ -50,4 +50,4 @@ def test_an_attempt_that_was_mended_by_the_next_is_no_failed_turn(
     load.end()
     outcomes = [turn.outcome for turn in load.run().turns()]
     assert outcomes.count("http_5xx") >= 20, "enough failed attempts to end the run, if they counted"
-    assert [f for f in load.run().manifest["findings"] if f["check"] == "abort_errors"] == []
+    assert [f for f in load.run().manifest.findings if f.check == "abort_errors"] == []

@@ -35,8 +35,8 @@ def test_a_signal_drains_and_leaves_a_readable_partial_run(
     load.process.send_signal(number)
     assert load.end() == code, load.said
     run = load.run()
-    assert run.manifest["status"] == "interrupted"
-    assert run.manifest["exit_code"] == code
+    assert run.manifest.status == "interrupted"
+    assert run.manifest.exit_code == code
     assert {turn.outcome for turn in run.turns()} == {"ok"}, "open turns were not drained"
     ledger = tools.ledger_of(run)
     assert ledger["begun"] == ledger["finished"] == sum(1 for _ in run.turns())
@@ -105,9 +105,9 @@ def test_a_killed_engine_makes_the_run_invalid_and_says_why(server: Any, headles
     load.engines()[0].kill()
     assert load.end() == 3, load.said
     run = load.run()
-    assert run.manifest["status"] == "failed"
-    assert [finding["check"] for finding in run.manifest["findings"]] == ["engine_lost"]
-    assert "signal 9" in run.manifest["findings"][0]["what"]
+    assert run.manifest.status == "failed"
+    assert [finding.check for finding in run.manifest.findings] == ["engine_lost"]
+    assert "signal 9" in run.manifest.findings[0].what
     summary = json.loads((load.where / "summary.json").read_text())
     assert summary["outcomes"]["lost"] == tools.ledger_of(run)["begun"] - tools.ledger_of(run)["finished"]
     tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
@@ -144,7 +144,7 @@ def test_a_killed_locust_takes_its_engine_along_and_analysis_says_incomplete(
     tools.wait_until(lambda: not alive(engine), "the engine to end", 10)
     tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
     run = load.run()
-    assert run.manifest["status"] == "running"
+    assert run.manifest.status == "running"
     lost = tools.ledger_of(run)["begun"] - tools.ledger_of(run)["finished"]
     assert lost > 0
     done = subprocess.run(
@@ -171,9 +171,9 @@ def test_a_killed_worker_makes_the_run_invalid_and_is_named(
     workers[1].process.kill()
     assert master.end() == 3, master.said
     run = master.run()
-    (finding,) = [f for f in run.manifest["findings"] if f["check"] == "worker_lost"]
-    assert "worker 1" in finding["what"] or "worker 0" in finding["what"]
-    assert "50%" in finding["what"]
+    (finding,) = [f for f in run.manifest.findings if f.check == "worker_lost"]
+    assert "worker 1" in finding.what or "worker 0" in finding.what
+    assert "50%" in finding.what
     assert workers[0].end() == 0
     tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 
@@ -199,7 +199,7 @@ def test_a_full_disk_stops_the_load_keeps_the_files_and_exits_3(server: Any, hea
     written = (load.where / "turns-0.jsonl").stat().st_size
     psutil.Process(load.process.pid).rlimit(psutil.RLIMIT_FSIZE, (written + 5_000, written + 5_000))
     assert load.end() == 3, load.said
-    assert load.run().manifest["status"] == "failed"
+    assert load.run().manifest.status == "failed"
     assert "free space or choose another --run-dir" in load.said
     assert (load.where / "turns-0.jsonl").stat().st_size > 0
 
@@ -254,8 +254,8 @@ def test_killing_the_only_worker_ends_the_run_in_time(
     worker.process.kill()
     assert master.end() == 3, master.said
     manifest = master.run().manifest
-    assert manifest["status"] == "failed"
-    assert [finding["check"] for finding in manifest["findings"]] == ["worker_lost"]
+    assert manifest.status == "failed"
+    assert [finding.check for finding in manifest.findings] == ["worker_lost"]
     tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 
 
@@ -271,7 +271,7 @@ def test_a_worker_that_comes_late_plays_nothing_and_the_run_is_invalid(
     assert master.end() == 3, master.said
     assert (first.end(), late.end()) == (0, 0)
     run = master.run()
-    assert [finding["check"] for finding in run.manifest["findings"]] == ["late_worker"]
+    assert [finding.check for finding in run.manifest.findings] == ["late_worker"]
     assert {turn.worker for turn in run.turns()} == {0}
     assert tools.request_ids(run) == set(at.truth())
 
@@ -291,5 +291,5 @@ def test_an_invalid_run_exits_3_without_its_analysis_too(server: Any, headless: 
     wait_for_open_turns(load, tools)
     load.engines()[0].kill()
     assert load.end() == 3, load.said
-    assert load.run().manifest["exit_code"] == 3
+    assert load.run().manifest.exit_code == 3
     assert not (load.where / "summary.json").exists()

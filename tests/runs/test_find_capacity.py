@@ -17,14 +17,14 @@ def test_the_capacity_of_a_server_with_eight_slots_is_eight_people(server: Any, 
                     "--warmup", "1s", "--slo", "ttft_ms=150,share=0.8", "--no-analysis")  # fmt: skip
     assert load.end(150) == 0, load.said
     manifest = load.run().manifest
-    told = manifest["capacity"]
-    assert told["unit"] == "people"
-    assert told["found"] is True
-    assert abs(told["value"] / SLOTS - 1) <= 0.26, told  # how near is the benchmark's affair
-    assert len(told["points"]) <= 12
-    assert [point["level"] for point in told["points"]] == list(range(len(manifest["levels"])))
-    assert [point["load"] for point in told["points"]] == [level["users"] for level in manifest["levels"]]
-    assert f"capacity: {told['value']:g} people" in load.said
+    told = manifest.capacity
+    assert told.unit == "people"
+    assert told.found is True
+    assert abs(told.value / SLOTS - 1) <= 0.26, told  # how near is the benchmark's affair
+    assert len(told.points) <= 12
+    assert [point.level for point in told.points] == list(range(len(manifest.levels)))
+    assert [point.load for point in told.points] == [level.users for level in manifest.levels]
+    assert f"capacity: {told.value:g} people" in load.said
     assert "level 2 of at most 12: 20 people" in load.said
 
 
@@ -37,11 +37,11 @@ def test_a_search_in_arrivals_keeps_every_point_and_ends_where_nothing_holds(
                     "--warmup", "0", "--no-analysis", *more)  # fmt: skip
     assert load.end() == 0, load.said
     manifest = load.run().manifest
-    told = manifest["capacity"]
-    assert (told["unit"], told["value"]) == ("arrivals_per_s", None)
-    assert [point["load"] for point in told["points"]] == [40.0, 10.0]
-    assert [level["arrival_rate_per_s"] for level in manifest["levels"]] == [40.0, 10.0]
-    assert all(point["turns"] >= 20 and point["met"] == 0 for point in told["points"])
+    told = manifest.capacity
+    assert (told.unit, told.value) == ("arrivals_per_s", None)
+    assert [point.load for point in told.points] == [40.0, 10.0]
+    assert [level.arrival_rate_per_s for level in manifest.levels] == [40.0, 10.0]
+    assert all(point.turns >= 20 and point.met == 0 for point in told.points)
     assert "capacity: none" in load.said
 
 

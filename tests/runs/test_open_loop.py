@@ -21,9 +21,9 @@ def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
                     "--no-analysis")  # fmt: skip
     assert load.end() == 0, load.said
     run = load.run()
-    (level,) = run.manifest["levels"]
-    assert (level["users"], level["arrival_rate_per_s"]) == (None, 40.0)
-    assert abs(level["arrivals"]["begun_per_s"] / 40 - 1) < 0.01
+    (level,) = run.manifest.levels
+    assert (level.users, level.arrival_rate_per_s) == (None, 40.0)
+    assert abs(level.arrivals.begun_per_s / 40 - 1) < 0.01
     assert "start lateness" in load.said
     due_s = np.array([turn.due_ns for turn in first_turns(run)]) / 1e9
     assert stats.kstest(np.diff(due_s), stats.gamma(0.5, scale=1 / 20).cdf).pvalue > 0.01
@@ -44,7 +44,7 @@ def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
     for load in (alone, shared):
         turns = first_turns(load.run())[:100]
         assert sorted(turn.conversation for turn in turns) == list(range(100))
-        start_ns = load.run().manifest["levels"][0]["start_ns"]
+        start_ns = load.run().manifest.levels[0].start_ns
         plans.append({turn.conversation: (turn.due_ns - start_ns) / 1e6 for turn in turns})
     assert all(abs(plans[0][k] - plans[1][k]) < 50 for k in range(100)), "the two plans differ"
     assert {turn.worker for turn in shared.run().turns()} == {0, 1}
@@ -77,11 +77,11 @@ def test_steps_of_a_rate_are_levels_of_one_run(server: Any, headless: Any, tools
     load = headless(at, "--arrival-rate", "30,60", "--hold", "3s", "--warmup", "500ms", "--no-analysis")
     assert load.end() == 0, load.said
     run = load.run()
-    levels = run.manifest["levels"]
-    assert [level["arrival_rate_per_s"] for level in levels] == [30.0, 60.0]
+    levels = run.manifest.levels
+    assert [level.arrival_rate_per_s for level in levels] == [30.0, 60.0]
     for level in levels:
-        assert level["window_end_ns"] - level["window_start_ns"] == int(3e9)
-        assert abs(level["arrivals"]["due"] / (3 * level["arrival_rate_per_s"]) - 1) < 0.35
+        assert level.window_end_ns - level.window_start_ns == int(3e9)
+        assert abs(level.arrivals.due / (3 * level.arrival_rate_per_s) - 1) < 0.35
     assert "level 2 of 2: 60 arrivals/s, warm-up over, measuring for " in load.said
     assert tools.request_ids(run) == set(at.truth())
 
@@ -91,11 +91,11 @@ def test_a_ramp_rises_within_its_level(server: Any, headless: Any) -> None:
     load = headless(at, "--arrival-rate", "10..70", "-t", "6s", "--warmup", "1s", "--no-analysis")
     assert load.end() == 0, load.said
     run = load.run()
-    (level,) = run.manifest["levels"]
-    assert level["arrival_ramp_per_s"] == [10.0, 70.0]
-    assert level["arrival_rate_per_s"] == 45.0
-    assert abs(level["arrivals"]["due"] / 225 - 1) < 0.2
-    second = [int((turn.due_ns - level["start_ns"]) / 1e9) for turn in first_turns(run)]
+    (level,) = run.manifest.levels
+    assert level.arrival_ramp_per_s == [10.0, 70.0]
+    assert level.arrival_rate_per_s == 45.0
+    assert abs(level.arrivals.due / 225 - 1) < 0.2
+    second = [int((turn.due_ns - level.start_ns) / 1e9) for turn in first_turns(run)]
     assert second.count(5) > 2 * second.count(1), "the rate did not rise"
 
 

@@ -52,15 +52,15 @@ def test_a_trace_is_replayed_at_its_own_times(
     assert [turn.outcome for turn in turns] == ["ok"] * len(AT_S)
     assert [turn.output_tokens for turn in turns] == [said for _, said in TOKENS]
     assert {turn.worker for turn in turns} == set(range(processes))
-    start_ns = run.manifest["levels"][0]["start_ns"]
-    offsets = {worker["index"]: worker["clock_offset_ns"] for worker in run.manifest["workers"]}
+    start_ns = run.manifest.levels[0].start_ns
+    offsets = {worker.index: worker.clock_offset_ns for worker in run.manifest.workers}
     for turn, at_s in zip(turns, AT_S, strict=True):
         due_s = (turn.due_ns - offsets[turn.worker] - start_ns) / 1e9
         assert due_s == pytest.approx(at_s / speed, abs=0.002), "workers' clocks are known to that"
     assert f"{len(AT_S)} due in the window" in load.said
     assert "start lateness p50" in load.said
     assert "p99" in load.said
-    assert run.manifest["settings"]["replay_speed"] == speed
+    assert run.manifest.settings["replay_speed"] == speed
     assert tools.request_ids(run) == set(at.truth())
 
 
@@ -74,9 +74,9 @@ def test_rows_that_the_model_has_no_context_for_are_passed_over_and_told(
     assert sorted(turn.conversation for turn in run.turns()) == [0, 1, 2, 3, 4, 6, 7]
     assert {turn.outcome for turn in run.turns()} == {"ok"}
     assert "1 of 8 rows were skipped" in load.said
-    (level,) = run.manifest["levels"]
-    assert level["arrivals"]["due"] == 7
-    assert level["arrivals"]["begun_per_s"] == pytest.approx(level["arrival_rate_per_s"], rel=1e-3)
+    (level,) = run.manifest.levels
+    assert level.arrivals.due == 7
+    assert level.arrivals.begun_per_s == pytest.approx(level.arrival_rate_per_s, rel=1e-3)
 
 
 @pytest.mark.parametrize(

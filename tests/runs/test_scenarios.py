@@ -42,7 +42,7 @@ def test_a_task_that_needs_more_context_than_the_model_has_is_skipped_and_listed
                   "--warmup", "0")  # fmt: skip
     load.end_as_judged()
     run = load.run()
-    assert run.manifest["skipped"] == {"rag": 8192}
+    assert run.manifest.skipped == {"rag": 8192}
     assert "rag" not in {turn.task for turn in run.turns()}
     assert "rag" not in (load.where / "scenario.yaml").read_text().partition("\nsets:")[0]
     assert load.said.count("task rag was skipped: it needs a context of 8192 tokens") == 2, "at start, at end"

@@ -34,14 +34,14 @@ def test_a_launched_servers_own_description_is_in_the_record(
 ) -> None:
     load = locust("--headless", "-H", launched, "--scenario", "choose", *SHORT)
     assert load.end() == 0, load.said
-    server = load.run().manifest["server"]
+    server = load.run().manifest.server
     assert (server["backend"], server["model"], server["emulated"]) == ("emulator", "yi-6b", True)
     assert (server["precision"], server["weights"], server["hardware"]) == ("fp16", "none", "a100-40gb")
     assert server["arguments"][:2] == ["--model", "yi-6b"]
     assert (server["gpu"], server["driver"]) == (None, None)
     assert server["max_model_len"] == 4096
     assert "pid" not in server
-    assert load.run().manifest["emulated"] is True
+    assert load.run().manifest.emulated is True
 
 
 def test_a_file_of_facts_is_recorded_and_wins_over_what_was_found_out(
@@ -51,7 +51,7 @@ def test_a_file_of_facts_is_recorded_and_wins_over_what_was_found_out(
     file.write_text("gpu: NVIDIA A100-SXM4-40GB\ndriver: '570.1'\nhardware: behind a proxy\n")
     load = locust("--headless", "-H", launched, "--scenario", "choose", "--server-facts", str(file), *SHORT)
     assert load.end() == 0, load.said
-    server = load.run().manifest["server"]
+    server = load.run().manifest.server
     assert (server["gpu"], server["driver"]) == ("NVIDIA A100-SXM4-40GB", "570.1")
     assert (server["hardware"], server["backend"]) == ("behind a proxy", "emulator")
 
@@ -61,7 +61,7 @@ def test_a_server_without_a_launcher_is_described_by_its_answers_alone(
 ) -> None:
     load = headless(server(), *SHORT)
     assert load.end() == 0, load.said
-    assert set(load.run().manifest["server"]) == {"owned_by", "version", "max_model_len"}
+    assert set(load.run().manifest.server) == {"owned_by", "version", "max_model_len"}
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ def test_a_headless_sweep_records_every_turn_that_the_server_saw(
     load = headless(at, "--levels", "2,5", "--hold", "2s", "--warmup", "500ms")
     load.end_as_judged()
     run = load.run()
-    assert run.manifest["status"] == "finished"
-    assert run.manifest["exit_code"] == load.process.returncode
-    assert run.manifest["emulated"] is True
-    assert [level["users"] for level in run.manifest["levels"]] == [2, 5]
-    assert run.manifest["settings"]["users"] is None, "nobody asked for a number of people"
+    assert run.manifest.status == "finished"
+    assert run.manifest.exit_code == load.process.returncode
+    assert run.manifest.emulated is True
+    assert [level.users for level in run.manifest.levels] == [2, 5]
+    assert run.manifest.settings["users"] is None, "nobody asked for a number of people"
     measuring = r"level 2 of 2: 5 people, warm-up over, measuring for \d+ s; at least \d+ s left"
     assert re.search(measuring, load.said), load.said
     assert re.search(r"level 2 of 2: 5 people: over; \d+ turns done, 0 failed", load.said), load.said
@@ -57,9 +57,9 @@ def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
     assert master.end() == 0, master.said
     assert [worker.end() for worker in workers] == [0, 0]
     run = master.run()
-    assert run.manifest["findings"] == []
+    assert run.manifest.findings == []
     assert {turn.worker for turn in run.turns()} == {0, 1}
-    assert len(run.manifest["workers"]) == 2
+    assert len(run.manifest.workers) == 2
     ids = tools.request_ids(run)
     assert len(ids) > 400
     assert ids == set(at.truth())
@@ -118,9 +118,9 @@ def test_settings_are_recorded_and_secrets_are_not(server: Any, locust: Any, mon
     load.end_as_judged()
     assert (load.where / "report.html").exists()
     manifest = load.run().manifest
-    assert manifest["labels"] == {"gpu": "none"}
-    assert (manifest["seed"], manifest["salt"]) == (7, "abc123")
-    assert manifest["settings"]["headers"] == {"X-Token": "***"}
+    assert manifest.labels == {"gpu": "none"}
+    assert (manifest.seed, manifest.salt) == (7, "abc123")
+    assert manifest.settings["headers"] == {"X-Token": "***"}
     for file in load.where.iterdir():
         content = file.read_bytes()
         assert b"hush-hush-token" not in content, file
@@ -135,7 +135,7 @@ def test_health_lines_close_the_ledger_of_a_finished_run(server: Any, headless: 
     assert ledger["planned"] == ledger["begun"] + ledger["dropped"]
     assert ledger["begun"] == ledger["finished"] == len({(t.conversation, t.turn) for t in run.turns()})
     samples = list(run.health())
-    assert samples[-1]["in_flight"] == 0
+    assert samples[-1].in_flight == 0
 
 
 def test_the_record_says_which_turn_ends_its_conversation_by_plan(server: Any, locust: Any) -> None:
@@ -158,8 +158,8 @@ def test_a_smaller_level_after_a_larger_one_has_its_own_people_only(
                     "--exact-tokens", "--max-tokens", "30")  # fmt: skip
     assert load.end() == 0, load.said
     run = load.run()
-    small = run.manifest["levels"][1]
-    inside = [t for t in run.turns() if t.sent_ns is not None and t.sent_ns >= small["start_ns"]]
+    small = run.manifest.levels[1]
+    inside = [t for t in run.turns() if t.sent_ns is not None and t.sent_ns >= small.start_ns]
     assert inside
     spans = sorted((t.sent_ns, t.end_ns) for t in inside)
     overlaps = [1 for (_, end), (begin, _) in pairwise(spans) if begin < end - 50_000_000]
@@ -182,7 +182,7 @@ def test_no_key_typed_in_the_terminal_changes_the_load(server: Any, headless: An
     assert load.end() == 0, load.said
     os.close(ours)
     os.close(theirs)
-    assert max(sample["in_flight"] for sample in load.run().health()) <= 2
+    assert max(sample.in_flight for sample in load.run().health()) <= 2
 
 
 def test_a_server_that_compresses_its_streams_unasked_is_found_out(
@@ -196,4 +196,4 @@ def test_a_server_that_compresses_its_streams_unasked_is_found_out(
     )
     assert load.end() == 0
     assert {turn.outcome for turn in load.run().turns()} <= {"ok", "cut", "unfinished"}
-    assert [finding["check"] for finding in load.run().manifest["findings"]] == ["compressed"]
+    assert [finding.check for finding in load.run().manifest.findings] == ["compressed"]

@@ -53,8 +53,8 @@ def test_a_chat_sweep_is_multi_turn_and_without_failures(chat: tuple[RunDirector
     turns = good(run)
     assert len(turns) > 30
     assert max(turn.turn for turn in turns) >= 3
-    assert run.manifest["emulated"] is False
-    assert run.manifest["findings"] == []
+    assert run.manifest.emulated is False
+    assert run.manifest.findings == []
 
 
 def test_the_tokens_of_every_turns_events_add_up_to_the_servers_usage(
@@ -96,7 +96,7 @@ def test_the_runs_totals_are_the_servers_counters_within_one_percent(
 
 def test_the_servers_own_metrics_were_sampled_all_along(chat: tuple[RunDirectory, dict[str, float]]) -> None:
     samples = list(chat[0].server())
-    at_s = [sample["t_ns"] / 1e9 for sample in samples]
+    at_s = [sample.t_ns / 1e9 for sample in samples]
     assert at_s[-1] - at_s[0] > 60
     assert max(later - earlier for earlier, later in pairwise(at_s)) < 5
-    assert max(sample["vllm:num_requests_running"] for sample in samples) >= 8
+    assert max(sample.values["vllm:num_requests_running"] for sample in samples) >= 8

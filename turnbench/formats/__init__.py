@@ -14,6 +14,7 @@ from turnbench.formats.run import (
     LevelEntry,
     RunManifest,
     RunStatus,
+    Severity,
     WorkerEntry,
 )
 from turnbench.formats.server import (
@@ -24,6 +25,7 @@ from turnbench.formats.server import (
     Precision,
     RecordedServer,
     ServerFacts,
+    ServerSample,
     Weights,
 )
 from turnbench.formats.sweep import SWEEP_FORMAT, SweepEntry, SweepManifest
@@ -48,6 +50,8 @@ __all__ = [
     "RunManifest",
     "RunStatus",
     "ServerFacts",
+    "ServerSample",
+    "Severity",
     "SweepEntry",
     "SweepManifest",
     "TokenSource",

@@ -6,13 +6,19 @@ that wrote it; those of a worker's files are on that worker's clock (see `Worker
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from turnbench.formats.server import RecordedServer
 
 RUN_FORMAT = "turnbench-run/1"
+
+Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+"""A time since the Unix epoch, or a difference of two, that can be computed with."""
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Rate = Annotated[float, msgspec.Meta(gt=0, lt=1e15)]
+"""So many a second."""
 
 RunStatus = Literal["running", "finished", "interrupted", "failed"]
 Severity = Literal["invalid", "suspect", "note"]
@@ -45,35 +51,43 @@ class ArrivalsSummary(msgspec.Struct, kw_only=True):
     late_p50_ms: float | None
     """Start lateness, sent - due: median, milliseconds."""
     late_p99_ms: float | None
+    """Its 99th percentile."""
     late_max_ms: float | None
+    """Its maximum."""
 
 
 class LevelEntry(msgspec.Struct, kw_only=True, omit_defaults=False):
     """One level of a run. A time is null where the level never came to it."""
 
     index: int = 0
-    users: int | None = None
+    """Its number in the run, from 0."""
+    users: Count | None = None
     """Simulated people in closed loop; null in open loop."""
-    arrival_rate_per_s: float | None = None
+    arrival_rate_per_s: Rate | None = None
     """Conversations per second that were asked for, in open loop; a ramp's mean over the window."""
-    start_ns: int | None = None
-    window_start_ns: int | None = None
+    start_ns: Nanoseconds | None = None
+    """When its first person or arrival began."""
+    window_start_ns: Nanoseconds | None = None
     """A turn is measured if it was sent in [window_start_ns, window_end_ns)."""
-    window_end_ns: int | None = None
-    end_ns: int | None = None
+    window_end_ns: Nanoseconds | None = None
+    end_ns: Nanoseconds | None = None
+    """When its last conversation had ended or was cut."""
     arrival_ramp_per_s: list[float] | msgspec.UnsetType = msgspec.UNSET
     """First and last rate of a ramp."""
     arrivals: ArrivalsSummary | msgspec.UnsetType = msgspec.UNSET
+    """Open loop: what became of the arrivals."""
 
 
 class WorkerEntry(msgspec.Struct, kw_only=True):
     """One load generator and its clock against the writer's."""
 
     index: int
+    """Its number, which names its files: turns-INDEX.jsonl."""
     host: str = "local"
-    clock_offset_ns: int | None = 0
+    """The machine it ran on."""
+    clock_offset_ns: Nanoseconds | None = 0
     """How far its clock is ahead of the writer's; subtract it from its times."""
-    clock_error_ns: int | None = None
+    clock_error_ns: Nanoseconds | None = None
     """Half the best round trip: the offset may be off by this much."""
 
 
@@ -81,41 +95,45 @@ class EndpointEntry(msgspec.Struct, kw_only=True):
     """Where requests went."""
 
     url: str = ""
+    """The base URL, without a key or a password."""
     model: str = ""
     """The model named in requests."""
 
 
 class CapacityPoint(msgspec.Struct):
-    """One load that a search for the capacity tried."""
+    """One load that --find-capacity tried."""
 
     level: int
     """Index of its level."""
     load: float
     """People, or conversations per second."""
     turns: int
-    """Measured turns."""
+    """Turns sent in its window."""
     met: int
-    """Those of them that met all their limits."""
+    """Those that met their limits."""
     holds: bool
-    """Whether enough did."""
+    """Whether the limits held."""
     sure: bool
-    """Whether that is sure; else it is only the likelier answer."""
+    """Whether that is certain at 95 %; if not, it is the likelier answer."""
 
 
 class CapacitySummary(msgspec.Struct, kw_only=True):
-    """Result of --find-capacity."""
+    """What --find-capacity found."""
 
     unit: Literal["people", "arrivals_per_s"]
+    """What a load is counted in."""
     value: float | None = None
-    """The highest load that holds below the lowest that fails; null where none did."""
+    """The highest load that holds below the lowest that fails; null where none held."""
     lowest_that_fails: float | None = None
+    """null where none was seen to fail."""
     share: float
-    """Share of the turns that must meet their limits."""
+    """The share of turns that had to meet their limits."""
     confidence: float
-    """With which a sure point is so."""
+    """With which each point was judged."""
     found: bool = False
-    """Whether the search came to its end with a load that fails."""
+    """Whether the search came to its end and saw a load fail."""
     points: list[CapacityPoint] = []
+    """Every load that was tried, in that order."""
 
 
 class RunManifest(msgspec.Struct, kw_only=True):
@@ -123,39 +141,51 @@ class RunManifest(msgspec.Struct, kw_only=True):
 
     format: str = RUN_FORMAT
     status: RunStatus = "running"
+    """running also after a kill, which leaves no time to write another one."""
     started_at: str | None = None
     """ISO 8601, UTC."""
     ended_at: str | None = None
+    """ISO 8601, UTC; null while it runs."""
     exit_code: int | None = None
+    """Of the command that made the run, see `turnbench.exits`."""
     settings: dict[str, Any] = {}
     """Everything that was asked for; values of headers and secrets are `***`."""
     seed: int = 0
+    """Of the plan: the same seed and scenario give the same conversations."""
     salt: str = ""
     """Keeps this run's prompts apart from others' in prefix caches."""
     versions: dict[str, str] = {}
+    """Of turnbench, Python and the libraries that make the load."""
     host: dict[str, Any] = {}
     """The machine that directed the run."""
     endpoint: EndpointEntry = msgspec.field(default_factory=EndpointEntry)
     server: RecordedServer = {}
+    """What is known of the server."""
     emulated: bool = False
     """Whether the answers came from an emulator."""
     workers: list[WorkerEntry] = []
+    """The load generators."""
     levels: list[LevelEntry] = []
+    """The loads that were held, one after the other."""
     labels: dict[str, str] = {}
+    """What --label said of the run."""
     slo: dict[str, dict[str, float]] = {}
-    """Limits in force by task: ttft_ms, response_delay_ms, ttg_ms, tpot_ms, share."""
+    """Limits in force by task: one for each limited metric, and the `share` of turns that must meet all."""
     skipped: dict[str, int] = {}
     """Tasks that were not played, with the context in tokens that they need."""
     findings: list[Finding] = []
     """What the run itself saw go wrong."""
     capacity: CapacitySummary | msgspec.UnsetType = msgspec.UNSET
+    """Result of --find-capacity."""
 
 
 class HealthLine(msgspec.Struct, kw_only=True):
     """One line a second of health-W.jsonl, about the engine itself; the counts are cumulative."""
 
-    t_ns: int
-    worker: int
+    t_ns: Nanoseconds
+    """When the line was written."""
+    worker: Count
+    """Index of the load generator."""
     loop_lag_ms: float | None = None
     """How late the event loop woke a sleeper, the worst of the second."""
     cpu_share: float | None = None
@@ -163,12 +193,16 @@ class HealthLine(msgspec.Struct, kw_only=True):
     stolen_share: float | None = None
     """Share of its time that the host took from the CPU that lost most; null where the system is silent."""
     rss_mb: float | None = None
-    files: int | None = None
+    """Resident memory."""
+    files: Count | None = None
     """Open descriptors."""
-    in_flight: int | None = None
+    in_flight: Count | None = None
     """Requests under way."""
-    planned: int | None = None
+    planned: Count | None = None
     """Turns that became due: begun + dropped."""
-    dropped: int | None = None
-    begun: int | None = None
-    finished: int | None = None
+    dropped: Count | None = None
+    """Turns that became due and were never sent."""
+    begun: Count | None = None
+    """Turns that were begun: finished, or still open."""
+    finished: Count | None = None
+    """Turns that ended, in whatever way."""

@@ -58,3 +58,12 @@ RecordedServer = dict[str, Any]
 """`server` of run.json: of the fields above those that are known (without the launcher's process), what the
 server itself answered (owned_by, version, max_model_len), and whatever else a --server-facts file says: any
 name, with a text, a number, true, false, null or a list of these."""
+
+
+class ServerSample(msgspec.Struct, frozen=True):
+    """One line a second of server.jsonl, the server's own metrics; the file has the values beside t_ns."""
+
+    t_ns: int
+    """When it was asked, on the clock of the process that wrote run.json."""
+    values: dict[str, float]
+    """Prometheus samples by their full names, labels included."""

@@ -78,11 +78,11 @@ def _counts(run: RunDirectory) -> dict[str, Any]:
         place = turn.conversation, turn.turn
         last[place] = max(last.get(place, (0, "")), (turn.attempt, turn.outcome))
         tokens += turn.output_tokens or 0
-    ledger = {sample.get("worker"): sample.get("planned") or 0 for sample in run.health()}
+    ledger = {line.worker: line.planned or 0 for line in run.health()}
     answered = of_class("answered")
     return {
-        "exit_code": run.manifest.get("exit_code"),
-        "started_at": run.manifest.get("started_at"),
+        "exit_code": run.manifest.exit_code,
+        "started_at": run.manifest.started_at,
         "turns": len(last),
         "ok": sum(outcome in answered for _, outcome in last.values()),
         "planned": sum(ledger.values()),
@@ -93,7 +93,7 @@ def _counts(run: RunDirectory) -> dict[str, Any]:
 def status_of(folder: Path) -> str | None:
     """The status that the run itself recorded."""
     try:
-        return str(read_run(folder).manifest.get("status"))
+        return read_run(folder).manifest.status
     except (RunError, OSError):
         return None
 
@@ -101,7 +101,7 @@ def status_of(folder: Path) -> str | None:
 def has_level(folder: Path) -> bool:
     """Whether its first level has begun."""
     try:
-        return bool(read_run(folder).manifest.get("levels"))
+        return bool(read_run(folder).manifest.levels)
     except (RunError, OSError):
         return False
 
@@ -109,7 +109,9 @@ def has_level(folder: Path) -> bool:
 def played_s_of(folder: Path) -> float | None:
     """From the start of its first level to the end of its last; None where it has not come to that."""
     try:
-        levels = read_run(folder).manifest["levels"]
-        return float(levels[-1]["end_ns"] - levels[0]["start_ns"]) / 1e9
-    except (RunError, OSError, LookupError, TypeError):
+        levels = read_run(folder).manifest.levels
+    except (RunError, OSError):
         return None
+    if not levels or levels[0].start_ns is None or levels[-1].end_ns is None:
+        return None
+    return (levels[-1].end_ns - levels[0].start_ns) / 1e9
