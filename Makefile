@@ -79,10 +79,11 @@ test-net: $(ready)  ## a master and four workers on machines of their own (netwo
 	@command -v ip > /dev/null || (apt-get update -qq && apt-get install -y -qq iproute2)
 	$(bin)/python -m pytest tests/net -m net
 
-check: $(ready)  ## lint, format and types
+check: $(ready)  ## lint, format, types, and the pages of docs/ that are made of the code
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+	$(bin)/python -m turnbench schema --docs docs --check
 
 format: $(ready)  ## format the code
 	$(bin)/ruff check --fix .

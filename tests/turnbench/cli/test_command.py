@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["run", "sweep", "report", "compare", "serve", "scenarios", "completion"]
+COMMANDS = ["run", "sweep", "report", "compare", "serve", "scenarios", "doctor", "schema", "completion"]
 HOSTILE = ("analysis", "serve", "scenarios", "loadgen")
 SCREEN_LINES, SCREEN_COLUMNS = 24, 80
 

@@ -112,6 +112,12 @@ def test_what_ships_with_it_is_inside(installed: Installed) -> None:
     assert (data / "constraints-vllm.txt").read_bytes() == (ROOT / "constraints-vllm.txt").read_bytes()
 
 
+def test_doctor(installed: Installed) -> None:
+    said = installed.run("doctor")
+    assert f"logs in {installed.home}" in said
+    assert "kernel clock" in said
+
+
 def test_serve_run_report_and_compare(installed: Installed, url: str) -> None:
     before = installed.files()
     assert url in installed.run("serve", "status")
