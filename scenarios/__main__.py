@@ -1,4 +1,4 @@
-"""python -m scenarios: look at scenarios and check files, before any request is made."""
+"""python -m scenarios: Look at scenarios and check files before any request is made."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def command_parser(prog: str) -> CommandParser:
         prog=prog, description=__doc__.partition(": ")[2], example=f"{prog} sample chat -n 3"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="the built-in mixes and tasks", example=f"{prog} list")
+    listing = commands.add_parser("list", help="list the built-in mixes and tasks", example=f"{prog} list")
     listing.set_defaults(command=_list)
     showing = commands.add_parser(
-        "show", help="a scenario as one YAML text with everything in it", example=f"{prog} show chat"
+        "show", help="print a scenario as one YAML text with everything in it", example=f"{prog} show chat"
     )
     showing.set_defaults(command=lambda options: load(options.name).text.splitlines())
     checking = commands.add_parser(
@@ -46,10 +46,10 @@ def command_parser(prog: str) -> CommandParser:
     )
     checking.set_defaults(command=_check)
     sampling = commands.add_parser(
-        "sample", help="some conversations as they would be played", example=f"{prog} sample chat -n 3"
+        "sample", help="print some conversations as they would be played", example=f"{prog} sample chat -n 3"
     )
-    sampling.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
-    sampling.add_argument("-n", type=int, default=1, metavar="N", help="how many (default 1)")
+    sampling.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the plan (default 0)")
+    sampling.add_argument("-n", type=int, default=1, metavar="N", help="number of conversations (default 1)")
     sampling.set_defaults(command=_sample)
     for command in (showing, checking, sampling):
         command.add_argument(
