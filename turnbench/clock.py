@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # the emulator uses this module too, and numpy would take half of its start
+    import numpy as np
+    import numpy.typing as npt
 
 # Linux's values; the socket module does not name them.
 _SO_TIMESTAMPNS = 35
@@ -71,7 +73,7 @@ class Timeline:
     def of_kernel_stamps(self, stamps_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """As `of_kernel_stamp`, for many stamps at once; none is later than now."""
         realtime_ns, now_ns = self._realtime_ns(), self.now_ns()
-        return now_ns - np.maximum(realtime_ns - stamps_ns, 0)
+        return now_ns - (realtime_ns - stamps_ns).clip(min=0)
 
 
 def ask_for_stamps(sock: socket.socket) -> None:
