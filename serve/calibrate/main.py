@@ -159,13 +159,13 @@ def table(run: RecordedRun, rows: list[CalibrationRow]) -> str:
     lines += [_line(row) for row in rows]
     lines.append("* fitted on these levels; the others were predicted from nothing but their requests")
     errors = _median_errors(rows)
-    told = [
+    shown = [
         f"{FIGURES[name].split()[0].rstrip(',')} {errors[key]:.1%}"
         for name, key in ERRORS.items()
         if errors[key] is not None
     ]
     lines.append(
-        f"median error of the others: {', '.join(told)}" if told else "no level is left to check the fit on"
+        f"median error of the others: {', '.join(shown)}" if shown else "no level is left to check the fit on"
     )
     return "\n".join(lines)
 

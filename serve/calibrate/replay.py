@@ -41,7 +41,7 @@ class ReplayedTurn:
 
 
 AfterTurn = Callable[[ReplayedTurn], ReplayedTurn | None]
-"""Who speaks after a turn has ended, if anyone does."""
+"""The turn that follows on one that has ended, if any does."""
 
 
 class _Replayer:
@@ -110,7 +110,7 @@ def replay_people(level: RecordedLevel, machine: MeasuredMachine) -> RecordedLev
     conversations = _conversations(level)
     pause_ns = _pause_ns(level)
 
-    def speak(turn: RecordedTurn, sent_ns: int, follow_ups: list[RecordedTurn]) -> ReplayedTurn:
+    def begin(turn: RecordedTurn, sent_ns: int, follow_ups: list[RecordedTurn]) -> ReplayedTurn:
         played = ReplayedTurn(turn, sent_ns, follow_ups=follow_ups)
         all_played.append(played)
         return played
@@ -123,11 +123,11 @@ def replay_people(level: RecordedLevel, machine: MeasuredMachine) -> RecordedLev
         if end_ns >= level.window_end_ns and not left:
             return None
         turn, *follow_ups = ended.follow_ups or next(conversations)
-        return speak(turn, end_ns + pause_ns, follow_ups)
+        return begin(turn, end_ns + pause_ns, follow_ups)
 
     for first in level.turns[: level.users]:
         turn, *follow_ups = next(conversations)
-        player.send(speak(turn, first.sent_ns, follow_ups))
+        player.send(begin(turn, first.sent_ns, follow_ups))
     player.play(after)
     return replace(level, turns=tuple(played.as_turn() for played in all_played))
 

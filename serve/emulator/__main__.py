@@ -18,8 +18,6 @@ from typing import BinaryIO
 from serve.catalogue import Gpu, Model, load_catalogue
 from serve.emulator.answers import AnswerDraws
 from serve.emulator.calibration import measured_machine
-from serve.emulator.fault_injection import FaultInjector
-from serve.emulator.fault_plan import read_faults
 from serve.emulator.machines import Efficiency, RooflineMachine
 from serve.emulator.reactor import Reactor
 from serve.emulator.records import ServerRecords, TruthLog, TruthLogFailed
@@ -120,8 +118,15 @@ def _serve(options: argparse.Namespace) -> None:
         system_role=known is None or known.system_role,
         vocabulary=ANY_VOCABULARY if known is None else known.vocab,
     )
-    faults = read_faults(Path(options.faults)) if options.faults else None
-    injector = FaultInjector(faults, reactor) if faults and faults.faults else None
+    injector, close_idle_ns = None, None
+    if options.faults:
+        # Only here: most emulators have none, and their models take a moment to build.
+        from serve.emulator.fault_injection import FaultInjector
+        from serve.emulator.fault_plan import read_faults
+
+        faults = read_faults(Path(options.faults))
+        injector = FaultInjector(faults, reactor) if faults.faults else None
+        close_idle_ns = faults.close_idle_ns
     tls = tls_context(options.tls_cert, options.tls_key)
     with _truth_file(options.truth) as truth_file:
         records = ServerRecords(TruthLog(truth_file))
@@ -129,7 +134,7 @@ def _serve(options: argparse.Namespace) -> None:
         dev_mode = os.environ.get("VLLM_SERVER_DEV_MODE", "0") not in ("", "0")
         app = EmulatorApp(model, schedule, records, _api_key(options.api_key_env), injector, dev_mode)
         listener = listen(options.host, options.port)
-        clients = ClientPool(reactor, app, listener, tls, faults.close_idle_ns if faults else None)
+        clients = ClientPool(reactor, app, listener, tls, close_idle_ns)
         reactor.watch(listener, EVENT_READ, clients.accept)
         reactor.stop_on_signals()
         # What was made until here lives as long as the process; the collector need not walk it while serving.

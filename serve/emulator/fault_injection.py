@@ -42,7 +42,7 @@ from serve.emulator.fault_plan import (
 from serve.emulator.reactor import Reactor
 
 DIED = 70
-"""Exit code of an emulator that was told to die."""
+"""Exit code of an emulator with the fault `die`."""
 PAGE = b"<!doctype html><html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>\n"
 BOM = b"\xef\xbb\xbf"
 DONE = b"data: [DONE]\n\n"
@@ -207,8 +207,8 @@ class FaultyChannel:
                 return event(self._dialect.as_reasoning(data, self._fault.key))
             case Fault(fault="usage_absent") if usage is not None:
                 del data["usage"]
-                return event(data) if data["choices"] else b""
-            case UsageFault() if usage is not None and not data["choices"]:
+                return event(data) if data.get("choices") else b""
+            case UsageFault() if usage is not None and not data.get("choices"):
                 usage["completion_tokens"] += self._fault.by
                 usage["total_tokens"] += self._fault.by
                 return event(data)

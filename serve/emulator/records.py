@@ -95,7 +95,7 @@ class Lateness:
             self.fold()
 
     def fold(self) -> None:
-        """Count what was noted: many at once, since counting each of tens of thousands a second is dear."""
+        """Count what was noted: many at once, since counting each of tens of thousands a second is slow."""
         if not self._sent_ns:
             return
         late_ns = list(map(sub, self._sent_ns, self._due_ns))

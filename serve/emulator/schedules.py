@@ -1,8 +1,8 @@
 """When each token of an answer is sent: by a fixed schedule, or when the emulated GPU would have made it.
 
 Tokens wait for their moment in an outbox, with one entry of the reactor for all of them: a heap with an entry
-for each of thousands of streams is dear. Nearly always a token is due after all that wait already, so a queue
-is enough; only what comes out of order goes through a heap.
+for each of thousands of streams is expensive. Nearly always a token is due after all that wait already, so
+a queue is enough; only what comes out of order goes through a heap.
 """
 
 from __future__ import annotations

@@ -13,19 +13,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from selectors import EVENT_READ
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from serve.emulator import VERSION
 from serve.emulator.connection import ClientConnection, HttpRequest, stamp_arrivals
 from serve.emulator.dialects import DIALECTS, EmulatedDialect
-from serve.emulator.dialects.choices import VERSION
-from serve.emulator.fault_injection import FaultInjector
 from serve.emulator.reactor import Reactor
 from serve.emulator.records import Lateness, ServerRecords
 from serve.emulator.reply import EmulatedReply
 from serve.emulator.request import EmulatedModel, RequestRefused, invalid
 from serve.emulator.schedules import AnswerSchedule
 from serve.emulator.tokenize import tokenize
+
+if TYPE_CHECKING:
+    from serve.emulator.fault_injection import FaultInjector
 
 BACKLOG = 4096
 ACCEPT_BATCH = 32

@@ -35,7 +35,7 @@ CPU_WORKING_BYTES = 3e9
 """What vLLM, its compiler and its libraries take on a CPU."""
 MEMINFO = Path("/proc/meminfo")
 GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
-WITHOUT_GPU = "a real vLLM without a GPU is MODEL=tiny BACKEND=vllm-cpu, an emulated one BACKEND=emulator"
+WITHOUT_GPU = "for a real vLLM on the CPU use tiny --backend vllm-cpu, for an emulated one --backend emulator"
 ASK_VERSIONS = """
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -62,12 +62,11 @@ def claim_port(host: str, port: int) -> int:
     except socket.gaierror as error:
         raise CannotLaunch(f"host {host!r} has no address ({error.strerror}): use 127.0.0.1") from None
     except OSError as error:
-        why = f"cannot listen on {host} port {port} ({error.strerror}): use HOST=127.0.0.1"
+        why = f"cannot listen on {host} port {port} ({error.strerror}): use --host 127.0.0.1"
         if error.errno == errno.EADDRINUSE:
-            why = f"port {port} on {host} is in use: stop the server there, or give another one"
-            why += f" (PORT={port + 1})"
+            why = f"port {port} on {host} is in use: stop the server there, or use --port {port + 1}"
         elif error.errno == errno.EACCES:
-            why = f"port {port} needs more rights than this user has: give one above 1023 (PORT=8000)"
+            why = f"port {port} needs more rights than this user has: use one above 1023, such as --port 8000"
         raise CannotLaunch(why) from None
 
 
@@ -75,12 +74,12 @@ def require_gpu(environment: Mapping[str, str]) -> list[int]:
     """Memory of each CUDA device in bytes; raises CannotLaunch without one."""
     memories = cuda_memories_bytes(environment)
     if not memories:
-        raise CannotLaunch(f"no CUDA device here, and BACKEND=vllm needs one: {WITHOUT_GPU}")
+        raise CannotLaunch(f"no CUDA device here, and --backend vllm needs one: {WITHOUT_GPU}")
     return memories
 
 
 def cuda_memories_bytes(environment: Mapping[str, str]) -> list[int]:
-    """Memory of each CUDA device in bytes, 0 where it cannot be told; empty without a device."""
+    """Memory of each CUDA device in bytes, 0 where it is not known; empty without a device."""
     if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return []
     tool = shutil.which("nvidia-smi", path=environment.get("PATH"))
@@ -123,7 +122,7 @@ def choose_python(backend: Backend, environment: Mapping[str, str]) -> str:
 
 
 def require_vllm(python: str, backend: Backend) -> None:
-    """Raises CannotLaunch if this interpreter holds no vLLM, or only the build for CPUs with BACKEND=vllm."""
+    """Raises CannotLaunch if this interpreter holds no vLLM, or only that for CPUs with --backend vllm."""
     versions = vllm_versions(python)
     if backend == "transformers":
         if missing := [each for each in ("transformers", "accelerate") if each not in versions]:
@@ -168,7 +167,7 @@ def weight_bytes(request: LaunchRequest, model: Model) -> int:
 def require_fit(request: LaunchRequest, memories_bytes: list[int]) -> str:
     """What is left for keys and values, as a sentence; raises CannotLaunch when it can't work.
 
-    Says nothing of a model without known facts or a GPU that does not tell its memory.
+    Says nothing of a model without known facts or a GPU of unknown memory.
     """
     model = request.target.model
     wanted = int(_option(request.extra, "--tensor-parallel-size", "-tp") or 1)
@@ -188,13 +187,13 @@ def require_fit(request: LaunchRequest, memories_bytes: list[int]) -> str:
     if room <= 0:
         raise CannotLaunch(
             f"{request.target.name} needs {needs}, the GPU has {memory / 1e9:.1f} GB: a smaller model, "
-            "PRECISION=int8, or spread it (ARGS='--tensor-parallel-size 2')"
+            "--precision int8, or spread it (--args '--tensor-parallel-size 2')"
         )
     if room < context:
         raise CannotLaunch(
             f"{request.target.name} leaves room for {room:,} tokens of keys and values beside {needs}, and a "
-            f"context of {context:,} is asked for: ARGS='--max-model-len {room // 256 * 256 or room}', "
-            "PRECISION=int8, or a larger GPU"
+            f"context of {context:,} is asked for: --args '--max-model-len {room // 256 * 256 or room}', "
+            "--precision int8, or a larger GPU"
         )
     return f"fits: {needs}, room for {room:,} tokens of keys and values ({room / context:.1f} whole contexts)"
 
@@ -210,7 +209,7 @@ def require_memory(request: LaunchRequest, environment: Mapping[str, str]) -> No
     if needed > free:
         raise CannotLaunch(
             f"{request.target.name} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are "
-            "free: end something else, or take a smaller model, or WEIGHTS=dummy LAYERS=2"
+            "free: end something else, or take a smaller model, or --weights dummy --layers 2"
         )
 
 

@@ -83,17 +83,18 @@ class LaunchRequest:
         target = self.target
         if self.layers is not None and not self.made_here:
             raise CannotLaunch(
-                "fewer layers go with random weights only: add WEIGHTS=dummy, with a model of the catalogue"
+                "fewer layers go with random weights only: add --weights dummy, with a model of the catalogue"
             )
         if self.precision == "int4":
             if self.dummy:
                 raise CannotLaunch(
-                    "int4 needs a quantised checkpoint, and random weights have none: PRECISION=int8 or fp8"
+                    "int4 needs a quantised checkpoint, and random weights have none: use --precision int8 "
+                    "or fp8"
                 )
             if target.model is None or target.model.int4_repo is None:
                 raise CannotLaunch(
                     f"no 4-bit repository of {target.name} is known, and vLLM cannot make one while it "
-                    "loads: PRECISION=int8 or fp8, or name such a repository as MODEL"
+                    "loads: use --precision int8 or fp8, or name such a repository as the model"
                 )
             return target.model.int4_repo
         if self.made_here:
@@ -182,7 +183,7 @@ def emulator_command(request: LaunchRequest, python: str) -> ServerCommand:
     if request.calibration is not None:
         command += ["--calibration", request.calibration]
     if request.weights == "dummy" or request.layers is not None:
-        raise CannotLaunch("the emulator has no weights at all: leave WEIGHTS and LAYERS out")
+        raise CannotLaunch("the emulator has no weights at all: omit --weights and --layers")
     return ServerCommand((*command, *request.extra), {})
 
 
@@ -222,12 +223,12 @@ def vllm_command(request: LaunchRequest, python: str, environment: Mapping[str, 
 def transformers_command(request: LaunchRequest, python: str) -> ServerCommand:
     """`transformers serve` with continuous batching; raises CannotLaunch for what it can't hold."""
     if request.kept_precision not in ("fp16", "bf16"):
-        raise CannotLaunch("transformers serves FP16 or BF16 here: PRECISION=fp16, or BACKEND=vllm")
+        raise CannotLaunch("transformers serves FP16 or BF16 here: use --precision fp16, or --backend vllm")
     command = [python, "-m", TRANSFORMERS_COMMAND, "serve", request.source, "--continuous-batching"]
     command += ["--host", request.host, "--port", str(request.port)]
     command += ["--dtype", "bfloat16" if request.kept_precision == "bf16" else "float16"]
     if is_tiny(request.target):
-        # On a CPU the engine can't tell how much memory it may take, so its cache gets a size: 64 k tokens.
+        # On a CPU the engine does not know how much memory it may take: its cache gets room for 64 k tokens.
         command += ["--device", "cpu", "--attn-implementation", "sdpa"]
         command += ["--cb-block-size", "32", "--cb-num-blocks", "2048", "--cb-max-batch-tokens", "2048"]
     added = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -259,7 +260,7 @@ def split_extra(text: str) -> tuple[str, ...]:
         raise CannotLaunch(f"--args cannot be read ({error}): {_printable(text)}") from None
     if address := next((each for each in extra if each.split("=")[0] in ("--host", "--port")), None):
         raise CannotLaunch(
-            f"{_printable(address)} does not belong into --args: give --host and --port (HOST=, PORT=)"
+            f"{_printable(address)} does not belong into --args: use --host and --port of serve up itself"
         )
     return extra
 

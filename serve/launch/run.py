@@ -1,7 +1,7 @@
 """Runs a server through its life: start, progress, ready, and an end that leaves nothing behind.
 
-The server writes into a log file; what it says there is told to a person as progress, and as the reason when
-it ends by itself.
+The server writes into a log file; its newest line is shown as progress, and its last ones when it ends by
+itself.
 """
 
 from __future__ import annotations

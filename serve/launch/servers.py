@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import psutil
 
+from serve.emulator import VERSION
 from serve.launch.checks import vllm_versions
 from serve.launch.command import LaunchRequest, ServerCommand
 from serve.launch.run import GRACE_S, is_healthy
@@ -19,7 +20,6 @@ from turnbench.formats.server import ServerFacts
 from turnbench.server_facts import running_servers
 
 SECRET_OPTIONS = ("--api-key", "--hf-token")
-EMULATOR_VERSION = "turnbench-emulator/0.1.0"
 
 Say = Callable[[str], None]
 
@@ -29,7 +29,7 @@ def describe_server(
 ) -> ServerFacts:
     """Everything that a report should say of the server, free of secrets."""
     emulated = request.backend == "emulator"
-    version, hardware = EMULATOR_VERSION, None
+    version, hardware = VERSION, None
     if emulated:
         # It plays a GPU's data sheet, or a server that was measured.
         measured = request.calibration

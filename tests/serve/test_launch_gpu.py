@@ -80,5 +80,5 @@ def test_a_model_too_large_for_the_gpu_is_refused_before_vllm_is_started(played:
     with up(played, "mistral-small-24b") as launcher:
         out, told = launcher.communicate(timeout=20)
     assert (launcher.returncode, out, told.count("\n")) == (2, "", 1)
-    assert "PRECISION=int8" in told
+    assert "--precision int8" in told
     assert not Path(played["VLLM_PYTHON"] + ".environment").exists()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from serve.emulator import VERSION
 from serve.emulator.answers import Answer
 from serve.emulator.request import (
     EmulatedModel,
@@ -23,7 +24,6 @@ from serve.emulator.request import (
     unknown_model,
 )
 
-VERSION = "turnbench-emulator/0.1.0"
 FINGERPRINT = VERSION.replace("/", "-")
 _MARK = "\x00piece\x00"
 _encode = msgspec.json.encode
