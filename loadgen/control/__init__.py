@@ -1,1 +1,1 @@
-"""A run on Locust's side: its conductor and workers, levels and windows, files, and its end."""
+"""A run on Locust's side: its controller and workers, levels and windows, files, and its end."""

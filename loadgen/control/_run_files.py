@@ -80,7 +80,7 @@ class RunWriter:
         file.write(line + b"\n")
 
     def flush(self) -> None:
-        """Bring every line so far to the disk."""
+        """Write every line so far to the disk."""
         for file in self._files.values():
             file.flush()
 

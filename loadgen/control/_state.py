@@ -158,7 +158,7 @@ class RunState:
             self._disk_failed(error)
 
     def flush(self) -> None:
-        """Bring the records so far to the disk."""
+        """Write the records so far to the disk."""
         try:
             self.writer.flush()
         except OSError as error:

@@ -1,10 +1,13 @@
-"""The line that tells how far a run is: plain in a file, kept up to date in a terminal."""
+"""The line that shows how far a run is: plain in a file, kept up to date in a terminal."""
 
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from loadgen.control._progress import Progress
 from loadgen.options._shapes import Levels, Load, OpenSteps
@@ -21,8 +24,15 @@ class Screen(io.StringIO):
         return self._terminal
 
 
-def told(screen: Any) -> Any:
-    """What is said of a level of two, which measures for 60 s; the second takes 70 s at least."""
+@pytest.fixture(autouse=True)
+def _a_terminal_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+def shown(screen: Any) -> Any:
+    """What is shown of a level of two, which measures for 60 s; the second takes 70 s at least."""
     now = SimpleNamespace(now_ns=lambda: int(100e9))
     run: Any = SimpleNamespace(turns=5, failed=1, timeline=now)
     progress = Progress(SimpleNamespace(user_count=3), run, screen)
@@ -35,15 +45,20 @@ def told(screen: Any) -> Any:
     return screen.getvalue()
 
 
+def plain(screen: str) -> str:
+    """A line for each time that the terminal's was cleared, without its styles."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", screen.replace("\r\x1b[0K", "\n"))
+
+
 def test_a_file_gets_two_plain_lines_a_level() -> None:
-    assert told(Screen(False)).splitlines() == [
+    assert shown(Screen(False)).splitlines() == [
         "level 1 of 2: 16 people, warm-up over, measuring for 1 min 0 s; at least 2 min 10 s left",
         "level 1 of 2: 16 people: over; 312 turns done, 2 failed",
     ]
 
 
 def test_a_terminal_gets_one_line_kept_up_to_date() -> None:
-    lines = told(Screen(True)).replace("\r\x1b[K", "\n").splitlines()
+    lines = plain(shown(Screen(True))).splitlines()
     assert [line for line in lines if line] == [
         "level 1 of 2: 16 people, 3 there; 0 turns done, 0 failed",
         "level 1 of 2: 16 people, warm-up 0 of 5 s; 0 turns done, 0 failed; at least 1 min 15 s left",
@@ -51,7 +66,16 @@ def test_a_terminal_gets_one_line_kept_up_to_date() -> None:
         "level 1 of 2: 16 people, waiting for measured turns for 0 s; 312 turns done, 2 failed",
         "level 1 of 2: 16 people: over; 312 turns done, 2 failed",
     ]
-    assert told(Screen(True)).count("\n") == 1
+    assert shown(Screen(True)).count("\n") == 1
+
+
+def test_a_line_never_fills_a_narrow_terminal_since_it_could_not_be_cleared_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = plain(shown(Screen(True))).splitlines()
+    assert max(len(line) for line in lines[:-1]) == 59
+    assert "level 1 of 2: 16 people, measuring 0 of 1 min 0 s; 0 turns…" in lines
 
 
 def test_a_run_goes_on_when_nobody_reads_its_progress_any_more() -> None:
@@ -59,7 +83,7 @@ def test_a_run_goes_on_when_nobody_reads_its_progress_any_more() -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    assert told(Gone(True)) == ""
+    assert shown(Gone(True)) == ""
 
 
 def test_the_least_time_left_counts_who_has_to_come_the_warm_up_and_the_window() -> None:

@@ -13,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.control._run_files import RunWriter, iso_now, new_run_dir
+from loadgen.options._headers import recorded
+from loadgen.options._settings import Settings
 from turnbench.formats import HealthLine, RunManifest, ServerSample, TurnRecord
 from turnbench.formats.turn import encode
 from turnbench.names import slug
 from turnbench.run_directory import read_run
 
+ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 1, 2, 12, 0, 5, tzinfo=UTC)
 NAME = "20260102T120005Z"
 
@@ -178,3 +181,15 @@ def _killed(*_: object) -> None:
 def test_the_manifest_is_json_for_every_reader() -> None:
     writer = _writer("one")
     assert json.loads((writer.path / "run.json").read_text()) == msgspec.to_builtins(writer.manifest)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests" / "fixtures").rglob("run.json")), ids=lambda p: p.parent.name
+)
+def test_a_run_of_the_version_before_would_be_written_with_the_same_keys_and_values(path: Path) -> None:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    folder = new_run_dir("again", "chat", NOON)
+    RunWriter(folder, msgspec.convert(stored, RunManifest), "")
+    assert json.loads((folder / "run.json").read_text()) == stored
+    keys = list(recorded(Settings(host="http://127.0.0.1:8000")))
+    assert [key for key in keys if key != "no_analysis"] == list(stored["settings"])

@@ -17,14 +17,14 @@ from loadgen._messages import Ping
 from loadgen.control._worker import EngineLink
 def broken(message):
     raise KeyError("no such thing")
-told = []
-link = EngineLink(broken, told.append)
+reported = []
+link = EngineLink(broken, reported.append)
 link.send(Ping(0))
 with gevent.Timeout(20):
-    while not told:
+    while not reported:
         gevent.sleep(0.05)
     link.wait()
-print(told)
+print(reported)
 """
 
 _CONTROLLER = """
@@ -68,12 +68,12 @@ class Broken(MasterRunner):
         raise OSError("no buffer space")
 _controller._HEARTBEAT_S = 0.01
 controller = _controller.RunController(Some(runner=Broken()))
-told = []
-controller.run = Some(fault=told.append)
+reported = []
+controller.run = Some(fault=reported.append)
 with gevent.Timeout(20):
-    while len(told) < 2:
+    while len(reported) < 2:
         gevent.sleep(0.01)
-print(told[0])
+print(reported[0])
 """
 
 
@@ -89,9 +89,9 @@ def test_an_engine_message_that_is_not_understood_is_told_and_ends_the_engine() 
 
 
 def test_what_breaks_while_records_come_in_makes_the_run_invalid_and_it_still_ends(tmp_path: Path) -> None:
-    told = said(_CONTROLLER, str(tmp_path / "run"))
-    assert '"level": "invalid", "check": "turnbench_failed", "what": "ZeroDivisionError: in a judge"' in told
-    assert "failed True" in told
+    reported = said(_CONTROLLER, str(tmp_path / "run"))
+    assert '"level": "invalid", "check": "turnbench_failed", "what": "ZeroDivisionError: in a judge"' in reported
+    assert "failed True" in reported
 
 
 def test_a_heartbeat_that_fails_is_told_and_tried_again() -> None:
