@@ -52,7 +52,9 @@ def arrival_rates(text: str) -> ArrivalRates:
 
 
 def people(text: str) -> int:
-    """-u: how many people; Locust's own parser made it a number."""
+    """-u: how many people. Locust's own parser makes it a number, a sweep's plan does not."""
+    if not re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+        raise ValueError(f"{text[:40]!r} is not a whole number")
     if int(text) < 1:
         raise ValueError(text, "there must be one person at least")
     return int(text)
@@ -60,9 +62,13 @@ def people(text: str) -> int:
 
 def spawn_rate(text: str) -> float:
     """-r: people per second."""
-    if not float(text) > 0:
-        raise ValueError(f"{float(text):g}", "people per second, more than 0")
-    return float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a number") from None
+    if not value > 0:
+        raise ValueError(f"{value:g}", "people per second, more than 0")
+    return value
 
 
 def endpoint_url(text: str) -> str:

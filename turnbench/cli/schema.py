@@ -55,7 +55,7 @@ def command_parser(prog: str) -> CommandParser:
     )
     known = ", ".join([*FORMATS, "sweep-plan"])
     parser.add_argument("name", nargs="?", metavar="NAME", choices=(*FORMATS, "sweep-plan"), help=known)
-    parser.add_argument("--docs", metavar="DIR", type=Path, help="write formats.md and its like there")
+    parser.add_argument("--docs", metavar="DIR", type=Path, help="write the pages that are made of the code")
     parser.add_argument("--check", action="store_true", help="with --docs: exit 1 if a page is out of date")
     return parser
 
@@ -192,5 +192,21 @@ def _type(value: dict[str, Any]) -> str:
     return {None: "any"}.get(kind, str(kind))
 
 
-PAGES: dict[str, Callable[[], str]] = {"formats.md": formats_page}
+def _options_page() -> str:
+    from loadgen.options._command_line import options_page
+
+    return options_page()
+
+
+def _metrics_page() -> str:
+    from turnbench.metrics import metrics_page
+
+    return metrics_page()
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "formats.md": formats_page,
+    "metrics.md": _metrics_page,
+    "options.md": _options_page,
+}
 """Pages of docs/ that are made of code."""

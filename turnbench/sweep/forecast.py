@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from loadgen.engine._history import EXACT_TOKENS
-from loadgen.options._command_line import OptionErrors, settings_from
+from loadgen.options._command_line import OptionErrors
 from loadgen.options._settings import Settings
 from loadgen.options._shapes import Shape, shape_of
 from scenarios import Conversation, Scenario, ScenarioError, load, plan
 from turnbench.formats import SweepEntry
 from turnbench.sweep.plan import SweepPlan
-from turnbench.sweep.runs import is_on, parsed_options, run_options, served_for
+from turnbench.sweep.runs import run_options, served_for, settings_of
 
 RUN_S = 3.0
 """A run's own start and end; what it really is shows with the first runs done."""
@@ -41,20 +41,18 @@ class RunForecast:
 
 def forecasts_of(sweep: SweepPlan, runs: list[SweepEntry]) -> dict[str, RunForecast | None]:
     """For each run, by its directory; asks `serve` once for each model and precision."""
-    needed = any(is_on(run_options(sweep, run), "once") for run in runs)
+    needed = any(run_options(sweep, run).get("once") for run in runs)
     paces = {served: pace_of(sweep, *served) if needed else None for served in map(served_for, runs)}
     return {run.dir: forecast_of(sweep, run, paces[served_for(run)]) for run in runs}
 
 
 def forecast_of(sweep: SweepPlan, run: SweepEntry, pace: Pace | None) -> RunForecast | None:
     """From the options of the run alone; None where they don't say, or where the run will refuse them."""
-    options = run_options(sweep, run)
-    read, problems = parsed_options(options)
     try:
-        settings = settings_from(read)
+        settings = settings_of(sweep, run)
         shape = shape_of(settings)
         if shape.ends == "exhausted":
-            return None if pace is None or problems else _played_once(settings, shape, pace)
+            return None if pace is None else _played_once(settings, shape, pace)
     except (OptionErrors, ScenarioError):
         return None
     if shape.run_time_s is not None:

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from loadgen.options._command_line import OPTIONS
+from loadgen.options._option import declared, switch
+from loadgen.options._settings import Settings
 from turnbench.checked_yaml import validated
 from turnbench.formats import Backend, Precision
 from turnbench.names import slug
@@ -25,13 +26,13 @@ from turnbench.strict_yaml import Map, Node, Seq, Text, key_of, read_file
 
 PLAN_FORMAT = "turnbench-sweep-plan/1"
 NOUN = "sweep plan"
-LOCUSTS_OPTIONS = ("users", "spawn-rate", "run-time")
-"""Those of Locust's own that a plan may set, by their long names."""
-ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
-SWITCHES = frozenset(option.name for option in OPTIONS if option.metavar is None)
-_SET_BY_SWEEP = {"run-dir", "model", "no-analysis"}
-_KNOWN_OPTIONS = {option.name for option in OPTIONS if not option.repeats} - _SET_BY_SWEEP
-_KNOWN_OPTIONS |= {*LOCUSTS_OPTIONS}
+_SET_BY_SWEEP = ("host", "run-dir", "model")
+OPTIONS = {
+    option.name: option
+    for option in declared(Settings)
+    if not option.repeats and option.name not in _SET_BY_SWEEP
+}
+"""Those that the runs of a plan may set, Locust's own among them, by their long names."""
 
 
 class PlanError(FileProblems):
@@ -176,11 +177,14 @@ def _contradictions(root: Node) -> Iterator[Problem]:
 def _option_problems(where: str, options: Map) -> Iterator[Problem]:
     for name, value in options.items():
         line = key_of(options, name).line
-        if name not in _KNOWN_OPTIONS:
-            hint = nearest(name, _KNOWN_OPTIONS, "options")
+        if name not in OPTIONS:
+            hint = nearest(name, OPTIONS, "options")
             yield Problem(options.source, line, f"{where}: unknown option {quoted(name)}; {hint}")
-        elif name in SWITCHES and isinstance(value, Text) and value.lower() not in (*ON, *OFF):
-            yield Problem(options.source, line, f"{where}: {name} is {quoted(value)}; write on or off")
+        elif OPTIONS[name].is_switch and isinstance(value, Text):
+            try:
+                switch(value)
+            except ValueError:
+                yield Problem(options.source, line, f"{where}: {name} is {quoted(value)}; write on or off")
 
 
 @dataclass(frozen=True)

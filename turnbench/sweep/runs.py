@@ -12,14 +12,15 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from loadgen.options._command_line import OptionErrors, settings_from
+from loadgen.options._option import switch
+from loadgen.options._settings import Settings
 from scenarios import ScenarioError, load
 from turnbench import exits
 from turnbench.formats import SweepEntry
 from turnbench.names import slug
-from turnbench.sweep.plan import ON, SWITCHES, PlanError, SweepPlan
+from turnbench.sweep.plan import OPTIONS, PlanError, SweepPlan
 
 ServedModel = tuple[str, str | None]
 """What has to be served for a run: a model, and its precision."""
@@ -74,19 +75,13 @@ def run_options(plan: SweepPlan, run: SweepEntry) -> dict[str, str]:
     return options
 
 
-def is_on(options: dict[str, str], switch: str) -> bool:
-    """Whether a switch is on; the plan has been checked, so all other words mean off."""
-    return options.get(switch, "off").lower() in ON
-
-
 def client_command(plan: SweepPlan, run: SweepEntry, url: str, folder: Path) -> list[str]:
     """The arguments of `turnbench run` for this run."""
     command = ["-H", url, "--run-dir", str(folder / run.dir), "--no-analysis"]
-    options = run_options(plan, run)
-    for name, value in options.items():
-        if name not in SWITCHES:
+    for name, value in run_options(plan, run).items():
+        if not OPTIONS[name].is_switch:
             command.append(f"--{name}={value}")
-        elif is_on(options, name):
+        elif switch(value):
             command.append(f"--{name}")
     return command
 
@@ -103,7 +98,12 @@ def server_command(plan: SweepPlan, run: SweepEntry) -> list[str]:
 
 def require_ready(plan: SweepPlan, runs: list[SweepEntry]) -> None:
     """Raises PlanError with every mistake that its runs and servers would stumble over one by one."""
-    problems = [f"run: {problem}" for run in runs for problem in _option_problems(run_options(plan, run))]
+    problems = []
+    for run in runs:
+        try:
+            settings_of(plan, run)
+        except OptionErrors as error:
+            problems += [f"run: {problem}" for problem in error.problems]
     for name in dict.fromkeys(run_options(plan, run).get("scenario", "chat") for run in runs):
         try:
             load(name)
@@ -117,28 +117,10 @@ def require_ready(plan: SweepPlan, runs: list[SweepEntry]) -> None:
         raise PlanError.of_lines(list(dict.fromkeys(problems)))
 
 
-def parsed_options(options: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """A run's options as Locust would hand them over, and those of Locust's that are no numbers."""
-    read: dict[str, Any] = {"host": _ANY_HOST}
-    problems = []
-    numbers: dict[str, tuple[str, type]] = {"users": ("num_users", int), "spawn-rate": ("spawn_rate", float)}
-    for name, value in options.items():
-        key, convert = numbers.get(name, (name.replace("-", "_"), str))
-        try:
-            read["turnbench_run_time_s" if name == "run-time" else key] = convert(value)
-        except ValueError:
-            problems.append(f"--{name}: {value!r} is not a number")
-    read["turnbench_users_given"] = "num_users" in read
-    return read | {name.replace("-", "_"): is_on(options, name) for name in SWITCHES}, problems
-
-
-def _option_problems(options: dict[str, str]) -> list[str]:
-    read, problems = parsed_options(options)
-    try:
-        settings_from(read)
-    except OptionErrors as error:
-        problems += error.problems
-    return problems
+def settings_of(plan: SweepPlan, run: SweepEntry) -> Settings:
+    """The settings that a run will have; raises OptionErrors with all that is wrong with its options."""
+    options = {OPTIONS[name].dest: value for name, value in run_options(plan, run).items()}
+    return settings_from({"host": _ANY_HOST, "turnbench_users_given": "num_users" in options} | options)
 
 
 def _refusals(commands: list[list[str]]) -> list[str]:

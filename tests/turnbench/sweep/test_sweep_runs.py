@@ -149,7 +149,7 @@ def test_what_can_be_seen_to_fail_is_told_at_once_before_anything_starts() -> No
     )  # fmt: skip
     with pytest.raises(PlanError) as caught:
         require_ready(plan, runs_of(plan))
-    hints = ["--hold: '20x'", "--spawn-rate: 'fast'", "--once and --hold exclude each other"]
+    hints = ["--hold: '20x'", "-r: 'fast'", "--once and --hold exclude each other"]
     hints += ["did you mean 'choose'?", "did you mean yi-6b?"]
     assert len(caught.value.problems) == len(hints)
     for hint, problem in zip(hints, sorted(caught.value.problems, key=_place(hints)), strict=True):
