@@ -133,6 +133,7 @@ def _gaps_ms(record: Any) -> list[float]:
     return [(at - record.event_us[0]) / 1000 for at in record.event_us]
 
 
+@pytest.mark.timing
 async def test_a_blocked_client_reports_when_the_events_really_came(
     client: Any, server: Server, authority: trustme.CA
 ) -> None:
@@ -146,6 +147,7 @@ async def test_a_blocked_client_reports_when_the_events_really_came(
         assert record.coalesced == 1
 
 
+@pytest.mark.timing
 async def test_the_users_clock_shows_a_blocked_client_as_a_slow_server(
     client: Any, server: Server, authority: trustme.CA
 ) -> None:

@@ -111,6 +111,7 @@ def test_no_tokenizer_is_loaded_by_the_engine_or_the_analysis() -> None:
     assert not {"tokenizers", "transformers", "tiktoken"} & set(loaded.stdout.split())
 
 
+@pytest.mark.timing
 async def test_connection_set_up_inside_ttft(
     client: Any, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +273,7 @@ for worker in range(2):
     assert len(lines) == len(set(lines)) == 24
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps arrivals")
 async def test_event_loop_lag_inside_ttft(client: Any, tmp_path: Path) -> None:
     """The client's loop stands still from the request on, until long after the server's answer."""
@@ -303,7 +305,8 @@ def _answer_after(listener: socket.socket, times_ns: list[int]) -> None:
         times_ns.append(time.monotonic_ns())
         time.sleep(GAP_S)
         body = b"data: " + json.dumps(saying("Hi", 1)).encode() + b"\n\n" + ending(1)
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
+        head += b"Content-Length: %d\r\n\r\n" % len(body)
         times_ns.append(time.monotonic_ns())
         connection.sendall(head + body)
         while connection.recv(1 << 16):

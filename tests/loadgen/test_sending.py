@@ -101,6 +101,7 @@ async def test_a_request_that_fills_the_sockets_buffer_is_sent_when_its_last_byt
     assert record.sent_ns >= begun[0]
 
 
+@pytest.mark.timing
 async def test_an_idle_connection_costs_no_cpu(serve: Any, client: Any) -> None:
     async def script(peer: Any) -> None:
         await peer.answer("Hi")
