@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 import psutil
-import yaml
 
 from turnbench.formats.server import WEIGHTS, RecordedServer, ServerFacts
 from turnbench.places import state_folder
+from turnbench.problems import Problem
+from turnbench.strict_yaml import Map, Text, key_of, plain, read_file
 
 _LAUNCHER_ONLY = ("pid", "pid_started_s")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -98,21 +99,23 @@ def _lives(facts: ServerFacts | _BelievedBy) -> bool:
 
 def read_facts_file(path: str) -> tuple[RecordedServer, list[str]]:
     """A remote server's description from JSON or YAML, and every mistake in it, a line each."""
-    try:
-        facts = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        return {}, [f"--server-facts {path}: {' '.join(str(error).split())}"]
-    if not isinstance(facts, dict):
-        return {}, [f"--server-facts {path}: not a mapping of names to facts"]
-    mistakes = [
-        f"--server-facts {path}: {mistake}" for name in facts for mistake in _mistakes(name, facts[name])
-    ]
-    return ({} if mistakes else facts), mistakes
+    root, problems = read_file(path, "server description")
+    if isinstance(root, Map):
+        facts, unreadable = plain(root)
+        problems += unreadable
+        for name, value in facts.items():
+            key = key_of(root, name)
+            problems += (Problem(path, key.line, what) for what in _mistakes(key, value))
+    elif root is not None:
+        problems.append(Problem(path, root.line, "not a mapping of names to facts"))
+    if problems or not isinstance(root, Map):
+        return {}, [f"--server-facts {problem}" for problem in problems]
+    return facts, []
 
 
-def _mistakes(name: object, value: object) -> list[str]:
-    if not isinstance(name, str):
-        return [f"{name!r} is no name: put it in quotes"]
+def _mistakes(name: Text, value: object) -> list[str]:
+    if not isinstance(plain(name)[0], str):
+        return [f"{name} is no name: put it in quotes"]
     if name == "emulated" and not isinstance(value, bool):
         return ["emulated: must be true or false"]
     if name == "weights" and value not in WEIGHTS:
@@ -120,8 +123,8 @@ def _mistakes(name: object, value: object) -> list[str]:
     if name == "arguments" and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
         return ["arguments: must be a list of texts"]
     values: list[Any] = value if isinstance(value, list) else [value]
-    plain = (each is None or isinstance(each, str | int | float) for each in values)
+    simple = (each is None or isinstance(each, str | int | float) for each in values)
     finite = (not isinstance(each, float) or math.isfinite(each) for each in values)
-    if not (all(plain) and all(finite)):
+    if not (all(simple) and all(finite)):
         return [f"{name}: must be a text, a number, true, false, null, or a list of these"]
     return []

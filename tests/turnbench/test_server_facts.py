@@ -89,30 +89,34 @@ def test_a_remote_description_is_read_from_json_and_yaml(tmp_path: Path, text: s
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ["not a mapping"]),
-        ("- gpu", ["not a mapping"]),
-        ("gpu: [", ["while parsing"]),
-        ("gpu: {name: X}", ["gpu: must be a text, a number"]),
-        ("speed: .nan", ["speed: must be a text, a number"]),
+        ("", ["1: the file is empty"]),
+        ("- gpu", ["1: not a mapping"]),
+        ("gpu: [", ["2: not valid YAML"]),
+        ("gpu: *other", ["1: alias '*other'"]),
+        ("gpu: A\ngpu: B", ["2: key 'gpu' is given twice"]),
+        ("gpu: {name: X}", ["1: gpu: must be a text, a number"]),
+        ("speed: .nan", ["1: speed: must be a text, a number"]),
         (
             "emulated: 'no'\nweights: maybe\n7: x\narguments: --x",
             [
-                "emulated: must be true or false",
-                "weights: must be one of real, dummy, none",
-                "7 is no name",
-                "arguments: must be a list",
+                "1: emulated: must be true or false",
+                "2: weights: must be one of real, dummy, none",
+                "3: 7 is no name",
+                "4: arguments: must be a list",
             ],
         ),
     ],
 )
-def test_mistakes_in_a_description_are_told_all_at_once(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_mistakes_in_a_description_are_all_reported_with_their_lines(
+    tmp_path: Path, text: str, words: list[str]
+) -> None:
     file = tmp_path / "facts.yaml"
     file.write_text(text)
     facts, mistakes = read_facts_file(str(file))
     assert facts == {}
     assert len(mistakes) == len(words)
     for mistake, word in zip(mistakes, words, strict=True):
-        assert mistake.startswith(f"--server-facts {file}: {word}")
+        assert mistake.startswith(f"--server-facts {file}:{word}")
         assert "\n" not in mistake
 
 
