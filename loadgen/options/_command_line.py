@@ -100,7 +100,7 @@ def options_text(heading: str, kind: type[Settings] = Settings) -> str:
 
 _PAGE = """# Options
 
-Made from `loadgen/options/_settings.py` by `turnbench schema`; don't edit it here.
+Generated from `loadgen/options/_settings.py` by `turnbench schema --docs docs`: change the fields there.
 
 Every option can also be given in the environment, as `TURNBENCH_` and its name in capitals with `_` for `-`,
 and in Locust's configuration file. TIME is a number with ms, s, m or h, several in a row (`1m30s`), or a bare

@@ -218,4 +218,4 @@ def test_a_switch_that_is_neither_on_nor_off_is_an_error_that_names_it() -> None
 
 def test_the_page_of_options_is_what_the_fields_say() -> None:
     said = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-    assert said == options_page(), "write docs/options.md again: turnbench schema"
+    assert said == options_page(), "write it again: turnbench schema --docs docs"

@@ -89,9 +89,10 @@ def test_an_engine_message_that_is_not_understood_is_told_and_ends_the_engine() 
 
 
 def test_what_breaks_while_records_come_in_makes_the_run_invalid_and_it_still_ends(tmp_path: Path) -> None:
-    reported = said(_CONTROLLER, str(tmp_path / "run"))
-    assert '"level": "invalid", "check": "turnbench_failed", "what": "ZeroDivisionError: in a judge"' in reported
-    assert "failed True" in reported
+    output = said(_CONTROLLER, str(tmp_path / "run"))
+    assert '"check": "turnbench_failed", "what": "ZeroDivisionError: in a judge"' in output
+    assert '"level": "invalid"' in output
+    assert "failed True" in output
 
 
 def test_a_heartbeat_that_fails_is_told_and_tried_again() -> None:
