@@ -87,6 +87,20 @@ def test_the_emulator_says_where_it_is_ready() -> None:
         assert len(family) == 2
 
 
+def test_a_folder_with_a_serve_of_its_own_is_none_of_our_business(tmp_path: Path) -> None:
+    for name in ("serve", "turnbench"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    up = [sys.executable, "-P", "-m", "serve", "up", "yi-6b", "--backend", "emulator", "--port", "0"]
+    with subprocess.Popen(up, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as it:
+        try:
+            url = line_from(it).removeprefix("ready: ")
+            assert healthy(url)
+        finally:
+            it.terminate()
+            it.communicate(timeout=20)
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
