@@ -8,27 +8,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.compare.precisions import orders_by_precision
-from analysis.compare.sample import sample_of, side_by_side
-from analysis.compare.task_ratios import ratios_of
-from analysis.compare.variants import VARIANT, variant_of
-from analysis.comparison import comparison_of
+from analysis.compare.causes import ratios_of
+from analysis.compare.ranking import comparison_of, orders_by_precision
+from analysis.compare.variants import VARIANT, sample_of, side_by_side, variant_of
 from analysis.report.facts import RunFacts, facts_of
 from analysis.report.page import write_report
 from analysis.summary import Summary, summarise
 from analysis.sweep import Sweep, missing, names_of, pooled, sweep_at
 from analysis.tables.export import write_csv, write_json, write_parquet
+from analysis.tables.sentences import in_words
 from analysis.turns.study import study_run
 from turnbench.run_directory import RunError, read_run
 from turnbench.turns import WORDS_PER_MIN
 
-SUMMARY_NAMES = ("summary.json", "summary.csv")
 REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)
 class Analysed:
-    """A run or a sweep: its summary, what its report tells besides, and its measured turns, a table a run."""
+    """A run or a sweep: its summary, what its report draws besides, and its measured turns, a table a run."""
 
     summary: Summary
     facts: list[RunFacts]
@@ -105,7 +103,8 @@ def several(found: list[Analysed], into: Path | None = None) -> Analysed:
 
 def _compare_models(one: Analysed) -> None:
     turns = one.turns
-    one.summary["comparison"] = comparison_of(turns)
+    comparison = comparison_of(turns)
+    one.summary["comparison"] = comparison and comparison | {"words": in_words(comparison["cells"])}
     one.summary["study"] = {"ratios": ratios_of(turns), "precisions": orders_by_precision(turns)}
 
 
@@ -119,6 +118,6 @@ def _apart(paths: list[Path]) -> list[str]:
 
 
 def _write(one: Analysed) -> None:
-    write_json(one.summary, one.path / SUMMARY_NAMES[0])
-    write_csv(one.summary, one.path / SUMMARY_NAMES[1])
+    write_json(one.summary, one.path / "summary.json")
+    write_csv(one.summary, one.path / "summary.csv")
     write_report(one.summary, one.facts, one.report)

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from analysis.checks.finding import RANK
-from analysis.compare.sample import Names
-from analysis.compare.variants import Cells, Played, named
+from analysis.compare.variants import Cells, Names, PlayedRun, named
 from analysis.measures.cells import ALL
 from analysis.summary import SUMMARY_FORMAT, Summary
 from turnbench.formats import Finding, SweepEntry
@@ -110,7 +109,7 @@ def names_of(summary: Summary) -> Names:
             if cell["run"] == run["run"] and ALL not in (cell["model"], cell["task"], cell["level"]):
                 load = loads[run["run"], cell["level"]]
                 cells.setdefault(cell["model"], set()).add((cell["task"], load))
-        played.append(Played(run["run"], run["variant"], cells))
+        played.append(PlayedRun(run["run"], run["variant"], cells))
     return named(played)
 
 

@@ -19,6 +19,12 @@ def clean(raw: bytes) -> str:
     return _CONTROL.sub(" ", raw.decode("utf-8", "replace")).strip()[:ERROR_CHARS]
 
 
+def printable(text: object) -> str:
+    """Text from a server or a file for a screen or a page: a control character, which could steer a
+    terminal, becomes �; new lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))
+
+
 def scrubbed(text: str, secrets: list[str]) -> str:
     """The text with `***` for each secret, also for the start of one at its end: it was cut off there."""
     for secret in secrets:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare.sample import clusters
+from analysis.compare.variants import clusters
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
 from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
 from analysis.stats.percentiles import allowed, effective_turns

@@ -1,7 +1,7 @@
-"""Models in order of tokens per second beside their order by time: do the two agree?
+"""Models ranked by tokens per second beside their ranking by time: do the two agree?
 
 Speed is `tps`, the sum of tokens over the sum of time to generate; time is the mean time to generate. The
-two differ by the mean length of an answer and by nothing else, so where the orders part, length did it.
+two differ by the mean length of an answer and by nothing else, so where the rankings differ, length did it.
 """
 
 from __future__ import annotations
@@ -13,43 +13,80 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
-from analysis.compare.sample import clusters
+from analysis.compare.causes import effects_of, shares_of, swap_of
+from analysis.compare.variants import clusters
+from analysis.measures.cells import ALL
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
 from analysis.turns.frame import floats
 from turnbench.turns import Floats
 
 Ranking = dict[str, Any]
 SIGNIFICANT = 0.05
+FULL_PRECISIONS = ("fp16", "bf16")
+"""What lower precisions are compared with: FP16, or BF16 where a model has no FP16."""
 _MAY_SWAP = 0.025
 
 
-def ranking_of(rows: pd.DataFrame) -> Ranking | None:
-    """The two orders of the models in one task at one load; None with fewer than two models.
+def comparison_of(pool: pd.DataFrame) -> dict[str, Any] | None:
+    """`{cells, effects}` of several models' turns; None where there is but one model.
 
-    A model with a turn that never ended has no time to generate and stands last in that order.
+    A cell is the ranking of one task (or all of them) at one load, with the causes of its times. Models are
+    compared under one setting (precision, hardware, length of answers) where each setting has two models or
+    more; else whatever was played is compared.
     """
-    groups = {str(name): part for name, part in rows.groupby("name", sort=True) if _talks(part)}
+    if pool["name"].nunique() < 2:
+        return None
+    settings = {str(name): part for name, part in pool.groupby("setting", sort=True)}
+    if min(part["model"].nunique() for part in settings.values()) < 2:
+        settings = {"": pool}
+    cells = []
+    for setting, part in settings.items():
+        for load in dict.fromkeys(part["load"]):
+            at_load = part[part["load"] == load]
+            tasks = list(dict.fromkeys(at_load["task"]))
+            for task in [*tasks, *[ALL] * (len(tasks) > 1)]:
+                rows = at_load if task == ALL else at_load[at_load["task"] == task]
+                if ranking := ranking_of(rows):
+                    names = {"task": task, "load": load, "setting": setting}
+                    cells.append(names | ranking | {"shares": shares_of(rows), "swap": swap_of(rows)})
+    return {"cells": cells, "effects": effects_of(next(iter(settings.values())))} if cells else None
+
+
+def ranking_of(rows: pd.DataFrame) -> Ranking | None:
+    """Both rankings of the models in one task at one load; None with fewer than two models.
+
+    A model with a turn that never ended has no time to generate and is last in that ranking.
+    """
+    groups = {}
+    for name, part in rows.groupby("name", sort=True):
+        ok = part["outcome"] == "ok"
+        if ok.any() and part.loc[ok, "tokens"].sum() > 0:
+            groups[str(name)] = part
     if len(groups) < 2:
         return None
     models = [_model(name, part) for name, part in groups.items()]
     tps, time_ms = (np.array([model[key] for model in models]) for key in ("tps", "time_ms"))
+    speed = 1 / time_ms
     draws = draws_of(list(groups.values()))
-    tau = tau_b(tps[None, :], 1 / time_ms[None, :])[0]
+    first, second = np.triu_indices(len(models), 1)
+    agreeing = ((tps[first] - tps[second]) * (speed[first] - speed[second]) > 0).sum()
+    perfect = np.arange(len(models))
     return {
         "models": _ranked(models),
-        "tau": _finite(tau),
-        "pairs_agreeing": _agreeing(tps, 1 / time_ms),
-        "pairs_in_all": len(models) * (len(models) - 1) // 2,
+        "tau": _finite(tau_b(tps[None, :], speed[None, :])[0]),
+        "pairs_agreeing": int(agreeing),
+        "pairs_in_all": len(first),
         "tau_ci95": None if draws is None else tau_ends(draws[0], 1 / draws[1]),
-        "p_value": _p_value(tps, 1 / time_ms),
-        "least_p_value": _least_p_value(len(models)),
-        "pairs": [pair for pair in _pairs(models, draws) if pair is not None],
+        # Of "the two rankings have nothing to do with each other", over all rankings of so many models; and
+        # the same for perfect agreement, which is the most that so many models can prove.
+        "p_value": _finite(float(kendalltau(tps, speed).pvalue)),
+        "least_p_value": float(kendalltau(perfect, perfect).pvalue),
+        "pairs": [
+            pair
+            for a, b in combinations(range(len(models)), 2)
+            if (pair := _pair(models, draws, a, b)) is not None
+        ],
     }
-
-
-def _talks(rows: pd.DataFrame) -> bool:
-    ok = rows["outcome"] == "ok"
-    return bool(ok.any() and rows.loc[ok, "tokens"].sum() > 0)
 
 
 def _model(name: str, rows: pd.DataFrame) -> dict[str, Any]:
@@ -72,10 +109,9 @@ def _ranked(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """With `rank_tps` and `rank_time`, 1 the best; equal values share the mean of their ranks."""
     by_tps = rankdata([-model["tps"] for model in models])
     by_time = rankdata([model["time_ms"] for model in models])
-    told = zip(models, by_tps, by_time, strict=True)
     return [
         model | {"time_ms": _finite(model["time_ms"]), "rank_tps": float(tps), "rank_time": float(time)}
-        for model, tps, time in told
+        for model, tps, time in zip(models, by_tps, by_time, strict=True)
     ]
 
 
@@ -85,11 +121,6 @@ def tau_b(left: Floats, right: Floats) -> Floats:
     a, b = (np.sign(part[:, first] - part[:, second]) for part in (left, right))
     pairs = np.sqrt((a != 0).sum(axis=1) * (b != 0).sum(axis=1))
     return np.asarray(np.divide((a * b).sum(axis=1), pairs, out=np.full(len(a), np.nan), where=pairs > 0))
-
-
-def _agreeing(left: Floats, right: Floats) -> int:
-    first, second = np.triu_indices(len(left), 1)
-    return int(((left[first] - left[second]) * (right[first] - right[second]) > 0).sum())
 
 
 def speeds_of(groups: list[pd.DataFrame]) -> tuple[Floats, Floats]:
@@ -115,34 +146,19 @@ def draws_of(groups: list[pd.DataFrame]) -> tuple[Floats, Floats] | None:
 
 
 def tau_ends(left: Floats, right: Floats) -> list[float] | None:
-    """The middle 95 % of tau-b over resamples, a row each; None where no resample has an order."""
+    """The middle 95% of tau-b over resamples, a row each; None where no resample has a ranking."""
     taus = tau_b(left, right)
-    taus = taus[np.isfinite(taus)]  # a resample in which all are tied has no order
+    taus = taus[np.isfinite(taus)]  # a resample in which all are tied has no ranking
     if not len(taus):
         return None
     return [float(end) for end in np.quantile(taus, (0.025, 0.975), method="inverted_cdf")]
 
 
-def _p_value(tps: Floats, speed: Floats) -> float | None:
-    """Of "the two orders have nothing to do with each other", over the orders of this many models."""
-    return _finite(float(kendalltau(tps, speed).pvalue))
-
-
-def _least_p_value(models: int) -> float:
-    """What a perfect order of so many models would show: the most that they can prove."""
-    order = np.arange(models)
-    return float(kendalltau(order, order).pvalue)
-
-
-def _pairs(models: list[dict[str, Any]], draws: tuple[Floats, Floats] | None) -> list[dict[str, Any] | None]:
-    """The pairs of models that part: faster in tokens per second, slower to finish."""
-    return [_pair(models, draws, *both) for both in combinations(range(len(models)), 2)]
-
-
 def _pair(
     models: list[dict[str, Any]], draws: tuple[Floats, Floats] | None, a: int, b: int
 ) -> dict[str, Any] | None:
-    """The more likely way round; None where the orders agree in the sample and in nearly all resamples."""
+    """Which of two models is faster in tokens per second yet slower to finish, the more likely way round;
+    None where the rankings agree in the sample and in nearly all resamples."""
     found = []
     for fast, slow in ((a, b), (b, a)):
         swaps = (
@@ -159,3 +175,56 @@ def _pair(
 
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
+
+
+def orders_by_precision(pool: pd.DataFrame) -> list[dict[str, Any]]:
+    """Is the ranking of models the same at a lower precision?
+
+    A row a task, load and lower precision: `models`, `tau_time` and `tau_tps` with their intervals. tau_time:
+    between the models' rankings by mean TTG at 16 bits and at the lower precision; tau_tps: between their
+    rankings by tokens per second. Only models that were played at both; nothing with fewer than two.
+    """
+    lower = [p for p in pool["precision"].unique() if p and p not in FULL_PRECISIONS]
+    if not lower:
+        return []
+    found = []
+    for (task, load), rows in pool.groupby(["task", "load"], sort=False):
+        for precision in lower:
+            pairs = _pairs(rows, precision)
+            if len(pairs) >= 2:
+                names = {"task": str(task), "load": str(load), "precision": precision}
+                found.append(names | {"models": len(pairs)} | _agreement(pairs))
+    return found
+
+
+def _pairs(rows: pd.DataFrame, precision: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """(turns at 16 bits, turns at this precision) of each model that has both."""
+    found = []
+    for _, mine in rows.groupby("any_precision", sort=True):
+        parts = {name: part for name, part in mine.groupby("precision") if (part["outcome"] == "ok").any()}
+        full = next((parts[name] for name in FULL_PRECISIONS if name in parts), None)
+        if full is not None and precision in parts:
+            found.append((full, parts[precision]))
+    return found
+
+
+def _agreement(pairs: list[tuple[pd.DataFrame, pd.DataFrame]]) -> dict[str, Any]:
+    sides = [[pair[side] for pair in pairs] for side in (0, 1)]
+    speeds = [speeds_of(groups) for groups in sides]
+    draws = draws_of([*sides[0], *sides[1]])
+    halves = None
+    if draws is not None:
+        halves = [[part[:, : len(pairs)], part[:, len(pairs) :]] for part in draws]
+    found: dict[str, Any] = {}
+    for index, name in enumerate(("tps", "time")):
+        orders = [_order(speeds[side][index], name) for side in (0, 1)]
+        tau = float(tau_b(orders[0][None, :], orders[1][None, :])[0])
+        found[f"tau_{name}"] = tau if np.isfinite(tau) else None
+        ends = halves and tau_ends(*(_order(part, name) for part in halves[index]))
+        found[f"tau_{name}_ci95"] = ends
+    return found
+
+
+def _order(values: Floats, name: str) -> Floats:
+    """As speeds, the higher the better; a model with a turn that never ended comes last."""
+    return values if name == "tps" else 1 / values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import json
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,38 +16,27 @@ from markupsafe import Markup
 
 from analysis.measures.cells import ALL
 from analysis.report.facts import RunFacts
+from analysis.report.first_screen import glance_of
 from analysis.report.plots import GROUPS, NOTES, figures
-from analysis.tables import study_tables
+from analysis.report.plots_style import Figure
+from analysis.tables import rows
 from analysis.tables.export import flat
-from analysis.tables.glance import glance_of
 from analysis.tables.glossary import anchor_of, glossary, term_of
-from analysis.tables.headline import FOOTNOTE, HEADERS, clean, headline_rows, name_of, number
-from analysis.tables.ranking import ORDER_HEADS, effect_rows, order_rows, swap_tables
-from analysis.tables.sentences import answer
+from analysis.tables.sentences import answer, ratios_in_words
+from analysis.tables.writing import for_script_tag, for_terminal, number, stamp, task
+from turnbench.metrics import METRICS
 
 _SETUP = ("settings", "endpoint", "server", "host", "versions", "workers", "slo", "labels")
 _MOST_ROWS = 400
 _MOST_FIGURE_CHARS = 1_500_000
 _MOST_SETUP_CHARS = 600_000
-_DETAILED = {
-    "ttft_ms": "TTFT ms",
-    "response_delay_ms": "response delay ms",
-    "ttg_ms": "TTG ms",
-    "ttg256_ms": "TTG@256 ms",
-    "tpot_ms": "TPOT ms",
-    "itl_ms": "inter-event ms",
-    "stall_ms": "stall ms",
-    "output_tokens": "output tokens",
-}
+_MOST_VALUE_CHARS = 2000
 
 
 def write_report(summary: dict[str, Any], facts: list[RunFacts], path: Path) -> None:
     """Write the page; everything it needs is inside it."""
-    path.write_text(_page(summary, facts), encoding="utf-8")
-
-
-def _page(summary: dict[str, Any], facts: list[RunFacts]) -> str:
-    plotly, script = _plotly(), _own("report.js")
+    plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    script = _own("report.js")
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -55,82 +44,81 @@ def _page(summary: dict[str, Any], facts: list[RunFacts]) -> str:
         lstrip_blocks=True,
         loader=FunctionLoader(_own),
     )
-    environment.filters |= {"clean": clean, "number": number, "term": term_of, "anchor": anchor_of}
-    made, dropped = _within(figures(summary, facts))
-    return environment.get_template("report.jinja").render(
+    environment.filters |= {
+        "clean": for_terminal,
+        "number": number,
+        "term": term_of,
+        "anchor": anchor_of,
+        "task": task,
+    }
+    drawn, omitted = _within(figures(summary, facts))
+    page = environment.get_template("report.jinja").render(
         summary=summary,
-        title=("EMULATED · " if summary["emulated"] else "") + clean(summary["run"]),
+        title=stamp(summary["emulated"]) + summary["run"],
         policy=_policy(plotly, script),
         glossary=glossary(),
         groups=GROUPS,
-        figures=made,
-        dropped=dropped,
+        figures=drawn,
+        figures_omitted=omitted,
         notes=NOTES,
         setups=_setups(facts),
         insecure=any(_insecure(run.manifest) for run in facts),
         style=Markup(_own("report.css")),
-        data=Markup(script_json(made)),
+        data=Markup(for_script_tag([asdict(one) for one in drawn])),
         plotly=Markup(_packed(plotly)),
         script=Markup(script),
-        **_numbers(summary),
+        **_tables(summary),
     )
+    path.write_text(page, encoding="utf-8")
 
 
-def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
-    """What the tables of the page hold."""
-    comparison, study = summary.get("comparison"), summary.get("study") or {"ratios": [], "precisions": []}
-    glance = glance_of(summary)
-    return {
+def _tables(summary: dict[str, Any]) -> dict[str, Any]:
+    """What the tables of the page hold, at most so many rows as a page can."""
+    comparison, study, glance = summary.get("comparison"), summary.get("study"), glance_of(summary)
+    loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
+    cells = [
+        cell | {"name": rows.name_of(cell), "load": loads.get((cell.get("run"), cell["level"]), ALL)}
+        for cell in summary["cells"][: _MOST_ROWS // 2]
+    ]
+    # Each run's load curve with its name, which a single run needn't say.
+    curves = [(run["run"], run["curve"]) for run in summary.get("runs", []) if run.get("curve")]
+    tables = {
+        "waits": rows.waits_table(summary),
+        "levels": rows.levels_table(summary),
+        "rankings": rows.rankings_table(comparison),
+        "effects": rows.effects_table(comparison),
+        "ratios": rows.ratios_table(study),
+        "precisions": rows.precisions_table(study),
+    }
+    for table in tables.values():
+        del table.rows[_MOST_ROWS:]
+    return tables | {
         "glance": glance,
-        "sentences": [] if glance and glance.first else answer(summary),
+        "sentences": [] if glance and glance.ends else answer(summary),
         "comparison": comparison,
-        "order_heads": ORDER_HEADS,
-        "orders": order_rows(comparison)[:_MOST_ROWS],
-        "swaps": swap_tables(comparison),
-        "effects": effect_rows(comparison),
-        "study": study_tables,
-        "ratios": study_tables.ratio_rows(study)[:_MOST_ROWS],
-        "ratio_words": study_tables.in_words(study),
-        "precisions": study_tables.precision_rows(study)[:_MOST_ROWS],
-        "curves": _curves(summary),
-        "headers": HEADERS,
-        "rows": headline_rows(summary)[:_MOST_ROWS],
-        "footnote": FOOTNOTE,
-        "detailed": _DETAILED,
-        "levels": summary["levels"][:_MOST_ROWS],
-        "cells": _named_cells(summary)[: _MOST_ROWS // 2],
+        "ranks": rows.rank_tables(comparison),
+        "swaps": rows.swap_tables(comparison),
+        "ratio_words": ratios_in_words(study),
+        "curves": [("", summary["curve"])] if summary.get("curve") else curves,
+        "metrics": list(METRICS.values()),
+        "cells": cells,
         "cells_in_all": len(summary["cells"]),
     }
 
 
-def _within(made: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """As many figures as there is room for, and how many were left out; the first of each group go first."""
-    order = sorted(range(len(made)), key=lambda i: sum(one["group"] == made[i]["group"] for one in made[:i]))
+def _within(made: list[Figure]) -> tuple[list[Figure], int]:
+    """As many figures as there is room for, and how many are omitted; the first of each group go first."""
+    order = sorted(range(len(made)), key=lambda i: sum(one.group == made[i].group for one in made[:i]))
     kept, room = set(), _MOST_FIGURE_CHARS
     for i in order:
-        room -= len(script_json(made[i]))
+        room -= len(for_script_tag(asdict(made[i])))
         if room >= 0:
             kept.add(i)
     return [one for i, one in enumerate(made) if i in kept], len(made) - len(kept)
 
 
-def _curves(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Each run's load curve with its name, which a single run needn't say."""
-    if summary.get("curve"):
-        return [("", summary["curve"])]
-    return [(run["run"], run["curve"]) for run in summary.get("runs", []) if run.get("curve")]
-
-
-def _named_cells(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
-    return [
-        cell | {"name": name_of(cell), "load": loads.get((cell.get("run"), cell["level"]), ALL)}
-        for cell in summary["cells"]
-    ]
-
-
 def _setups(facts: list[RunFacts]) -> list[tuple[str, Any, str | None]]:
-    """(name, sections, scenario) of each run; a scenario that several played stands once."""
+    """(name, sections, scenario) of each run; a scenario that several played is shown once."""
     found, seen, room = [], set(), _MOST_SETUP_CHARS
     for run in facts:
         sections = _setup(run.manifest) if room > 0 else []
@@ -142,27 +130,21 @@ def _setups(facts: list[RunFacts]) -> list[tuple[str, Any, str | None]]:
 
 
 def _setup(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Sections of the manifest as rows of text, nulls left out."""
-    sections = []
+    """Sections of the manifest as rows of text, without what is empty."""
+    plain = ("status", "started_at", "ended_at", "seed", "salt", "emulated")
+    sections = [("run", [(key, str(manifest.get(key))) for key in plain])]
     for name in _SETUP:
         value = manifest.get(name)
-        rows = flat(value) if isinstance(value, dict) else {name: value}
-        told = [(key, str(item)[:2000]) for key, item in rows.items() if item not in (None, {}, [], "")]
-        if told:
-            sections.append((name, told))
-    plain = ("status", "started_at", "ended_at", "seed", "salt", "emulated")
-    return [("run", [(key, str(manifest.get(key))) for key in plain]), *sections]
+        items = flat(value) if isinstance(value, dict) else {name: value}
+        known = [(k, str(v)[:_MOST_VALUE_CHARS]) for k, v in items.items() if v not in (None, {}, [], "")]
+        if known:
+            sections.append((name, known))
+    return sections
 
 
 def _insecure(manifest: dict[str, Any]) -> bool:
     settings = manifest.get("settings")
     return isinstance(settings, dict) and bool(settings.get("insecure"))
-
-
-def script_json(value: object) -> str:
-    """JSON that can stand inside a script tag: nothing in it can end the tag or open a comment."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _policy(*scripts: str) -> str:
@@ -176,15 +158,11 @@ def _policy(*scripts: str) -> str:
 
 
 @cache
-def _plotly() -> str:
-    return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-
-
-@cache
 def _packed(script: str) -> str:
     """Compressed, so that most of the file is the run's own; the page unpacks it and its policy checks it."""
     return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
 
 
+@cache
 def _own(name: str) -> str:
     return (files("analysis.report") / name).read_text(encoding="utf-8")

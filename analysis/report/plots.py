@@ -1,103 +1,291 @@
-"""The report's figures as plain plotly data, ready for JSON; no name in them can act as markup."""
+"""The report's figures as plain plotly data, ready for JSON; no name in them can act as markup.
+
+Here are those of cells: waiting times, distributions, load curves, growth of a conversation. Those over time
+are in `plots_time`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from analysis.measures.cells import ALL
-from analysis.report.facts import RunFacts
-from analysis.report.plots_growth import growth
-from analysis.report.plots_load import LOAD_NOTE, load_curves
-from analysis.report.plots_spread import spreads
-from analysis.report.plots_style import Cells, Figure, colour, figure, label, middles, pattern, points
-from analysis.report.plots_time import lags, rasters, timelines
-from analysis.tables.headline import cells_at_levels, clean
+from analysis.report.facts import SHARES, RunFacts, Spread
+from analysis.report.plots_style import (
+    Cells,
+    Figure,
+    Trace,
+    colour,
+    figure,
+    line,
+    middles,
+    pattern,
+    points,
+    symbol,
+)
+from analysis.report.plots_time import lags, slowest_turns, timelines
+from analysis.tables.rows import cells_at_levels
+from analysis.tables.writing import for_plotly, stamp
 
-MEANS = "Medians with 95 % intervals. Open or faint: a mean, where too few turns allow a median."
-NOTES = {"wait": MEANS, "load": f"{LOAD_NOTE} {MEANS}"}
-"""What is said once over a group's figures."""
 GROUPS = {
     "wait": "Time to generate, by task and model",
-    "spread": "How times are spread",
-    "load": "Throughput against waiting",
+    "spread": "Distributions of waiting times",
+    "load": "Waiting against throughput",
     "growth": "As the conversation grows",
-    "time": "A level as it went",
-    "raster": "The slowest answers, piece by piece",
-    "client": "The client itself",
+    "time": "Each level over time",
+    "raster": "The slowest answers, event by event",
+    "client": "The client",
 }
+_MEANS = "Medians with 95% intervals. Open or faint: a mean, where there are too few turns for a median."
+NOTES = {
+    "wait": _MEANS,
+    "load": "Each point is one level, labelled with its load. Higher up is a longer wait, further right more "
+    "throughput. Ring: the load beyond which no higher one raised throughput by more than 5%; wide line: "
+    f"its 95% interval. No ring: throughput was still growing at the highest load. {_MEANS}",
+}
+"""What is said once over a group's figures."""
+_METRICS = {"ttft_ms": "TTFT", "ttg_ms": "TTG"}
+_FULL_NAMES = {"ttft_ms": "Time to first token", "ttg_ms": "Time to generate"}
+_MOST_PICKS = 40
+_MOST_MARKS = 9
+_MOST_LINES = 24
+_AT_TOP = "At the highest load of each run."
 
 
 def figures(summary: dict[str, Any], facts: list[RunFacts]) -> list[Figure]:
-    """Every figure: `{id, group, title, pick, note, terms, data, layout}`, in the order of the page."""
+    """Every figure, in the order of the page."""
     cells = cells_at_levels(summary)
-    called = _called(cells)
-    runs = [replace(run, name=called.get(run.name, run.name)) for run in facts]
-    made = [
-        *_wait_by_task(cells),
-        *spreads(cells, facts),
-        *load_curves(summary, cells),
-        *growth(summary, called),
-        *timelines(runs),
-        *rasters(runs),
-        *lags(runs),
-    ]
-    stamped = [_stamped(one) for one in made] if summary["emulated"] else made
-    return [{**one, "id": f"plot-{number}"} for number, one in enumerate(stamped)]
-
-
-def _called(cells: Cells) -> dict[str, str]:
-    """What each run of a sweep is called: its model, where no other run has that name."""
     names: dict[str, set[str]] = {}
     for cell in cells:
         if "run" in cell:
             names.setdefault(cell["run"], set()).add(cell["name"])
+    # A run of a sweep goes by its model, where no other run has that name.
     alone = Counter(name for of_run in names.values() for name in of_run)
-    return {run: min(of) if len(of) == 1 and alone[min(of)] == 1 else run for run, of in names.items()}
+    called = {run: min(of) if len(of) == 1 and alone[min(of)] == 1 else run for run, of in names.items()}
+    runs = [replace(run, name=called.get(run.name, run.name)) for run in facts]
+    made = [
+        *_waits(cells),
+        *_spreads(cells, facts),
+        *_load_curves(summary, cells),
+        *_growth(summary, called),
+        *timelines(runs),
+        *slowest_turns(runs),
+        *lags(runs),
+    ]
+    for number, one in enumerate(made):
+        one.id = f"plot-{number}"
+        if summary["emulated"]:
+            _mark(one)
+    return made
 
 
-def _stamped(one: Figure) -> Figure:
-    """Above the plot and inside it, where it stays when the plot is cut out of the page."""
-    stamp = {"text": "EMULATED", "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right"}
-    stamp |= {"yanchor": "bottom", "yshift": 6, "showarrow": False, "font": {"size": 10, "color": "#b07800"}}
-    notes = [*one["layout"].get("annotations", []), stamp]
-    layout = one["layout"] | {"annotations": notes}
-    return {**one, "title": f"EMULATED · {one['title']}", "layout": layout}
+def _mark(one: Figure) -> None:
+    """EMULATED above the plot and inside it, where it stays when the plot is cut out of the page."""
+    note = {"text": "EMULATED", "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right"}
+    note |= {"yanchor": "bottom", "yshift": 6, "showarrow": False, "font": {"size": 10, "color": "#b07800"}}
+    one.layout["annotations"] = [*one.layout.get("annotations", []), note]
+    one.title = stamp(emulated=True) + one.title
 
 
-def _wait_by_task(cells: Cells) -> list[Figure]:
+def _waits(cells: Cells) -> list[Figure]:
     """Time to generate: with one load a bar a task and model, with several a panel a task."""
     cells = [cell for cell in cells if cell["task"] != ALL]
-    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
     loads = list(dict.fromkeys(cell["load"] for cell in cells))
     names = list(dict.fromkeys(cell["name"] for cell in cells))
     if not cells:
         return []
     if len(loads) == 1:
-        data = [_bars([cell for cell in cells if cell["name"] == name], n) for n, name in enumerate(names)]
+        data = []
+        for number, name in enumerate(names):
+            mine = [cell for cell in cells if cell["name"] == name]
+            trace = middles([cell["ttg_ms"] for cell in mine])
+            faint = [0.45 if kind == "mean" else 1.0 for kind in trace.pop("kinds")]
+            marker = {"color": colour(number), "opacity": faint, "pattern": pattern(number)}
+            tasks = [for_plotly(cell["task"]) for cell in mine]
+            data.append(trace | {"type": "bar", "name": for_plotly(name), "x": tasks, "marker": marker})
         return [figure("wait", "Time to generate by task", data, "task", "TTG, s", terms=("TTG",))]
     made = []
-    for task in tasks:
-        mine = [cell for cell in cells if cell["task"] == task]
-        data = [_line([c for c in mine if c["name"] == name], n) for n, name in enumerate(names)]
-        data = [trace for trace in data if trace["x"]]
-        one = figure("wait", f"Time to generate: {clean(task)}", data, "people", "TTG, s", terms=("TTG",))
-        span = [-0.4, len(loads) - 0.6]
-        one["layout"]["xaxis"] |= {"type": "category", "categoryarray": [*map(label, loads)], "range": span}
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        data = []
+        for number, name in enumerate(names):
+            mine = [cell for cell in cells if cell["task"] == task and cell["name"] == name]
+            if mine:
+                trace = points([cell["ttg_ms"] for cell in mine], number)
+                xs = [for_plotly(cell["load"]) for cell in mine]
+                data.append(trace | {"name": for_plotly(name), "x": xs})
+        one = figure("wait", f"Time to generate: {task}", data, "people", "TTG, s", terms=("TTG",))
+        axis = {"type": "category", "categoryarray": [*map(for_plotly, loads)]}
+        one.layout["xaxis"] |= axis | {"range": [-0.4, len(loads) - 0.6]}
         made.append(one)
     return made
 
 
-def _bars(cells: Cells, number: int) -> Figure:
-    trace = middles([cell["ttg_ms"] for cell in cells])
-    faint = [0.45 if kind == "mean" else 1.0 for kind in trace.pop("kinds")]
-    marker = {"color": colour(number), "opacity": faint, "pattern": pattern(number)}
-    names = {"type": "bar", "name": label(cells[0]["name"]), "x": [label(cell["task"]) for cell in cells]}
-    return trace | names | {"marker": marker}
+def _spreads(cells: Cells, facts: list[RunFacts]) -> list[Figure]:
+    """Which share of the turns was done by when: two figures a task and load with a line a model; of one
+    model alone, two a task with a line a load."""
+    names = {(cell.get("run", ""), cell["model"]): cell["name"] for cell in cells}
+    named: list[tuple[str, Spread]] = []
+    for run in facts:
+        for spread in run.spreads:
+            alone = names.get(("", spread.model), spread.model)
+            named.append((names.get((run.name, spread.model), alone), spread))
+    if len({name for name, _ in named}) > 1:
+        loads = list(dict.fromkeys(spread.load for _, spread in named))
+        named.sort(key=lambda pair: -loads.index(pair[1].load))
+        keyed = [(f"{spread.task}, load {spread.load}", name, spread) for name, spread in named]
+    else:
+        keyed = [(spread.task, f"load {spread.load}", spread) for _, spread in named]
+    lines = list(dict.fromkeys(series for _, series, _ in keyed))
+    found = []
+    for pick in list(dict.fromkeys(pick for pick, _, _ in keyed))[:_MOST_PICKS]:
+        mine = [(series, spread) for its, series, spread in keyed if its == pick]
+        for metric, term in _METRICS.items():
+            data = [
+                _steps(getattr(spread, metric), f"{series} (n {spread.n})", lines.index(series))
+                for series, spread in mine
+                if getattr(spread, metric)
+            ]
+            axes = (f"{term}, s", "share of turns, %")
+            one = figure("spread", _FULL_NAMES[metric], data, *axes, pick=pick, terms=(term,))
+            one.layout["yaxis"] |= {"range": [0, 101]}
+            one.layout["showlegend"] = True
+            found.append(one)
+    return found
 
 
-def _line(cells: Cells, number: int) -> Figure:
-    trace = points([cell["ttg_ms"] for cell in cells], number)
-    name = label(cells[0]["name"]) if cells else ""
-    return trace | {"name": name, "x": [label(cell["load"]) for cell in cells]}
+def _steps(values_ms: list[float | None], name: str, number: int) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": for_plotly(name),
+        "x": [None if value is None else float(f"{value / 1e3:.4g}") for value in values_ms],
+        "y0": 0,
+        "dy": 100 / (SHARES - 1),
+        "line": line(number) | {"shape": "hv"},
+        "marker": {"symbol": symbol(number), "color": colour(number), "size": 7, "maxdisplayed": _MOST_MARKS},
+        "hovertemplate": "%{y:.0f} % within %{x} s",
+    }
+
+
+def _load_curves(summary: dict[str, Any], cells: Cells) -> list[Figure]:
+    """TTFT and TTG against throughput, a line a model; runs of other tasks are a pick of their own."""
+    runs: dict[tuple[str, str], Cells] = {}
+    for cell in cells:
+        runs.setdefault((cell.get("run", ""), cell["name"]), []).append(cell)
+    curves = {run["run"]: run["curve"] for run in summary.get("runs", [])} or {"": summary.get("curve")}
+    by_tasks: dict[str, dict[str, Cells]] = {}
+    for (_, name), mine in runs.items():
+        tasks = ", ".join(sorted({cell["task"] for cell in mine} - {ALL}))
+        whole = by_tasks.setdefault(tasks, {}).setdefault(name, [])
+        whole += [cell for cell in mine if cell["task"] == ALL]
+    found = []
+    for tasks, lines in by_tasks.items():
+        for metric, term in _METRICS.items():
+            data = []
+            for number, (name, whole) in enumerate(lines.items()):
+                of_runs = {cell.get("run", "") for cell in whole}
+                curve = (
+                    curves.get(min(of_runs)) if len(of_runs) == 1 else None
+                )  # known where one run played all
+                data += _curve(name, whole, metric, curve, number)
+            axes = ("aggregate tokens/s", f"{term}, s")
+            terms = (term, "agg. TPS", "saturation")
+            found.append(figure("load", f"{term} against throughput", data, *axes, pick=tasks, terms=terms))
+    return found
+
+
+def _curve(name: str, cells: Cells, metric: str, curve: dict[str, Any] | None, number: int) -> list[Trace]:
+    """A model's line over a wide piece and a ring for its saturation, where that is known."""
+    same: Trace = {"name": for_plotly(name), "legendgroup": for_plotly(name)}
+    xs = [cell["aggregate_tps"] for cell in cells]
+    loads = [cell["load"] for cell in cells]
+    trace = points([cell[metric] for cell in cells], number) | same | {"x": xs, "mode": "lines+markers+text"}
+    trace |= {"text": [*map(for_plotly, loads)], "textposition": "top center", "cliponaxis": False}
+    if not curve or curve["saturation"] not in loads:
+        return [trace]
+    ends = [
+        len(loads) - 1 if end is None else loads.index(end)
+        for end in curve["saturation_ci95"]
+        if end is None or end in loads
+    ]
+    if len(ends) < 2:
+        return [trace]
+    at, span = loads.index(curve["saturation"]), slice(ends[0], ends[1] + 1)
+    same |= {"type": "scatter", "showlegend": False, "hoverinfo": "skip"}
+    wide = same | {"mode": "lines", "x": xs[span], "y": trace["y"][span], "opacity": 0.3}
+    ring = same | {"mode": "markers", "x": [xs[at]], "y": [trace["y"][at]]}
+    shape = {"symbol": "circle-open", "size": 20, "color": colour(number), "line": {"width": 3}}
+    return [wide | {"line": {"color": colour(number), "width": 12}}, ring | {"marker": shape}, trace]
+
+
+def _growth(summary: dict[str, Any], called: dict[str, str]) -> list[Figure]:
+    """TTFT by turn and by context length, and cached tokens expected and observed; `called`: runs' names."""
+    turns, contexts = (
+        {called.get(run, run): cells for run, cells in _at_top(summary.get(key) or [], summary).items()}
+        for key in ("by_turn", "by_context")
+    )
+    made = []
+    if data := _first_token(turns, lambda cell: float(cell["turn"])):
+        axes = ("turn of the conversation", "TTFT, s")
+        made.append(figure("growth", "TTFT by turn", data, *axes, note=_AT_TOP, terms=("TTFT",)))
+    if data := _first_token(contexts, lambda cell: float((cell["context_tokens"][0] or 32) * 2**0.5)):
+        note = f"{_AT_TOP} Prompts are grouped by length, in groups that double; points are in their middles."
+        axes = ("prompt, tokens", "TTFT, s")
+        made.append(figure("growth", "TTFT by context length", data, *axes, note=note, terms=("TTFT",)))
+        edges = {end for cells in contexts.values() for cell in cells for end in cell["context_tokens"]}
+        made[-1].layout["xaxis"] |= {"type": "log", "tickvals": sorted(end for end in edges if end)}
+    if data := _cached(turns):
+        note = f"{_AT_TOP} Expected (open, dotted): what the turn before left in a prefix cache."
+        axes = ("turn of the conversation", "cached tokens, mean")
+        made.append(figure("growth", "Cached tokens by turn", data, *axes, note=note, terms=("cached",)))
+    for one in made:
+        one.layout["xaxis"] |= {"rangemode": "normal"} | (
+            {} if "type" in one.layout["xaxis"] else {"dtick": 1}
+        )
+    return made
+
+
+def _at_top(cells: Cells, summary: dict[str, Any]) -> dict[str, Cells]:
+    """The cells of each run at its highest load, of the runs with the highest of all."""
+    loads = {
+        (level.get("run", ""), level["index"]): float(level["users"] or level["arrival_rate_per_s"] or 0)
+        for level in summary["levels"]
+    }
+    found: dict[str, Cells] = {}
+    tops: dict[str, float] = {}
+    for run in dict.fromkeys(cell.get("run", "") for cell in cells):
+        mine = [cell for cell in cells if cell.get("run", "") == run]
+        top = max({cell["level"] for cell in mine}, key=lambda level: loads.get((run, level), 0.0))
+        found[run] = [cell for cell in mine if cell["level"] == top]
+        tops[run] = loads.get((run, top), 0.0)
+    highest = [run for run in found if tops[run] == max(tops.values())]
+    return {run: found[run] for run in highest[:_MOST_LINES]}
+
+
+def _first_token(runs: dict[str, Cells], x: Callable[[dict[str, Any]], float]) -> list[Trace]:
+    found = []
+    for number, (run, cells) in enumerate(runs.items()):
+        if len(cells) > 1:
+            trace = points([cell["ttft_ms"] for cell in cells], number)
+            found.append(trace | {"name": for_plotly(run or "TTFT"), "x": [x(cell) for cell in cells]})
+    return found
+
+
+def _cached(runs: dict[str, Cells]) -> list[Trace]:
+    found = []
+    for number, (run, cells) in enumerate(runs.items()):
+        if len(cells) < 2 or all(cell["cached_tokens_mean"] is None for cell in cells):
+            continue
+        for key, words, dotted in (
+            ("cached_tokens", "observed", False),
+            ("expected_cached", "expected", True),
+        ):
+            marker = {"symbol": symbol(number, hollow=dotted), "color": colour(number), "size": 9}
+            trace: Trace = {"type": "scatter", "mode": "lines+markers"}
+            trace["name"] = for_plotly(f"{run} {words}".strip())
+            trace |= {"x": [cell["turn"] for cell in cells], "y": [cell[f"{key}_mean"] for cell in cells]}
+            style = line(number, 1.5) | ({"dash": "dot"} if dotted else {})
+            found.append(trace | {"line": style, "marker": marker})
+    return found

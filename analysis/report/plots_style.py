@@ -1,15 +1,16 @@
-"""How the report's figures look: colours, dashes and shapes, so that none is told by colour alone."""
+"""How the report's figures look: colours, dashes and shapes; no series is known by its colour alone."""
 
 from __future__ import annotations
 
-import html
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from analysis.tables.headline import clean
+from analysis.tables.writing import for_terminal
 
-Figure = dict[str, Any]
+Trace = dict[str, Any]
+"""A part of a figure in plotly's own terms."""
 Cells = list[dict[str, Any]]
-_HEIGHT = 330
+HEIGHT = 330
 _SHORT_LEGEND = 6
 """Names that fit under a plot of the usual height, in pixels."""
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
@@ -19,9 +20,33 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexa
 _PATTERNS = ("", "/", "x", "-", "|", "+", ".")
 
 
-def label(text: object) -> str:
-    """Plotly takes some HTML in its labels: names must not."""
-    return html.escape(clean(text), quote=False)
+@dataclass
+class Figure:
+    """One figure of a group. Of a group's figures with several picks one pick is shown at a time."""
+
+    group: str
+    title: str
+    data: list[Trace]
+    layout: dict[str, Any]
+    pick: str = ""
+    note: str = ""
+    terms: tuple[str, ...] = ()
+    """Keys of the glossary that are offered beside its title."""
+    height: int = HEIGHT
+    id: str = field(default="", kw_only=True)
+
+
+def figure(group: str, title: str, data: list[Trace], x: str, y: str, **more: Any) -> Figure:
+    """A figure with two axes from zero; `more` as in Figure."""
+    named = sum(trace.get("showlegend", True) for trace in data)
+    layout = {
+        "xaxis": {"title": {"text": x}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
+        "showlegend": named > 1,
+    }
+    height = HEIGHT + 18 * max(named - _SHORT_LEGEND, 0)
+    more["pick"] = for_terminal(more.get("pick", ""))
+    return replace(Figure(group, for_terminal(title), data, layout, height=height), **more)
 
 
 def colour(number: int) -> str:
@@ -29,7 +54,7 @@ def colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def line(number: int, width: float = 2) -> Figure:
+def line(number: int, width: float = 2) -> Trace:
     """A series' line: its colour and its dash."""
     return {"color": colour(number), "dash": _DASHES[number % len(_DASHES)], "width": width}
 
@@ -39,60 +64,36 @@ def symbol(number: int, *, hollow: bool = False) -> str:
     return _SYMBOLS[number % len(_SYMBOLS)] + "-open" * hollow
 
 
-def pattern(number: int) -> Figure:
+def pattern(number: int) -> Trace:
     """What fills a series' bars."""
     return {"shape": _PATTERNS[number % len(_PATTERNS)], "fillmode": "overlay", "size": 6}
 
 
-def figure(
-    group: str,
-    title: str,
-    data: list[Figure],
-    x: str,
-    y: str,
-    *,
-    pick: str = "",
-    note: str = "",
-    terms: tuple[str, ...] = (),
-) -> Figure:
-    """One figure of a group. Of figures with several picks one pick is shown at a time.
-
-    `terms`: keys of the glossary that stand under it.
-    """
-    layout = {
-        "xaxis": {"title": {"text": x}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
-        "showlegend": len(data) > 1,
-    }
-    told = {"group": group, "title": title, "pick": clean(pick), "note": note, "terms": list(terms)}
-    named = sum(trace.get("showlegend", True) for trace in data)
-    height = {"height": _HEIGHT + 18 * (named - _SHORT_LEGEND)} if named > _SHORT_LEGEND else {}
-    return told | {"data": data, "layout": layout} | height
-
-
-def middles(told: Cells) -> Figure:
+def middles(distributions: Cells) -> Trace:
     """Medians in seconds with their intervals; where one isn't allowed the mean. `kinds` says which."""
-    kinds = ["mean" if item["p50"] is None else "p50" for item in told]
-    values = [item[kind] for item, kind in zip(told, kinds, strict=True)]
-    ends = [item["ci95"][kind] or [None, None] for item, kind in zip(told, kinds, strict=True)]
-    up = [_apart(end[1], middle) for end, middle in zip(ends, values, strict=True)]
-    down = [_apart(middle, end[0]) for end, middle in zip(ends, values, strict=True)]
+    kinds = ["mean" if item["p50"] is None else "p50" for item in distributions]
+    values = [item[kind] for item, kind in zip(distributions, kinds, strict=True)]
+    ends = [item["ci95"][kind] or [None, None] for item, kind in zip(distributions, kinds, strict=True)]
+    up = [_apart_s(end[1], middle) for end, middle in zip(ends, values, strict=True)]
+    down = [_apart_s(middle, end[0]) for end, middle in zip(ends, values, strict=True)]
     words = {"mean": "mean", "p50": "median"}
     return {
         "y": [None if value is None else value / 1e3 for value in values],
         "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1},
-        "hovertext": [f"{words[kind]} of {item['n']}" for kind, item in zip(kinds, told, strict=True)],
+        "hovertext": [
+            f"{words[kind]} of {item['n']}" for kind, item in zip(kinds, distributions, strict=True)
+        ],
         "kinds": kinds,
     }
 
 
-def _apart(above: float | None, below: float | None) -> float:
-    return (above - below) / 1e3 if above is not None and below is not None else 0.0
+def _apart_s(above_ms: float | None, below_ms: float | None) -> float:
+    return (above_ms - below_ms) / 1e3 if above_ms is not None and below_ms is not None else 0.0
 
 
-def points(told: Cells, number: int) -> Figure:
+def points(distributions: Cells, number: int) -> Trace:
     """A line of medians (or means, open) of one series."""
-    trace = middles(told)
+    trace = middles(distributions)
     kinds = trace.pop("kinds")
     shapes = [symbol(number, hollow=kind == "mean") for kind in kinds]
     return trace | {

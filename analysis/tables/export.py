@@ -1,31 +1,38 @@
-"""Files for other programs: summary.json, summary.csv and turns.parquet."""
+"""Files for other programs: summary.json, summary.csv, turns.parquet and a spreadsheet."""
 
 from __future__ import annotations
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.summary import Summary
+from analysis.tables.rows import TextTable, name_of, precisions_table, rankings_table
+from analysis.tables.writing import for_csv, for_terminal
 from analysis.turns.study import Study
 
-_ROWS = 50_000
+MISSING = "--xlsx needs a library that is not installed: pip install 'turnbench[xlsx]'"
+_PARQUET_ROWS = 50_000
 """Rows that parquet's writer holds at a time."""
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_PLAIN_TEXT = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
+"""A name from a server stays text whatever it begins with."""
+_WIDEST = 40
+_MOST_SHEET_ROWS = 1_000_000
+_MOST_CHARS = 32_000
+Row = dict[str, Any]
 
 
-def write_json(summary: Summary, path: Path) -> None:
+def write_json(value: dict[str, Any], path: Path) -> None:
     """Strict JSON: a value that is not finite would be a bug and raises ValueError."""
-    path.write_text(
-        json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
-def write_csv(summary: Summary, path: Path) -> None:
+def write_csv(summary: dict[str, Any], path: Path) -> None:
     """One row a cell, keys joined by `_`; the last column says whether its run was an emulator's."""
     emulated = {run["run"]: run["emulated"] for run in summary.get("runs", [])}
     rows = [
@@ -36,12 +43,12 @@ def write_csv(summary: Summary, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows([_safe(row.get(column)) for column in columns] for row in rows)
+        writer.writerows([for_csv(row.get(column)) for column in columns] for row in rows)
 
 
-def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: dict[str, Any], prefix: str = "") -> Row:
     """Nested keys joined by `_`; the two ends of an interval end in `_lo` and `_hi`."""
-    out: dict[str, Any] = {}
+    out: Row = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
         if isinstance(item, dict):
@@ -51,11 +58,6 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[name] = item
     return out
-
-
-def _safe(value: object) -> object:
-    """A spreadsheet runs a text that starts like a formula: the quote in front keeps it text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def write_parquet(study: Study, path: Path) -> None:
@@ -71,5 +73,79 @@ def write_parquet(study: Study, path: Path) -> None:
     # Event columns are most of the file: a dictionary of arrivals only costs time.
     texts = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
     pq.write_table(
-        table, path, compression="lz4", use_dictionary=texts, write_statistics=False, row_group_size=_ROWS
+        table,
+        path,
+        compression="lz4",
+        use_dictionary=texts,
+        write_statistics=False,
+        row_group_size=_PARQUET_ROWS,
     )
+
+
+def can_write_workbook() -> bool:
+    """Whether the extra `turnbench[xlsx]` is installed."""
+    return find_spec("xlsxwriter") is not None
+
+
+def write_workbook(summary: dict[str, Any], path: Path) -> None:
+    """A spreadsheet: sheets of cells, levels, findings and, for several models, how they differ.
+
+    Raises OSError where the file can't be written.
+    """
+    import xlsxwriter
+    from xlsxwriter.exceptions import FileCreateError
+
+    book = xlsxwriter.Workbook(str(path), _PLAIN_TEXT)
+    mark = "EMULATED " if summary["emulated"] else ""
+    verdict = {"verdict": summary["verdict"]["status"], "emulated": summary["emulated"]}
+    study = summary.get("study")
+    sheets = {
+        "run": [verdict | {"run": summary["run"], "partial": summary["partial"]}],
+        "cells": [{"name": name_of(cell)} | flat(cell) for cell in summary["cells"]],
+        "levels": [flat(level) for level in summary["levels"]],
+        "findings": [dict(finding) for finding in summary["verdict"]["findings"]],
+        "models": _by_head(rankings_table(summary.get("comparison"))),
+        "tasks": [flat(row) for row in study["ratios"]] if study else [],
+        "precisions": _by_head(precisions_table(study)),
+    }
+    for name, rows in sheets.items():
+        if rows:
+            _fill(book, f"{mark}{name}", f"{mark}{for_terminal(summary['run'])}: {name}", rows)
+    try:
+        book.close()
+    except FileCreateError as error:
+        cause = error.args[0] if error.args else error
+        raise cause if isinstance(cause, OSError) else OSError(0, str(error), str(path)) from None
+
+
+def _by_head(table: TextTable) -> list[Row]:
+    """Texts under their heads; an interval, and a head that comes twice, belong to the head before them."""
+    heads = table.heads
+    names = [
+        f"{heads[i - 1]} {head}" if head in heads[:i] or head == "95%" else head
+        for i, head in enumerate(heads)
+    ]
+    return [dict(zip(names, row, strict=True)) for row in table.rows]
+
+
+def _fill(book: Any, name: str, title: str, rows: list[Row]) -> None:
+    """A title, the heads in bold with a filter, and a row each."""
+    sheet = book.add_worksheet(name)
+    bold = book.add_format({"bold": True})
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    sheet.write_string(0, 0, title, bold)
+    for column, head in enumerate(heads):
+        sheet.write_string(1, column, head, bold)
+        texts = [len(str(row.get(head, ""))) for row in rows[:200] if isinstance(row.get(head), str)]
+        sheet.set_column(column, column, min(max([len(head), *texts]) + 2, _WIDEST))
+    for number, row in enumerate(rows[:_MOST_SHEET_ROWS], 2):
+        for column, head in enumerate(heads):
+            value = row.get(head)
+            if isinstance(value, bool):
+                sheet.write_boolean(number, column, value)
+            elif isinstance(value, int | float):
+                sheet.write_number(number, column, value)
+            elif value is not None and value != "":
+                sheet.write_string(number, column, for_terminal(value)[:_MOST_CHARS])
+    sheet.freeze_panes(2, 0)
+    sheet.autofilter(1, 0, min(len(rows), _MOST_SHEET_ROWS) + 1, len(heads) - 1)

@@ -1,4 +1,4 @@
-"""What each number means, in a sentence or two: one click away from every column of the report."""
+"""What each word of a table or figure means, in a sentence or two: one click away in the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from turnbench.metrics import METRICS
 
 _LAST_BEFORE_METRICS = "n"
-_ENDINGS = (" p50", " ms", " at 256", ", mean", " by time", " by tps")
+_ENDINGS = (" p50", " at 256", ", mean", " by time", " by tps")
 
 
 def glossary() -> dict[str, str]:
@@ -29,12 +29,16 @@ def _written() -> dict[str, str]:
     return {str(term): str(meaning) for term, meaning in yaml.safe_load(text).items()}
 
 
-def term_of(header: str) -> str | None:
-    """The glossary's term for a column's header; None where it has none."""
-    if header in glossary():
-        return header
-    short = next((header.removesuffix(end) for end in _ENDINGS if header.endswith(end)), None)
-    return term_of(short) if short else None
+def term_of(head: str) -> str | None:
+    """The glossary's term for a column's head, with or without unit or percentile; None if there is none."""
+    terms = glossary()
+    endings = (*_ENDINGS, *(f" {unit}" for unit in {metric.unit for metric in METRICS.values()}))
+    while head not in terms:
+        short = next((head.removesuffix(end) for end in endings if head.endswith(end)), None)
+        if short is None:
+            return None
+        head = short
+    return head
 
 
 def anchor_of(term: str) -> str:

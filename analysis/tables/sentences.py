@@ -1,32 +1,45 @@
-"""The answer in words: how long does a person wait?"""
+"""What the numbers say, in sentences: each says what its number says and no more."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from analysis.compare.baseline import Comparison
+from analysis.compare.causes import LENGTHS, PARTS
+from analysis.compare.ranking import SIGNIFICANT
 from analysis.measures.cells import ALL
-from analysis.tables.headline import name_of, seconds
+from analysis.tables.rows import name_of
+from analysis.tables.writing import interval, number, people, percent, seconds, signed, stamp
 
-_MOST = 8
+_SURE = 0.95
+_OFFSETS = -0.005
+"""A share of the variation that reads as negative."""
+_MOST_TASKS = 6
+_MOST_MODELS = 8
+_MOST_NAMED = 10
+_EMULATED = {
+    (True, True): "Both sides are EMULATED: this compares emulators, not servers.",
+    (True, False): "A is EMULATED and B was measured: their difference says nothing about a server.",
+    (False, True): "A was measured and B is EMULATED: their difference says nothing about a server.",
+}
 
 
 def answer(summary: dict[str, Any]) -> list[str]:
-    """A sentence for each model (at most eight), at its lowest and its highest load."""
+    """How long a person waits: a sentence a model (at most eight), at its lowest and its highest load."""
     levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
     by_name: dict[str, list[dict[str, Any]]] = {}
     for cell in summary["cells"]:
         if cell["task"] == ALL and cell["level"] != ALL and cell["model"] != ALL:
             by_name.setdefault(name_of(cell), []).append(cell)
-    return [_of_model(name, cells, levels) for name, cells in list(by_name.items())[:_MOST]]
+    found = []
+    for name, cells in list(by_name.items())[:_MOST_MODELS]:
+        ends = [cells[0]] if len(cells) == 1 else [cells[0], cells[-1]]
+        parts = [_wait(cell, levels[(cell.get("run"), cell["level"])]) for cell in ends]
+        found.append(f"{name}: {'; '.join(parts)}.")
+    return found
 
 
-def _of_model(name: str, cells: list[dict[str, Any]], levels: dict[Any, dict[str, Any]]) -> str:
-    ends = [cells[0]] if len(cells) == 1 else [cells[0], cells[-1]]
-    parts = [_at(cell, levels[(cell.get("run"), cell["level"])]) for cell in ends]
-    return f"{name}: {'; '.join(parts)}."
-
-
-def _at(cell: dict[str, Any], level: dict[str, Any]) -> str:
+def _wait(cell: dict[str, Any], level: dict[str, Any]) -> str:
     load = f"with {people(level)}"
     whole, first = cell["ttg_ms"], cell["ttft_ms"]
     if whole["p50"] is not None and first["p50"] is not None:
@@ -39,12 +52,163 @@ def _at(cell: dict[str, Any], level: dict[str, Any]) -> str:
             f"{load}, an answer began after {seconds(first['mean'])} and was complete after "
             f"{seconds(whole['mean'])} on average (only {whole['n']} turns: too few for a median)"
         )
-    return f"{load}, {cell['ok']} of {cell['turns']} turns ended, too few to tell how long one takes"
+    return f"{load}, {cell['ok']} of {cell['turns']} turns finished, too few to say how long one takes"
 
 
-def people(level: dict[str, Any]) -> str:
-    """A level's load in words."""
-    if level["users"] is not None:
-        return "1 person" if level["users"] == 1 else f"{level['users']} people"
-    rate = level["arrival_rate_per_s"]
-    return f"{rate:g} conversations a second arriving" if rate else "the load as it was"
+def in_words(cells: list[dict[str, Any]]) -> str:
+    """The comparison of models in one paragraph: under the first setting, at the last load at which most
+    models were measured, task by task."""
+    cells = [cell for cell in cells if cell["setting"] == cells[0]["setting"]]
+    most = max(len(cell["models"]) for cell in cells)
+    load = [cell["load"] for cell in cells if len(cell["models"]) == most][-1]
+    mine = [cell for cell in cells if cell["load"] == load]
+    tasks = [cell for cell in mine if cell["task"] != ALL] or mine
+    worst = sorted(tasks, key=lambda cell: cell["tau"] or 0.0)[:_MOST_TASKS]
+    at = f"With {load} people" if load.isdigit() else f"At a load of {load}"
+    at += f" ({cells[0]['setting']})" if cells[0].get("setting") else ""
+    agreements = [_agreement(cell) for cell in worst]
+    listed = " and ".join(filter(None, [", ".join(agreements[:-1]), agreements[-1]]))
+    widest = max(tasks, key=_gap)
+    sentences = [
+        f"{at}, the rankings of the models by tokens per second and by time agree on {listed}.",
+        _reversal(widest),
+    ]
+    if shares := widest["shares"]:
+        ends = shares["ci95"] and shares["ci95"]["verbosity"]
+        known = f" ({interval(ends, percent)})" if ends and ends[0] is not None else ""
+        sentences.append(
+            f"Of the variation in time in {widest['task']}, {percent(shares['verbosity'])}{known} comes from "
+            f"the length of the answers, {percent(shares['time_per_token'])} from the time per token and "
+            f"{percent(shares['first_token'])} from the time to first token."
+        )
+        if min(shares[part] for part in PARTS) <= _OFFSETS:
+            sentences.append("A negative share offsets the others.")
+    return " ".join([*sentences, _significance(tasks)])
+
+
+def reversal_in_words(cells: list[dict[str, Any]]) -> str:
+    """The widest clear reversal over all cells of single tasks, in a sentence; "" where there is none."""
+    tasks = [cell for cell in cells if cell["task"] != ALL and _clearest(cell)]
+    if not tasks:
+        return ""
+    widest = max(tasks, key=_gap)
+    setting = f" ({widest['setting']})" if widest.get("setting") else ""
+    return f"{_reversal(widest)[:-1]}, at a load of {widest['load']}{setting}."
+
+
+def _agreement(cell: dict[str, Any]) -> str:
+    tau, ends = cell["tau"], cell["tau_ci95"]
+    known = f"{cell['pairs_agreeing']} of {cell['pairs_in_all']} pairs in {cell['task']}"
+    if tau is None:
+        return f"{known} (all models are tied)"
+    known += f" (Kendall's tau {signed(tau)}"
+    if ends is None:
+        return f"{known}; too few conversations for an interval)"
+    doubt = ", so they may agree or disagree" if ends[0] <= 0 <= ends[1] else ""
+    return f"{known}, 95% interval {interval(ends, signed)}{doubt})"
+
+
+def _clearest(cell: dict[str, Any]) -> dict[str, Any] | None:
+    """Of the pairs that swap places in 95% of resamples, the one furthest apart in time."""
+    pairs = [pair for pair in cell["pairs"] if pair["swaps"] and (pair["p"] or 0) >= _SURE]
+    return max(pairs, key=lambda pair: _ratio(cell, pair), default=None)
+
+
+def _ratio(cell: dict[str, Any], pair: dict[str, Any]) -> float:
+    times = {model["name"]: model["time_ms"] for model in cell["models"]}
+    return float((times[pair["faster"]] or 0) / times[pair["sooner"]])
+
+
+def _gap(cell: dict[str, Any]) -> float:
+    pair = _clearest(cell)
+    return _ratio(cell, pair) if pair else 0.0
+
+
+def _reversal(cell: dict[str, Any]) -> str:
+    pair = _clearest(cell)
+    if pair is None:
+        return (
+            "No model clearly (in 95% of resamples) generates more tokens per second than another "
+            "and takes longer to finish."
+        )
+    fast, soon = (
+        next(model for model in cell["models"] if model["name"] == pair[key]) for key in ("faster", "sooner")
+    )
+    if fast["time_ms"] is None:
+        return f"{fast['name']} has turns that never finished."
+    share = "all" if pair["p"] == 1 else f"{min(pair['p'], 0.999):.1%} of"  # never rounded up to all
+    return (
+        f"In {cell['task']}, {fast['name']} generates more tokens per second than {soon['name']} "
+        f"({number(fast['tps'])} vs. {number(soon['tps'])}) but takes longer to finish "
+        f"({seconds(fast['time_ms'])} vs. {seconds(soon['time_ms'])} on average; in {share} resamples)."
+    )
+
+
+def _significance(cells: list[dict[str, Any]]) -> str:
+    models = max(len(cell["models"]) for cell in cells)
+    least = next(cell["least_p_value"] for cell in cells if len(cell["models"]) == models)
+    if least > SIGNIFICANT:
+        return (
+            f"{models} models are too few for any ranking to be significant (even perfect agreement has "
+            f"p = {least:.2g}): this describes these models, not models in general."
+        )
+    if models <= 5:
+        return (
+            f"With {models} models only perfect agreement is significant: "
+            "this describes these models, not models in general."
+        )
+    return "The intervals describe these models, not models in general."
+
+
+def ratios_in_words(study: dict[str, Any] | None) -> list[str]:
+    """How far apart the tasks are at natural length and at 256 tokens, over all models at one load."""
+    found = []
+    for length in LENGTHS:
+        rows = [row for row in study["ratios"] if row[length]] if study else []
+        if not rows:
+            continue
+        load = rows[-1]["load"]
+        most: dict[str, float] = {}
+        for row in rows:
+            if row["load"] == load:
+                most[row["name"]] = max(most.get(row["name"], 1.0), row[length]["ratio"])
+        ends = list(dict.fromkeys(number(end) for end in (min(most.values()), max(most.values()))))
+        at = "At natural length" if length == "natural" else "At 256 tokens"
+        whose = "the model" if len(most) == 1 else f"each of {len(most)} models"
+        found.append(
+            f"{at} and a load of {load}, the slowest task took {whose} {' to '.join(ends)} times as long on "
+            "average as the fastest."
+        )
+    return found
+
+
+def outcome(comparison: Comparison, threshold: float) -> str:
+    """What came of comparing runs with a baseline."""
+    worse, judged = comparison.regressions, len(comparison.changes)
+    mark = stamp(any(comparison.emulated))
+    if not judged:
+        return (
+            f"{mark}Nothing could be compared: no task was played at the same load on both sides with at "
+            "least 20 conversations and enough turns for a median."
+        )
+    found = f"{len(worse)} of {judged} medians are" if worse else f"none of {judged} medians is"
+    verdict = "REGRESSION" if worse else "NO REGRESSION"
+    return f"{mark}{verdict}: {found} worse by more than {threshold * 100:g}%."
+
+
+def caveats(comparison: Comparison) -> list[str]:
+    """What the table of changes doesn't show."""
+    found = []
+    if any(comparison.emulated):
+        found.append(_EMULATED[comparison.emulated])
+    if comparison.unjudged:
+        cells = ", ".join(comparison.unjudged[:_MOST_NAMED])
+        more = len(comparison.unjudged) - _MOST_NAMED
+        also = f" and {more} more" if more > 0 else ""
+        found.append(f"Not judged (in one run only, or too few turns or conversations): {cells}{also}.")
+    if min(comparison.runs) < 2:
+        found.append(
+            "A side has only one run, so differences from run to run are not known. "
+            "Repeat runs on both sides to measure them."
+        )
+    return found

@@ -1,4 +1,4 @@
-"""What a terminal shows: the table, the verdict with its findings, and where the report is."""
+"""What a terminal shows: one table, a few lines under it, the verdict with its findings, the report."""
 
 from __future__ import annotations
 
@@ -11,24 +11,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.compare.baseline import Comparison
 from analysis.measures.cells import ALL
-from analysis.tables.headline import FOOTNOTE, HEADERS, clean, headline_rows
-from analysis.tables.ranking_words import swap_in_words
-from analysis.tables.terminal_sweep import study_tables, sweep_table
+from analysis.tables.rows import (
+    TextTable,
+    cells_at_levels,
+    changes_table,
+    precisions_table,
+    ratios_table,
+    typical_ms,
+    waits_table,
+)
+from analysis.tables.sentences import caveats, outcome, reversal_in_words
+from analysis.tables.writing import NONE, for_terminal, middle, number, seconds, stamp
 
 _COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
+_OF_VERDICT = {"worse": "red", "better": "green", "same": "dim"}
 _PLAIN_WIDTH = 100
-_NAMES = 2
-"""The first columns hold names, which are folded when they are very long; numbers never."""
-_LONGEST_NAME = 16
+_LEAST_NAME = 16
+"""Columns of names are folded when they are very long, but never to less than this; numbers never are."""
+_LONGEST_NAME = 28
 _EACH = 2
-"""Findings of one check that are told; a sweep may have the same one in every run."""
-SWEEP_FOOTNOTE = (
-    "TTG: half of the answers were complete within so many seconds (m: mean of the n turns in brackets, "
-    "too few for a median). tps: tokens a second."
-)
+"""Findings of one check that are shown; a sweep may have the same one in every run."""
+_MOST_LOADS = 3
 _UNITS = {"TTFT p50": "s", "TTG p50": "s", "TPOT p50": "ms"}
-"""Said once in the header here, to leave room for the names."""
+"""Given once in the header here, to leave room for the names."""
+_SWEEP_NOTE = (
+    "TTG: median seconds to the complete answer (m: mean of the n turns in brackets, too few for a median). "
+    "tps: tokens per second."
+)
+
+Cell = dict[str, Any]
 
 
 def console() -> Console:
@@ -44,95 +57,166 @@ def show(summary: dict[str, Any], report: Path | None, out: Console, *, study: b
     `study`: also the study's own table beside ours, for runs that get no report of their own.
     """
     words = ["EMULATED"] * bool(summary["emulated"]) + ["PARTIAL"] * bool(summary["partial"])
-    title = " · ".join([*words, clean(summary["run"])])
-    several = sweep_table(summary, title)
-    out.print(several or _table(summary, title))
-    for table in study_tables(summary, "EMULATED · " if summary["emulated"] else "") if study else []:
-        out.print(table)
-    for line in _under(summary, several is not None):
-        out.print(Text(clean(line), style="dim" if line in (FOOTNOTE, SWEEP_FOOTNOTE) else ""))
+    title = " · ".join([*words, summary["run"]])
+    waits = waits_table(summary)
+    sweep = _sweep_table(summary, title)
+    out.print(sweep or _waits_table(waits, title))
+    if study:
+        _show_study(summary, out)
+    if sweep:
+        out.print(Text(_SWEEP_NOTE, style="dim"))
+        reversal = reversal_in_words((summary.get("comparison") or {"cells": []})["cells"])
+        whole = [c for c in summary["cells"] if c["task"] == ALL and ALL not in (c["model"], c["level"])]
+        failed = sum(cell["failed"] + cell["unfinished"] for cell in whole)
+        for line in (reversal, f"{failed} turns failed or did not finish." if failed else ""):
+            if line:
+                out.print(Text(for_terminal(line)))
+    elif any(text.startswith("m ") or text == "∞" for row in waits.rows for text in row):
+        out.print(Text(waits.note, style="dim"))
     verdict = summary["verdict"]
     out.print(Text(verdict["status"].upper(), style=f"bold {_COLOURS[verdict['status']]}"))
     for finding in _grouped(verdict["findings"]):
-        out.print(_finding(finding))
+        where = f"{finding['run']}: " if finding.get("run") else ""
+        head = Text(f"  {for_terminal(finding['level'])} ", style=_COLOURS.get(finding["level"], "dim"))
+        what, remedy = for_terminal(where + finding["what"]), for_terminal(finding["remedy"])
+        out.print(Text.assemble(head, f"{what}\n    → {remedy}"))
     if report is not None:
         mark = "Report (EMULATED): " if summary["emulated"] else "Report: "
-        out.print(Text.assemble(mark, clean(str(report))), soft_wrap=True)
+        out.print(Text.assemble(mark, for_terminal(report)), soft_wrap=True)
 
 
-def _under(summary: dict[str, Any], several: bool) -> list[str]:
-    """What the table can't say by itself."""
-    if several:
-        swap = swap_in_words((summary.get("comparison") or {"cells": []})["cells"])
-        failed = sum(cell["failed"] + cell["unfinished"] for cell in summary["cells"] if _is_whole(cell))
-        lines = [SWEEP_FOOTNOTE, swap, f"{failed} turns failed or never ended." if failed else ""]
-        return [line for line in lines if line]
-    rows = [text for row in headline_rows(summary) for text in row.texts]
-    marked = any(text.startswith("m ") or text == "∞" for text in rows)
-    return [FOOTNOTE] if marked else []
-
-
-def _is_whole(cell: dict[str, Any]) -> bool:
-    """Whether a cell holds all turns of one model at one level."""
-    return cell["task"] == ALL and ALL not in (cell["model"], cell["level"])
+def show_comparison(comparison: Comparison, threshold: float, out: Console) -> None:
+    """Print runs against their baseline: the table, what could not be judged, and the outcome."""
+    changes = changes_table(comparison)
+    if changes.rows:
+        table = _empty(stamp(any(comparison.emulated)) + changes.caption)
+        named = any(row[0] for row in changes.rows)  # the model, unless each side has only one
+        for index, head in enumerate(changes.heads):
+            if index or named:
+                table.add_column(head, justify="left" if index in changes.names else "right")
+        for row in changes.rows:
+            table.add_row(
+                *(Text(for_terminal(text), _OF_VERDICT.get(text, "")) for text in row[0 if named else 1 :])
+            )
+        out.print(table)
+    for line in caveats(comparison):
+        out.print(Text(for_terminal(line), style="dim"))
+    out.print(Text(outcome(comparison, threshold), style="bold"))
 
 
 def _grouped(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each check once, with how many more of its sort there are."""
+    """The first findings of each check, with how many more of its sort there are."""
     by_check: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for finding in findings:
         by_check.setdefault((finding["level"], finding["check"]), []).append(finding)
-    told = []
+    shown = []
     for same in by_check.values():
         more = len(same) - _EACH
-        told += same[:_EACH]
+        shown += same[:_EACH]
         if more > 0:
-            told[-1] = told[-1] | {"remedy": f"{told[-1]['remedy']} ({more} more like it in the report)"}
-    return told
+            shown[-1] = shown[-1] | {"remedy": f"{shown[-1]['remedy']} ({more} more like it in the report)"}
+    return shown
 
 
-def _table(summary: dict[str, Any], title: str) -> Table:
-    table = Table(
-        title=Text(title, style="bold"),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    rows = [[clean(text) for text in row.texts] for row in headline_rows(summary)]
-    for index, header in enumerate(HEADERS):
-        name = index < _NAMES
+def _waits_table(waits: TextTable, title: str) -> Table:
+    """A run's headline; a name that is that of the row above is not repeated."""
+    table = _empty(title)
+    rows = [[for_terminal(text) for text in row] for row in waits.rows]
+    for index, head in enumerate(waits.heads):
+        is_name = index in waits.names
         longest = max((len(row[index]) for row in rows), default=0)
         table.add_column(
-            _header(header),
-            justify="left" if name else "right",
+            f"{head} {_UNITS.get(head, '')}".strip().replace(" ", "\n", 1),
+            justify="left" if is_name else "right",
             overflow="fold",
-            no_wrap=not name,
-            min_width=min(longest, _LONGEST_NAME) if name else None,
+            no_wrap=not is_name,
+            min_width=min(longest, _LEAST_NAME) if is_name else None,
         )
     above = ["", ""]
-    for row in rows:
-        model, task = row[:_NAMES]
+    for model, task, *numbers in rows:
         names = ["" if model == above[0] else model, "" if [model, task] == above else task]
-        table.add_row(*map(Text, names), *map(_number, HEADERS[_NAMES:], row[_NAMES:]))
+        units = [_UNITS.get(head) for head in waits.heads[2:]]
+        plain = [
+            text.replace(f" {unit}", "", 1) if unit else text
+            for unit, text in zip(units, numbers, strict=True)
+        ]
+        table.add_row(*map(Text, names), *map(Text, plain))
         above = [model, task]
     return table
 
 
-def _header(name: str) -> str:
-    """A column's name over two lines, with its unit."""
-    return " ".join([name, _UNITS.get(name, "")]).strip().replace(" ", "\n", 1)
+def _sweep_table(summary: dict[str, Any], title: str) -> Table | None:
+    """Several models: TTG p50 and tps by task, model under model, load beside load; None where a task was
+    played by one only."""
+    cells = [cell for cell in cells_at_levels(summary) if cell["task"] != ALL]
+    names = list(dict.fromkeys(cell["name"] for cell in cells))
+    if len(names) < 2:
+        return None
+    loads = list(dict.fromkeys(cell["load"] for cell in cells))
+    if len(loads) > _MOST_LOADS:
+        loads = [loads[0], loads[len(loads) // 2], loads[-1]]
+    table = _empty(title)
+    for name in ("task", "model"):
+        table.add_column(name, overflow="fold", max_width=_LONGEST_NAME)
+    for place, load in enumerate(loads):
+        unit = (" person" if load == "1" else " people") if place == 0 and load.isdigit() else ""
+        table.add_column(f"TTG s\n{load}{unit}", justify="right", no_wrap=True)
+    for load in loads:
+        table.add_column(f"tps\n{load}", justify="right", no_wrap=True)
+    found = {(cell["task"], cell["name"], cell["load"]): cell for cell in cells}
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        mine = [name for name in names if any((task, name, load) in found for load in loads)]
+        mine.sort(key=lambda name: typical_ms(found.get((task, name, loads[-1]))))
+        for place, name in enumerate(mine):
+            at = [found.get((task, name, load)) for load in loads]
+            texts = [_sweep_time(cell) for cell in at]
+            texts += [number(cell["tps"]) if cell else NONE for cell in at]
+            head = for_terminal(task) if place == 0 else ""
+            end = place == len(mine) - 1
+            table.add_row(Text(head), Text(for_terminal(name)), *map(Text, texts), end_section=end)
+    return table
 
 
-def _number(header: str, text: str) -> Text:
-    unit = _UNITS.get(header)
-    return Text(text.replace(f" {unit}", "", 1) if unit else text)
+def _sweep_time(cell: Cell | None) -> str:
+    """The median in seconds; where there are too few turns for one, the mean with its n."""
+    if cell is None:
+        return NONE
+    times = cell["ttg_ms"]
+    text = middle(times, seconds, times["n"]).replace(" s", "")
+    return f"{text} ({times['n']})" if text.startswith("m ") else text
 
 
-def _finding(finding: dict[str, Any]) -> Text:
-    where = f"{finding['run']}: " if finding.get("run") else ""
-    style = _COLOURS.get(finding["level"], "dim")
-    head = Text(f"  {clean(finding['level'])} ", style=style)
-    return Text.assemble(
-        head, clean(f"{where}{finding['what']}\n"), Text(f"    → {clean(finding['remedy'])}")
+def _show_study(summary: dict[str, Any], out: Console) -> None:
+    """Each task against the fastest one at the highest load, and the rankings at each precision, if any."""
+    study, mark = summary["study"], stamp(summary["emulated"])
+    ratios = ratios_table(study)
+    if ratios.rows:
+        people = ratios.heads.index("people")
+        load = ratios.rows[-1][people]
+        rows = [row for place, row in enumerate(ratios.rows) if place == 0 or row[people] == load]
+        without = [row[:people] + row[people + 1 :] for row in rows]
+        heads = ratios.heads[:people] + ratios.heads[people + 1 :]
+        out.print(_plain(TextTable(f"{ratios.caption}, at a load of {load}", heads, without, (0, 1)), mark))
+    precisions = precisions_table(study)
+    if precisions.rows:
+        out.print(_plain(precisions, mark))
+
+
+def _plain(table: TextTable, mark: str) -> Table:
+    shown = _empty(mark + table.caption)
+    for index, head in enumerate(table.heads):
+        side = "left" if index in table.names else "right"
+        shown.add_column(head.replace(" ", "\n", 1), justify=side, overflow="fold")  # type: ignore[arg-type]
+    for row in table.rows:
+        shown.add_row(*(Text(for_terminal(text)) for text in row))
+    return shown
+
+
+def _empty(title: str) -> Table:
+    return Table(
+        title=Text(for_terminal(title), style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )

@@ -226,7 +226,7 @@ def test_a_mean_in_place_of_a_median_is_marked(made: MadeRun, capsys: pytest.Cap
     main([str(simple(made, 5))])
     out = capsys.readouterr().out
     assert "m 0.102 " in out
-    assert "m: a mean" in out
+    assert "m: mean of the n turns" in out
 
 
 def test_names_cannot_steer_the_terminal_or_its_markup(

@@ -32,7 +32,7 @@ def test_a_run_that_is_slower_than_its_baseline_exits_1_and_says_where(
     assert main([str(slow), "--compare", str(base), "--markdown", str(notes)]) == 1
     out = capsys.readouterr().out
     assert "REGRESSION: 3 of 3 medians" in out
-    assert "differences between runs not known" in out
+    assert "differences from run to run are not known" in out
     assert notes.read_text().startswith("**REGRESSION")
     changes = json.loads((slow / "compare.json").read_text())["changes"]
     assert {change["verdict"] for change in changes} == {"worse"}

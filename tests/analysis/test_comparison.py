@@ -1,4 +1,4 @@
-"""Not all is tokens per second: orders, shares, swaps and effects with a known truth."""
+"""Tokens per second is not the whole story: orders, shares, swaps and effects with a known truth."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.compare.effects import effects_of
-from analysis.compare.ranking import ranking_of, tau_b
-from analysis.compare.shares import PARTS, shares_of
-from analysis.compare.swap import swap_of
-from analysis.comparison import comparison_of
+from analysis.compare.causes import PARTS, effects_of, shares_of, swap_of
+from analysis.compare.ranking import comparison_of, ranking_of, tau_b
+from analysis.tables.sentences import in_words
 from tests.analysis.conftest import MadeRun, cell_of, summary_of, turn
 from tests.analysis.test_sweep import sweep
 
@@ -76,22 +74,22 @@ def test_five_models_prove_something_only_in_perfect_order() -> None:
     assert nearly["p_value"] > 0.05
     told = comparison_of(perfect)
     assert told is not None
-    assert "nothing short of a perfect order is significant" in told["words"]
-    assert told["words"].count("agree on 10 of 10 pairs") == 1
+    assert "only perfect agreement is significant" in in_words(told["cells"])
+    assert in_words(told["cells"]).count("agree on 10 of 10 pairs") == 1
 
 
 def test_four_models_are_said_to_be_too_few_for_any_order() -> None:
     told = comparison_of(pd.concat([rows(f"m{n}", 100, 10 + n, 50) for n in range(4)]))
     assert told is not None
-    assert "too few for any order to be significant" in told["words"]
+    assert "too few for any ranking to be significant" in in_words(told["cells"])
 
 
 def test_nothing_is_said_of_an_order_from_too_few_conversations() -> None:
     told = comparison_of(pd.concat([rows("a", 100, 10, 50, n=5), rows("b", 100, 20, 10, n=5)]))
     assert told is not None
     assert told["cells"][0]["tau_ci95"] is None
-    assert "too few conversations for an interval" in told["words"]
-    assert "No pair of models is surely" in told["words"]
+    assert "too few conversations for an interval" in in_words(told["cells"])
+    assert "No model clearly" in in_words(told["cells"])
 
 
 def test_the_shares_of_a_planted_law_are_found_within_3_points() -> None:
@@ -163,10 +161,10 @@ def test_a_sweep_of_two_models_says_in_words_which_is_faster_and_which_is_sooner
         cells.append({"dir": folder, "model": name, "status": "finished"})
     assert main([str(sweep(path, cells))]) == 0
     words = " ".join(capsys.readouterr().out.split())
-    assert "<b>talker makes more tokens a second than =terse" in words
+    assert "<b>talker generates more tokens per second than =terse" in words
     assert json.loads((path / "summary.json").read_text())["comparison"]["cells"][0]["tau"] == -1
     page = (path / "report.html").read_text()
-    assert "Not all is tokens per second" in page
+    assert "Tokens per second is not the whole story" in page
     assert "<b>talker" not in page.replace("&lt;b&gt;", "")
 
 

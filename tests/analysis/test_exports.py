@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
-from analysis.tables import workbook
+from analysis.tables import export
 from tests.analysis.conftest import MadeRun, turn
 from tests.analysis.test_sweep import sweep
 
@@ -63,7 +63,7 @@ def test_a_sweeps_markdown_compares_models_and_tasks_each_table_marked(tmp_path:
     captions = re.findall(r"^\*\*(.*)\*\*$", text, flags=re.MULTILINE)
     assert len(captions) == 3
     assert all(caption.startswith("EMULATED") for caption in captions)
-    assert "talker makes more tokens a second than terse" in text
+    assert "talker generates more tokens per second than terse" in text
     assert "the study (2024)" in text
 
 
@@ -116,7 +116,7 @@ def test_no_name_becomes_a_formula_or_a_link_in_a_spreadsheet(made: MadeRun, tmp
 def test_without_the_extra_a_spreadsheet_is_refused_in_a_line_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(workbook, "find_spec", lambda name: None)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path), "--xlsx", str(tmp_path / "x.xlsx")])
     assert ended.value.code == 2
@@ -156,6 +156,6 @@ def test_runs_without_a_report_show_the_studys_table_in_the_terminal(
     runs = two_models(tmp_path / "s", emulated=True)
     main([str(runs / "talker"), str(runs / "terse")])
     out = capsys.readouterr().out
-    assert "EMULATED · Each task over the model's quickest one" in out
+    assert "EMULATED · Each task against the model's fastest one" in out
     assert "the study (2024)" in out
     assert "Report" not in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from analysis.report.facts import facts_of
-from analysis.report.page import script_json
 from analysis.report.plots import figures
 from analysis.summary import summarise
+from analysis.tables.writing import for_script_tag
 from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, level, turn
 from tests.tries import tries
@@ -37,7 +38,7 @@ def whole_way(made: MadeRun) -> dict[str, Any]:
     study = study_run(read_run(made.write()))
     summary = summarise(study)
     json.dumps(summary, allow_nan=False)
-    script_json(figures(summary, [facts_of(study)]))
+    for_script_tag([asdict(one) for one in figures(summary, [facts_of(study)])])
     return summary
 
 

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from analysis.__main__ import main
-from analysis.report.page import script_json
+from analysis.tables.writing import for_script_tag
 from tests.analysis.conftest import MadeRun, level, turn
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{7*7}}"
@@ -96,7 +96,7 @@ def test_plot_labels_are_text_even_to_plotly(made: MadeRun) -> None:
 
 
 def test_json_in_a_script_tag_can_neither_end_it_nor_open_a_comment() -> None:
-    text = script_json([HOSTILE, "<!--", "\u2028"])
+    text = for_script_tag([HOSTILE, "<!--", "\u2028"])
     assert "<" not in text
     assert json.loads(text) == [HOSTILE, "<!--", "\u2028"]
 

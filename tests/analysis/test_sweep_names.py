@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.compare.variants import Played, named, variant_of
+from analysis.compare.variants import PlayedRun, named, variant_of
 from analysis.pipeline import analyse, several
+from analysis.report.first_screen import glance_of
 from analysis.report.plots import figures
-from analysis.tables.glance import glance_of
 from tests.analysis.conftest import MadeRun, level, turn
 from tests.analysis.test_sweep import sweep
 from turnbench.formats import RunManifest
@@ -20,8 +20,8 @@ from turnbench.formats.reading import read_leniently
 CELL = {("chat", "4")}
 
 
-def played(run: str, cells: set[tuple[str, str]] = CELL, **variant: str) -> Played:
-    return Played(run, variant, {"yi": cells})
+def played(run: str, cells: set[tuple[str, str]] = CELL, **variant: str) -> PlayedRun:
+    return PlayedRun(run, variant, {"yi": cells})
 
 
 def manifest_of(written: dict[str, Any]) -> RunManifest:
@@ -30,7 +30,7 @@ def manifest_of(written: dict[str, Any]) -> RunManifest:
     return found
 
 
-def names(*runs: Played) -> list[tuple[str, str]]:
+def names(*runs: PlayedRun) -> list[tuple[str, str]]:
     found = named(list(runs))
     return [(found[run.run, "yi"].one, found[run.run, "yi"].pool) for run in runs]
 
@@ -47,8 +47,8 @@ def test_precisions_hardware_and_exact_answers_tell_runs_of_one_model_apart() ->
     ]
     assert [one for one, _ in names(*runs)] == ["yi fp16 h100", "yi int8 h100 256 tokens", "yi int8 a100"]
     found = named(runs)
-    assert found["b", "yi"].speaker == "yi int8 h100"
-    assert found["b", "yi"].family == "yi h100 256 tokens"
+    assert found["b", "yi"].any_length == "yi int8 h100"
+    assert found["b", "yi"].any_precision == "yi h100 256 tokens"
 
 
 def test_runs_of_one_model_that_played_different_tasks_are_parts_of_one_study() -> None:
@@ -105,8 +105,8 @@ def test_a_sweep_with_a_run_for_each_task_load_and_length_is_read_as_one_study(t
         "16",
     ]
     drawn = figures(found.summary, found.facts)
-    load = [one for one in drawn if one["group"] == "load" and one["pick"] == "choose"]
-    assert [line["text"] for line in load[0]["data"]] == [["1", "4", "16"]] * 4
+    load = [one for one in drawn if one.group == "load" and one.pick == "choose"]
+    assert [line["text"] for line in load[0].data] == [["1", "4", "16"]] * 4
     glance = glance_of(found.summary)
     assert glance is not None
     assert [name for name, _ in glance.rows] == ["yi", "gemma"]

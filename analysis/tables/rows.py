@@ -1,0 +1,314 @@
+"""The tables as text, ready for any place: captions, heads and rows. Terminal, page, Markdown and spreadsheet
+show them, each escaping and aligning as it must.
+
+To add a table, write a function here that returns a TextTable, and a term in the glossary for each new head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.compare.baseline import Comparison
+from analysis.compare.causes import LENGTHS, PARTS, STUDY_RATIO
+from analysis.compare.variants import load_order
+from analysis.measures.cells import ALL
+from analysis.tables.writing import (
+    NONE,
+    change,
+    interval,
+    middle,
+    milliseconds,
+    number,
+    percent,
+    seconds,
+    signed,
+    task,
+)
+
+Rows = list[list[str]]
+_MOST_CELLS = 40
+_MOST_SWAPPED = 12
+_CHANGED = {"ttft_ms": "TTFT p50", "ttg_ms": "TTG p50", "tpot_ms": "TPOT p50"}
+STUDY_NAME = "the study (2024)"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text. Its caption does not say that a run was emulated: whoever shows it does."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: Rows
+    names: tuple[int, ...] = (0,)
+    """The columns that hold names, not numbers."""
+    note: str = ""
+    """What is said under it."""
+
+
+def waits_table(summary: dict[str, Any]) -> TextTable:
+    """The headline: model, task and level, never summed over levels; also over tasks if there are several."""
+    levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
+    cells = cells_at_levels(summary)
+    played: dict[tuple[Any, str], set[str]] = {}
+    for cell in cells:
+        played.setdefault((cell.get("run"), cell["model"]), set()).add(cell["task"])
+    shown = [c for c in cells if c["task"] != ALL or len(played[c.get("run"), c["model"]]) > 2]
+    shown.sort(key=lambda c: (c["name"], c["task"] == ALL, c["task"], load_order(c["load"])))
+    rows = [
+        [
+            cell["name"],
+            task(cell["task"]),
+            cell["load"],
+            str(cell["turns"]),
+            middle(cell["ttft_ms"], seconds, cell["turns"]),
+            middle(cell["ttg_ms"], seconds, cell["turns"]),
+            middle(cell["tpot_ms"], milliseconds, cell["turns"]),
+            number(cell["tps"]),
+            number(cell["aggregate_tps"]),
+            number(levels[cell.get("run"), cell["level"]]["streams_mean"]),
+            str(cell["failed"] + cell["unfinished"]),
+        ]
+        for cell in shown
+    ]
+    heads = ("model", "task", "people", "n", "TTFT p50", "TTG p50", "TPOT p50", "tps", "agg. TPS", "streams")
+    note = (
+        "m: mean of the n turns (or of the number in brackets), too few for a median. "
+        "∞: too many turns did not finish to give the number."
+    )
+    return TextTable("Waiting times by model, task and load", (*heads, "failed"), rows, (0, 1), note)
+
+
+def levels_table(summary: dict[str, Any]) -> TextTable:
+    """One row a level: what was played, whether it was steady, and what its findings say of it."""
+    rows = []
+    for level in summary["levels"]:
+        talks = level["conversations"]
+        duration_ms = talks["duration_ms"]["p50"]
+        rows.append(
+            [
+                level.get("run", summary["run"]),
+                str(level["index"]),
+                level["load"],
+                f"{number(level['window_s'])} s",
+                number(level["streams_mean"]),
+                number(level["little"]),
+                str(talks["begun"]),
+                str(talks["completed"]),
+                NONE if duration_ms is None else seconds(duration_ms),
+                level["status"],
+                {True: "met", False: "missed", None: "none set"}[level["holds_limits"]],
+            ]
+        )
+    heads = ("run", "level", "people", "window", "streams", "Little", "conversations", "completed")
+    return TextTable("Load levels", (*heads, "duration p50", "status", "limits"), rows, (0, 9, 10))
+
+
+def cells_at_levels(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cells of one model and one level in order of `load`, with what the model is called (`name`)."""
+    loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
+    cells = [
+        cell | {"name": name_of(cell), "load": loads[(cell.get("run"), cell["level"])]}
+        for cell in summary["cells"]
+        if cell["model"] != ALL and cell["level"] != ALL
+    ]
+    return sorted(cells, key=lambda cell: load_order(cell["load"]))
+
+
+def name_of(cell: dict[str, Any]) -> str:
+    """What the cell's model is called: in a sweep with what distinguishes its run."""
+    return str(cell.get("name", cell["model"]))
+
+
+def typical_ms(cell: dict[str, Any] | None) -> float:
+    """A cell's median time to generate, else its mean, to put models in order; infinite where it has none."""
+    times = cell["ttg_ms"] if cell else {}
+    value = times.get("p50") if times.get("p50") is not None else times.get("mean")
+    return float("inf") if value is None else float(value)
+
+
+def rankings_table(comparison: dict[str, Any] | None) -> TextTable:
+    """One row a task and load: agreement of both rankings, clearest reversal, sources of the variation."""
+    rows = []
+    for cell in comparison["cells"] if comparison else []:
+        ends = cell["tau_ci95"]
+        reversals = [pair for pair in cell["pairs"] if pair["swaps"]]
+        clearest = max(reversals, key=lambda pair: pair["p"] or 0.0, default=None)
+        rows.append(
+            [
+                *_where(cell),
+                signed(cell["tau"]) + (f" ({interval(ends, signed)})" if ends else ""),
+                f"{cell['pairs_agreeing']} of {cell['pairs_in_all']}",
+                _reversal(clearest) if clearest else "none",
+                *(_share(cell["shares"], part) for part in PARTS),
+            ]
+        )
+    heads = ("task", "people", "tau", "pairs agreeing", "clearest reversal")
+    parts = tuple(part.replace("_", " ") for part in PARTS)
+    return TextTable("Ranking by tokens per second vs. ranking by time", (*heads, *parts), rows, (0, 4))
+
+
+def _where(cell: dict[str, Any]) -> list[str]:
+    """Task, with the setting if there are several, and load."""
+    name = task(cell["task"])
+    return [f"{name} ({cell['setting']})" if cell["setting"] else name, cell["load"]]
+
+
+def _reversal(pair: dict[str, Any]) -> str:
+    sure = "" if pair["p"] is None else f" ({percent(pair['p'])})"
+    return f"{pair['faster']} faster, {pair['sooner']} sooner{sure}"
+
+
+def _share(shares: dict[str, Any] | None, part: str) -> str:
+    if shares is None:
+        return NONE
+    ends = shares["ci95"] and shares["ci95"][part]
+    known = ends and None not in ends
+    return percent(shares[part]) + (
+        f" ({interval(ends, lambda end: str(round(end * 100)))})" if known else ""
+    )
+
+
+def rank_tables(comparison: dict[str, Any] | None) -> list[TextTable]:
+    """Both ranks of every model, a table a task and load.
+
+    Of very many models or cells as many as a page can hold; summary.json has them all.
+    """
+    heads = (
+        "model",
+        "turns",
+        "tps",
+        "rank by tps",
+        "mean TTG",
+        "rank by time",
+        "tokens per answer",
+        "words/s",
+        "s per 100 words",
+    )
+    found = []
+    for cell in _shown(comparison):
+        rows = [
+            [
+                model["name"],
+                str(model["turns"]),
+                number(model["tps"]),
+                f"{model['rank_tps']:g}",
+                "∞" if model["time_ms"] is None else seconds(model["time_ms"]),
+                f"{model['rank_time']:g}",
+                number(model["tokens_mean"]),
+                number(model["words_per_s"]),
+                number(model["s_per_100_words"]),
+            ]
+            for model in cell["models"][:_MOST_CELLS]
+        ]
+        found.append(TextTable(", load ".join(_where(cell)), heads, rows))
+    return found
+
+
+def swap_tables(comparison: dict[str, Any] | None) -> list[TextTable]:
+    """Each model's speed with every other's answer lengths, a table a task and load."""
+    found = []
+    for cell in _shown(comparison):
+        swap = cell["swap"]
+        if swap and len(swap["names"]) <= _MOST_SWAPPED:
+            rows = [
+                [name, *(NONE if value is None else seconds(value) for value in row)]
+                for name, row in zip(swap["names"], swap["time_ms"], strict=True)
+            ]
+            heads = ("speed of \\ lengths of", *swap["names"])
+            found.append(TextTable(", load ".join(_where(cell)), heads, rows))
+    return found
+
+
+def _shown(comparison: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The last cells, those at the highest loads."""
+    return (comparison["cells"] if comparison else [])[-_MOST_CELLS:]
+
+
+def effects_table(comparison: dict[str, Any] | None) -> TextTable:
+    """One row a term of the analysis of variance."""
+    effects = (comparison or {}).get("effects") or []
+    rows = [
+        [
+            item["term"],
+            str(item["df"]),
+            f"{item['omega_squared']:.3f}",
+            "< 0.001" if item["p_value"] < 0.001 else f"{item['p_value']:.3f}",
+        ]
+        for item in effects
+    ]
+    caption = "Analysis of variance of log TTG: one mean per conversation, type II sums of squares"
+    return TextTable(caption, ("term", "degrees of freedom", "omega squared", "p"), rows)
+
+
+def ratios_table(study: dict[str, Any] | None) -> TextTable:
+    """The study's own row, then one a model, load and task; no rows where there is nothing to compare."""
+    rows = []
+    for row in study["ratios"] if study else []:
+        texts = [row["name"], row["load"], row["task"]]
+        for length in LENGTHS:
+            at = row[length]
+            if at is None:
+                texts += [NONE] * 3
+                continue
+            ends = f" ({interval(at['ci95'], number)})" if at["ci95"] else ""
+            texts += [str(at["n"]), seconds(at["time_ms"]), number(at["ratio"]) + ends]
+        rows.append(texts)
+    if rows:
+        own = interval(STUDY_RATIO, lambda end: f"{end:.2f}")
+        rows.insert(0, [STUDY_NAME, NONE, "complex tasks", *[NONE] * 5, own])
+    heads = ("model", "people", "task", "n", "mean TTG", "vs. fastest")
+    note = (
+        "Mean time to generate of a task, divided by that of the same model's fastest task at the same load, "
+        "with its 95% interval. The study's row: complex tasks took 30 to 40% longer at 256 tokens, "
+        "according to a summary of it."
+    )
+    more = ("n at 256", "TTG@256, mean", "vs. fastest at 256")
+    return TextTable("Each task against the model's fastest one", (*heads, *more), rows, (0, 2), note)
+
+
+def precisions_table(study: dict[str, Any] | None) -> TextTable:
+    """A row a task, load and lower precision."""
+    rows = [
+        [
+            row["task"],
+            row["load"],
+            row["precision"],
+            str(row["models"]),
+            *(
+                text
+                for name in ("tau_time", "tau_tps")
+                for ends in [row[f"{name}_ci95"]]
+                for text in (signed(row[name]), interval(ends, signed) if ends else NONE)
+            ),
+        ]
+        for row in (study["precisions"] if study else [])
+    ]
+    heads = ("task", "people", "precision", "models", "tau by time", "95%", "tau by tps", "95%")
+    note = (
+        "Kendall's tau between the ranking of models at 16 bits and at the lower precision; +1: the same "
+        "ranking. The study expects its relative findings to hold at 8 and 4 bits."
+    )
+    return TextTable("Ranking of models at each precision vs. at 16 bits", heads, rows, (0, 2), note)
+
+
+def changes_table(comparison: Comparison) -> TextTable:
+    """Runs A against baseline B: a row a cell and metric."""
+    rows = []
+    for one in comparison.changes:
+        write = milliseconds if one.metric == "tpot_ms" else seconds
+        rows.append(
+            [
+                one.model,
+                one.task,
+                one.load,
+                _CHANGED[one.metric],
+                *("∞" if value == float("inf") else write(value) for value in (one.a_ms, one.b_ms)),
+                change(one.ratio),
+                interval(one.ci, change),
+                one.verdict,
+            ]
+        )
+    heads = ("model", "task", "people", "metric", "A", "B", "change", "interval", "verdict")
+    note = "A is the run, B the baseline; intervals are 95% ones, adjusted for their number (Holm)."
+    return TextTable("A against baseline B", heads, rows, (0, 1, 2, 3, 8), note)
