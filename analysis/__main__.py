@@ -18,6 +18,7 @@ from analysis.tables import export, markdown, terminal
 from turnbench import exits
 from turnbench.cleaning import printable
 from turnbench.command_line import CommandParser
+from turnbench.formats import ComparisonFile
 from turnbench.run_directory import RunError
 from turnbench.turns import WORDS_PER_MIN
 
@@ -131,8 +132,9 @@ def _compared(options: argparse.Namespace) -> int:
     found = compare([one.turns for one in a], [one.turns for one in b], options.threshold)
     found = replace(found, emulated=(_any_emulated(a), _any_emulated(b)))
     terminal.show_comparison(found, options.threshold, terminal.console())
-    changes = [change.as_dict() for change in found.changes]
-    export.write_json({"emulated": any(found.emulated), "changes": changes}, options.run[0] / "compare.json")
+    changes = [change.written() for change in found.changes]
+    written = ComparisonFile(emulated=any(found.emulated), changes=changes)
+    export.write_json(written, options.run[0] / "compare.json")
     if options.markdown:
         markdown.write_comparison(found, options.threshold, options.markdown)
     invalid = [one for one in a + b if one.summary["verdict"]["status"] == "invalid"]

@@ -18,6 +18,7 @@ from analysis.sweep import Sweep, missing, names_of, pooled, sweep_at
 from analysis.tables.export import write_csv, write_json, write_parquet
 from analysis.tables.sentences import in_words
 from analysis.turns.study import study_run
+from turnbench.formats import StudyTables
 from turnbench.run_directory import RunError, read_run
 from turnbench.turns import WORDS_PER_MIN
 
@@ -103,9 +104,10 @@ def several(found: list[Analysed], into: Path | None = None) -> Analysed:
 
 def _compare_models(one: Analysed) -> None:
     turns = one.turns
-    comparison = comparison_of(turns)
-    one.summary["comparison"] = comparison and comparison | {"words": in_words(comparison["cells"])}
-    one.summary["study"] = {"ratios": ratios_of(turns), "precisions": orders_by_precision(turns)}
+    if comparison := comparison_of(turns):
+        comparison.words = in_words(comparison.cells)
+    one.summary["comparison"] = comparison
+    one.summary["study"] = StudyTables(ratios=ratios_of(turns), precisions=orders_by_precision(turns))
 
 
 def _apart(paths: list[Path]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, inf, isfinite, log, sqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,10 @@ from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
 from analysis.stats.percentiles import allowed, effective_turns
 from analysis.stats.quantile_interval import quantile_ends
 from analysis.turns.frame import floats
+from turnbench.formats.comparison import MedianChange
 from turnbench.turns import Floats, Ints
 
+Verdict = Literal["worse", "better", "same"]
 METRICS = ("ttft_ms", "ttg_ms", "tpot_ms")
 THRESHOLD = 0.05
 _ALPHA = 0.05
@@ -58,13 +60,22 @@ class Change:
     ratio: float
     ci: tuple[float, float]
     """Holm-adjusted interval of the ratio."""
-    verdict: str
+    verdict: Verdict
     """worse, better (both by more than the threshold, and the interval excludes 1) or same."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def written(self) -> MedianChange:
         """As it stands in compare.json: null for what isn't finite."""
-        told = vars(self) | {"ci": [_finite(end) for end in self.ci]}
-        return told | {key: _finite(told[key]) for key in ("a_ms", "b_ms", "ratio")}
+        return MedianChange(
+            model=self.model,
+            task=self.task,
+            load=self.load,
+            metric=self.metric,
+            a_ms=_finite(self.a_ms),
+            b_ms=_finite(self.b_ms),
+            ratio=_finite(self.ratio),
+            ci=[_finite(end) for end in self.ci],
+            verdict=self.verdict,
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ def _judged(cells: list[Any], threshold: float) -> list[Change]:
         ends = _interval(a, b, 1 - _ALPHA / (len(order) - step))
         ratio = a.median() / b.median() if isfinite(b.median()) else (1.0 if a.median() == inf else 0.0)
         open_ = open_ and (ends[0] > 1 or ends[1] < 1)
-        verdict = "same"
+        verdict: Verdict = "same"
         if open_ and (ratio > 1 + threshold or ratio < 1 / (1 + threshold)):
             verdict = "worse" if ratio > 1 else "better"
         model, task, load, metric = key

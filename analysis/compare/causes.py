@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from itertools import combinations
 from math import factorial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ import pandas as pd
 from analysis.compare.variants import clusters
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
 from analysis.turns.frame import floats
+from turnbench.formats.comparison import Effect, SwapTable, TaskRatio, TaskRatios, TimeShares
 from turnbench.turns import Bools, Floats
 
 PARTS = ("verbosity", "time_per_token", "first_token")
@@ -30,13 +30,12 @@ _FACTORS = {"model": "name", "task": "task", "load": "load"}
 _MOST_ROWS = 20_000
 
 Subset = frozenset[int]
-Ratio = dict[str, Any]
 
 
-def shares_of(rows: pd.DataFrame) -> dict[str, Any] | None:
+def shares_of(rows: pd.DataFrame) -> TimeShares | None:
     """How much of the spread in time is verbosity, how much time per token, how much the first token.
 
-    `{verbosity, time_per_token, first_token, variance, ci95}`; None where there is no spread to split.
+    None where there is no spread to split.
     v(S) = variance of log(TTFT + M TPOT) where the quantities in S take each turn's value and the others
     their median (M: tokens after the first event). Shares are Shapley values over v(all): they sum to one
     and may be negative.
@@ -48,8 +47,9 @@ def shares_of(rows: pd.DataFrame) -> dict[str, Any] | None:
     whole = _shares({which: np.array([np.var(log)]) for which, log in logs.items()})
     if whole is None:
         return None
+    variance = float(np.var(logs[frozenset(range(3))]))
     shares = dict(zip(PARTS, map(float, whole[0]), strict=True))
-    return shares | {"variance": float(np.var(logs[frozenset(range(3))])), "ci95": _share_ends(rows, logs)}
+    return TimeShares(**shares, variance=variance, ci95=_share_ends(rows, logs))
 
 
 def _logs(rows: pd.DataFrame) -> dict[Subset, Floats]:
@@ -80,7 +80,7 @@ def _shares(v: dict[Subset, Floats]) -> Floats | None:
     return np.stack(parts, axis=1)
 
 
-def _share_ends(rows: pd.DataFrame, logs: dict[Subset, Floats]) -> dict[str, Any] | None:
+def _share_ends(rows: pd.DataFrame, logs: dict[Subset, Floats]) -> dict[str, list[float | None]] | None:
     """Interval of each share over resampled conversations, the medians kept where they are."""
     talks = clusters(rows)
     if conversations_in(talks) < LEAST_CONVERSATIONS:
@@ -98,10 +98,10 @@ def _share_ends(rows: pd.DataFrame, logs: dict[Subset, Floats]) -> dict[str, Any
     return {name: resampler.ends(part) for name, part in zip(PARTS, draws.T, strict=True)}
 
 
-def swap_of(rows: pd.DataFrame) -> dict[str, Any] | None:
+def swap_of(rows: pd.DataFrame) -> SwapTable | None:
     """How long would model A take for answers as long as model B's?
 
-    `{names, time_ms}`: row A, column B is A's mean TTFT + A's time per token x B's mean length.
+    Row A, column B is A's mean TTFT + A's time per token x B's mean length.
 
     The diagonal is each model's own mean time to generate. Lengths are in tokens after the first event, each
     counted by the tokenizer of the model that wrote them. None with fewer than two models.
@@ -120,12 +120,11 @@ def swap_of(rows: pd.DataFrame) -> dict[str, Any] | None:
         ]
         for a in range(len(names))
     ]
-    return {"names": names, "time_ms": table}
+    return SwapTable(names=names, time_ms=table)
 
 
-def effects_of(pool: pd.DataFrame) -> list[dict[str, Any]] | None:
-    """Analysis of variance, as `[{term, df, omega_squared, p_value}]`; None where there are fewer than two
-    models or too few conversations.
+def effects_of(pool: pd.DataFrame) -> list[Effect] | None:
+    """Analysis of variance; None where there are fewer than two models or too few conversations.
 
     Type II sums of squares of the mean log TTG of each conversation in each cell, with two-way interactions
     where no cell is missing. Effect sizes are omega squared (Hays 1963): the part of the variance that a
@@ -150,7 +149,7 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
     return means.sample(_MOST_ROWS, random_state=0) if len(means) > _MOST_ROWS else means
 
 
-def _table(means: pd.DataFrame, terms: list[str]) -> list[dict[str, Any]] | None:
+def _table(means: pd.DataFrame, terms: list[str]) -> list[Effect] | None:
     from statsmodels.formula.api import ols  # slow to import, and most runs have one model
     from statsmodels.stats.anova import anova_lm
 
@@ -164,18 +163,18 @@ def _table(means: pd.DataFrame, terms: list[str]) -> list[dict[str, Any]] | None
         df, squares, p = (float(table.loc[term, key]) for key in ("df", "sum_sq", "PR(>F)"))
         omega = (squares - df * fit.mse_resid) / (total + fit.mse_resid)
         name = term.replace("C(", "").replace(")", "").replace(":", " x ")
-        found.append({"term": name, "df": int(df), "omega_squared": float(omega), "p_value": p})
+        found.append(Effect(term=name, df=int(df), omega_squared=float(omega), p_value=p))
     return found
 
 
-def ratios_of(pool: pd.DataFrame) -> list[Ratio]:
+def ratios_of(pool: pd.DataFrame) -> list[TaskRatios]:
     """Mean TTG of each task over that of the task which was quickest for the same model and load.
 
-    A row a model, load and task: `name load task`, and `{n, time_ms, ratio, ci95, quickest}` a length.
-    The natural length is that of answers that could end by themselves; the time at 256 tokens is that of
-    answers that were made to have an exact length, where there are any, else of those that were longer. A
-    length is None where no turn of the task has it (256 tokens are never extrapolated) or where a turn never
-    ended, so that its time isn't known. Nothing where a model played one task only at a load.
+    A row a model, load and task. The natural length is that of answers that could end by themselves; the
+    time at 256 tokens is that of answers that were made to have an exact length, where there are any, else of
+    those that were longer. A length is null where no turn of the task has it (256 tokens are never
+    extrapolated) or where a turn never finished, so that its time isn't known. Nothing where a model played
+    only one task at a load.
     """
     found = []
     for (name, load), rows in pool.groupby(["any_length", "load"], sort=False):
@@ -186,12 +185,12 @@ def ratios_of(pool: pd.DataFrame) -> list[Ratio]:
         of = {"natural": rows[~exact], "at_256": rows[exact] if exact.any() else rows}
         ratios = {length: _ratios(of[length], tasks, column) for length, column in LENGTHS.items()}
         for task in tasks:
-            names = {"name": str(name), "load": str(load), "task": str(task)}
-            found.append(names | {length: ratios[length].get(task) for length in LENGTHS})
-    return [row for row in found if any(row[length] for length in LENGTHS)]
+            at = {length: ratios[length].get(task) for length in LENGTHS}
+            found.append(TaskRatios(name=str(name), load=str(load), task=str(task), **at))
+    return [row for row in found if row.natural or row.at_256]
 
 
-def _ratios(rows: pd.DataFrame, tasks: list[str], column: str) -> dict[str, Ratio]:
+def _ratios(rows: pd.DataFrame, tasks: list[str], column: str) -> dict[str, TaskRatio]:
     values = floats(rows[column])
     values[(rows["outcome"] == "unfinished").to_numpy()] = np.inf
     known = ~np.isnan(values)
@@ -205,13 +204,13 @@ def _ratios(rows: pd.DataFrame, tasks: list[str], column: str) -> dict[str, Rati
     quickest = int(np.nanargmin(means))
     ends = _ratio_ends(rows, values, of_task, quickest)
     return {
-        task: {
-            "n": int(counts[i]),
-            "time_ms": float(means[i]),
-            "ratio": float(means[i] / means[quickest]),
-            "ci95": ends[i],
-            "quickest": tasks[quickest],
-        }
+        task: TaskRatio(
+            n=int(counts[i]),
+            time_ms=float(means[i]),
+            ratio=float(means[i] / means[quickest]),
+            ci95=ends[i],
+            quickest=tasks[quickest],
+        )
         for i, task in enumerate(tasks)
         if np.isfinite(means[i])
     }

@@ -7,7 +7,6 @@ two differ by the mean length of an answer and by nothing else, so where the ran
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,17 +17,23 @@ from analysis.compare.variants import clusters
 from analysis.measures.cells import ALL
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
 from analysis.turns.frame import floats
+from turnbench.formats.comparison import (
+    ModelComparison,
+    ModelPair,
+    PrecisionAgreement,
+    RankedModel,
+    RankingCell,
+)
 from turnbench.turns import Floats
 
-Ranking = dict[str, Any]
 SIGNIFICANT = 0.05
 FULL_PRECISIONS = ("fp16", "bf16")
 """What lower precisions are compared with: FP16, or BF16 where a model has no FP16."""
 _MAY_SWAP = 0.025
 
 
-def comparison_of(pool: pd.DataFrame) -> dict[str, Any] | None:
-    """`{cells, effects}` of several models' turns; None where there is but one model.
+def comparison_of(pool: pd.DataFrame) -> ModelComparison | None:
+    """Several models' turns compared, without words; None where there is but one model.
 
     A cell is the ranking of one task (or all of them) at one load, with the causes of its times. Models are
     compared under one setting (precision, hardware, length of answers) where each setting has two models or
@@ -46,14 +51,17 @@ def comparison_of(pool: pd.DataFrame) -> dict[str, Any] | None:
             tasks = list(dict.fromkeys(at_load["task"]))
             for task in [*tasks, *[ALL] * (len(tasks) > 1)]:
                 rows = at_load if task == ALL else at_load[at_load["task"] == task]
-                if ranking := ranking_of(rows):
-                    names = {"task": task, "load": load, "setting": setting}
-                    cells.append(names | ranking | {"shares": shares_of(rows), "swap": swap_of(rows)})
-    return {"cells": cells, "effects": effects_of(next(iter(settings.values())))} if cells else None
+                if cell := ranking_of(rows):
+                    cell.task, cell.load, cell.setting = str(task), str(load), setting
+                    cell.shares, cell.swap = shares_of(rows), swap_of(rows)
+                    cells.append(cell)
+    if not cells:
+        return None
+    return ModelComparison(cells=cells, effects=effects_of(next(iter(settings.values()))))
 
 
-def ranking_of(rows: pd.DataFrame) -> Ranking | None:
-    """Both rankings of the models in one task at one load; None with fewer than two models.
+def ranking_of(rows: pd.DataFrame) -> RankingCell | None:
+    """Both rankings of the models in these turns, without names or causes; None with fewer than two models.
 
     A model with a turn that never ended has no time to generate and is last in that ranking.
     """
@@ -65,54 +73,40 @@ def ranking_of(rows: pd.DataFrame) -> Ranking | None:
     if len(groups) < 2:
         return None
     models = [_model(name, part) for name, part in groups.items()]
-    tps, time_ms = (np.array([model[key] for model in models]) for key in ("tps", "time_ms"))
+    tps, time_ms = speeds_of(list(groups.values()))
     speed = 1 / time_ms
+    for model, by_tps, by_time in zip(models, rankdata(-tps), rankdata(time_ms), strict=True):
+        model.rank_tps, model.rank_time = float(by_tps), float(by_time)
     draws = draws_of(list(groups.values()))
     first, second = np.triu_indices(len(models), 1)
     agreeing = ((tps[first] - tps[second]) * (speed[first] - speed[second]) > 0).sum()
     perfect = np.arange(len(models))
-    return {
-        "models": _ranked(models),
-        "tau": _finite(tau_b(tps[None, :], speed[None, :])[0]),
-        "pairs_agreeing": int(agreeing),
-        "pairs_in_all": len(first),
-        "tau_ci95": None if draws is None else tau_ends(draws[0], 1 / draws[1]),
-        # Of "the two rankings have nothing to do with each other", over all rankings of so many models; and
-        # the same for perfect agreement, which is the most that so many models can prove.
-        "p_value": _finite(float(kendalltau(tps, speed).pvalue)),
-        "least_p_value": float(kendalltau(perfect, perfect).pvalue),
-        "pairs": [
-            pair
-            for a, b in combinations(range(len(models)), 2)
-            if (pair := _pair(models, draws, a, b)) is not None
-        ],
-    }
+    return RankingCell(
+        models=models,
+        tau=_finite(tau_b(tps[None, :], speed[None, :])[0]),
+        pairs_agreeing=int(agreeing),
+        pairs_in_all=len(first),
+        tau_ci95=None if draws is None else tau_ends(draws[0], 1 / draws[1]),
+        p_value=_finite(float(kendalltau(tps, speed).pvalue)),
+        least_p_value=float(kendalltau(perfect, perfect).pvalue),
+        pairs=_pairs([model.name for model in models], tps, time_ms, draws),
+    )
 
 
-def _model(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _model(name: str, rows: pd.DataFrame) -> RankedModel:
     ok = rows[rows["outcome"] == "ok"]
     time_s = float(ok["ttg_ms"].sum()) / 1e3
     words = float(ok["words"].sum())
-    return {
-        "name": name,
-        "turns": len(ok),
-        "conversations": conversations_in(clusters(rows)),
-        "tps": float(ok["tokens"].sum()) / time_s,
-        "time_ms": float(ok["ttg_ms"].mean()) if len(ok) == len(rows) else np.inf,
-        "tokens_mean": float(ok["tokens"].mean()),
-        "words_per_s": words / time_s,
-        "s_per_100_words": 100 * time_s / words if words else None,
-    }
-
-
-def _ranked(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With `rank_tps` and `rank_time`, 1 the best; equal values share the mean of their ranks."""
-    by_tps = rankdata([-model["tps"] for model in models])
-    by_time = rankdata([model["time_ms"] for model in models])
-    return [
-        model | {"time_ms": _finite(model["time_ms"]), "rank_tps": float(tps), "rank_time": float(time)}
-        for model, tps, time in zip(models, by_tps, by_time, strict=True)
-    ]
+    return RankedModel(
+        name=name,
+        turns=len(ok),
+        conversations=conversations_in(clusters(rows)),
+        tps=float(ok["tokens"].sum()) / time_s,
+        time_ms=float(ok["ttg_ms"].mean()) if len(ok) == len(rows) else None,
+        tokens_mean=float(ok["tokens"].mean()),
+        words_per_s=words / time_s,
+        s_per_100_words=100 * time_s / words if words else None,
+    )
 
 
 def tau_b(left: Floats, right: Floats) -> Floats:
@@ -124,9 +118,10 @@ def tau_b(left: Floats, right: Floats) -> Floats:
 
 
 def speeds_of(groups: list[pd.DataFrame]) -> tuple[Floats, Floats]:
-    """(tps, mean time in ms) of each model's turns."""
+    """(tps, mean time in ms) of each model's turns; the time is infinite where one never finished."""
     models = [_model("", rows) for rows in groups]
-    return np.array([model["tps"] for model in models]), np.array([model["time_ms"] for model in models])
+    times = [np.inf if model.time_ms is None else model.time_ms for model in models]
+    return np.array([model.tps for model in models]), np.array(times)
 
 
 def draws_of(groups: list[pd.DataFrame]) -> tuple[Floats, Floats] | None:
@@ -154,35 +149,37 @@ def tau_ends(left: Floats, right: Floats) -> list[float] | None:
     return [float(end) for end in np.quantile(taus, (0.025, 0.975), method="inverted_cdf")]
 
 
-def _pair(
-    models: list[dict[str, Any]], draws: tuple[Floats, Floats] | None, a: int, b: int
-) -> dict[str, Any] | None:
-    """Which of two models is faster in tokens per second yet slower to finish, the more likely way round;
-    None where the rankings agree in the sample and in nearly all resamples."""
+def _pairs(
+    names: list[str], tps: Floats, time: Floats, draws: tuple[Floats, Floats] | None
+) -> list[ModelPair]:
+    """Pairs of models of which one is faster in tokens per second yet slower to finish, the more likely way
+    round; without those whose rankings agree in the sample and in nearly all resamples."""
     found = []
-    for fast, slow in ((a, b), (b, a)):
-        swaps = (
-            models[fast]["tps"] > models[slow]["tps"] and models[fast]["time_ms"] > models[slow]["time_ms"]
-        )
-        p = None
-        if draws is not None:
-            tps, time = draws
-            p = float(((tps[:, fast] > tps[:, slow]) & (time[:, fast] > time[:, slow])).mean())
-        found.append({"faster": models[fast]["name"], "sooner": models[slow]["name"], "swaps": swaps, "p": p})
-    best = max(found, key=lambda pair: (pair["swaps"], pair["p"] or 0.0))
-    return best if best["swaps"] or (best["p"] or 0.0) >= _MAY_SWAP else None
+    for a, b in combinations(range(len(names)), 2):
+        ways = []
+        for fast, soon in ((a, b), (b, a)):
+            swaps = bool(tps[fast] > tps[soon] and time[fast] > time[soon])
+            p = None
+            if draws is not None:
+                drawn_tps, drawn = draws
+                both = (drawn_tps[:, fast] > drawn_tps[:, soon]) & (drawn[:, fast] > drawn[:, soon])
+                p = float(both.mean())
+            ways.append(ModelPair(faster=names[fast], sooner=names[soon], swaps=swaps, p=p))
+        best = max(ways, key=lambda pair: (pair.swaps, pair.p or 0.0))
+        if best.swaps or (best.p or 0.0) >= _MAY_SWAP:
+            found.append(best)
+    return found
 
 
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
-def orders_by_precision(pool: pd.DataFrame) -> list[dict[str, Any]]:
+def orders_by_precision(pool: pd.DataFrame) -> list[PrecisionAgreement]:
     """Is the ranking of models the same at a lower precision?
 
-    A row a task, load and lower precision: `models`, `tau_time` and `tau_tps` with their intervals. tau_time:
-    between the models' rankings by mean TTG at 16 bits and at the lower precision; tau_tps: between their
-    rankings by tokens per second. Only models that were played at both; nothing with fewer than two.
+    A row a task, load and lower precision, of the models that were played at both; nothing with fewer than
+    two.
     """
     lower = [p for p in pool["precision"].unique() if p and p not in FULL_PRECISIONS]
     if not lower:
@@ -190,14 +187,13 @@ def orders_by_precision(pool: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for (task, load), rows in pool.groupby(["task", "load"], sort=False):
         for precision in lower:
-            pairs = _pairs(rows, precision)
+            pairs = _at_both(rows, precision)
             if len(pairs) >= 2:
-                names = {"task": str(task), "load": str(load), "precision": precision}
-                found.append(names | {"models": len(pairs)} | _agreement(pairs))
+                found.append(_agreement(pairs, str(task), str(load), str(precision)))
     return found
 
 
-def _pairs(rows: pd.DataFrame, precision: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+def _at_both(rows: pd.DataFrame, precision: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """(turns at 16 bits, turns at this precision) of each model that has both."""
     found = []
     for _, mine in rows.groupby("any_precision", sort=True):
@@ -208,23 +204,25 @@ def _pairs(rows: pd.DataFrame, precision: str) -> list[tuple[pd.DataFrame, pd.Da
     return found
 
 
-def _agreement(pairs: list[tuple[pd.DataFrame, pd.DataFrame]]) -> dict[str, Any]:
+def _agreement(
+    pairs: list[tuple[pd.DataFrame, pd.DataFrame]], task: str, load: str, precision: str
+) -> PrecisionAgreement:
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
-    speeds = [speeds_of(groups) for groups in sides]
-    draws = draws_of([*sides[0], *sides[1]])
-    halves = None
-    if draws is not None:
-        halves = [[part[:, : len(pairs)], part[:, len(pairs) :]] for part in draws]
-    found: dict[str, Any] = {}
-    for index, name in enumerate(("tps", "time")):
-        orders = [_order(speeds[side][index], name) for side in (0, 1)]
-        tau = float(tau_b(orders[0][None, :], orders[1][None, :])[0])
-        found[f"tau_{name}"] = tau if np.isfinite(tau) else None
-        ends = halves and tau_ends(*(_order(part, name) for part in halves[index]))
-        found[f"tau_{name}_ci95"] = ends
-    return found
-
-
-def _order(values: Floats, name: str) -> Floats:
-    """As speeds, the higher the better; a model with a turn that never ended comes last."""
-    return values if name == "tps" else 1 / values
+    (full_tps, full_time), (low_tps, low_time) = (speeds_of(groups) for groups in sides)
+    tps_ends = time_ends = None
+    if draws := draws_of([*sides[0], *sides[1]]):
+        half = len(pairs)
+        tps, time = draws
+        tps_ends = tau_ends(tps[:, :half], tps[:, half:])
+        time_ends = tau_ends(1 / time[:, :half], 1 / time[:, half:])
+    return PrecisionAgreement(
+        task=task,
+        load=load,
+        precision=precision,
+        models=len(pairs),
+        tau_tps=_finite(tau_b(full_tps[None, :], low_tps[None, :])[0]),
+        tau_tps_ci95=tps_ends,
+        # As speeds: a model with a turn that never finished comes last.
+        tau_time=_finite(tau_b(1 / full_time[None, :], 1 / low_time[None, :])[0]),
+        tau_time_ci95=time_ends,
+    )

@@ -48,7 +48,7 @@ class LagSeries:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Quantiles:
     """Distributions of one cell, as SHARES even quantiles; null where turns did not finish."""
 
     model: str
@@ -123,7 +123,7 @@ class RunFacts:
     manifest: dict[str, Any]
     scenario: str | None
     lags: list[LagSeries]
-    spreads: list[Spread]
+    spreads: list[Quantiles]
     timelines: list[LevelTimeline]
     slowest: SlowTurns | None
     """Null where nothing arrived."""
@@ -156,7 +156,7 @@ def _lags(study: Study) -> list[LagSeries]:
     return found
 
 
-def _spreads(study: Study) -> list[Spread]:
+def _spreads(study: Study) -> list[Quantiles]:
     rows = study.measured[study.measured["outcome"].isin(["ok", "unfinished"])]
     loads = {level.index: level.load for level in study.levels}
     found = []
@@ -164,7 +164,7 @@ def _spreads(study: Study) -> list[Spread]:
         model, task, level = np.asarray(keys, dtype=object).tolist()
         unfinished = (part["outcome"] == "unfinished").to_numpy()
         quantiles = [_quantiles(floats(part[name]), unfinished) for name in ("ttft_ms", "ttg_ms")]
-        found.append(Spread(str(model), str(task), loads.get(level, str(level)), len(part), *quantiles))
+        found.append(Quantiles(str(model), str(task), loads.get(level, str(level)), len(part), *quantiles))
     return found[:_MOST_CELLS]
 
 

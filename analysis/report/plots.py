@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from analysis.measures.cells import ALL
-from analysis.report.facts import SHARES, RunFacts, Spread
+from analysis.report.facts import SHARES, Quantiles, RunFacts
 from analysis.report.plots_style import (
     Cells,
     Figure,
@@ -126,7 +126,7 @@ def _spreads(cells: Cells, facts: list[RunFacts]) -> list[Figure]:
     """Which share of the turns was done by when: two figures a task and load with a line a model; of one
     model alone, two a task with a line a load."""
     names = {(cell.get("run", ""), cell["model"]): cell["name"] for cell in cells}
-    named: list[tuple[str, Spread]] = []
+    named: list[tuple[str, Quantiles]] = []
     for run in facts:
         for spread in run.spreads:
             alone = names.get(("", spread.model), spread.model)

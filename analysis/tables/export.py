@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,9 +27,9 @@ _MOST_CHARS = 32_000
 Row = dict[str, Any]
 
 
-def write_json(value: dict[str, Any], path: Path) -> None:
-    """Strict JSON: a value that is not finite would be a bug and raises ValueError."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
+def write_json(value: object, path: Path) -> None:
+    """Strict JSON of plain values and Structs: a value that is not finite is a bug and raises ValueError."""
+    text = json.dumps(msgspec.to_builtins(value), indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -105,7 +106,7 @@ def write_workbook(summary: dict[str, Any], path: Path) -> None:
         "levels": [flat(level) for level in summary["levels"]],
         "findings": [dict(finding) for finding in summary["verdict"]["findings"]],
         "models": _by_head(rankings_table(summary.get("comparison"))),
-        "tasks": [flat(row) for row in study["ratios"]] if study else [],
+        "tasks": [flat(msgspec.to_builtins(row)) for row in study.ratios] if study else [],
         "precisions": _by_head(precisions_table(study)),
     }
     for name, rows in sheets.items():

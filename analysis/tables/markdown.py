@@ -44,7 +44,7 @@ def write_run(summary: dict[str, Any], path: Path) -> None:
     if any(text.startswith("m ") or text == "∞" for row in waits.rows for text in row):
         lines += [for_markdown(waits.note), ""]
     if comparison := summary.get("comparison"):
-        lines += [for_markdown(comparison["words"]), "", *_table(rankings_table(comparison), mark)]
+        lines += [for_markdown(comparison.words), "", *_table(rankings_table(comparison), mark)]
     for table in (ratios_table(summary.get("study")), precisions_table(summary.get("study"))):
         if table.rows:
             lines += [*_table(table, mark), for_markdown(table.note), ""]

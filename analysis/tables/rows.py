@@ -25,6 +25,7 @@ from analysis.tables.writing import (
     signed,
     task,
 )
+from turnbench.formats.comparison import ModelComparison, ModelPair, RankingCell, StudyTables, TimeShares
 
 Rows = list[list[str]]
 _MOST_CELLS = 40
@@ -127,20 +128,20 @@ def typical_ms(cell: dict[str, Any] | None) -> float:
     return float("inf") if value is None else float(value)
 
 
-def rankings_table(comparison: dict[str, Any] | None) -> TextTable:
+def rankings_table(comparison: ModelComparison | None) -> TextTable:
     """One row a task and load: agreement of both rankings, clearest reversal, sources of the variation."""
     rows = []
-    for cell in comparison["cells"] if comparison else []:
-        ends = cell["tau_ci95"]
-        reversals = [pair for pair in cell["pairs"] if pair["swaps"]]
-        clearest = max(reversals, key=lambda pair: pair["p"] or 0.0, default=None)
+    for cell in comparison.cells if comparison else []:
+        ends = cell.tau_ci95
+        reversals = [pair for pair in cell.pairs if pair.swaps]
+        clearest = max(reversals, key=lambda pair: pair.p or 0.0, default=None)
         rows.append(
             [
                 *_where(cell),
-                signed(cell["tau"]) + (f" ({interval(ends, signed)})" if ends else ""),
-                f"{cell['pairs_agreeing']} of {cell['pairs_in_all']}",
+                signed(cell.tau) + (f" ({interval(ends, signed)})" if ends else ""),
+                f"{cell.pairs_agreeing} of {cell.pairs_in_all}",
                 _reversal(clearest) if clearest else "none",
-                *(_share(cell["shares"], part) for part in PARTS),
+                *(_share(cell.shares, part) for part in PARTS),
             ]
         )
     heads = ("task", "people", "tau", "pairs agreeing", "clearest reversal")
@@ -148,28 +149,28 @@ def rankings_table(comparison: dict[str, Any] | None) -> TextTable:
     return TextTable("Ranking by tokens per second vs. ranking by time", (*heads, *parts), rows, (0, 4))
 
 
-def _where(cell: dict[str, Any]) -> list[str]:
+def _where(cell: RankingCell) -> list[str]:
     """Task, with the setting if there are several, and load."""
-    name = task(cell["task"])
-    return [f"{name} ({cell['setting']})" if cell["setting"] else name, cell["load"]]
+    name = task(cell.task)
+    return [f"{name} ({cell.setting})" if cell.setting else name, cell.load]
 
 
-def _reversal(pair: dict[str, Any]) -> str:
-    sure = "" if pair["p"] is None else f" ({percent(pair['p'])})"
-    return f"{pair['faster']} faster, {pair['sooner']} sooner{sure}"
+def _reversal(pair: ModelPair) -> str:
+    sure = "" if pair.p is None else f" ({percent(pair.p)})"
+    return f"{pair.faster} faster, {pair.sooner} sooner{sure}"
 
 
-def _share(shares: dict[str, Any] | None, part: str) -> str:
+def _share(shares: TimeShares | None, part: str) -> str:
     if shares is None:
         return NONE
-    ends = shares["ci95"] and shares["ci95"][part]
-    known = ends and None not in ends
-    return percent(shares[part]) + (
+    ends = [end for end in (shares.ci95 or {}).get(part, []) if end is not None]
+    known = len(ends) == 2
+    return percent(shares.of(part)) + (
         f" ({interval(ends, lambda end: str(round(end * 100)))})" if known else ""
     )
 
 
-def rank_tables(comparison: dict[str, Any] | None) -> list[TextTable]:
+def rank_tables(comparison: ModelComparison | None) -> list[TextTable]:
     """Both ranks of every model, a table a task and load.
 
     Of very many models or cells as many as a page can hold; summary.json has them all.
@@ -189,51 +190,51 @@ def rank_tables(comparison: dict[str, Any] | None) -> list[TextTable]:
     for cell in _shown(comparison):
         rows = [
             [
-                model["name"],
-                str(model["turns"]),
-                number(model["tps"]),
-                f"{model['rank_tps']:g}",
-                "∞" if model["time_ms"] is None else seconds(model["time_ms"]),
-                f"{model['rank_time']:g}",
-                number(model["tokens_mean"]),
-                number(model["words_per_s"]),
-                number(model["s_per_100_words"]),
+                model.name,
+                str(model.turns),
+                number(model.tps),
+                f"{model.rank_tps:g}",
+                "∞" if model.time_ms is None else seconds(model.time_ms),
+                f"{model.rank_time:g}",
+                number(model.tokens_mean),
+                number(model.words_per_s),
+                number(model.s_per_100_words),
             ]
-            for model in cell["models"][:_MOST_CELLS]
+            for model in cell.models[:_MOST_CELLS]
         ]
         found.append(TextTable(", load ".join(_where(cell)), heads, rows))
     return found
 
 
-def swap_tables(comparison: dict[str, Any] | None) -> list[TextTable]:
+def swap_tables(comparison: ModelComparison | None) -> list[TextTable]:
     """Each model's speed with every other's answer lengths, a table a task and load."""
     found = []
     for cell in _shown(comparison):
-        swap = cell["swap"]
-        if swap and len(swap["names"]) <= _MOST_SWAPPED:
+        swap = cell.swap
+        if swap and len(swap.names) <= _MOST_SWAPPED:
             rows = [
                 [name, *(NONE if value is None else seconds(value) for value in row)]
-                for name, row in zip(swap["names"], swap["time_ms"], strict=True)
+                for name, row in zip(swap.names, swap.time_ms, strict=True)
             ]
-            heads = ("speed of \\ lengths of", *swap["names"])
+            heads = ("speed of \\ lengths of", *swap.names)
             found.append(TextTable(", load ".join(_where(cell)), heads, rows))
     return found
 
 
-def _shown(comparison: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _shown(comparison: ModelComparison | None) -> list[RankingCell]:
     """The last cells, those at the highest loads."""
-    return (comparison["cells"] if comparison else [])[-_MOST_CELLS:]
+    return (comparison.cells if comparison else [])[-_MOST_CELLS:]
 
 
-def effects_table(comparison: dict[str, Any] | None) -> TextTable:
+def effects_table(comparison: ModelComparison | None) -> TextTable:
     """One row a term of the analysis of variance."""
-    effects = (comparison or {}).get("effects") or []
+    effects = (comparison and comparison.effects) or []
     rows = [
         [
-            item["term"],
-            str(item["df"]),
-            f"{item['omega_squared']:.3f}",
-            "< 0.001" if item["p_value"] < 0.001 else f"{item['p_value']:.3f}",
+            item.term,
+            str(item.df),
+            f"{item.omega_squared:.3f}",
+            "< 0.001" if item.p_value < 0.001 else f"{item.p_value:.3f}",
         ]
         for item in effects
     ]
@@ -241,18 +242,18 @@ def effects_table(comparison: dict[str, Any] | None) -> TextTable:
     return TextTable(caption, ("term", "degrees of freedom", "omega squared", "p"), rows)
 
 
-def ratios_table(study: dict[str, Any] | None) -> TextTable:
+def ratios_table(study: StudyTables | None) -> TextTable:
     """The study's own row, then one a model, load and task; no rows where there is nothing to compare."""
     rows = []
-    for row in study["ratios"] if study else []:
-        texts = [row["name"], row["load"], row["task"]]
+    for row in study.ratios if study else []:
+        texts = [row.name, row.load, row.task]
         for length in LENGTHS:
-            at = row[length]
+            at = row.of(length)
             if at is None:
                 texts += [NONE] * 3
                 continue
-            ends = f" ({interval(at['ci95'], number)})" if at["ci95"] else ""
-            texts += [str(at["n"]), seconds(at["time_ms"]), number(at["ratio"]) + ends]
+            ends = f" ({interval(at.ci95, number)})" if at.ci95 else ""
+            texts += [str(at.n), seconds(at.time_ms), number(at.ratio) + ends]
         rows.append(texts)
     if rows:
         own = interval(STUDY_RATIO, lambda end: f"{end:.2f}")
@@ -267,22 +268,20 @@ def ratios_table(study: dict[str, Any] | None) -> TextTable:
     return TextTable("Each task against the model's fastest one", (*heads, *more), rows, (0, 2), note)
 
 
-def precisions_table(study: dict[str, Any] | None) -> TextTable:
+def precisions_table(study: StudyTables | None) -> TextTable:
     """A row a task, load and lower precision."""
     rows = [
         [
-            row["task"],
-            row["load"],
-            row["precision"],
-            str(row["models"]),
-            *(
-                text
-                for name in ("tau_time", "tau_tps")
-                for ends in [row[f"{name}_ci95"]]
-                for text in (signed(row[name]), interval(ends, signed) if ends else NONE)
-            ),
+            row.task,
+            row.load,
+            row.precision,
+            str(row.models),
+            signed(row.tau_time),
+            interval(row.tau_time_ci95, signed) if row.tau_time_ci95 else NONE,
+            signed(row.tau_tps),
+            interval(row.tau_tps_ci95, signed) if row.tau_tps_ci95 else NONE,
         ]
-        for row in (study["precisions"] if study else [])
+        for row in (study.precisions if study else [])
     ]
     heads = ("task", "people", "precision", "models", "tau by time", "95%", "tau by tps", "95%")
     note = (

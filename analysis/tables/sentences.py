@@ -10,6 +10,7 @@ from analysis.compare.ranking import SIGNIFICANT
 from analysis.measures.cells import ALL
 from analysis.tables.rows import name_of
 from analysis.tables.writing import interval, number, people, percent, seconds, signed, stamp
+from turnbench.formats.comparison import ModelPair, RankingCell, StudyTables
 
 _SURE = 0.95
 _OFFSETS = -0.005
@@ -55,17 +56,17 @@ def _wait(cell: dict[str, Any], level: dict[str, Any]) -> str:
     return f"{load}, {cell['ok']} of {cell['turns']} turns finished, too few to say how long one takes"
 
 
-def in_words(cells: list[dict[str, Any]]) -> str:
+def in_words(cells: list[RankingCell]) -> str:
     """The comparison of models in one paragraph: under the first setting, at the last load at which most
     models were measured, task by task."""
-    cells = [cell for cell in cells if cell["setting"] == cells[0]["setting"]]
-    most = max(len(cell["models"]) for cell in cells)
-    load = [cell["load"] for cell in cells if len(cell["models"]) == most][-1]
-    mine = [cell for cell in cells if cell["load"] == load]
-    tasks = [cell for cell in mine if cell["task"] != ALL] or mine
-    worst = sorted(tasks, key=lambda cell: cell["tau"] or 0.0)[:_MOST_TASKS]
+    cells = [cell for cell in cells if cell.setting == cells[0].setting]
+    most = max(len(cell.models) for cell in cells)
+    load = [cell.load for cell in cells if len(cell.models) == most][-1]
+    mine = [cell for cell in cells if cell.load == load]
+    tasks = [cell for cell in mine if cell.task != ALL] or mine
+    worst = sorted(tasks, key=lambda cell: cell.tau or 0.0)[:_MOST_TASKS]
     at = f"With {load} people" if load.isdigit() else f"At a load of {load}"
-    at += f" ({cells[0]['setting']})" if cells[0].get("setting") else ""
+    at += f" ({cells[0].setting})" if cells[0].setting else ""
     agreements = [_agreement(cell) for cell in worst]
     listed = " and ".join(filter(None, [", ".join(agreements[:-1]), agreements[-1]]))
     widest = max(tasks, key=_gap)
@@ -73,32 +74,32 @@ def in_words(cells: list[dict[str, Any]]) -> str:
         f"{at}, the rankings of the models by tokens per second and by time agree on {listed}.",
         _reversal(widest),
     ]
-    if shares := widest["shares"]:
-        ends = shares["ci95"] and shares["ci95"]["verbosity"]
-        known = f" ({interval(ends, percent)})" if ends and ends[0] is not None else ""
+    if shares := widest.shares:
+        ends = [end for end in (shares.ci95 or {}).get("verbosity", []) if end is not None]
+        known = f" ({interval(ends, percent)})" if ends else ""
         sentences.append(
-            f"Of the variation in time in {widest['task']}, {percent(shares['verbosity'])}{known} comes from "
-            f"the length of the answers, {percent(shares['time_per_token'])} from the time per token and "
-            f"{percent(shares['first_token'])} from the time to first token."
+            f"Of the variation in time in {widest.task}, {percent(shares.verbosity)}{known} comes from "
+            f"the length of the answers, {percent(shares.time_per_token)} from the time per token and "
+            f"{percent(shares.first_token)} from the time to first token."
         )
-        if min(shares[part] for part in PARTS) <= _OFFSETS:
+        if min(shares.of(part) for part in PARTS) <= _OFFSETS:
             sentences.append("A negative share offsets the others.")
     return " ".join([*sentences, _significance(tasks)])
 
 
-def reversal_in_words(cells: list[dict[str, Any]]) -> str:
+def reversal_in_words(cells: list[RankingCell]) -> str:
     """The widest clear reversal over all cells of single tasks, in a sentence; "" where there is none."""
-    tasks = [cell for cell in cells if cell["task"] != ALL and _clearest(cell)]
+    tasks = [cell for cell in cells if cell.task != ALL and _clearest(cell)]
     if not tasks:
         return ""
     widest = max(tasks, key=_gap)
-    setting = f" ({widest['setting']})" if widest.get("setting") else ""
-    return f"{_reversal(widest)[:-1]}, at a load of {widest['load']}{setting}."
+    setting = f" ({widest.setting})" if widest.setting else ""
+    return f"{_reversal(widest)[:-1]}, at a load of {widest.load}{setting}."
 
 
-def _agreement(cell: dict[str, Any]) -> str:
-    tau, ends = cell["tau"], cell["tau_ci95"]
-    known = f"{cell['pairs_agreeing']} of {cell['pairs_in_all']} pairs in {cell['task']}"
+def _agreement(cell: RankingCell) -> str:
+    tau, ends = cell.tau, cell.tau_ci95
+    known = f"{cell.pairs_agreeing} of {cell.pairs_in_all} pairs in {cell.task}"
     if tau is None:
         return f"{known} (all models are tied)"
     known += f" (Kendall's tau {signed(tau)}"
@@ -108,23 +109,24 @@ def _agreement(cell: dict[str, Any]) -> str:
     return f"{known}, 95% interval {interval(ends, signed)}{doubt})"
 
 
-def _clearest(cell: dict[str, Any]) -> dict[str, Any] | None:
+def _clearest(cell: RankingCell) -> ModelPair | None:
     """Of the pairs that swap places in 95% of resamples, the one furthest apart in time."""
-    pairs = [pair for pair in cell["pairs"] if pair["swaps"] and (pair["p"] or 0) >= _SURE]
+    pairs = [pair for pair in cell.pairs if pair.swaps and (pair.p or 0) >= _SURE]
     return max(pairs, key=lambda pair: _ratio(cell, pair), default=None)
 
 
-def _ratio(cell: dict[str, Any], pair: dict[str, Any]) -> float:
-    times = {model["name"]: model["time_ms"] for model in cell["models"]}
-    return float((times[pair["faster"]] or 0) / times[pair["sooner"]])
+def _ratio(cell: RankingCell, pair: ModelPair) -> float:
+    times = {model.name: model.time_ms for model in cell.models}
+    fast_ms, soon_ms = times[pair.faster], times[pair.sooner]
+    return fast_ms / soon_ms if fast_ms and soon_ms else 0.0
 
 
-def _gap(cell: dict[str, Any]) -> float:
+def _gap(cell: RankingCell) -> float:
     pair = _clearest(cell)
     return _ratio(cell, pair) if pair else 0.0
 
 
-def _reversal(cell: dict[str, Any]) -> str:
+def _reversal(cell: RankingCell) -> str:
     pair = _clearest(cell)
     if pair is None:
         return (
@@ -132,21 +134,21 @@ def _reversal(cell: dict[str, Any]) -> str:
             "and takes longer to finish."
         )
     fast, soon = (
-        next(model for model in cell["models"] if model["name"] == pair[key]) for key in ("faster", "sooner")
+        next(model for model in cell.models if model.name == name) for name in (pair.faster, pair.sooner)
     )
-    if fast["time_ms"] is None:
-        return f"{fast['name']} has turns that never finished."
-    share = "all" if pair["p"] == 1 else f"{min(pair['p'], 0.999):.1%} of"  # never rounded up to all
+    if fast.time_ms is None or soon.time_ms is None or pair.p is None:
+        return f"{fast.name} has turns that never finished."
+    share = "all" if pair.p == 1 else f"{min(pair.p, 0.999):.1%} of"  # never rounded up to all
     return (
-        f"In {cell['task']}, {fast['name']} generates more tokens per second than {soon['name']} "
-        f"({number(fast['tps'])} vs. {number(soon['tps'])}) but takes longer to finish "
-        f"({seconds(fast['time_ms'])} vs. {seconds(soon['time_ms'])} on average; in {share} resamples)."
+        f"In {cell.task}, {fast.name} generates more tokens per second than {soon.name} "
+        f"({number(fast.tps)} vs. {number(soon.tps)}) but takes longer to finish "
+        f"({seconds(fast.time_ms)} vs. {seconds(soon.time_ms)} on average; in {share} resamples)."
     )
 
 
-def _significance(cells: list[dict[str, Any]]) -> str:
-    models = max(len(cell["models"]) for cell in cells)
-    least = next(cell["least_p_value"] for cell in cells if len(cell["models"]) == models)
+def _significance(cells: list[RankingCell]) -> str:
+    models = max(len(cell.models) for cell in cells)
+    least = next(cell.least_p_value for cell in cells if len(cell.models) == models)
     if least > SIGNIFICANT:
         return (
             f"{models} models are too few for any ranking to be significant (even perfect agreement has "
@@ -160,24 +162,24 @@ def _significance(cells: list[dict[str, Any]]) -> str:
     return "The intervals describe these models, not models in general."
 
 
-def ratios_in_words(study: dict[str, Any] | None) -> list[str]:
+def ratios_in_words(study: StudyTables | None) -> list[str]:
     """How far apart the tasks are at natural length and at 256 tokens, over all models at one load."""
     found = []
     for length in LENGTHS:
-        rows = [row for row in study["ratios"] if row[length]] if study else []
+        rows = [(row, at) for row in study.ratios if (at := row.of(length))] if study else []
         if not rows:
             continue
-        load = rows[-1]["load"]
+        load = rows[-1][0].load
         most: dict[str, float] = {}
-        for row in rows:
-            if row["load"] == load:
-                most[row["name"]] = max(most.get(row["name"], 1.0), row[length]["ratio"])
+        for row, at in rows:
+            if row.load == load:
+                most[row.name] = max(most.get(row.name, 1.0), at.ratio)
         ends = list(dict.fromkeys(number(end) for end in (min(most.values()), max(most.values()))))
-        at = "At natural length" if length == "natural" else "At 256 tokens"
+        where = "At natural length" if length == "natural" else "At 256 tokens"
         whose = "the model" if len(most) == 1 else f"each of {len(most)} models"
         found.append(
-            f"{at} and a load of {load}, the slowest task took {whose} {' to '.join(ends)} times as long on "
-            "average as the fastest."
+            f"{where} and a load of {load}, the slowest task took {whose} {' to '.join(ends)} times as long "
+            "on average as the fastest."
         )
     return found
 

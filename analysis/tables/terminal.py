@@ -65,7 +65,8 @@ def show(summary: dict[str, Any], report: Path | None, out: Console, *, study: b
         _show_study(summary, out)
     if sweep:
         out.print(Text(_SWEEP_NOTE, style="dim"))
-        reversal = reversal_in_words((summary.get("comparison") or {"cells": []})["cells"])
+        comparison = summary.get("comparison")
+        reversal = reversal_in_words(comparison.cells) if comparison else ""
         whole = [c for c in summary["cells"] if c["task"] == ALL and ALL not in (c["model"], c["level"])]
         failed = sum(cell["failed"] + cell["unfinished"] for cell in whole)
         for line in (reversal, f"{failed} turns failed or did not finish." if failed else ""):

@@ -44,10 +44,10 @@ def rows(
 def test_a_model_that_talks_more_is_faster_in_tokens_and_later_to_finish() -> None:
     found = ranking_of(pd.concat([rows("talker", 100, 10, 200), rows("terse", 100, 20, 20)]))
     assert found is not None
-    assert found["tau"] == -1
-    assert found["tau_ci95"] == [-1, -1]
-    (pair,) = found["pairs"]
-    assert (pair["faster"], pair["sooner"], pair["swaps"], pair["p"]) == ("talker", "terse", True, 1.0)
+    assert found.tau == -1
+    assert found.tau_ci95 == [-1, -1]
+    (pair,) = found.pairs
+    assert (pair.faster, pair.sooner, pair.swaps, pair.p) == ("talker", "terse", True, 1.0)
 
 
 def test_tau_is_scipys_tau_b_with_ties_too() -> None:
@@ -65,31 +65,31 @@ def test_five_models_prove_something_only_in_perfect_order() -> None:
     perfect = pd.concat([rows(f"m{n}", 100, 10 + n, 50) for n in range(5)])
     found = ranking_of(perfect)
     assert found is not None
-    assert found["p_value"] == pytest.approx(found["least_p_value"])
-    assert found["p_value"] < 0.05
+    assert found.p_value == pytest.approx(found.least_p_value)
+    assert found.p_value < 0.05
     lengths = (50, 50, 50, 50, 45)
     nearly = ranking_of(pd.concat([rows(f"m{n}", 100, 10 + n, lengths[n]) for n in range(5)]))
     assert nearly is not None
-    assert nearly["tau"] == pytest.approx(0.8)
-    assert nearly["p_value"] > 0.05
+    assert nearly.tau == pytest.approx(0.8)
+    assert nearly.p_value > 0.05
     told = comparison_of(perfect)
     assert told is not None
-    assert "only perfect agreement is significant" in in_words(told["cells"])
-    assert in_words(told["cells"]).count("agree on 10 of 10 pairs") == 1
+    assert "only perfect agreement is significant" in in_words(told.cells)
+    assert in_words(told.cells).count("agree on 10 of 10 pairs") == 1
 
 
 def test_four_models_are_said_to_be_too_few_for_any_order() -> None:
     told = comparison_of(pd.concat([rows(f"m{n}", 100, 10 + n, 50) for n in range(4)]))
     assert told is not None
-    assert "too few for any ranking to be significant" in in_words(told["cells"])
+    assert "too few for any ranking to be significant" in in_words(told.cells)
 
 
 def test_nothing_is_said_of_an_order_from_too_few_conversations() -> None:
     told = comparison_of(pd.concat([rows("a", 100, 10, 50, n=5), rows("b", 100, 20, 10, n=5)]))
     assert told is not None
-    assert told["cells"][0]["tau_ci95"] is None
-    assert "too few conversations for an interval" in in_words(told["cells"])
-    assert "No model clearly" in in_words(told["cells"])
+    assert told.cells[0].tau_ci95 is None
+    assert "too few conversations for an interval" in in_words(told.cells)
+    assert "No model clearly" in in_words(told.cells)
 
 
 def test_the_shares_of_a_planted_law_are_found_within_3_points() -> None:
@@ -103,8 +103,8 @@ def test_the_shares_of_a_planted_law_are_found_within_3_points() -> None:
     assert found is not None
     total = sum(value**2 for value in spreads.values())
     for part in PARTS:
-        assert found[part] == pytest.approx(spreads[part] ** 2 / total, abs=0.03)
-    assert sum(found[part] for part in PARTS) == pytest.approx(1)
+        assert found.of(part) == pytest.approx(spreads[part] ** 2 / total, abs=0.03)
+    assert sum(found.of(part) for part in PARTS) == pytest.approx(1)
 
 
 def test_the_shares_of_a_law_with_all_three_sum_to_one_and_lie_in_their_intervals() -> None:
@@ -112,24 +112,24 @@ def test_the_shares_of_a_law_with_all_three_sum_to_one_and_lie_in_their_interval
     first, pace, later = (np.exp(rng.normal(mu, 0.4, 3000)) for mu in (6, 3, 3))
     found = shares_of(rows("m", first, pace, later, 3000))
     assert found is not None
-    assert sum(found[part] for part in PARTS) == pytest.approx(1)
-    assert all(found["ci95"][part][0] < found[part] < found["ci95"][part][1] for part in PARTS)
-    assert found["verbosity"] == pytest.approx(found["time_per_token"], abs=0.05)
+    assert sum(found.of(part) for part in PARTS) == pytest.approx(1)
+    assert all(found.ci95[part][0] < found.of(part) < found.ci95[part][1] for part in PARTS)
+    assert found.verbosity == pytest.approx(found.time_per_token, abs=0.05)
 
 
 def test_answers_of_one_event_are_all_first_token() -> None:
     rng = np.random.default_rng(7)
     found = shares_of(rows("m", np.exp(rng.normal(4, 0.4, 200)), np.nan, 0))
-    assert found is None or found["first_token"] == pytest.approx(1)
+    assert found is None or found.first_token == pytest.approx(1)
 
 
 def test_the_diagonal_of_the_swap_table_is_what_was_measured() -> None:
     made = pd.concat([rows("a", 100, 10, 50), rows("b", 200, 20, 5)])
     swap = swap_of(made)
     assert swap is not None
-    assert swap["names"] == ["a", "b"]
-    assert swap["time_ms"][0] == pytest.approx([600, 150])
-    assert swap["time_ms"][1] == pytest.approx([1200, 300])
+    assert swap.names == ["a", "b"]
+    assert swap.time_ms[0] == pytest.approx([600, 150])
+    assert swap.time_ms[1] == pytest.approx([1200, 300])
 
 
 def test_effects_find_the_term_that_matters() -> None:
@@ -142,10 +142,10 @@ def test_effects_find_the_term_that_matters() -> None:
             for task, later in (("x", 10), ("y", 200))
         ]
     )
-    found = {item["term"]: item for item in effects_of(made) or []}
+    found = {item.term: item for item in effects_of(made) or []}
     assert set(found) == {"model", "task", "model x task"}
-    assert found["task"]["omega_squared"] > 0.9
-    assert abs(found["model"]["omega_squared"]) < 0.01
+    assert found["task"].omega_squared > 0.9
+    assert abs(found["model"].omega_squared) < 0.01
 
 
 def test_a_sweep_of_two_models_says_in_words_which_is_faster_and_which_is_sooner(

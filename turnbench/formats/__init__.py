@@ -3,6 +3,7 @@
 Their fields carry meaning and unit; docs/formats.md and the JSON Schema are generated from them.
 """
 
+from turnbench.formats.comparison import ComparisonFile, ModelComparison, StudyTables
 from turnbench.formats.run import (
     RUN_FORMAT,
     ArrivalsSummary,
@@ -41,10 +42,12 @@ __all__ = [
     "Backend",
     "CapacityPoint",
     "CapacitySummary",
+    "ComparisonFile",
     "EndpointEntry",
     "Finding",
     "HealthLine",
     "LevelEntry",
+    "ModelComparison",
     "Precision",
     "RecordedServer",
     "RunManifest",
@@ -52,6 +55,7 @@ __all__ = [
     "ServerFacts",
     "ServerSample",
     "Severity",
+    "StudyTables",
     "SweepEntry",
     "SweepManifest",
     "TokenSource",
