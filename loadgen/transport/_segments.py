@@ -25,8 +25,8 @@ class SegmentLog:
     """The segments of one engine's connections, by local port."""
 
     def __init__(self) -> None:
-        self._first_seq: dict[int, int] = {}
-        """Sequence number of the first byte of the stream to each port."""
+        self._streams: dict[int, tuple[int, int]] = {}
+        """Of the newest stream to each port the sequence number of its first byte, and when it began."""
         self._blocks: dict[int, tuple[_Array, ...]] = {}
         """Whole blocks by number: port, seq, payload_bytes, at_ns, sorted by port, in a port by arrival."""
         self._open: list[tuple[_Array, ...]] = []
@@ -36,7 +36,8 @@ class SegmentLog:
     def add(self, segments: Segments) -> None:
         """Keep what came; a SYN begins a new stream of its port."""
         for index in np.flatnonzero(segments.flags & _SYN):
-            self._first_seq[int(segments.port[index])] = (int(segments.seq[index]) + 1) & 0xFFFFFFFF
+            first_seq = (int(segments.seq[index]) + 1) & 0xFFFFFFFF
+            self._streams[int(segments.port[index])] = first_seq, int(segments.at_ns[index])
         self._open.append((segments.port, segments.seq, segments.payload_bytes, segments.at_ns))
         self._open_segments += len(segments)
         if self._open_segments >= _BLOCK_SEGMENTS:
@@ -61,12 +62,15 @@ class SegmentLog:
         Offset `ends[i]` of the response, and all before it, had arrived at `at_ns[i]`; both rise. None where
         a part of the first `wanted_bytes` was never seen, or the stream's beginning was not.
         """
-        first_seq = self._first_seq.get(port)
-        if first_seq is None:
+        if port not in self._streams:
             return None
+        first_seq, began_ns = self._streams[port]
         parts = [self._of_block(block, port) for number, block in self._blocks.items() if number >= mark]
         parts += [tuple(column[part[0] == port] for column in part[1:]) for part in self._open]
         seq, payload_bytes, at_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if not (at_ns >= began_ns).all():  # some are of a connection before this one
+            mine = at_ns >= began_ns
+            seq, payload_bytes, at_ns = seq[mine], payload_bytes[mine], at_ns[mine]
         found = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, seq, payload_bytes, at_ns)
         return found if len(found[0]) and found[0][-1] >= wanted_bytes else None
 

@@ -74,6 +74,17 @@ def test_a_stream_whose_beginning_was_not_seen_gives_no_arrivals() -> None:
     assert log.arrivals(7, 0, 0, 100) is None
 
 
+def test_a_port_that_another_connection_had_before_gives_only_the_new_ones_arrivals() -> None:
+    log = SegmentLog()
+    log.add(segments(7, [999], [0], [1], flags=18))
+    log.add(segments(7, [1000, 1100], [100, 100], [10, 20]))
+    log.add(segments(7, [1049], [0], [30], flags=18))
+    log.add(segments(7, [1050], [100], [40]))
+    found = log.arrivals(7, 0, 0, 100)
+    assert found is not None
+    assert [column.tolist() for column in found] == [[100], [40]]
+
+
 def test_whole_blocks_are_searched_as_the_open_one_is_and_old_ones_can_be_let_go() -> None:
     log = SegmentLog()
     log.add(segments(7, [0], [0], [0], flags=18))

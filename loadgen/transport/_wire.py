@@ -1,0 +1,218 @@
+"""The wire clock: arrivals from a packet tap, and sockets that are read seldom.
+
+Where few tokens come, sockets are read token by token as without a tap: an answer's end is seen at once.
+Where many come, a low-water mark keeps a stream's socket silent until much is there, and the tap, drained every
+few milliseconds, shows which streams may have ended. Either way a stream's arrivals are looked up in the tap's
+log when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from loadgen.transport._segments import Columns, SegmentLog
+from loadgen.transport._tap import Tap
+from turnbench.clock import Timeline
+
+_IP_LOCAL_PORT_RANGE = 51
+_TCP_INFO_BYTES = 232
+_BYTES_RECEIVED_AT = 128
+"""tcpi_bytes_received in struct tcp_info (linux/tcp.h, since 4.1)."""
+_FIONREAD = 0x541B
+_LOW_WATER_BYTES = 16 * 1024
+_SLICE_PORTS = 1024
+
+_CALM_S, _BUSY_S = 0.05, 0.005
+"""Time between two drains of the tap."""
+_BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
+"""Segments per second above which sockets are read seldom, and below which they are read at once again."""
+_PENDING_S = 0.25
+"""How often what waits below a low-water mark is read all the same, for idle limits and patience."""
+
+
+class PortRange:
+    """Local ports that this engine has to itself on this machine, as long as the object lives.
+
+    A range is claimed by names of abstract sockets, which the kernel frees with the process; each network
+    namespace has its own.
+    """
+
+    def __init__(self, ports: int) -> None:
+        """Claims at least so many ports if it can; raises OSError where none is to be had."""
+        self._claims: list[socket.socket] = []
+        low, high = _ephemeral_ports()
+        slices = range(-(-low // _SLICE_PORTS), (high + 1) // _SLICE_PORTS)
+        wanted = min(-(-ports // _SLICE_PORTS), len(slices))
+        first = None
+        for number in slices:
+            claim = _claim(number)
+            if claim is None:
+                if first is not None:
+                    break
+                continue
+            self._claims.append(claim)
+            first = number if first is None else first
+            if len(self._claims) == wanted:
+                break
+        if first is None:
+            raise OSError("every range of local ports is in use by other engines of this machine")
+        self.ports = range(first * _SLICE_PORTS, (first + len(self._claims)) * _SLICE_PORTS)
+
+    def socket(self, address: Any) -> socket.socket:
+        """A TCP socket that will connect from one of these ports; for aiohttp's connector."""
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        if family in (socket.AF_INET, socket.AF_INET6):
+            bounds = (self.ports.stop - 1) << 16 | self.ports.start
+            made.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, struct.pack("I", bounds))
+        return made
+
+    def close(self) -> None:
+        for claim in self._claims:
+            claim.close()
+        self._claims = []
+
+
+def _ephemeral_ports() -> tuple[int, int]:
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        low, high = map(int, file.read().split())
+    return low, high
+
+
+def _claim(number: int) -> socket.socket | None:
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0turnbench-ports-{number}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def received_bytes(sock: Any) -> int | None:
+    """How many bytes of a connection's stream were read from its socket; None where the kernel is silent.
+
+    What the kernel received, less what waits in the socket; asked again if bytes came in between.
+    """
+    for _ in range(3):
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        if len(info) < _BYTES_RECEIVED_AT + 8:
+            return None
+        (received,) = struct.unpack_from("Q", info, _BYTES_RECEIVED_AT)
+        (waiting,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), _FIONREAD, b"\0\0\0\0"))
+        again = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        if struct.unpack_from("Q", again, _BYTES_RECEIVED_AT)[0] == received:
+            return int(received) - int(waiting)
+    return None
+
+
+class WireClock:
+    """Drains the tap, keeps its log, and says which sockets to read; one an engine."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeline: Timeline,
+        ports: PortRange,
+        read_now: Callable[[int], None],
+    ) -> None:
+        """`read_now` is called with a port whose stream may have ended. Raises OSError as `Tap` does."""
+        self.ports = ports
+        self._loop = loop
+        self._timeline = timeline
+        self._read_now = read_now
+        self._tap = Tap(ports.ports, timeline)
+        self._log = SegmentLog()
+        self._held: dict[int, Any] = {}
+        """Sockets with a low-water mark, by port."""
+        self._busy = False
+        self._rate_per_s = 0.0
+        self._ticked_ns = self._pending_ns = timeline.now_ns()
+        self._segments = 0
+        """Drained since the last tick."""
+        self._may_have_ended: set[int] = set()
+        """Ports whose streams may have ended since then."""
+        self._marks: dict[int, int] = {}
+        self._timer = loop.call_later(_CALM_S, self._tick)
+
+    def begin(self, sock: Any) -> tuple[int, int, int] | None:
+        """The place of a connection's next response: (port, bytes read before it, mark in the log)."""
+        port = sock.getsockname()[1]
+        skipped_bytes = received_bytes(sock)
+        if skipped_bytes is None or port not in self.ports.ports:
+            return None
+        mark = self._marks[port] = self._log.mark()
+        return port, skipped_bytes, mark
+
+    def hold(self, sock: Any) -> None:
+        """A stream begins on this socket: while much comes, read it seldom."""
+        port = sock.getsockname()[1]
+        if port in self.ports.ports:
+            self._held[port] = sock
+            if self._busy:
+                _set_low_water(sock, _LOW_WATER_BYTES)
+
+    def release(self, sock: Any) -> None:
+        """The stream is over: the socket wakes whoever reads it at the first byte again."""
+        for port in [port for port, held in self._held.items() if held is sock]:
+            del self._held[port]
+            _set_low_water(sock, 1)
+
+    def arrivals(self, place: tuple[int, int, int], wanted_bytes: int) -> Columns | None:
+        """(ends, at_ns) of a response's bytes; None where the tap missed a part of it."""
+        self._drain()
+        port, skipped_bytes, mark = place
+        self._marks.pop(port, None)
+        return self._log.arrivals(port, skipped_bytes, mark, wanted_bytes)
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._tap.close()
+        self.ports.close()
+
+    def _tick(self) -> None:
+        now_ns = self._timeline.now_ns()
+        passed_s = max((now_ns - self._ticked_ns) / 1e9, 1e-6)
+        self._ticked_ns = now_ns
+        self._drain()
+        # A mean over about the last tenth of a second, so that one burst changes nothing.
+        weight = min(passed_s / 0.1, 1.0)
+        self._rate_per_s += weight * (self._segments / passed_s - self._rate_per_s)
+        self._segments = 0
+        self._set_busy(self._rate_per_s > (_CALM_PER_S if self._busy else _BUSY_PER_S))
+        if self._busy:
+            ended = self._may_have_ended & self._held.keys()
+            if now_ns - self._pending_ns > _PENDING_S * 1e9:
+                self._pending_ns = now_ns
+                ended = set(self._held)
+            for port in ended:
+                self._read_now(port)
+        self._may_have_ended.clear()
+        self._log.forget_before(min(self._marks.values(), default=self._log.mark()))
+        self._timer = self._loop.call_later(_BUSY_S if self._busy else _CALM_S, self._tick)
+
+    def _drain(self) -> None:
+        for segments in self._tap.drain():
+            self._log.add(segments)
+            self._segments += len(segments)
+            self._may_have_ended.update(segments.port[segments.may_end].tolist())
+
+    def _set_busy(self, busy: bool) -> None:
+        if busy != self._busy:
+            self._busy = busy
+            for port, sock in list(self._held.items()):
+                _set_low_water(sock, _LOW_WATER_BYTES if busy else 1)
+                if busy:
+                    self._read_now(port)  # what its last read left behind wakes nobody from now on
+
+
+def _set_low_water(sock: Any, size_bytes: int) -> None:
+    with contextlib.suppress(OSError):  # closed by now
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
