@@ -40,7 +40,7 @@ def record_of(
     unsent = _unsent(job, attempt)
     return structs.replace(
         unsent,
-        clock="user" if log.unstamped else unsent.clock,
+        clock="wire" if log.on_wire else "user" if log.unstamped else unsent.clock,
         sent_ns=sent_ns,
         write_ns=log.write_ns,
         sent_clock=None if sent_ns is None else "tx" if log.sent_by_kernel else "bound",

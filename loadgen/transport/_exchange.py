@@ -120,6 +120,7 @@ class Exchange:
         be done while sockets are read.
         """
         self.log.deferred_from = len(self.log.raw)
+        self.log.connection.stream_begins()
         while not content.is_eof() and content.exception() is None:
             await self.log.wake.wait()
             self.log.wake.clear()

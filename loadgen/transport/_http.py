@@ -75,11 +75,14 @@ class StampedHandler(ResponseHandler):
 
     def begin(self, log: ReadLog) -> None:
         """From now on this connection's reads belong to `log`."""
-        if self.log is None:  # else the pool was quicker than the end of the request before
+        if self.log is None:
             self._reader.take(self)
+        else:  # the pool was quicker than the end of the request before
+            self._reader.finish(self, self.log)
         if not self._stamps_sends:
             self._stamps_sends, self._written_bytes = True, 0
             self._reader.stamp_sends(self)
+        self._reader.begin(self, log)
         self.log, log.connection = log, self
         log.reused, self.used = self.used, True
 
@@ -90,8 +93,13 @@ class StampedHandler(ResponseHandler):
             if not log.sent_by_kernel:  # a stamp that came later would wake asyncio until somebody reads it
                 self._stamps_sends = False
                 self._reader.stop_stamping_sends(self)
-            self.log = None
+            self._reader.finish(self, log)
             self._reader.give_back(self)
+            self.log = None
+
+    def stream_begins(self) -> None:
+        """The head has said that an event stream follows."""
+        self._reader.hold(self)
 
     def before_write(self, size_bytes: int) -> None:
         """The request's last byte leaves no earlier than now, as far as the kernel does not say better."""
@@ -158,6 +166,8 @@ class StampedConnector(aiohttp.TCPConnector):
     """A pool without a limit whose connections carry the log of the task that asked for them."""
 
     def __init__(self, reader: StampedReader, **options: Any) -> None:
+        if reader.wire_ports is not None:
+            options["socket_factory"] = reader.wire_ports.socket
         super().__init__(limit=0, **options)
         self._reader = reader
         self._factory = cast(Any, functools.partial(StampedHandler, loop=self._loop, reader=reader))

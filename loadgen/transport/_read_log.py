@@ -7,10 +7,13 @@ import re
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 # int() alone would take signs, underscores and 0x; a negative size would lead backwards for ever.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
@@ -30,6 +33,12 @@ class ReadLog:
     lag_ns_max: int = 0
     unstamped: bool = False
     """Whether the kernel left a read without a stamp, so that our own clock stands for it."""
+    on_wire: bool = False
+    """Whether `ends` and `at_ns` are those of packets, and not of reads."""
+    place: tuple[int, int, int] | None = None
+    """Where the wire clock finds this response; None: nowhere."""
+    records: RecordSplitter | None = None
+    """Under TLS with a wire clock: what was decrypted out of which ciphertext."""
     deferred_from: int | None = None
     """Offset from which on all is kept back from aiohttp until the stream's end; None: nothing is."""
     sent_ns: int | None = None
@@ -55,6 +64,15 @@ class ReadLog:
         self.at_ns.append(arrival_ns)
         if lag_ns > self.lag_ns_max:
             self.lag_ns_max = lag_ns
+        if self.records is not None:
+            self.records.decrypted(len(raw))
+
+    def take_arrivals(self, ends: npt.NDArray[np.int64], at_ns: npt.NDArray[np.int64]) -> None:
+        """Replace the reads by the packets: those of the ciphertext, where that is what came."""
+        if self.records is not None:
+            ends, at_ns = self.records.arrivals(ends, at_ns)
+        self.ends, self.at_ns = array("q", ends.tobytes()), array("q", at_ns.tobytes())
+        self.on_wire, self.unstamped, self.lag_ns_max = True, False, 0
 
     def will_send(self, now_ns: int, through_bytes: int) -> None:
         """A part of the request is about to be written, up to this byte of its connection's stream."""
@@ -77,6 +95,53 @@ class ReadLog:
     def read_of(self, end: int) -> int:
         """Index of the read that brought the byte just before offset `end` (at least 1)."""
         return bisect_left(self.ends, end)
+
+
+class RecordSplitter:
+    """Cuts ciphertext into TLS records, and keeps which plaintext came out of which.
+
+    A record is decrypted when all of it is there, so its plaintext arrived with its last byte. Records of
+    other kinds (handshake, new keys) give no plaintext.
+    """
+
+    def __init__(self) -> None:
+        self.passed_bytes = 0
+        """Ciphertext handed on so far."""
+        self._open = b""
+        self._cipher_ends: list[int] = []
+        self._plain_ends: list[int] = []
+
+    def split(self, data: bytes) -> Iterator[bytes]:
+        """Whole records; what is left waits for its rest. Each must be decrypted before the next is asked."""
+        data = self._open + data
+        start = 0
+        while len(data) - start >= _RECORD_HEAD_BYTES:
+            end = start + _RECORD_HEAD_BYTES + int.from_bytes(data[start + 3 : start + 5])
+            if end > len(data):
+                break
+            self.passed_bytes += end - start
+            record, start = data[start:end], end
+            yield record
+        self._open = data[start:]
+
+    def rest(self) -> bytes:
+        """What no record was whole of; it is given out once."""
+        rest, self._open = self._open, b""
+        return rest
+
+    def decrypted(self, plain_bytes: int) -> None:
+        """The record at hand brought the plaintext to so many bytes."""
+        self._cipher_ends.append(self.passed_bytes)
+        self._plain_ends.append(plain_bytes)
+
+    def arrivals(self, ends: npt.NDArray[np.int64], at_ns: npt.NDArray[np.int64]) -> Arrivals:
+        """(ends, at_ns) of the plaintext, from those of the ciphertext."""
+        found = at_ns[np.searchsorted(ends, np.array(self._cipher_ends, dtype=np.int64))]
+        return np.array(self._plain_ends, dtype=np.int64), found
+
+
+Arrivals = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_RECORD_HEAD_BYTES = 5
 
 
 class BrokenFraming(ValueError):

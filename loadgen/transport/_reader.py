@@ -3,7 +3,8 @@
 asyncio's transports read with recv, which drops the stamp. For as long as a request runs, its transport is
 paused (a public call) and its socket is read here with recvmsg; before and after, asyncio has it back and
 aiohttp's pool works as ever. All such sockets sit in one epoll set, itself one file in asyncio's: a token
-costs one recvmsg and a few list appends, not a callback of the event loop.
+costs one recvmsg and a few list appends, not a callback of the event loop. With a wire clock (see `_wire`) a
+stream's arrivals are those of its packets, and many of its tokens can share a read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import select
 import socket
 from typing import Any, Protocol
 
-from loadgen.transport._read_log import ReadLog
+from loadgen.transport._read_log import ReadLog, RecordSplitter
+from loadgen.transport._wire import PortRange, WireClock
 from turnbench.clock import (
     ANCILLARY_BYTES,
     KERNEL_STAMPS,
@@ -29,6 +31,8 @@ from turnbench.clock import (
 
 _BUFFER_BYTES = 64 * 1024
 _READS_A_ROUND = 512
+_RECORD_BYTES = 32 * 1024
+"""More than a TLS record, less than asyncio's buffer for them."""
 
 
 class TakenConnection(Protocol):
@@ -44,7 +48,14 @@ class TakenConnection(Protocol):
 class StampedReader:
     """Reads connections between `take` and `give_back`, into the log of their request."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeline: Timeline, kernel_clock: bool) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeline: Timeline,
+        kernel_clock: bool,
+        wire_ports: PortRange | None = None,
+    ) -> None:
+        """With `wire_ports` arrivals are taken from the wire; raises OSError where this system has no tap."""
         self._loop = loop
         self._timeline = timeline
         self._kernel_clock = kernel_clock and KERNEL_STAMPS
@@ -54,8 +65,38 @@ class StampedReader:
         self._poll = select.epoll() if KERNEL_STAMPS else None
         if self._poll is not None:
             loop.add_reader(self._poll.fileno(), self._drain)
+        self._wire = None if wire_ports is None else WireClock(loop, timeline, wire_ports, self._read_port)
+        self._by_port: dict[int, int] = {}
+        """Descriptors of taken sockets whose packets the tap sees, by local port."""
         self.arrival_ns = 0
         self.lag_ns = 0
+
+    def begin(self, connection: TakenConnection, log: ReadLog) -> None:
+        """A request begins on a taken connection."""
+        if self._wire is not None:
+            sock = _plain_socket(connection.raw_transport)
+            log.place = self._wire.begin(sock)
+            if log.place is not None:
+                self._by_port[log.place[0]] = sock.fileno()
+                if (taken := self._taken.get(sock.fileno())) is not None and taken[2] is not None:
+                    log.records = RecordSplitter()
+
+    def hold(self, connection: TakenConnection) -> None:
+        """A stream begins, which may be read seldom from now on; under TLS its end could not be seen then."""
+        log = connection.log
+        if self._wire is not None and log is not None and log.place is not None and log.records is None:
+            self._wire.hold(_plain_socket(connection.raw_transport))
+
+    def finish(self, connection: TakenConnection, log: ReadLog) -> None:
+        """A request is over: take its arrivals from the wire, if they are there."""
+        if self._wire is None or log.place is None:
+            return
+        self._wire.release(log.place[0])
+        self._by_port.pop(log.place[0], None)
+        wanted_bytes = len(log.raw) if log.records is None else log.records.passed_bytes
+        found = self._wire.arrivals(log.place, wanted_bytes)
+        if found is not None:
+            log.take_arrivals(*found)
 
     def take(self, connection: TakenConnection) -> None:
         """Read this connection from now on, in place of its asyncio transport."""
@@ -81,13 +122,16 @@ class StampedReader:
         if fd < 0 or self._taken.get(fd, (None,))[0] is not connection:
             self._forget(connection)
             return
-        del self._taken[fd]
+        _, _, tls = self._taken.pop(fd)
         if self._poll is not None:
             self._poll.unregister(fd)
         else:
             self._loop._remove_reader(fd)  # type: ignore[attr-defined]
         if not transport.is_closing():
             transport.resume_reading()
+        log = connection.log
+        if tls is not None and log is not None and log.records is not None:
+            _feed(tls, log.records.rest())
 
     def stamp_sends(self, connection: TakenConnection) -> None:
         """Have the kernel stamp what this connection sends from now on, counted from here."""
@@ -108,7 +152,14 @@ class StampedReader:
             if connection.log is not None:
                 connection.log.was_sent(sent_bytes, self._timeline.of_kernel_stamp(stamp_ns)[0])
 
+    @property
+    def wire_ports(self) -> PortRange | None:
+        """The local ports from which connections must be opened."""
+        return None if self._wire is None else self._wire.ports
+
     def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
         if self._poll is not None:
             self._loop.remove_reader(self._poll.fileno())
             self._poll.close()
@@ -131,32 +182,46 @@ class StampedReader:
                     self.take_transmit_stamps(self._taken[fd][0])
                 self._read(fd)
 
-    def _read(self, fd: int) -> None:
+    def _read_port(self, port: int) -> None:
+        """Read all that waits on the connection from this port."""
+        fd = self._by_port.get(port)
+        while fd is not None and fd in self._taken and self._read(fd) == _BUFFER_BYTES:
+            pass
+
+    def _read(self, fd: int) -> int:
+        """Read once; how many bytes came."""
         connection, sock, tls = self._taken[fd]
+        log = connection.log
+        splits = log is not None and log.records is not None
         try:
-            buffer = self._buffer if tls is None else tls.get_buffer(-1)
+            buffer = self._buffer if tls is None or splits else tls.get_buffer(-1)
+            count: int
             count, ancillary, _, _ = sock.recvmsg_into((buffer,), ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError as error:
-            if connection.log is not None:
-                connection.log.reset = error
+            if log is not None:
+                log.reset = error
             count = 0
         if not count:
             # The end of the stream, or an error: asyncio's transport meets it again and closes properly.
             self.give_back(connection)
-            return
-        log = connection.log
+            return 0
         self._stamp(ancillary, log)
         if tls is not None:
-            tls.buffer_updated(count)  # ends in connection.data_received with what was decrypted
-            return
+            if log is not None and log.records is not None:
+                for record in log.records.split(bytes(buffer[:count])):
+                    _feed(tls, record)
+            else:
+                tls.buffer_updated(count)  # ends in connection.data_received with what was decrypted
+            return count
         if log is None or log.deferred_from is None:
             connection.data_received(bytes(buffer[:count]))
-            return
+            return count
         log.add(buffer[:count], self.arrival_ns, self.lag_ns)
         if log.may_have_ended():
             connection.look_at_end()
+        return count
 
     def _stamp(self, ancillary: Ancillary, log: ReadLog | None) -> None:
         """Set when the read at hand arrived, and the client's lag in seeing it."""
@@ -169,6 +234,14 @@ class StampedReader:
         self.arrival_ns, self.lag_ns = self._timeline.of_kernel_stamp(stamp)
         if not self._kernel_clock:
             self.arrival_ns += self.lag_ns
+
+
+def _feed(tls: Any, data: bytes) -> None:
+    """Give ciphertext to asyncio's SSLProtocol, whose buffer holds any record."""
+    for start in range(0, len(data), _RECORD_BYTES):
+        part = data[start : start + _RECORD_BYTES]
+        tls.get_buffer(len(part))[: len(part)] = part
+        tls.buffer_updated(len(part))
 
 
 def _plain_socket(transport: asyncio.Transport) -> Any:

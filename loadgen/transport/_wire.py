@@ -1,9 +1,9 @@
 """The wire clock: arrivals from a packet tap, and sockets that are read seldom.
 
 Where few tokens come, sockets are read token by token as without a tap: an answer's end is seen at once.
-Where many come, a low-water mark keeps a stream's socket silent until much is there, and the tap, drained every
-few milliseconds, shows which streams may have ended. Either way a stream's arrivals are looked up in the tap's
-log when it is over.
+Where many come, a low-water mark keeps a stream's socket silent until much is there, and the tap, drained
+every few milliseconds, shows which streams may have ended. Either way a stream's arrivals are looked up in
+the tap's log when it is over. Under TLS packets don't show an end, so such streams are read token by token.
 """
 
 from __future__ import annotations
@@ -159,10 +159,9 @@ class WireClock:
             if self._busy:
                 _set_low_water(sock, _LOW_WATER_BYTES)
 
-    def release(self, sock: Any) -> None:
+    def release(self, port: int) -> None:
         """The stream is over: the socket wakes whoever reads it at the first byte again."""
-        for port in [port for port, held in self._held.items() if held is sock]:
-            del self._held[port]
+        if (sock := self._held.pop(port, None)) is not None:
             _set_low_water(sock, 1)
 
     def arrivals(self, place: tuple[int, int, int], wanted_bytes: int) -> Columns | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 import struct
@@ -21,6 +22,7 @@ from loadgen.options._settings import Settings
 from loadgen.options._shapes import EngineLoad
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader
+from loadgen.transport._wire import PortRange
 from scenarios import parse
 from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
@@ -267,7 +269,9 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
             usage_in_events=False, context=context, dialect=dialect, load=load,
         )  # fmt: skip
         timeline = Timeline()
-        reader = StampedReader(asyncio.get_running_loop(), timeline, asked.clock == "kernel")
+        on_wire = asked.clock == "wire" or (asked.clock == "kernel" and "WIRE" in os.environ)
+        ports = PortRange(1024) if on_wire else None
+        reader = StampedReader(asyncio.get_running_loop(), timeline, asked.clock != "user", ports)
         session = open_session(
             reader,
             connect_timeout_s=asked.connect_timeout_s,

@@ -58,7 +58,8 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     """Words that begin in each content event."""
     answer_event: int | None = None
     """Index of the first event that is not reasoning, or null."""
-    clock: Literal["kernel", "user"] = "kernel"
+    clock: Literal["wire", "kernel", "user"] = "kernel"
+    """Who says when bytes arrived: the packets, the kernel's stamp of each read, or this process."""
     lag_us_max: int = 0
     """The longest time between the kernel receiving a read of this turn and the client seeing it."""
     coalesced: int = 0
