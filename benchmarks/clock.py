@@ -212,6 +212,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1, help="times that each load is played")
     parser.add_argument("--again", type=int, default=2, help="times that a disturbed run is played again")
     parser.add_argument("--only", type=int, help="only the load with this many streams")
+    parser.add_argument("--clocks", default="wire,kernel,user", help="the clocks to run (%(default)s)")
     options = parser.parse_args()
     console = Console(width=int(os.environ.get("COLUMNS", "150")))
     rows = []
@@ -223,7 +224,7 @@ def main() -> int:
                 raw_us = raw_cpu_us(server.url, streams, options.seconds)
                 played = [
                     undisturbed(server, streams, clock, options.seconds, Path(name), options.again)
-                    for clock in ("kernel", "user")
+                    for clock in options.clocks.split(",")
                 ]
             finally:
                 said = server.stop()

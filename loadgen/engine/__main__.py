@@ -52,11 +52,12 @@ from loadgen.engine._health import Health, watch_server
 from loadgen.engine._run import EngineRun, watch
 from loadgen.options._headers import headers_of
 from loadgen.transport._http import open_session
-from loadgen.transport._reader import StampedReader
+from loadgen.transport._reader import StampedReader, open_reader
 from scenarios import ScenarioError, parse
 from turnbench.clock import Timeline
 
 _SPARE_FILES = 64
+_LEAST_PORTS, _OPEN_LOOP_PORTS = 2048, 8192
 _COLLECTIONS = (20_000, 10, 1_000_000)
 """When garbage is collected. A full collection walks over all that people hold: 5,000 of them stopped the
 loop for 0.4 s, so it waits for the end of a level. The quick ones find nearly all there is, and by default
@@ -142,7 +143,13 @@ class EngineProcess:
             self.emit(JobRefused(str(error)))
             return
         await self._forget_run()
-        reader = StampedReader(asyncio.get_running_loop(), self._timeline, settings.clock == "kernel")
+        try:
+            reader, why = open_reader(
+                asyncio.get_running_loop(), self._timeline, settings.clock, _connections(job)
+            )
+        except ValueError as error:
+            self.emit(JobRefused(str(error)))
+            return
         session = open_session(
             reader,
             connect_timeout_s=settings.connect_timeout_s,
@@ -201,6 +208,13 @@ class EngineProcess:
             # Never run on half alive: the run becomes INVALID and shows this traceback's end.
             traceback.print_exception(error)
             os._exit(1)
+
+
+def _connections(job: Job) -> int:
+    """Local ports that this worker may need at once: closed ones linger for a minute."""
+    if job.settings.arrival_rate_per_s is not None:
+        return _OPEN_LOOP_PORTS
+    return max(4 * -(-job.settings.people // job.workers), _LEAST_PORTS)
 
 
 def _check_files(job: Job) -> None:

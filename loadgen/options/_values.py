@@ -151,8 +151,8 @@ def limits(text: str) -> dict[str, float]:
 
 
 def clock(text: str) -> str:
-    if text not in ("kernel", "user"):
-        raise ValueError(f"{text!r} is not a clock; kernel or user")
+    if text not in ("auto", "wire", "kernel", "user"):
+        raise ValueError(f"{text!r} is not a clock; auto, wire, kernel or user")
     return text
 
 

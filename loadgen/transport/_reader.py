@@ -236,6 +236,31 @@ class StampedReader:
             self.arrival_ns += self.lag_ns
 
 
+def open_reader(
+    loop: asyncio.AbstractEventLoop, timeline: Timeline, clock: str, connections: int
+) -> tuple[StampedReader, str | None]:
+    """A reader with the best clock that `clock` allows, and, under `auto`, why that is not the wire.
+
+    `connections`: the most that may be open at once. Raises ValueError where the wire was asked for by name
+    and can't be had.
+    """
+    why = None
+    if clock in ("wire", "auto"):
+        ports = None
+        try:
+            ports = PortRange(connections)
+            return StampedReader(loop, timeline, True, ports), None
+        except OSError as error:
+            if ports is not None:
+                ports.close()
+            why = error.strerror or str(error)
+            if isinstance(error, PermissionError):
+                why = "it needs CAP_NET_RAW"
+            if clock == "wire":
+                raise ValueError(f"--clock wire: {why}; see docs/clocks.md, or use --clock auto") from None
+    return StampedReader(loop, timeline, clock != "user"), why
+
+
 def _feed(tls: Any, data: bytes) -> None:
     """Give ciphertext to asyncio's SSLProtocol, whose buffer holds any record."""
     for start in range(0, len(data), _RECORD_BYTES):
