@@ -86,5 +86,5 @@ def _unsent(job: Job, attempt: AttemptId) -> TurnRecord:
         model=job.model,
         worker=job.worker,
         due_ns=attempt.due_ns,
-        clock="kernel" if job.settings.clock == "kernel" and KERNEL_STAMPS else "user",
+        clock="kernel" if job.settings.clock != "user" and KERNEL_STAMPS else "user",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import ssl
 import struct
@@ -21,8 +20,7 @@ from loadgen.engine._run import EngineRun, watch
 from loadgen.options._settings import Settings
 from loadgen.options._shapes import EngineLoad
 from loadgen.transport._http import open_session
-from loadgen.transport._reader import StampedReader
-from loadgen.transport._wire import PortRange
+from loadgen.transport._reader import StampedReader, open_reader
 from scenarios import parse
 from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
@@ -269,9 +267,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
             usage_in_events=False, context=context, dialect=dialect, load=load,
         )  # fmt: skip
         timeline = Timeline()
-        on_wire = asked.clock == "wire" or (asked.clock == "kernel" and "WIRE" in os.environ)
-        ports = PortRange(1024) if on_wire else None
-        reader = StampedReader(asyncio.get_running_loop(), timeline, asked.clock != "user", ports)
+        reader, _ = open_reader(asyncio.get_running_loop(), timeline, asked.clock, connections=1024)
         session = open_session(
             reader,
             connect_timeout_s=asked.connect_timeout_s,

@@ -1,0 +1,202 @@
+"""The wire clock: arrivals of packets, whenever the client reads them; read seldom where many come."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from loadgen.transport import _wire
+from loadgen.transport._reader import StampedReader
+from loadgen.transport._tap import Tap
+from loadgen.transport._wire import PortRange
+from turnbench.clock import Timeline
+
+ROOT = Path(__file__).parents[2]
+
+
+def _may_tap() -> bool:
+    try:
+        Tap(range(1, 2), Timeline(), frames=128).close()
+    except OSError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not _may_tap(), reason="needs Linux and CAP_NET_RAW")
+
+GAP_S = 0.01
+NEAR_US = 5_000
+"""For two busy cores; what is compared is when the server's call that sends began."""
+
+
+async def stream(peer: Any, events: int, sent_ns: list[int]) -> None:
+    """One answer, an event a chunk, a gap between two."""
+    await peer.request()
+    await peer.head()
+    for _ in range(events):
+        await asyncio.sleep(GAP_S)
+        sent_ns.append(time.monotonic_ns())
+        await peer.chunk(peer.words("word "))
+    await peer.finish()
+
+
+def errors_us(record: Any, sent_ns: list[int]) -> list[float]:
+    """How far each gap from the first event is from the server's."""
+    return [
+        (at - record.event_us[0]) - (sent - sent_ns[0]) / 1e3
+        for at, sent in zip(record.event_us, sent_ns, strict=True)
+    ]
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As though thousands of tokens came each second."""
+    monkeypatch.setattr(_wire, "_BUSY_PER_S", -1)
+    monkeypatch.setattr(_wire, "_CALM_PER_S", -1)
+    monkeypatch.setattr(_wire, "_CALM_S", 0.001)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_client_that_reads_everything_at_the_end_still_knows_when_each_event_came(
+    play: Any, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    authority, trusting = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusting)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    sent_ns: list[int] = []
+
+    def drain_seldom(reader: StampedReader) -> None:
+        if len(sent_ns) in (0, 20):  # the answer's head, and all that follows when the last event was sent
+            drain(reader)
+
+    drain = StampedReader._drain
+    monkeypatch.setattr(StampedReader, "_drain", drain_seldom)
+    played = await play(
+        lambda peer: stream(peer, 20, sent_ns),
+        serving if tls else None,
+        tls=trusting if tls else None,
+        clock="wire",
+    )
+    assert (played.record.outcome, played.record.clock) == ("ok", "wire")
+    assert max(map(abs, errors_us(played.record, sent_ns))) < NEAR_US
+    assert played.record.coalesced == 0
+
+
+@pytest.mark.usefixtures("busy")
+async def test_where_much_comes_a_stream_is_read_a_few_times_and_its_end_at_once(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    read = StampedReader._read
+
+    def counted(reader: StampedReader, fd: int) -> int:
+        nonlocal reads
+        reads += 1
+        return read(reader, fd)
+
+    monkeypatch.setattr(StampedReader, "_read", counted)
+    sent_ns: list[int] = []
+    played = await play(lambda peer: stream(peer, 60, sent_ns), clock="wire", turns=2, idle_timeout_s=0.5)
+    first, second = played.records
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    assert {record.clock for record in played.records} == {"wire"}
+    assert max(map(abs, errors_us(first, sent_ns[:60]))) < NEAR_US
+    assert reads < 40, "not once an event"
+    late_ms = (second.due_ns - first.sent_ns) / 1e6 - first.event_us[-1] / 1e3
+    assert late_ms < 100
+
+
+@pytest.mark.usefixtures("busy")
+async def test_a_silent_stream_still_stalls_and_an_impatient_person_still_leaves(play: Any) -> None:
+    async def hang(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        await peer.until_closed()
+
+    record = (await play(hang, clock="wire", idle_timeout_s=0.3)).record
+    assert (record.outcome, len(record.event_us)) == ("stalled", 1)
+
+
+@pytest.mark.usefixtures("busy")
+async def test_a_broken_stream_ends_at_once_below_the_low_water_mark(play: Any) -> None:
+    async def broken(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        await asyncio.sleep(0.05)
+        peer.reset()
+
+    record = (await play(broken, clock="wire", idle_timeout_s=5.0)).record
+    assert (record.outcome, len(record.event_us)) == ("disconnected", 1)
+
+
+async def test_a_packet_that_the_tap_missed_leaves_its_turn_the_times_of_its_reads(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = Tap.drain
+
+    def with_a_hole(tap: Tap) -> Any:
+        return [one for one in drain(tap) if not (one.payload_bytes == 77).any()]
+
+    monkeypatch.setattr(Tap, "drain", with_a_hole)
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        await asyncio.sleep(0.1)
+        await peer.send(b"47\r\n" + b": " + b"x" * 67 + b"\n\n" + b"\r\n")
+        await asyncio.sleep(0.1)
+        await peer.finish(peer.words("there") + peer.END)
+
+    record = (await play(script, clock="wire")).record
+    assert (record.outcome, record.clock, len(record.event_us)) == ("ok", "kernel", 2)
+
+
+def test_two_engines_of_a_machine_have_ports_of_their_own_and_free_them() -> None:
+    first, second = PortRange(1500), PortRange(1500)
+    assert len(first.ports) >= 1500
+    assert not set(first.ports) & set(second.ports)
+    was = first.ports
+    first.close()
+    third = PortRange(1500)
+    assert third.ports == was
+    second.close()
+    third.close()
+
+
+def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is_refused() -> None:
+    code = (
+        "import asyncio\n"
+        "from loadgen.transport._reader import open_reader\n"
+        "from turnbench.clock import Timeline\n"
+        "async def main():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    reader, why = open_reader(loop, Timeline(), 'auto', 100)\n"
+        "    print(reader.wire_ports, '|', why)\n"
+        "    try:\n"
+        "        open_reader(loop, Timeline(), 'wire', 100)\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+        "asyncio.run(main())\n"
+    )
+    ran = subprocess.run(
+        ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    auto, wire = ran.stdout.splitlines()
+    assert auto == "None | it needs CAP_NET_RAW"
+    assert wire.startswith("--clock wire: it needs CAP_NET_RAW")
