@@ -217,6 +217,12 @@ class Pong(EngineMessage, tag="pong"):
     here_ns: int
 
 
+class NotOnTheWire(EngineMessage, tag="not_on_the_wire"):
+    """Arrivals are not taken from packets, though `--clock auto` would have done so; said once a run."""
+
+    why: str
+
+
 class StreamsCompressed(EngineMessage, tag="compressed"):
     """The server compresses its streams, though identity was asked for; said once a run."""
 
@@ -236,6 +242,7 @@ FromEngine = (
     | TurnsStopped
     | RunFinished
     | Pong
+    | NotOnTheWire
     | StreamsCompressed
 )
 

@@ -251,6 +251,10 @@ class RunController:
                 what = f"the server compresses its streams ({how}), though asked not to"
                 remedy = "switch that off for event streams: a token waits until its block is full"
                 run.report(Finding("note", "compressed", what, remedy))
+            case "not_on_the_wire":
+                what = f"arrivals are those of the client's reads, not of packets: {message['why']}"
+                remedy = "see docs/clocks.md for the one capability that packets take; or --clock kernel"
+                run.report(Finding("note", "clock", what, remedy))
             case "exhausted":
                 run.exhausted[worker.client_id] = message["users"]
             case op:

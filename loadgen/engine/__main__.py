@@ -33,6 +33,7 @@ from loadgen._messages import (
     LevelClosed,
     LevelCut,
     MeasureWindow,
+    NotOnTheWire,
     Ping,
     PlayConversation,
     Pong,
@@ -167,6 +168,8 @@ class EngineProcess:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_COLLECTIONS)
+        if why is not None:
+            self.emit(NotOnTheWire(why))
         self.emit(RunReady())
 
     async def _close_level(self, driver: LoadDriver, level: int, drain_s: float) -> None:
