@@ -170,7 +170,7 @@ async def test_arrivals_that_the_kernel_left_unstamped_are_not_called_the_kernel
             await peer.answer("Hi", " there")
 
     server = await serve(script)
-    person = client(server.url)
+    person = client(server.url, clock="kernel")
     for _ in range(3):
         await person.ended(person.start())
     assert sorted(record.clock for record in person.records) == ["kernel", "kernel", "user"]

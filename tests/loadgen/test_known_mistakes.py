@@ -281,7 +281,7 @@ async def test_event_loop_lag_inside_ttft(client: Any, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=_answer_after, args=(listener, times_ns))
         server.start()
-        person = client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        person = client(f"http://127.0.0.1:{listener.getsockname()[1]}", clock="kernel")
         user = person.start()
         async with asyncio.timeout(5):
             while not times_ns:

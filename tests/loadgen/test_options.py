@@ -42,7 +42,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "drain": ("60s", "drain_s", 60.0),
     "retry": ("0", "retry", 0),
     "abort-errors": ("1", "abort_errors", 1.0),
-    "clock": ("kernel", "clock", "kernel"),
+    "clock": ("auto", "clock", "auto"),
     "seed": ("0", "seed", 0),
     "salt": ("", "salt", None),
     "run-dir": ("", "run_dir", None),

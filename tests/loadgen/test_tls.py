@@ -33,7 +33,9 @@ async def test_a_trusted_certificate_is_accepted_and_its_connection_kept(
         while True:
             await peer.answer("Hi", " there")
 
-    played = await play(script, _server_context(authority), tls=_client_context(authority), turns=2)
+    played = await play(
+        script, _server_context(authority), tls=_client_context(authority), turns=2, clock="kernel"
+    )
     assert [r.outcome for r in played.records] == ["ok", "ok"]
     assert (played.server.connections, played.records[1].connect_us) == (1, 0)
     assert all(r.lag_us_max > 0 for r in played.records), "the stamps of the socket below are read"
