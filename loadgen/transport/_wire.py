@@ -13,6 +13,8 @@ import contextlib
 import fcntl
 import socket
 import struct
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,10 @@ _BYTES_RECEIVED_AT = 128
 _FIONREAD = 0x541B
 _LOW_WATER_BYTES = 16 * 1024
 _SLICE_PORTS = 1024
+_CLAIM = "\0turnbench-ports-{}"
+_LINGER_S = 60.0
+"""A closed connection keeps its port so long (TIME_WAIT)."""
+_MOST_USED = 0.9
 
 _CALM_S, _BUSY_S = 0.05, 0.005
 """Time between two drains of the tap."""
@@ -46,30 +52,36 @@ class PortRange:
     def __init__(self, ports: int) -> None:
         """Claims at least so many ports if it can; raises OSError where none is to be had."""
         self._claims: list[socket.socket] = []
+        self._made_s: deque[float] = deque()
+        """When sockets with these ports were made, as long as they may still hold one."""
         low, high = _ephemeral_ports()
         slices = range(-(-low // _SLICE_PORTS), (high + 1) // _SLICE_PORTS)
         wanted = min(-(-ports // _SLICE_PORTS), len(slices))
-        first = None
         for number in slices:
             claim = _claim(number)
             if claim is None:
-                if first is not None:
-                    break
+                self.close()  # they must lie in a row
                 continue
             self._claims.append(claim)
-            first = number if first is None else first
             if len(self._claims) == wanted:
-                break
-        if first is None:
-            raise OSError("every range of local ports is in use by other engines of this machine")
-        self.ports = range(first * _SLICE_PORTS, (first + len(self._claims)) * _SLICE_PORTS)
+                self.ports = range((number + 1 - wanted) * _SLICE_PORTS, (number + 1) * _SLICE_PORTS)
+                return
+        self.close()
+        raise OSError(f"{ports} local ports in a row are not free: other engines of this machine have them")
 
     def socket(self, address: Any) -> socket.socket:
-        """A TCP socket that will connect from one of these ports; for aiohttp's connector."""
+        """A TCP socket that will connect from one of these ports, for aiohttp's connector.
+
+        When nearly all of them may be in use it is one without bounds, whose arrivals the tap does not see.
+        """
         family, kind, protocol, _, _ = address
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
-        if family in (socket.AF_INET, socket.AF_INET6):
+        now_s = time.monotonic()
+        while self._made_s and now_s - self._made_s[0] > _LINGER_S:
+            self._made_s.popleft()
+        if family in (socket.AF_INET, socket.AF_INET6) and len(self._made_s) < _MOST_USED * len(self.ports):
+            self._made_s.append(now_s)
             bounds = (self.ports.stop - 1) << 16 | self.ports.start
             made.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, struct.pack("I", bounds))
         return made
@@ -89,7 +101,7 @@ def _ephemeral_ports() -> tuple[int, int]:
 def _claim(number: int) -> socket.socket | None:
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        claim.bind(f"\0turnbench-ports-{number}")
+        claim.bind(_CLAIM.format(number))
     except OSError:
         claim.close()
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -163,7 +165,10 @@ async def test_a_packet_that_the_tap_missed_leaves_its_turn_the_times_of_its_rea
     assert (record.outcome, record.clock, len(record.event_us)) == ("ok", "kernel", 2)
 
 
-def test_two_engines_of_a_machine_have_ports_of_their_own_and_free_them() -> None:
+def test_two_engines_of_a_machine_have_ports_of_their_own_and_free_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_wire, "_CLAIM", f"\0turnbench-test-{os.getpid()}-{{}}")  # no other engine's
     first, second = PortRange(1500), PortRange(1500)
     assert len(first.ports) >= 1500
     assert not set(first.ports) & set(second.ports)
@@ -173,6 +178,34 @@ def test_two_engines_of_a_machine_have_ports_of_their_own_and_free_them() -> Non
     assert third.ports == was
     second.close()
     third.close()
+
+
+def test_where_too_few_ports_are_free_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_wire, "_CLAIM", f"\0turnbench-test-{os.getpid()}-{{}}")
+    first = PortRange(20_000)
+    with pytest.raises(OSError, match="local ports"):
+        PortRange(20_000)
+    first.close()
+    PortRange(20_000).close()
+
+
+def test_a_range_that_is_nearly_used_up_gives_sockets_without_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed connections keep their port for a minute: too few ports must not fail a turn."""
+    monkeypatch.setattr(_wire, "_CLAIM", f"\0turnbench-test-{os.getpid()}-{{}}")
+    ports = PortRange(1024)
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        inside = []
+        for _ in range(1024):
+            with ports.socket(address) as made:
+                if len(inside) in (0, 1023):
+                    made.setblocking(True)
+                    made.connect(server.getsockname())
+                    inside.append(made.getsockname()[1] in ports.ports)
+                else:
+                    inside.append(True)
+    ports.close()
+    assert (inside[0], inside[-1]) == (True, False)
 
 
 def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is_refused() -> None:
