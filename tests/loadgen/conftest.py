@@ -236,7 +236,9 @@ class Client:
         ledger = self.driver.run.ledger
         assert ledger.planned == ledger.begun + ledger.dropped
         assert ledger.begun == ledger.finished
-        assert ledger.finished == len({(r.conversation, r.turn) for r in self.records})
+        turns = {(r.conversation, r.turn): r.outcome for r in self.records}
+        assert ledger.finished == sum(outcome != "dropped" for outcome in turns.values())
+        assert ledger.dropped == sum(outcome == "dropped" for outcome in turns.values())
         assert not self.driver.run.open
 
 
