@@ -215,9 +215,8 @@ class EngineProcess:
 
 def _connections(job: Job) -> int:
     """Local ports that this worker may need at once: closed ones linger for a minute."""
-    if job.settings.arrival_rate_per_s is not None:
-        return _OPEN_LOOP_PORTS
-    return max(4 * -(-job.settings.people // job.workers), _LEAST_PORTS)
+    people = job.load.most_people
+    return _OPEN_LOOP_PORTS if people is None else max(4 * -(-people // job.workers), _LEAST_PORTS)
 
 
 def _check_files(job: Job) -> None:

@@ -176,9 +176,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         Option("End the run when this share of turns failed (1: never).", values.number(0, 1), "SHARE", "1"),
     ] = 1.0
     clock: Annotated[
-        Literal["kernel", "user"],
-        Option("kernel or user: who says when bytes arrived.", values.clock, "CLOCK", "kernel"),
-    ] = "kernel"
+        Literal["auto", "wire", "kernel", "user"],
+        Option(
+            "Who says when bytes arrived: wire (packets), kernel (reads), user, or auto: the best there is.",
+            values.clock,
+            "CLOCK",
+            "auto",
+        ),
+    ] = "auto"
     seed: Annotated[int, Option("Seed of the plan.", values.whole, "N", "0")] = 0
     salt: Annotated[
         str | None,
