@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from loadgen.options._settings import Settings
-from loadgen.options._shapes import EngineLoad
+from loadgen.options._shape import EngineLoad
 from turnbench.outcomes import Outcome
 
 

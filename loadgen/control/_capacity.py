@@ -13,7 +13,8 @@ import math
 from typing import Literal
 
 from loadgen.control._state import RunState
-from loadgen.options._shapes import LEAST_TURNS, Load, bracket
+from loadgen.options._shape import Load
+from loadgen.options._shapes import LEAST_TURNS, bracket
 from turnbench.formats import CapacityPoint, CapacitySummary, LevelEntry, TurnRecord
 from turnbench.limits import DEFAULT_SHARE, limits_by_task, meets
 from turnbench.outcomes import NOT_MEASURED
@@ -70,15 +71,16 @@ class Judge:
             self._new.append((record, offset_ns))
 
     def counts(self, start_ns: int, end_ns: int) -> tuple[int, int]:
-        """(turns that met their limits, turns) of those sent in the window."""
+        """(turns that met their limits, turns) of those sent in the window whose tasks have limits."""
         new, self._new = self._new, []  # limits are judged for many turns at once
-        met, _ = meets(turns_of([record for record, _ in new]), self._limits)
-        for (record, offset_ns), meets_limits in zip(new, met.tolist(), strict=True):
+        met, limited = meets(turns_of([record for record, _ in new]), self._limits)
+        for (record, offset_ns), kept, counts in zip(new, met.tolist(), limited.tolist(), strict=True):
             sent_ns = record.sent_ns or record.due_ns
-            self._turns[record.conversation, record.turn] = (sent_ns - offset_ns, meets_limits)
+            if counts:
+                self._turns[record.conversation, record.turn] = (sent_ns - offset_ns, kept)
             if record.end_ns is not None:
                 self._longest_ns = max(self._longest_ns, record.end_ns - sent_ns)
-        inside = [met for sent_ns, met in self._turns.values() if start_ns <= sent_ns < end_ns]
+        inside = [kept for sent_ns, kept in self._turns.values() if start_ns <= sent_ns < end_ns]
         return sum(inside), len(inside)
 
     def decided(self, start_ns: int, now_ns: int) -> bool:

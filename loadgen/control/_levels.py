@@ -12,7 +12,7 @@ from loadgen.control._capacity import CapacitySearch, Judge
 from loadgen.control._controller import RunController
 from loadgen.control._progress import Progress
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
-from loadgen.options._shapes import Load
+from loadgen.options._shape import Load
 from turnbench.formats import ArrivalsSummary, Finding, LevelEntry, TurnRecord
 from turnbench.formats.turn import decode
 

@@ -18,7 +18,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from loadgen.control._state import RunState
-from loadgen.options._shapes import Load
+from loadgen.options._shape import Load
 from turnbench.units import duration
 
 _REDRAW_S = 0.5

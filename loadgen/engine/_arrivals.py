@@ -19,7 +19,7 @@ from itertools import accumulate, count, pairwise
 from statistics import NormalDist
 
 from loadgen._messages import ArrivalSchedule, Job
-from loadgen.options._shapes import ChangingRate
+from loadgen.options._shape import ChangingRate
 from scenarios import Scenario, arrivals
 from turnbench.clock import Timeline
 from turnbench.draws import stream

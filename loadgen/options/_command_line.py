@@ -14,10 +14,8 @@ from msgspec import structs
 
 from loadgen.options._option import DeclaredOption, declared
 from loadgen.options._settings import Settings
-from loadgen.options._shapes import SHAPES, Shape
-
-OPTIONS = tuple(each for each in declared(Settings) if not each.option.locusts)
-"""turnbench's own options; those of Locust that it reads are fields of Settings too."""
+from loadgen.options._shape import Shape
+from loadgen.options._shapes import SHAPES
 
 
 class OptionErrors(ValueError):
@@ -29,8 +27,11 @@ class OptionErrors(ValueError):
 
 
 def own_options(kind: type[Settings] = Settings) -> list[DeclaredOption]:
-    """The options of a Settings class without Locust's."""
+    """turnbench's own options; those of Locust that it reads are fields of Settings too."""
     return [each for each in declared(kind) if not each.option.locusts]
+
+
+OPTIONS = tuple(own_options())
 
 
 def add_options(parser: Any, kind: type[Settings] = Settings) -> None:

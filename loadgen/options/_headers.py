@@ -12,7 +12,8 @@ import msgspec
 
 from loadgen.options._endpoint import without_userinfo
 from loadgen.options._settings import Settings
-from loadgen.options._shapes import Shape, shape_of
+from loadgen.options._shape import Shape
+from loadgen.options._shapes import shape_of
 from turnbench.cleaning import scrubbed_all
 
 _SHORTEST_SECRET = 4

@@ -100,8 +100,8 @@ class DeclaredOption:
                 try:
                     if not _is_sound(text):  # not shown: it may be a key
                         raise ValueError("not valid text; write it in UTF-8")
-                    name, value = self.option.parse(text)
-                    found[name] = value
+                    name, paired = self.option.parse(text)
+                    found[name] = paired
                 except ValueError as error:
                     problems.append(_problem(f"{self.flag} number {number}", self.flag, error))
             return found or self.default

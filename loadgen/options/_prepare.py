@@ -19,7 +19,8 @@ import psutil
 from loadgen.options._command_line import OptionErrors, settings_from
 from loadgen.options._endpoint import Endpoint, without_userinfo
 from loadgen.options._settings import Settings
-from loadgen.options._shapes import Shape, shape_of
+from loadgen.options._shape import Shape
+from loadgen.options._shapes import shape_of
 from scenarios import Scenario, ScenarioError, fitting, load, rows_too_long
 from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file

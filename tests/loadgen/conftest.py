@@ -18,7 +18,7 @@ from loadgen._messages import ConversationEnded, EngineMessage, Job, TurnEnded
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._run import EngineRun, watch
 from loadgen.options._settings import Settings
-from loadgen.options._shapes import EngineLoad
+from loadgen.options._shape import EngineLoad
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader, open_reader
 from scenarios import parse

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from loadgen.engine._arrivals import arrival_offsets_s, gap, ramped_offsets_s
-from loadgen.options._shapes import ChangingRate, Ramp
+from loadgen.options._shape import ChangingRate
+from loadgen.options._shapes import Ramp
 from loadgen.options._values import ArrivalRates, arrival_rates
 from tests.tries import tries
 

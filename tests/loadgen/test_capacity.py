@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.control._capacity import answer
-from loadgen.options._shapes import MOST_POINTS, bracket, next_load
+from loadgen.control._capacity import Judge, answer
+from loadgen.options._shapes import MOST_POINTS, Closed, bracket, next_load
 from tests.tries import tries
+from turnbench.formats import TurnRecord
+from turnbench.limits import limits_by_task, meets
+from turnbench.outcomes import Outcome
+from turnbench.turns import turns_of
 
 
 def search(capacity: float, first: float, whole: bool) -> dict[float, bool]:
@@ -79,3 +85,42 @@ def test_looking_after_every_turn_is_wrong_in_at_most_five_percent(share: float)
                 wrong += 1
                 break
     assert wrong / trials <= 0.08
+
+
+def judge(slo: dict[str, dict[str, float]], *records: TurnRecord) -> tuple[int, int]:
+    """(turns that meet these limits, turns judged) by the search for the capacity."""
+    prepared = SimpleNamespace(slo=slo, settings=SimpleNamespace(hold_s=1.0), shape=Closed())
+    one = Judge(SimpleNamespace(prepared=prepared))  # type: ignore[arg-type]
+    for record in records:
+        one.add(record, offset_ns=0)
+    return one.counts(0, 10**18)
+
+
+def turn(number: int, outcome: Outcome = "ok") -> TurnRecord:
+    """200 tokens in 100 events, 20 ms from one to the next: 10 ms a token."""
+    return TurnRecord(
+        run="r", conversation=number, turn=1, task="t", model="m", due_ns=1, sent_ns=1, end_ns=2 * 10**9,
+        event_us=[20_000 * event for event in range(1, 101)], output_tokens=200, token_source="usage",
+        outcome=outcome,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit_ms", "met"), [(9.9, 0), (10.2, 1), (19.0, 1)])
+def test_a_turn_is_judged_as_the_report_does_when_events_carry_several_tokens(
+    limit_ms: float, met: int
+) -> None:
+    assert judge({"t": {"tpot_ms": limit_ms}}, turn(0)) == (met, 1)
+    met_in_report, _ = meets(turns_of([turn(0)]), limits_by_task({"t": {"tpot_ms": limit_ms}}))
+    assert met_in_report.tolist() == [bool(met)]
+
+
+def test_who_left_or_was_stalled_missed_the_limits_and_who_was_cut_was_not_measured() -> None:
+    turns = [
+        turn(n, outcome) for n, outcome in enumerate(("ok", "abandoned", "stalled", "unfinished", "cut"))
+    ]
+    assert judge({"t": {"ttft_ms": 1000.0}}, *turns) == (1, 4)
+
+
+def test_the_last_attempt_at_a_turn_counts() -> None:
+    first = msgspec.structs.replace(turn(0), outcome="http_5xx", event_us=[])
+    assert judge({"t": {"ttft_ms": 1000.0}}, first, msgspec.structs.replace(turn(0), attempt=2)) == (1, 1)

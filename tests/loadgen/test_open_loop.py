@@ -8,7 +8,7 @@ from typing import Any
 
 from loadgen._messages import ArrivalSchedule
 from loadgen.engine._arrivals import ExactTimer, arrivals_of
-from loadgen.options._shapes import EngineLoad
+from loadgen.options._shape import EngineLoad
 from turnbench.clock import Timeline
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from loadgen.control._progress import Progress
-from loadgen.options._shapes import Levels, Load, OpenSteps
+from loadgen.options._shape import Load
+from loadgen.options._shapes import Levels, OpenSteps
 
 
 class Screen(io.StringIO):

@@ -23,7 +23,8 @@ from loadgen.options._command_line import (
 from loadgen.options._headers import recorded
 from loadgen.options._option import Option, declared
 from loadgen.options._settings import Settings
-from loadgen.options._shapes import SHAPES, AnyShape, Shape, shape_of
+from loadgen.options._shape import Shape
+from loadgen.options._shapes import SHAPES, AnyShape, shape_of
 from turnbench.units import seconds
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +109,7 @@ class Pulse(Shape, frozen=True, kw_only=True, tag="pulse"):
         return cls(warmup_s=0.0, hold_s=0.05)
 
     def loads(self) -> list[Any]:
-        from loadgen.options._shapes import Load
+        from loadgen.options._shape import Load
 
         return [Load(1), Load(self.many), Load(1)]
 

@@ -15,7 +15,8 @@ from functools import cache
 from loadgen.engine._history import EXACT_TOKENS
 from loadgen.options._command_line import OptionErrors
 from loadgen.options._settings import Settings
-from loadgen.options._shapes import Shape, shape_of
+from loadgen.options._shape import Shape
+from loadgen.options._shapes import shape_of
 from scenarios import Conversation, Scenario, ScenarioError, load, plan
 from turnbench.formats import SweepEntry
 from turnbench.sweep.plan import SweepPlan
