@@ -41,6 +41,11 @@ class ModelToServe:
     """Hugging Face id or folder."""
     model: Model | None
 
+    @property
+    def is_tiny(self) -> bool:
+        """Turnbench makes this model itself, without weights."""
+        return self.model is not None and self.model.repo is None
+
 
 @dataclass(frozen=True)
 class LaunchRequest:
@@ -63,11 +68,11 @@ class LaunchRequest:
     @property
     def dummy(self) -> bool:
         """No weights are loaded: random ones take their place."""
-        return self.weights == "dummy" or is_tiny(self.target)
+        return self.weights == "dummy" or self.target.is_tiny
 
     @property
     def made_here(self) -> bool:
-        """The project makes the model's folder itself."""
+        """Turnbench makes the model's folder itself."""
         return self.dummy and self.target.model is not None
 
     @property
@@ -112,7 +117,7 @@ class LaunchRequest:
         layers = "" if self.layers is None else f"-{self.layers}-layers"
         if self.backend == "transformers":
             return TINY_FOLDER.with_name(f"{self.target.name}-random{layers}")
-        if is_tiny(self.target) and not layers:
+        if self.target.is_tiny and not layers:
             return TINY_FOLDER
         return TINY_FOLDER.with_name(f"{self.target.name}-dummy{layers}")
 
@@ -227,7 +232,7 @@ def transformers_command(request: LaunchRequest, python: str) -> ServerCommand:
     command = [python, "-m", TRANSFORMERS_COMMAND, "serve", request.source, "--continuous-batching"]
     command += ["--host", request.host, "--port", str(request.port)]
     command += ["--dtype", "bfloat16" if request.kept_precision == "bf16" else "float16"]
-    if is_tiny(request.target):
+    if request.target.is_tiny:
         # On a CPU the engine does not know how much memory it may take: its cache gets room for 64 k tokens.
         command += ["--device", "cpu", "--attn-implementation", "sdpa"]
         command += ["--cb-block-size", "32", "--cb-num-blocks", "2048", "--cb-max-batch-tokens", "2048"]
@@ -236,11 +241,6 @@ def transformers_command(request: LaunchRequest, python: str) -> ServerCommand:
         # Its list of models reads this folder and fails where there is none.
         added |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(TINY_FOLDER.parent)}
     return ServerCommand((*command, *request.extra), added)
-
-
-def is_tiny(target: ModelToServe) -> bool:
-    """The project makes this model itself, without weights."""
-    return target.model is not None and target.model.repo is None
 
 
 def cpu_cache_gib(request: LaunchRequest) -> int:
