@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,18 @@ MAY_IMPORT = {
     "analysis": {"turnbench"},
 }
 ROOFS = {"loadgen/locustfile.py", "loadgen/__main__.py"}
+MAY_START = {
+    "turnbench": set(),
+    "scenarios": set(),
+    "serve": {"serve.emulator"},
+    "loadgen": {"loadgen.engine", "loadgen.options._probe", "analysis"},
+    "analysis": set(),
+    "turnbench/cli": {"serve", "scenarios", "loadgen", "analysis", "turnbench"},
+    "turnbench/sweep": {"serve", "serve.pace", "turnbench", "analysis"},
+}
+"""The modules of ours that each part starts as processes, with `python -m`."""
+VLLMS = {"vllm", "torch", "transformers", "tokenizers"}
+"""Imported only under the Python that has vLLM."""
 
 
 def modules(room: str) -> list[Path]:
@@ -38,6 +54,36 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def started(path: Path) -> set[str]:
+    """The modules that a file starts: what follows "-m" in its lists, tuples and calls."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        words = node.elts if isinstance(node, ast.List | ast.Tuple) else getattr(node, "args", [])
+        if not isinstance(words, list):
+            continue
+        for flag, module in pairwise(words):
+            if isinstance(flag, ast.Constant) and flag.value == "-m":
+                given = getattr(module, "value", None)
+                name = texts.get(module.id) if isinstance(module, ast.Name) else given
+                assert isinstance(name, str), f"{path}:{flag.lineno}: name the module where it is started"
+                found.add(name)
+    return found
+
+
+def part_of(path: Path) -> str:
+    """The room, or the roof of the floor, that a file belongs to."""
+    where = path.relative_to(ROOT).as_posix()
+    return next((roof.rstrip("/") for roof in ROOF_FOLDERS if where.startswith(roof)), where.split("/")[0])
 
 
 def is_roof(path: Path) -> bool:
@@ -63,6 +109,48 @@ def test_imports_between_the_folders_of_a_room_run_one_way(room: str) -> None:
         others = {name.split(".")[1] for name in imported(path) if name.startswith(f"{room}.")}
         needs.setdefault(own, set()).update(others - {own})
     list(TopologicalSorter(needs).static_order())  # CycleError names the circle
+
+
+def test_rooms_start_only_what_they_may() -> None:
+    """A street through a command line is a street."""
+    ways: dict[str, set[str]] = {part: set() for part in MAY_START}
+    for path in (path for room in (FLOOR, *ROOMS) for path in modules(room)):
+        ways[part_of(path)] |= {name for name in started(path) if name.split(".")[0] in (FLOOR, *ROOMS)}
+    for part, found in ways.items():
+        assert found <= MAY_START[part], f"{part} starts {found - MAY_START[part]}"
+    assert {"analysis", "loadgen.engine"} <= ways["loadgen"], "the test sees what is started"
+    assert {"serve", "turnbench"} <= ways["turnbench/sweep"]
+
+
+def test_each_name_of_a_class_stands_once() -> None:
+    names: dict[str, list[str]] = {}
+    for path in (path for room in (FLOOR, *ROOMS) for path in modules(room)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                names.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in names.items() if len(paths) > 1} == {}
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = {plain_name(each) for each in [*project["dependencies"], *extras["xlsx"]]}
+    known = needed | {plain_name(each) for each in extras["dev"]}
+    distributions = packages_distributions()
+    here = {FLOOR, *ROOMS, "tests", "benchmarks", "conftest", "__future__"} | sys.stdlib_module_names
+    may_import = dict.fromkeys((FLOOR, *ROOMS), needed) | dict.fromkeys(("benchmarks", "tests"), known)
+    for room, allowed in may_import.items():
+        for path in modules(room):
+            theirs = {name.partition(".")[0] for name in imported(path)} - here
+            beside = {file.stem for file in path.parent.glob("*.py")}
+            for name in theirs - beside - VLLMS:
+                owners = {plain_name(each) for each in distributions.get(name, [name])}
+                assert owners & allowed, f"{path} imports {name}: name it in pyproject.toml"
+
+
+def plain_name(requirement: str) -> str:
+    """The distribution that a requirement names, as package indexes normalise it."""
+    return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-").replace(".", "-")
 
 
 def test_nothing_imports_a_roof() -> None:
@@ -103,9 +191,11 @@ def test_the_locustfile_is_the_only_file_of_loadgen_that_locust_loads() -> None:
     assert loose == ["locustfile.py"]
 
 
-def test_no_module_of_loadgen_has_the_name_of_a_standard_one() -> None:
+def test_nothing_in_loadgen_has_the_name_of_a_standard_module_or_an_installed_package() -> None:
+    """While Locust loads its file, the folder comes first on the path, and each name there hides another."""
     names = {path.stem for path in modules("loadgen")} - {"__init__", "__main__"}
-    taken = set(sys.stdlib_module_names) | set(sys.builtin_module_names)
+    names |= {path.name for path in (ROOT / "loadgen").rglob("*") if path.is_dir()} - {"__pycache__"}
+    taken = {*sys.stdlib_module_names, *sys.builtin_module_names, *packages_distributions()}
     assert not names & taken
 
 

@@ -57,17 +57,16 @@ class SweepLock:
 
 async def start_server(options: list[str], log: IO[bytes], lock: SweepLock) -> Process:
     """`python -m serve`; TERM if the sweep is killed, so that it stops its server in order."""
-    return await _start("serve", options, signal.SIGTERM, lock, asyncio.subprocess.PIPE, log)
+    return await _start(["-m", "serve", *options], signal.SIGTERM, lock, asyncio.subprocess.PIPE, log)
 
 
 async def start_run(options: list[str], log: IO[bytes], lock: SweepLock) -> Process:
     """`turnbench run`; KILL if the sweep is killed: it must not write into a sweep that somebody resumes."""
-    return await _start("turnbench", ["run", *options], signal.SIGKILL, lock, log, log)
+    return await _start(["-m", "turnbench", "run", *options], signal.SIGKILL, lock, log, log)
 
 
 async def _start(
-    module: str,
-    options: list[str],
+    command: list[str],
     last_signal: signal.Signals,
     lock: SweepLock,
     out: int | IO[bytes],
@@ -76,9 +75,7 @@ async def _start(
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # not the folder in which the sweep was started: it may have a `serve/` of its own
-        "-m",
-        module,
-        *options,
+        *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=out,
         stderr=err,
