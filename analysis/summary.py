@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from analysis.checks.finding import worst
-from analysis.checks.ledger import ledger_of, outcomes_of
+from analysis.checks.evidence import RunEvidence, worst
 from analysis.checks.verdict import findings_of
 from analysis.measures.by_turn import by_context, by_turn, conversations_of
 from analysis.measures.cells import cells_of
 from analysis.measures.client import client_of
+from analysis.measures.ledger import ledger_of, outcomes_of
 from analysis.measures.load_curve import little, load_curve
 from analysis.measures.throughput import streams_mean
 from analysis.turns.frame import floats
@@ -29,7 +29,7 @@ Summary = dict[str, Any]
 def summarise(study: Study) -> Summary:
     """The summary of one run; every number is finite or null."""
     ledger = ledger_of(study)
-    findings = findings_of(study, ledger)
+    findings = findings_of(RunEvidence(study, ledger))
     levels = [_level(study, level, findings) for level in study.levels]
     return {
         "format": SUMMARY_FORMAT,

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from analysis.checks.finding import RANK
+from analysis.checks.evidence import RANK
 from analysis.compare.variants import Cells, Names, PlayedRun, named
 from analysis.measures.cells import ALL
 from analysis.summary import SUMMARY_FORMAT, Summary

@@ -1,1 +1,5 @@
-"""What can be wrong with a run: each finding with its remedy, and the verdict that they make."""
+"""What can be wrong with a run: each check gives its findings with what to do, and they make the verdict.
+
+To add a finding, write one function from evidence to findings in the module of its subject (client, level,
+server, records) and name it in the list of `verdict.py`.
+"""

@@ -17,8 +17,7 @@ import pandas as pd
 from analysis.compare.variants import clusters
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
 from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
-from analysis.stats.percentiles import allowed, effective_turns
-from analysis.stats.quantile_interval import quantile_ends
+from analysis.stats.percentiles import allowed, effective_turns, quantile_ends
 from analysis.turns.frame import floats
 from turnbench.formats.comparison import MedianChange
 from turnbench.turns import Floats, Ints

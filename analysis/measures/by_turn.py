@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import Cell, distribution
+from analysis.measures.cells import Cell
+from analysis.measures.distribution import distribution
 from analysis.stats.bootstrap import Resampler
-from analysis.turns.conversations import CUT, FAILED, PLAN
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
-from analysis.turns.study import Study
+from analysis.turns.study import CUT, FAILED, PLAN, Study
+from turnbench.outcomes import ANSWERED
 from turnbench.turns import Floats
 
 _MOST_TURNS = 20
@@ -54,7 +55,7 @@ def with_expected(study: Study) -> pd.DataFrame:
     first = (frame["turn"] == 1).to_numpy()
     expected: Floats = np.where(first, 0.0, np.where(follows, left, np.nan))
     frame = frame.assign(expected_cached=expected)
-    return frame[frame["measured"] & (frame["outcome"] == "ok")]
+    return frame[frame["measured"] & frame["outcome"].isin(ANSWERED)]
 
 
 def _told(rows: pd.DataFrame) -> Cell:

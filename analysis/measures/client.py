@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import coalesced_share
+from analysis.measures.distribution import coalesced_share
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.turns import Bools, Floats

@@ -1,7 +1,7 @@
 """95 % intervals over whole conversations, whose turns are not independent of each other.
 
 Means and ratios of sums: bootstrap of conversations, widened as Student's t is over the normal (Hesterberg
-2015, the expanded percentile interval). Percentiles: see quantile_interval.py, which covers better there.
+2015, the expanded percentile interval). Percentiles: see percentiles.py, whose interval covers better there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.stats.distributions import normal_cdf, t_quantile
-from analysis.stats.percentiles import QUANTILES
-from analysis.stats.quantile_interval import quantile_ends
+from analysis.stats.percentiles import QUANTILES, quantile_ends
 from turnbench.turns import Floats, Ints
 
 LEAST_CONVERSATIONS = 20

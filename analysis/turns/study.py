@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
-from analysis.turns.conversations import conversations
-from analysis.turns.frame import load_health, load_turns
-from analysis.turns.levels import Level, corrected, counted_once, levels_of, placed
+from analysis.turns.frame import floats, load_health, load_turns
+from analysis.turns.levels import NO_LEVEL, Level, corrected, counted_once, levels_of, placed
 from turnbench.formats import RunManifest, ServerSample
 from turnbench.limits import TaskLimits, limits_by_task
+from turnbench.outcomes import ANSWERED, NOT_MEASURED, STILL_RUNNING
 from turnbench.run_directory import RunDirectory
 from turnbench.turns import WORDS_PER_MIN, Events
 
+PLAN, FAILED, CUT = "plan", "failed", "cut"
+"""How a conversation ended."""
 _RESERVED = {"all": "all (by name)"}
 """A task or model that is called like the sum over all of them."""
 
@@ -43,7 +46,7 @@ class Study:
     @cached_property
     def conversations(self) -> pd.DataFrame:
         """The conversations that began in a window, one a row."""
-        return conversations(self.frame)
+        return _conversations(self.frame)
 
     @property
     def manifest(self) -> RunManifest:
@@ -74,3 +77,37 @@ def study_run(run: RunDirectory, words_per_min: float = WORDS_PER_MIN) -> Study:
 
 def _named_apart(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{key: frame[key].replace(_RESERVED) for key in ("task", "model")})
+
+
+def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each conversation (`talk`) that began in a level's window: `level end keeps duration_ms`.
+
+    A conversation belongs to the level in which its first turn was sent. It ends by `plan` where its last
+    turn by plan ended well, as `failed` where a turn did not, else it was `cut`: by the level's end, in
+    mid-turn or while the person thought. `keeps`: every turn that has limits met them all; null where none
+    has any. `duration_ms`: from when its first turn was due to the end of its last.
+    """
+    turns = frame[frame["counts"]].sort_values(["talk", "turn"])
+    first = turns.drop_duplicates("talk").set_index("talk")
+    last = turns.drop_duplicates("talk", keep="last").set_index("talk")
+    begun = (first["turn"] == 1) & first["in_window"] & (first["level"] != NO_LEVEL)
+    well = last["outcome"].isin(ANSWERED).to_numpy()
+    was_cut = well | last["outcome"].isin([*STILL_RUNNING, *NOT_MEASURED])
+    end = np.where(well & last["last"], PLAN, np.where(was_cut, CUT, FAILED))
+    limited = turns[turns["meets"].notna()]
+    keeps = limited["meets"].astype(bool).groupby(limited["talk"]).all().astype("boolean")
+    duration_ms = floats(last["end_ns"] - first["due_ns"]) / 1e6
+    columns = {"level": first["level"], "end": end, "keeps": keeps, "duration_ms": duration_ms}
+    return pd.DataFrame(columns, index=first.index)[begun]
+
+
+def kept_and_cut(mine: pd.DataFrame) -> tuple[int, int] | None:
+    """(conversations that ended by plan within all limits, conversations that were cut).
+
+    None where no turn has limits: then none can be good.
+    """
+    limited = mine[mine["keeps"].notna()]
+    if limited.empty:
+        return None
+    kept = (limited["end"] == PLAN) & limited["keeps"].astype(bool)
+    return int(kept.sum()), int((limited["end"] == CUT).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.stats.quantile_interval import quantile_ends
+from analysis.stats.percentiles import quantile_ends
 from benchmarks.coverage import coverage
 
 

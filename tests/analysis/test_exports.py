@@ -69,7 +69,7 @@ def test_a_sweeps_markdown_compares_models_and_tasks_each_table_marked(tmp_path:
 
 def test_names_in_a_runs_markdown_cannot_act_as_markup(made: MadeRun, tmp_path: Path) -> None:
     made.turns = [turn(n, sent_s=6 + n, task=HOSTILE, model=HOSTILE) for n in range(30)]
-    made.manifest["findings"] = [{"level": HOSTILE, "check": "x", "what": HOSTILE, "remedy": HOSTILE}]
+    made.manifest["findings"] = [{"level": "note", "check": HOSTILE, "what": HOSTILE, "remedy": HOSTILE}]
     main([str(made.write()), "--markdown", str(tmp_path / "out.md")])
     text = (tmp_path / "out.md").read_text()
     assert "<script" not in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from analysis.checks.steadiness import change_point
+from analysis.stats.steadiness import change_point
 from analysis.summary import summarise
 from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn

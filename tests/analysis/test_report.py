@@ -68,7 +68,7 @@ def hostile(made: MadeRun) -> MadeRun:
         "labels": {HOSTILE: HOSTILE},
         "server": {"name": HOSTILE},
         "endpoint": {"url": HOSTILE, "model": HOSTILE},
-        "findings": [{"level": HOSTILE, "check": "x", "what": HOSTILE, "remedy": HOSTILE}],
+        "findings": [{"level": "note", "check": HOSTILE, "what": HOSTILE, "remedy": HOSTILE}],
     }
     made.path.mkdir(parents=True)
     (made.path / "scenario.yaml").write_text(HOSTILE)

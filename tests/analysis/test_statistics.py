@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.measures.cells import distribution
+from analysis.measures.distribution import distribution
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler
 from analysis.stats.percentiles import LEAST_N, allowed, effective_turns, percentile
-from analysis.stats.warmup import settled_after, too_short
+from analysis.stats.steadiness import settled_after, too_short
 
 RNG = np.random.default_rng(7)
 

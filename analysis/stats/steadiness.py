@@ -1,4 +1,4 @@
-"""MSER-5: was a level's warm-up long enough?"""
+"""Did a series of turns stay what it was? A warm-up that was too short, and a change on the way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from turnbench.turns import Floats
 
 LEAST_TURNS = 100
 _BATCH = 5
+_CHANGE_BATCHES = 40
+_LEAST_CHANGE = 0.10
+"""Change of the mean, as a share, below which a level is steady enough for any comparison."""
+_BRIDGE = 2.22
+"""A Brownian bridge goes further than this once in 10,000 times: 2 exp(-2 x^2) (Kolmogorov)."""
 
 
 def settled_after(values: Floats) -> int:
@@ -41,3 +46,19 @@ def too_short(values: Floats) -> tuple[int, float] | None:
     error = np.sqrt(rest.var(ddof=1) * (1 / len(early) + 1 / len(rest)))
     share = float(apart / rest.mean()) if rest.mean() > 0 else 0.0
     return (cut, share) if abs(share) > 0.05 and abs(apart) > 4 * error else None
+
+
+def change_point(values: Floats) -> tuple[int, float] | None:
+    """(where, by what share) the mean of a series of logs changes; None for what chance explains."""
+    size = len(values) // _CHANGE_BATCHES
+    means = values[: size * _CHANGE_BATCHES].reshape(_CHANGE_BATCHES, size).mean(axis=1)
+    # The spread of neighbours' differences is not inflated by the change itself (von Neumann 1941).
+    spread = float(np.sqrt(np.mean(np.diff(means) ** 2) / 2))
+    if spread <= 0:
+        return None
+    path = np.cumsum(means - means.mean())[:-1]
+    batch = int(np.argmax(np.abs(path))) + 1
+    change = float(np.exp(means[batch:].mean() - means[:batch].mean()) - 1)
+    if abs(path[batch - 1]) / (spread * np.sqrt(_CHANGE_BATCHES)) < _BRIDGE or abs(change) < _LEAST_CHANGE:
+        return None
+    return batch * size, change

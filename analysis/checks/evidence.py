@@ -1,0 +1,59 @@
+"""What checks look at, and how their findings add up to a status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.measures.ledger import TurnLedger
+from analysis.turns.levels import Level
+from analysis.turns.study import Study
+from turnbench.formats import Finding, Severity
+
+RANK = {"valid": 0, "suspect": 1, "invalid": 2}
+"""Statuses from the best to the worst."""
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """A whole run."""
+
+    study: Study
+    ledger: TurnLedger
+
+    @cached_property
+    def levels(self) -> list[LevelEvidence]:
+        return [LevelEvidence(self.study, level) for level in self.study.levels]
+
+
+@dataclass(frozen=True)
+class LevelEvidence:
+    """One level of a run."""
+
+    study: Study
+    level: Level
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Its measured turns."""
+        return self.study.measured[self.study.measured["level"] == self.level.index]
+
+    def second(self, moment_ns: int) -> float:
+        """Seconds from the start of its window to a moment."""
+        return (moment_ns - self.level.window_start_ns) / 1e9
+
+    def finding(self, severity: Severity, check: str, what: str, remedy: str) -> Finding:
+        """A finding about this level, whose text begins with it."""
+        return Finding(severity, check, f"level {self.level.index}: {what}", remedy, self.level.index)
+
+
+RunCheck = Callable[[RunEvidence], Iterable[Finding]]
+LevelCheck = Callable[[LevelEvidence], Iterable[Finding]]
+
+
+def worst(findings: Iterable[Finding]) -> str:
+    """The status that these findings make together: valid, suspect or invalid."""
+    return max((f.level for f in findings if f.level in RANK), key=RANK.__getitem__, default="valid")

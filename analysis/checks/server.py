@@ -1,0 +1,129 @@
+"""Did the server stay what it was? Drift in a level, lengths that follow load, restarts, warm caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from analysis.checks.evidence import LevelEvidence, RunEvidence
+from analysis.measures.by_turn import with_expected
+from analysis.stats.steadiness import change_point
+from analysis.turns.frame import floats
+from turnbench.formats import Finding, ServerSample
+from turnbench.outcomes import ANSWERED
+
+LEAST_DRIFT_TURNS = 200
+"""Five turns in each of the 40 batches in which a change is looked for."""
+MOST_LENGTH_CHANGE = 0.10
+"""Change of a mean length between two loads that moves times by about as much."""
+LEAST_LENGTH_CONVERSATIONS = 20
+"""As for an interval: below, a mean of conversations says little of the next ones."""
+SURE_OF_LENGTH = 0.001
+"""p of Welch's t-test: every model and task of a sweep is tested."""
+MOST_WARM = 0.10
+"""Share of prompts in the prefix cache beyond what the plan allows."""
+LEAST_WARM_TURNS = 20
+"""Turns that say how much of their prompt was cached, below which nothing is concluded."""
+
+
+def drift(at: LevelEvidence) -> Iterator[Finding]:
+    """A change of the time per token, each task's own mean taken off."""
+    rows = at.rows[at.rows["outcome"].isin(ANSWERED) & (at.rows["tpot_ms"] > 0)].sort_values("moment_ns")
+    if len(rows) < LEAST_DRIFT_TURNS:
+        return
+    logs = np.log(floats(rows["tpot_ms"]))
+    tasks = pd.factorize(pd.MultiIndex.from_frame(rows[["model", "task"]]))[0]
+    logs -= (np.bincount(tasks, logs) / np.bincount(tasks))[tasks]
+    if found := change_point(logs):
+        cut, change = found
+        after_s = at.second(int(rows["moment_ns"].iloc[cut]))
+        what = f"time per token changed by {change:+.0%} about {after_s:.0f} s into the window and stayed so"
+        remedy = "look for throttling, other users or a growing cache on the server, then run the level again"
+        yield at.finding("suspect", "drift", what, remedy)
+
+
+def lengths(run: RunEvidence) -> Iterator[Finding]:
+    """Answers whose length follows the load: then times at two loads are not of the same work."""
+    study = run.study
+    answered = study.measured[study.measured["outcome"].isin(ANSWERED)]
+    played = [level for level in study.levels if (answered["level"] == level.index).any()]
+    played.sort(key=lambda level: level.users or level.arrival_rate_per_s or 0)
+    if len(played) < 2:
+        return
+    for (model, task), rows in answered.groupby(["model", "task"], sort=False):
+        change = _length_change(*(rows[rows["level"] == level.index] for level in (played[0], played[-1])))
+        if change is not None:
+            what = (
+                f"answers of {model} in {task} are {1 + change:.0%} as long at load {played[-1].load} as at "
+                f"{played[0].load}: their times are not of the same work"
+            )
+            remedy = "compare time per token or TTG@256, or play again with --exact-tokens"
+            yield Finding("note", "lengths", what, remedy)
+
+
+def _length_change(low: pd.DataFrame, high: pd.DataFrame) -> float | None:
+    """Share by which the mean length changed, where Welch's t of the conversations' means is sure of it."""
+    a, b = (part.groupby("talk")["tokens"].mean().dropna().to_numpy(dtype=float) for part in (low, high))
+    few = min(len(a), len(b)) < LEAST_LENGTH_CONVERSATIONS
+    if few or a.mean() <= 0 or np.ptp(np.concatenate([a, b])) == 0:
+        return None
+    change = float(b.mean() / a.mean() - 1)
+    if abs(change) < MOST_LENGTH_CHANGE:
+        return None
+    from scipy.stats import ttest_ind  # slow to import, and few runs come so far
+
+    constant = np.ptp(a) == 0 and np.ptp(b) == 0
+    return change if constant or ttest_ind(a, b, equal_var=False).pvalue < SURE_OF_LENGTH else None
+
+
+def restarts(run: RunEvidence) -> Iterator[Finding]:
+    """Counters of the server that fell: it was started anew."""
+    if at := restart_times(run.study.server):
+        seconds = ", ".join(f"{(t_ns - run.study.levels[0].start_ns) / 1e9:.0f} s" for t_ns in at[:5])
+        what = f"the server was restarted {len(at)} time(s) during the run, at {seconds} after its start"
+        yield Finding("suspect", "restart", what, "see the server's log for why it ended, then run again")
+
+
+def restart_times(server: list[ServerSample]) -> list[int]:
+    """When a counter (`*_total`) was first seen lower than before."""
+    found: list[int] = []
+    last: dict[str, float] = {}
+    for sample in server:
+        counters = {name: value for name, value in sample.values.items() if name.endswith("_total")}
+        if any(value < last.get(name, value) for name, value in counters.items()):
+            found.append(sample.t_ns)
+        last = counters or last
+    return found
+
+
+def warm_cache(run: RunEvidence) -> Iterator[Finding]:
+    """What the prefix cache held beyond what the plan allows it to.
+
+    A first turn starts with a tag of its own, so nothing of it can be there; a later one, at most what its
+    conversation has said before. A system message that is shared may be there at the first turn as well.
+    """
+    rows = with_expected(run.study)
+    first = rows["turn"] == 1
+    shared = "shared: true" in (run.study.run.scenario_text() or "")
+    if not shared and (share := _beyond(rows[first])) > MOST_WARM:
+        what = (
+            f"{share:.0%} of the first turns' prompts came from the server's prefix cache, where none should"
+        )
+        remedy = "don't fix --salt over runs against one server, or restart the server between them"
+        yield Finding("suspect", "warm_cache", what, remedy)
+    if (later := _beyond(rows[~first])) > MOST_WARM:
+        what = f"{later:.0%} of follow-up prompts came from the prefix cache though nobody had said it before"
+        remedy = "see if another load sends the same texts, or how the server counts cached_tokens"
+        yield Finding("suspect", "warm_cache", what, remedy)
+
+
+def _beyond(rows: pd.DataFrame) -> float:
+    """Cached tokens beyond the expected ones, as a share of the prompts'; 0 where too few turns tell them."""
+    known = rows.dropna(subset=["cached_tokens", "prompt_tokens", "expected_cached"])
+    prompt = float(known["prompt_tokens"].sum())
+    if len(known) < LEAST_WARM_TURNS or prompt <= 0:
+        return 0.0
+    beyond = floats(known["cached_tokens"]) - floats(known["expected_cached"])
+    return float(np.maximum(beyond, 0).sum()) / prompt
