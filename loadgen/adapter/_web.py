@@ -55,8 +55,8 @@ def _typed(form: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
             typed["spawn_rate"] = values.number(0.001, 1e6)(form["spawn_rate"] or "1")
     except ValueError as error:
         raise OptionErrors([f"number of people and spawn rate: {error}"]) from None
-    if form.get("levels") and typed.get("spawn_rate") == 1:
-        typed["spawn_rate"] = None  # the form's default; with levels ours is the level
+    if typed.get("spawn_rate") == 1:
+        typed["spawn_rate"] = None  # the form's default: that of the shape of load stands
     if form.get("run_time"):
         typed["turnbench_run_time_s"] = form["run_time"]
     return typed
