@@ -96,7 +96,9 @@ def _problems_of(
     for detail in error.errors(include_url=False)[:FOUND_MAX]:
         node, mark, key = _locate(root, detail["loc"], f"the {noun}")
         kind, last = detail["type"], str((detail["loc"] or ("",))[-1])
-        if kind == "too_short" and isinstance(node, Seq | Map):
+        if last == "[key]":
+            node, key = Text(detail["input"]), f"key of {(noun, *detail['loc'])[-3]}"
+        elif kind == "too_short" and isinstance(node, Seq | Map):
             if len(node) >= detail["ctx"]["min_length"]:
                 continue  # entries with mistakes, reported elsewhere, were not counted
         elif isinstance(node, Map) and isinstance(detail["input"], str | int | float):
@@ -136,9 +138,9 @@ def _words(detail: Any, model: type[BaseModel], node: Node, key: str) -> str:
         return f"unknown key {quoted(last)}; {nearest(last, known_keys(model, place[:-1]), 'known keys')}"
     if kind == "literal_error":
         wanted = context["expected"]
-        return f"format is {shown(node)}; this version reads {wanted}" if key == "format" else (
-            f"{is_now}; write one of {wanted}"
-        )  # fmt: skip
+        if key == "format":
+            return f"format is {shown(node)}; this version reads {wanted}"
+        return f"{is_now}; write one of {wanted}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         by = context["discriminator"].strip("'")
         if kind == "union_tag_not_found":

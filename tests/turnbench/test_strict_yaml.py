@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,7 @@ class Room(_Strict):
 class House(_Strict):
     format: Literal["toy-house/1"]
     rooms: dict[str, Room]
+    owners: dict[Annotated[str, Field(pattern=r"^[a-z]+$")], int] = {}
 
 
 class HouseError(FileProblems):
@@ -45,7 +47,9 @@ class HouseError(FileProblems):
 
 
 def named(data: Any) -> Any:
-    rooms = {name: {"name": name, **room} for name, room in data["rooms"].items()}
+    if not isinstance(data, dict) or not isinstance(data.get("rooms"), dict):
+        return data
+    rooms = {k: {"name": k, **v} if isinstance(v, dict) else v for k, v in data["rooms"].items()}
     return data | {"rooms": rooms}
 
 
@@ -82,7 +86,7 @@ def test_every_mistake_is_reported_at_once_at_its_line_with_what_to_do(tmp_path:
     text = HALL.replace("light: false", "light: no").replace("watts: 40.5", "wats: 40.5")
     text = (
         text.replace("legs: 4", "legs: 4.0")
-        + "    - {kind: stool}\n    - {legs: 1}\n  Attic: {light: true}\n"
+        + "    - {kind: stool}\n    - {legs: 1}\n  Attic: {light: true}\nowners: {Ann Lee: 1}\n"
     )
     assert mistakes(tmp_path / "h.yaml", text, prepare=named) == [
         ":4: 'light' is 'no'; write true or false",
@@ -92,6 +96,7 @@ def test_every_mistake_is_reported_at_once_at_its_line_with_what_to_do(tmp_path:
         ":8: unknown kind 'stool'; known: chair, lamp",
         ":9: no 'kind' here; add 'kind: ...'",
         ":10: 'name' is 'Attic'; write one that matches ^[a-z]+$",
+        ":11: 'key of owners' is 'Ann Lee'; write one that matches ^[a-z]+$",
     ]
 
 
@@ -165,4 +170,26 @@ def test_any_text_is_data_or_mistakes_of_one_line(text: str) -> None:
     root, problems = read(text, "f.yaml", "file")
     assert root is not None or problems
     problems += plain(root)[1] if root is not None else []
+    assert all(str(problem).startswith("f.yaml") and str(problem).isprintable() for problem in problems)
+
+
+_words = st.sampled_from(
+    ["format", "rooms", "owners", "things", "kind", "name", "light", "watts", "legs", "hall"]
+)
+_values = st.sampled_from(["toy-house/1", "lamp", "chair", "true", "4", "-1", ".nan", ""]) | st.text(
+    max_size=4
+)
+_trees = st.recursive(
+    _values,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_words, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(_words, _trees, max_size=4))
+def test_any_tree_of_known_keys_is_a_model_or_mistakes_of_one_line(tree: dict[str, Any]) -> None:
+    root, problems = read(json.dumps(tree), "f.yaml", "house")
+    if root is not None:
+        for data in (named(plain(root)[0]), root):
+            problems += validated(House, root, data, "house")[1]
     assert all(str(problem).startswith("f.yaml") and str(problem).isprintable() for problem in problems)
