@@ -78,6 +78,7 @@ def test_all_mistakes_are_told_with_their_lines(tmp_path: Path) -> None:
     assert "did you mean 'close_idle'?" in text
     assert "did you mean 'reset'?" in text
     assert "'status' is '777'; it must be at most 599" in text
+    assert "'rate' is '2'; it must be at most 1" in text
     assert "hang: say when, by one of requests, every, rate" in text
 
 
