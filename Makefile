@@ -14,7 +14,7 @@ RUN ?= runs/LATEST
 
 # What a person typed goes before what a plan says; the defaults above don't.
 typed = $(if $(filter command environment,$(firstword $(origin $(1)))),$(if $($(1)),--$(2) $($(1))))
-wishes = $(call typed,MODEL,model) $(call typed,BACKEND,backend) $(call typed,HARDWARE,hardware) \
+overrides = $(call typed,MODEL,model) $(call typed,BACKEND,backend) $(call typed,HARDWARE,hardware) \
   $(call typed,PRECISION,precision) $(call typed,WEIGHTS,weights) $(call typed,PARALLEL,parallel) \
   $(call typed,QUESTIONS,questions)
 
@@ -109,10 +109,10 @@ stop: $(ready)  ## stop every server that make serve started
 	$(bin)/python -m serve stop
 
 sweep: $(ready)  ## serve and load each model of a plan: make sweep [FILE=sweeps/demo.yaml] [MODEL= BACKEND= HARDWARE= PRECISION= WEIGHTS= QUESTIONS=]
-	$(bin)/python -m loadgen sweep $(FILE) $(wishes)
+	$(bin)/python -m loadgen sweep $(FILE) $(overrides)
 
 paper: $(ready)  ## the study's comparison; it says how long it takes: make paper [QUESTIONS=24] [MODEL= BACKEND=emulator HARDWARE= PRECISION= PARALLEL=]
-	$(bin)/python -m loadgen sweep sweeps/paper.yaml $(wishes)
+	$(bin)/python -m loadgen sweep sweeps/paper.yaml $(overrides)
 
 report: $(ready)  ## analyse a run again: make report [RUN=runs/LATEST]
 	$(bin)/python -m analysis $(RUN)
