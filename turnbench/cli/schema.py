@@ -20,7 +20,7 @@ import msgspec
 
 from turnbench import exits
 from turnbench.command_line import CommandParser
-from turnbench.formats import HealthLine, RunManifest, ServerFacts, SweepManifest, TurnRecord
+from turnbench.formats import ComparisonFile, HealthLine, RunManifest, ServerFacts, SweepManifest, TurnRecord
 
 
 class FileFormat(NamedTuple):
@@ -36,6 +36,7 @@ FORMATS = {
     "health": FileFormat("health-W.jsonl", HealthLine),
     "sweep": FileFormat("sweep.json", SweepManifest),
     "server": FileFormat("PORT.json", ServerFacts),
+    "compare": FileFormat("compare.json", ComparisonFile),
 }
 """server.jsonl is left to the server: t_ns, and its own metrics under their own names."""
 

@@ -170,20 +170,25 @@ class MedianChange(msgspec.Struct, kw_only=True):
     """"" where each side has one model only."""
     task: str
     load: str
+    """Simulated people at the same time, or conversations arriving per second as in `5/s`."""
     metric: str
+    """ttft_ms, ttg_ms or tpot_ms."""
     a_ms: float | None
-    """Milliseconds; null where it falls among turns that never finished."""
+    """Median of A, milliseconds; null where it falls among turns that never finished."""
     b_ms: float | None
+    """Median of B, in the same way."""
     ratio: float | None
     """A over B."""
     ci: list[float | None]
     """Interval of the ratio, adjusted for the number of cells (Holm 1979); null: open."""
     verdict: Literal["worse", "better", "same"]
+    """worse and better: by more than the threshold, with an interval that excludes 1."""
 
 
 class ComparisonFile(msgspec.Struct, kw_only=True):
-    """compare.json."""
+    """Runs A against their baseline B: `python -m analysis A --compare B` writes it into the first A."""
 
     emulated: bool
     """Whether any of the runs is an emulator's."""
     changes: list[MedianChange]
+    """One for each cell and metric that could be judged."""
