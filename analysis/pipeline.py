@@ -40,7 +40,7 @@ class Analysed:
 
     @property
     def turns(self) -> pd.DataFrame:
-        """The turns of all its runs, with a `name` that tells models apart."""
+        """The turns of all its runs, with a `name` that distinguishes models."""
         return side_by_side(self.samples, names_of(self.summary))
 
 

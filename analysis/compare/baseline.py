@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, inf, isfinite, log, sqrt
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -22,28 +22,104 @@ from analysis.turns.frame import floats
 from turnbench.formats.comparison import MedianChange
 from turnbench.turns import Floats, Ints
 
+Key = tuple[str, str, str, str]
+"""Model ("" where each side has only one), task, load and metric of a cell."""
 Verdict = Literal["worse", "better", "same"]
 METRICS = ("ttft_ms", "ttg_ms", "tpot_ms")
 THRESHOLD = 0.05
 _ALPHA = 0.05
 _LEAST_SE = 1e-6
+_MOST_LOG = 700.0
+"""exp of more overflows."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One metric of one cell on one side: its turns, a run at a time."""
+    """One metric of one cell on one side: its turns' values and conversations, a run at a time."""
 
     runs: list[tuple[Floats, Ints]]
 
+    def judgeable(self) -> bool:
+        """Whether every run has enough conversations, and enough turns for a median."""
+        return all(
+            conversations_in(talks) >= LEAST_CONVERSATIONS
+            and "p50" in allowed(effective_turns(values, talks))
+            for values, talks in self.runs
+        )
+
+    def log_medians(self) -> Floats:
+        """Of each run; infinite where it falls among unfinished turns."""
+        return np.array([log(_median(values)) for values, _ in self.runs])
+
     def median(self) -> float:
-        """The geometric mean of the runs' medians; infinite where one falls among unfinished turns."""
-        return exp(float(np.mean([log(_median(values)) for values, _ in self.runs])))
+        """The geometric mean of the runs' medians."""
+        return exp(float(np.mean(self.log_medians())))
 
     def ends(self, confidence: float) -> tuple[float, float]:
-        """Interval of a single run's median; an end that can't be told is open."""
+        """Interval of a single run's median; an end that is not known is infinite."""
         values, talks = self.runs[0]
         low, high = quantile_ends(np.sort(values), values, talks, 0.5, confidence)
         return low or _median(values), inf if high is None else high
+
+
+@dataclass(frozen=True)
+class SidePair:
+    """Run A's side of a cell with baseline B's."""
+
+    key: Key
+    a: Side
+    b: Side
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a side has several runs: then runs are the unit."""
+        return len(self.a.runs) + len(self.b.runs) > 2
+
+    @property
+    def finite(self) -> bool:
+        return isfinite(self.a.median()) and isfinite(self.b.median())
+
+    @property
+    def ratio(self) -> float:
+        """A's median over B's."""
+        if isfinite(self.b.median()):
+            return self.a.median() / self.b.median()
+        return 1.0 if self.a.median() == inf else 0.0
+
+    def clearness(self) -> float:
+        """How many standard errors apart; with repeats, as a quantile of the normal with the same p."""
+        if not self.finite:
+            return 0.0 if self.a.median() == self.b.median() else inf
+        apart = abs(log(self.ratio))
+        if self.repeated:
+            se, df = self._repeat_error()
+            return -normal_quantile(max(t_tail(apart / max(se, _LEAST_SE), df), 1e-300))
+        widths = [log(high / low) / 2 for low, high in (self.a.ends(0.95), self.b.ends(0.95))]
+        return apart / max(sqrt(sum((width / 1.96) ** 2 for width in widths)), _LEAST_SE)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Of the ratio."""
+        a, b = self.a.median(), self.b.median()
+        if self.repeated and self.finite:
+            se, df = self._repeat_error()
+            width = t_quantile((1 + confidence) / 2, df) * se
+            return exp(log(a / b) - width), exp(min(log(a / b) + width, _MOST_LOG))
+        (a_low, a_high), (b_low, b_high) = self.a.ends(confidence), self.b.ends(confidence)
+        if not self.finite:
+            return (a_low / b_high if isfinite(b_high) else 0.0), inf
+        up_a, up_b = (
+            (log(high / mid) if isfinite(high) else inf) for high, mid in ((a_high, a), (b_high, b))
+        )
+        low = sqrt(log(a / a_low) ** 2 + up_b**2)
+        high = sqrt(up_a**2 + log(b / b_low) ** 2)
+        return exp(log(a / b) - low), exp(min(log(a / b) + high, _MOST_LOG))
+
+    def _repeat_error(self) -> tuple[float, int]:
+        """(standard error of the difference of mean log medians, degrees of freedom), runs as the unit."""
+        sides = [self.a.log_medians(), self.b.log_medians()]
+        df = sum(len(side) - 1 for side in sides)
+        variance = sum(float(((side - side.mean()) ** 2).sum()) for side in sides) / df
+        return sqrt(variance * sum(1 / len(side) for side in sides)), df
 
 
 @dataclass
@@ -63,7 +139,7 @@ class Change:
     """worse, better (both by more than the threshold, and the interval excludes 1) or same."""
 
     def written(self) -> MedianChange:
-        """As it stands in compare.json: null for what isn't finite."""
+        """As compare.json has it: null for what isn't finite."""
         return MedianChange(
             model=self.model,
             task=self.task,
@@ -94,27 +170,23 @@ class Comparison:
 
 def compare(a: list[pd.DataFrame], b: list[pd.DataFrame], threshold: float = THRESHOLD) -> Comparison:
     """Compare the turns of runs A (one table each, with `name`, `task`, `load`) with those of baseline B."""
-    keys = _keys(a, b)
+    models = [{name for frame in side for name in frame["name"]} for side in (a, b)]
+    # Cells pair by model too, unless each side has one model: then those two are compared.
+    alone = all(len(names) == 1 for names in models)
+    keys = ["task", "load"] if alone else ["name", "task", "load"]
     sides_a, sides_b = _sides(a, keys), _sides(b, keys)
     judged, unjudged = [], []
     for key in sorted(set(sides_a) | set(sides_b)):
-        pair = sides_a.get(key), sides_b.get(key)
-        if all(side is not None and _large(side) for side in pair):
-            judged.append((key, *pair))
+        side_a, side_b = sides_a.get(key), sides_b.get(key)
+        if side_a and side_b and side_a.judgeable() and side_b.judgeable():
+            judged.append(SidePair(key, side_a, side_b))
         elif key[-1] == "ttg_ms":
             unjudged.append(" ".join(part for part in key[:-1] if part))
-    changes = _judged(judged, threshold)
-    return Comparison(changes, unjudged, (len(a), len(b)))
+    return Comparison(_judged(judged, threshold), unjudged, (len(a), len(b)))
 
 
-def _keys(a: list[pd.DataFrame], b: list[pd.DataFrame]) -> list[str]:
-    """Cells pair by model too, unless each side has one model: then those two are compared."""
-    models = [{name for frame in side for name in frame["name"]} for side in (a, b)]
-    return ["task", "load"] if all(len(names) == 1 for names in models) else ["name", "task", "load"]
-
-
-def _sides(frames: list[pd.DataFrame], keys: list[str]) -> dict[tuple[str, ...], Side]:
-    found: dict[tuple[str, ...], Side] = {}
+def _sides(frames: list[pd.DataFrame], keys: list[str]) -> dict[Key, Side]:
+    found: dict[Key, Side] = {}
     for frame in frames:
         for names, rows in frame.groupby(keys, sort=False):
             talks = clusters(rows)
@@ -122,17 +194,12 @@ def _sides(frames: list[pd.DataFrame], keys: list[str]) -> dict[tuple[str, ...],
                 values = floats(rows[metric])
                 values[(rows["outcome"] == "unfinished").to_numpy()] = inf
                 keep = ~np.isnan(values)
-                cell = ("",) * (3 - len(keys)) + tuple(map(str, names)) + (metric,)
                 if keep.any():
-                    found.setdefault(cell, Side([])).runs.append((values[keep], talks[keep]))
+                    model, task, load = (*[""] * (3 - len(keys)), *map(str, names))
+                    found.setdefault((model, task, load, metric), Side([])).runs.append(
+                        (values[keep], talks[keep])
+                    )
     return found
-
-
-def _large(side: Side) -> bool:
-    return all(
-        conversations_in(talks) >= LEAST_CONVERSATIONS and "p50" in allowed(effective_turns(values, talks))
-        for values, talks in side.runs
-    )
 
 
 def _median(values: Floats) -> float:
@@ -140,59 +207,17 @@ def _median(values: Floats) -> float:
         return max(float(np.median(values)), 1e-9) if np.isfinite(np.median(values)) else inf
 
 
-def _judged(cells: list[Any], threshold: float) -> list[Change]:
+def _judged(pairs: list[SidePair], threshold: float) -> list[Change]:
     """Holm's steps: the clearest change against alpha / m, the next against alpha / (m - 1) and so on."""
-    order = sorted(cells, key=lambda cell: -_clearness(cell[1], cell[2]))
-    changes, open_ = [], True
-    for step, (key, a, b) in enumerate(order):
-        ends = _interval(a, b, 1 - _ALPHA / (len(order) - step))
-        ratio = a.median() / b.median() if isfinite(b.median()) else (1.0 if a.median() == inf else 0.0)
-        open_ = open_ and (ends[0] > 1 or ends[1] < 1)
+    changes, still_clear = [], True
+    for step, pair in enumerate(sorted(pairs, key=lambda pair: -pair.clearness())):
+        ends, ratio = pair.interval(1 - _ALPHA / (len(pairs) - step)), pair.ratio
+        still_clear = still_clear and (ends[0] > 1 or ends[1] < 1)
         verdict: Verdict = "same"
-        if open_ and (ratio > 1 + threshold or ratio < 1 / (1 + threshold)):
+        if still_clear and (ratio > 1 + threshold or ratio < 1 / (1 + threshold)):
             verdict = "worse" if ratio > 1 else "better"
-        model, task, load, metric = key
-        changes.append(Change(model, task, load, metric, a.median(), b.median(), ratio, ends, verdict))
+        changes.append(Change(*pair.key, pair.a.median(), pair.b.median(), ratio, ends, verdict))
     return sorted(changes, key=lambda c: (c.model, c.task, len(c.load), c.load, METRICS.index(c.metric)))
-
-
-def _clearness(a: Side, b: Side) -> float:
-    """How many standard errors apart; with repeats, as a quantile of the normal with the same p."""
-    if not isfinite(a.median()) or not isfinite(b.median()):
-        return 0.0 if a.median() == b.median() else inf
-    apart = abs(log(a.median() / b.median()))
-    if len(a.runs) + len(b.runs) > 2:
-        se, df = _repeat_error(a, b)
-        return -normal_quantile(max(t_tail(apart / max(se, _LEAST_SE), df), 1e-300))
-    widths = [log(high / low) / 2 for low, high in (a.ends(0.95), b.ends(0.95))]
-    return apart / max(sqrt(sum((width / 1.96) ** 2 for width in widths)), _LEAST_SE)
-
-
-def _interval(a: Side, b: Side, confidence: float) -> tuple[float, float]:
-    if len(a.runs) + len(b.runs) > 2 and isfinite(a.median()) and isfinite(b.median()):
-        se, df = _repeat_error(a, b)
-        apart, width = log(a.median() / b.median()), t_quantile((1 + confidence) / 2, df) * se
-        return exp(apart - width), exp(min(apart + width, 700))
-    (a_low, a_high), (b_low, b_high) = a.ends(confidence), b.ends(confidence)
-    a_mid, b_mid = a.median(), b.median()
-    if not (isfinite(a_mid) and isfinite(b_mid)):
-        return (a_low / b_high if isfinite(b_high) else 0.0), inf
-    apart = log(a_mid / b_mid)
-    low = sqrt(log(a_mid / a_low) ** 2 + _log(b_high / b_mid) ** 2)
-    high = sqrt(_log(a_high / a_mid) ** 2 + log(b_mid / b_low) ** 2)
-    return exp(apart - low), exp(min(apart + high, 700))
-
-
-def _log(ratio: float) -> float:
-    return log(ratio) if isfinite(ratio) else inf
-
-
-def _repeat_error(a: Side, b: Side) -> tuple[float, int]:
-    """(standard error of the difference of mean log medians, degrees of freedom), runs as the unit."""
-    sides = [np.array([log(_median(values)) for values, _ in side.runs]) for side in (a, b)]
-    df = sum(len(side) - 1 for side in sides)
-    variance = sum(float(((side - side.mean()) ** 2).sum()) for side in sides) / df
-    return sqrt(variance * sum(1 / len(side) for side in sides)), df
 
 
 def _finite(value: float) -> float | None:

@@ -62,7 +62,7 @@ def write_report(summary: dict[str, Any], facts: list[RunFacts], path: Path) -> 
         figures_omitted=omitted,
         notes=NOTES,
         setups=_setups(facts),
-        insecure=any(_insecure(run.manifest) for run in facts),
+        insecure=any(run.manifest["settings"].get("insecure") for run in facts),
         style=Markup(_own("report.css")),
         data=Markup(for_script_tag([asdict(one) for one in drawn])),
         plotly=Markup(_packed(plotly)),
@@ -140,11 +140,6 @@ def _setup(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         if known:
             sections.append((name, known))
     return sections
-
-
-def _insecure(manifest: dict[str, Any]) -> bool:
-    settings = manifest.get("settings")
-    return isinstance(settings, dict) and bool(settings.get("insecure"))
 
 
 def _policy(*scripts: str) -> str:

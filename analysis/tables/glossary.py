@@ -14,7 +14,7 @@ _ENDINGS = (" p50", " at 256", ", mean", " by time", " by tps")
 
 
 def glossary() -> dict[str, str]:
-    """Term to its meaning, in the order of the page's glossary; metrics bring their own definitions."""
+    """Term to its meaning, in the order of the page's glossary; metrics have their own definitions."""
     terms: dict[str, str] = {}
     for term, meaning in _written().items():
         terms[term] = meaning

@@ -85,7 +85,7 @@ def people(level: dict[str, Any]) -> str:
 
 
 def stamp(emulated: bool) -> str:
-    """What stands before the title of every table and figure of an emulated run."""
+    """What is put before the title of every table and figure of an emulated run."""
     return "EMULATED · " if emulated else ""
 
 
