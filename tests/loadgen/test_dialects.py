@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,11 @@ async def test_what_a_refusal_means_is_the_dialects(play: Any) -> None:
         await peer.head("413 Too Long", "Content-Length: 0")
 
     assert (await play(script, dialect="telegraph")).record.outcome == "context_full"
+
+
+@pytest.mark.parametrize("folder", ["engine", "transport"])
+def test_engine_and_transport_hold_no_word_of_a_dialect(folder: str) -> None:
+    words = ("[DONE]", "/completions", "choices", "delta", '"role"', '"messages"')
+    for path in (Path(__file__).parents[2] / "loadgen" / folder).glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert [word for word in words if word in text] == [], path
