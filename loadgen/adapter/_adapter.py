@@ -212,24 +212,23 @@ def adapter_of(environment: Environment) -> LocustAdapter:
 
 def register() -> None:
     """Add our listeners to Locust's events; called once, by the locustfile."""
-    events.init_command_line_parser.add_listener(_on_parser)
-    events.init.add_listener(_on_init)
 
+    def on_parser(parser: Any, **_: Any) -> None:
+        add_options(parser)
+        parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 
-def _on_parser(parser: Any, **_: Any) -> None:
-    add_options(parser)
-    parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
+    def on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
+        adapter = _adapters[id(environment)] = LocustAdapter(environment)
+        adapter.start(web_ui)
+        listeners = environment.events
+        listeners.test_start.add_listener(lambda **_: adapter.on_test_start())
+        listeners.test_stopping.add_listener(lambda **_: adapter.on_test_stopping())
+        # Registered now and not at import, so that it runs before Locust's own quitting listeners.
+        listeners.quitting.add_listener(lambda **_: adapter.on_quitting())
+        listeners.worker_connect.add_listener(lambda client_id, **_: adapter.on_worker_connect(client_id))
 
-
-def _on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
-    adapter = _adapters[id(environment)] = LocustAdapter(environment)
-    adapter.start(web_ui)
-    listeners = environment.events
-    listeners.test_start.add_listener(lambda **_: adapter.on_test_start())
-    listeners.test_stopping.add_listener(lambda **_: adapter.on_test_stopping())
-    # Registered now and not at import, so that it runs before Locust's own quitting listeners.
-    listeners.quitting.add_listener(lambda **_: adapter.on_quitting())
-    listeners.worker_connect.add_listener(lambda client_id, **_: adapter.on_worker_connect(client_id))
+    events.init_command_line_parser.add_listener(on_parser)
+    events.init.add_listener(on_init)
 
 
 # --- what of Locust's own is silenced, since it would mislead beside ours ---

@@ -36,7 +36,19 @@ def play_run(controller: RunController, run: RunState) -> None:
     try:
         controller.await_ready(run)
         controller.measure_offsets(run)
-        _play_levels(controller, run, progress)
+        shape = run.prepared.shape
+        search = CapacitySearch(run) if shape.ends == "decided" else None
+        played: list[tuple[Load, bool | None]] = []
+        while not run.stop.is_set() and (load := shape.next_load(played)) is not None:
+            progress.level(len(played) + 1, shape.how_many, load, shape.rest_s(len(played) + 1))
+            level = LevelRun(controller, run, progress, len(played), load)
+            level.play()
+            if run.stop.is_set():
+                break  # cut short: its limits were not judged
+            held = None if search is None else search.add(level.entry, load, level.judge)
+            played.append((load, held))
+        if search is not None:
+            search.finish()
         if not run.end_at_once.is_set():
             controller.measure_offsets(run)
     finally:
@@ -44,190 +56,168 @@ def play_run(controller: RunController, run: RunState) -> None:
         gevent.joinall(beside)
 
 
-def _play_levels(controller: RunController, run: RunState, progress: Progress) -> None:
-    shape = run.prepared.shape
-    search = CapacitySearch(run) if shape.ends == "decided" else None
-    played: list[tuple[Load, bool | None]] = []
-    while not run.stop.is_set() and (load := shape.next_load(played)) is not None:
-        progress.level(len(played) + 1, shape.how_many, load, shape.rest_s(len(played) + 1))
-        judge = None if search is None else Judge(run)
-        level = _play_level(controller, run, len(played), load, progress, judge)
-        if run.stop.is_set():
-            break  # cut short: its limits were not judged
-        held = None if search is None or judge is None else search.add(level, load, judge)
-        played.append((load, held))
-    if search is not None:
-        search.finish()
+class LevelRun:
+    """One level under way: its people or arrivals, its window, its drain and its cut."""
 
-
-def _play_level(
-    controller: RunController, run: RunState, index: int, load: Load, progress: Progress, judge: Judge | None
-) -> LevelEntry:
-    """One level from its first person to its cut; its entry in the manifest."""
-    level = _new_level(run, index, load)
-    arrivals = Arrivals() if run.prepared.shape.open_loop else None
-    if judge is not None or arrivals is not None:
-
-        def on_record(worker: WorkerState, line: bytes) -> None:
-            record = decode(line)
-            if judge is not None:
-                judge.add(record, worker.offset_ns)
-            if arrivals is not None:
-                arrivals.add(record, worker.offset_ns)
-
-        run.on_record = on_record
-    _begin_load(controller, run, level, load)
-    if run.prepared.shape.ends == "exhausted":
-        _open_window(controller, run, level, level.start_ns or 0, None)
-        progress.phase("measuring")
-        while sum(run.exhausted.values()) < controller.runner.user_count and not run.stop.wait(0.1):
-            pass
-    else:
-        _measure_for_a_time(controller, run, level, judge, progress)
-    if level.window_start_ns is not None:  # close the window now, if it is open longer than that
-        now_ns, planned_end_ns = run.timeline.now_ns(), level.window_end_ns
-        end_ns = now_ns if planned_end_ns is None else min(now_ns, planned_end_ns)
-        _open_window(controller, run, level, level.window_start_ns, end_ns)
-    progress.phase("waiting for measured turns")
-    _drain(controller, run, index)
-    _cut(controller, run, level)
-    if run.on_record is not None:
-        gevent.sleep(_LAST_BATCH_S)
-        run.on_record = None
-    progress.over()
-    if arrivals is not None and level.window_start_ns is not None and level.window_end_ns is not None:
-        level.arrivals = summary = arrivals.summary(level.window_start_ns, level.window_end_ns)
-        print(sentence(level.arrival_rate_per_s or 0.0, summary), flush=True)
-    run.save()
-    return level
-
-
-def _new_level(run: RunState, index: int, load: Load) -> LevelEntry:
-    level = LevelEntry(
-        index=index,
-        users=load.users,
-        arrival_rate_per_s=run.prepared.shape.mean_rate_per_s(load),
-        start_ns=run.timeline.now_ns(),
-    )
-    if load.rate_per_s is not None and load.ramp_to_per_s is not None:
-        level.arrival_ramp_per_s = [load.rate_per_s, load.ramp_to_per_s]
-    run.manifest.levels.append(level)
-    run.level = index
-    return level
-
-
-# --- people and arrivals ---
-
-
-def _begin_load(controller: RunController, run: RunState, level: LevelEntry, load: Load) -> None:
-    """Have the level's people come, or its arrivals begin."""
-    if run.prepared.shape.open_loop:
-        _gather(controller, run, len(run.workers))  # one user a worker asks its engine for the arrivals
-        _announce_arrivals(controller, run, level, load)
-        return
-    users = load.users or 1
-    if controller.runner.user_count > users:  # who is too many must be gone before anybody begins
-        _gather(controller, run, users)
-    for worker in run.alive():
-        controller.send(worker, BeginLevel(level.index))
-    _gather(controller, run, users)
-
-
-def _announce_arrivals(controller: RunController, run: RunState, level: LevelEntry, load: Load) -> None:
-    """Send every worker when arrivals begin, on its own clock, and with which number."""
-    shape = run.prepared.shape
-    spans_s = [shape.warmup_s] + ([] if shape.window_s is None else [shape.window_s])
-    first = max((worker.answers.get("was_cut", {}).get("next", 0) for worker in run.alive()), default=0)
-    level.start_ns = start_ns = run.timeline.now_ns() + _HEADSTART_NS
-    for worker in run.alive():
-        schedule = ArrivalSchedule(
-            start_ns=start_ns + worker.offset_ns,
-            first=first,
-            rate_per_s=load.rate_per_s or 0.0,
-            spans_s=spans_s,
-            ramp_to_per_s=load.ramp_to_per_s,
-            replay_speed=load.replay_speed,
+    def __init__(
+        self, controller: RunController, run: RunState, progress: Progress, index: int, load: Load
+    ) -> None:
+        self._controller = controller
+        self._run = run
+        self._shape = run.prepared.shape
+        self._progress = progress
+        self._load = load
+        self._start_ns = run.timeline.now_ns()
+        self._arrivals = Arrivals()
+        self.judge = Judge(run)
+        """Whether its turns meet their limits; asked only by shapes whose levels end once that is decided."""
+        self.entry = LevelEntry(
+            index=index,
+            users=load.users,
+            arrival_rate_per_s=self._shape.mean_rate_per_s(load),
+            start_ns=self._start_ns,
         )
-        controller.send(worker, BeginLevel(level.index, schedule))
+        if load.rate_per_s is not None and load.ramp_to_per_s is not None:
+            self.entry.arrival_ramp_per_s = [load.rate_per_s, load.ramp_to_per_s]
+        run.manifest.levels.append(self.entry)
+        run.level = index
 
+    def play(self) -> None:
+        """From the first person to the cut."""
+        run = self._run
+        by_turn = self._shape.open_loop or self._shape.ends == "decided"
+        run.on_record = self._take if by_turn else None
+        self._begin()
+        if self._shape.ends == "exhausted":
+            self._set_window(self._start_ns, None)
+            self._progress.phase("measuring")
+            while sum(run.exhausted.values()) < self._controller.runner.user_count:
+                if run.stop.wait(0.1):
+                    break
+        else:
+            self._measure()
+        entry = self.entry
+        if entry.window_start_ns is not None:  # it may be open for longer than the level went on
+            end_ns = run.timeline.now_ns()
+            if entry.window_end_ns is not None:
+                end_ns = min(end_ns, entry.window_end_ns)
+            self._set_window(entry.window_start_ns, end_ns)
+        self._progress.phase("waiting for measured turns")
+        self._drain()
+        self._cut()
+        if by_turn:
+            gevent.sleep(_LAST_BATCH_S)
+            run.on_record = None
+        self._progress.over()
+        if self._shape.open_loop and entry.window_start_ns is not None and entry.window_end_ns is not None:
+            entry.arrivals = summary = self._arrivals.summary(entry.window_start_ns, entry.window_end_ns)
+            print(sentence(entry.arrival_rate_per_s or 0.0, summary), flush=True)
+        run.save()
 
-def _gather(controller: RunController, run: RunState, users: int) -> None:
-    """Have Locust start or stop users until there are so many, and wait until there are."""
-    runner = controller.runner
-    rate = run.prepared.shape.spawn_rate_per_s(users)
-    if runner.target_user_count != users:
-        _wait(run, lambda: runner.state == "running", _ARRIVE_SPARE_S)
-        gevent.spawn(runner.start, users, rate)  # it blocks while they come, and a signal must be heard
-    limit_s = users / rate + _ARRIVE_SPARE_S
-    if not _wait(run, lambda: runner.user_count == users and runner.state == "running", limit_s):
-        what = f"{runner.user_count} of {users} people came within {limit_s:g} s"
-        remedy = "start fewer people, a higher -r, or more workers"
-        run.report(Finding("invalid", "people_missing", what, remedy))
+    def _take(self, worker: WorkerState, line: bytes) -> None:
+        record = decode(line)
+        if self._shape.ends == "decided":
+            self.judge.add(record, worker.offset_ns)
+        if self._shape.open_loop:
+            self._arrivals.add(record, worker.offset_ns)
 
+    # --- people and arrivals ---
 
-def _wait(run: RunState, condition: Callable[[], bool], limit_s: float) -> bool:
-    """Wait for a condition of Locust's runner; True if it came, or the run is ending anyway."""
-    until_ns = run.timeline.now_ns() + int(limit_s * 1e9)
-    while not condition():
-        if run.stop.wait(0.05):
-            return True
-        if run.timeline.now_ns() > until_ns:
-            return False
-    return True
-
-
-# --- the window ---
-
-
-def _open_window(
-    controller: RunController, run: RunState, level: LevelEntry, start_ns: int, end_ns: int | None
-) -> None:
-    """Write the window down and send it to each worker, on its own clock."""
-    level.window_start_ns, level.window_end_ns = start_ns, end_ns
-    run.save()
-    for worker in run.alive():
-        end = None if end_ns is None else end_ns + worker.offset_ns
-        controller.send(worker, MeasureWindow(start_ns + worker.offset_ns, end))
-
-
-def _measure_for_a_time(
-    controller: RunController, run: RunState, level: LevelEntry, judge: Judge | None, progress: Progress
-) -> None:
-    """Wait for the warm-up, open the window, and wait for its end or what ends it before."""
-    shape, start_of_level_ns = run.prepared.shape, level.start_ns or 0
-    # Arrivals have a clock of their own; people begin when all are there.
-    from_ns = start_of_level_ns if shape.open_loop else run.timeline.now_ns()
-    start_ns = from_ns + int(shape.warmup_s * 1e9)
-    progress.phase("warm-up", start_ns)
-    if run.stop.wait(max(start_ns - run.timeline.now_ns(), 0) / 1e9):
-        return  # ended before anything was measured
-    end_ns = shape.window_end_ns(start_of_level_ns, start_ns)
-    _open_window(controller, run, level, start_ns, end_ns)
-    progress.phase("measuring", end_ns)
-    if judge is None:
-        run.stop.wait(None if end_ns is None else max(end_ns - run.timeline.now_ns(), 0) / 1e9)
-        return
-    while not run.stop.wait(_LOOK_S) and run.timeline.now_ns() < (end_ns or 0):
-        if judge.decided(start_ns, run.timeline.now_ns()):
+    def _begin(self) -> None:
+        """Have the level's people come, or its arrivals begin."""
+        run, index = self._run, self.entry.index
+        if not self._shape.open_loop:
+            users = self._load.users or 1
+            if self._controller.runner.user_count > users:  # who is too many goes before anybody begins
+                self._gather(users)
+            for worker in run.alive():
+                self._controller.send(worker, BeginLevel(index))
+            self._gather(users)
             return
+        self._gather(len(run.workers))  # one user a worker asks its engine for the arrivals
+        shape = self._shape
+        spans_s = [shape.warmup_s] + ([] if shape.window_s is None else [shape.window_s])
+        first = max((worker.answers.get("was_cut", {}).get("next", 0) for worker in run.alive()), default=0)
+        self.entry.start_ns = self._start_ns = run.timeline.now_ns() + _HEADSTART_NS
+        for worker in run.alive():
+            schedule = ArrivalSchedule(
+                start_ns=self._start_ns + worker.offset_ns,
+                first=first,
+                rate_per_s=self._load.rate_per_s or 0.0,
+                spans_s=spans_s,
+                ramp_to_per_s=self._load.ramp_to_per_s,
+                replay_speed=self._load.replay_speed,
+            )
+            self._controller.send(worker, BeginLevel(index, schedule))
 
+    def _gather(self, users: int) -> None:
+        """Have Locust start or stop users until there are so many, and wait until there are."""
+        runner = self._controller.runner
+        rate = self._shape.spawn_rate_per_s(users)
+        if runner.target_user_count != users:
+            self._wait(lambda: runner.state == "running", _ARRIVE_SPARE_S)
+            gevent.spawn(runner.start, users, rate)  # it blocks while they come, and a signal must be heard
+        limit_s = users / rate + _ARRIVE_SPARE_S
+        if not self._wait(lambda: runner.user_count == users and runner.state == "running", limit_s):
+            what = f"{runner.user_count} of {users} people came within {limit_s:g} s"
+            remedy = "start fewer people, a higher -r, or more workers"
+            self._run.report(Finding("invalid", "people_missing", what, remedy))
 
-def _drain(controller: RunController, run: RunState, index: int) -> None:
-    """Until every measured turn has ended: under load at a level's end, without new turns at an early end."""
-    drain_s = run.prepared.settings.drain_s
-    if not run.stop.is_set():
-        controller.ask(run, CloseLevel(index, drain_s), "closed", drain_s + _ANSWER_S)
-    if run.stop.is_set() and not run.end_at_once.is_set():
-        controller.ask(run, StopTurns(drain_s), "is_quiet", drain_s + _ANSWER_S)
+    def _wait(self, condition: Callable[[], bool], limit_s: float) -> bool:
+        """Wait for a condition of Locust's runner; True if it came, or the run is ending anyway."""
+        until_ns = self._run.timeline.now_ns() + int(limit_s * 1e9)
+        while not condition():
+            if self._run.stop.wait(0.05):
+                return True
+            if self._run.timeline.now_ns() > until_ns:
+                return False
+        return True
 
+    # --- the window ---
 
-def _cut(controller: RunController, run: RunState, level: LevelEntry) -> None:
-    """End every conversation of the level, so that the next one begins with fresh ones."""
-    for worker in controller.ask(run, CutLevel(level.index), "was_cut", _ANSWER_S):
-        what = f"worker {worker.index} had not ended level {level.index} in {_ANSWER_S:g} s"
-        remedy = "its old streams load the level after it; use more workers"
-        run.report(Finding("invalid", "cut_late", what, remedy))
-    level.end_ns = run.timeline.now_ns()
+    def _set_window(self, start_ns: int, end_ns: int | None) -> None:
+        """Write the window down and send it to each worker, on its own clock."""
+        self.entry.window_start_ns, self.entry.window_end_ns = start_ns, end_ns
+        self._run.save()
+        for worker in self._run.alive():
+            end = None if end_ns is None else end_ns + worker.offset_ns
+            self._controller.send(worker, MeasureWindow(start_ns + worker.offset_ns, end))
+
+    def _measure(self) -> None:
+        """Wait for the warm-up, open the window, and wait for its end or what ends it before."""
+        run = self._run
+        # Arrivals have a clock of their own; people begin when all are there.
+        from_ns = self._start_ns if self._shape.open_loop else run.timeline.now_ns()
+        start_ns = from_ns + int(self._shape.warmup_s * 1e9)
+        self._progress.phase("warm-up", start_ns)
+        if run.stop.wait(max(start_ns - run.timeline.now_ns(), 0) / 1e9):
+            return  # ended before anything was measured
+        end_ns = self._shape.window_end_ns(self._start_ns, start_ns)
+        self._set_window(start_ns, end_ns)
+        self._progress.phase("measuring", end_ns)
+        if self._shape.ends != "decided":
+            run.stop.wait(None if end_ns is None else max(end_ns - run.timeline.now_ns(), 0) / 1e9)
+            return
+        while not run.stop.wait(_LOOK_S) and run.timeline.now_ns() < (end_ns or 0):
+            if self.judge.decided(start_ns, run.timeline.now_ns()):
+                return
+
+    def _drain(self) -> None:
+        """Until every measured turn has ended: under load or, at an early end, without new turns."""
+        run, drain_s, index = self._run, self._run.prepared.settings.drain_s, self.entry.index
+        if not run.stop.is_set():
+            self._controller.ask(run, CloseLevel(index, drain_s), "closed", drain_s + _ANSWER_S)
+        if run.stop.is_set() and not run.end_at_once.is_set():
+            self._controller.ask(run, StopTurns(drain_s), "is_quiet", drain_s + _ANSWER_S)
+
+    def _cut(self) -> None:
+        """End every conversation of the level, so that the next one begins with fresh ones."""
+        index = self.entry.index
+        for worker in self._controller.ask(self._run, CutLevel(index), "was_cut", _ANSWER_S):
+            what = f"worker {worker.index} had not ended level {index} in {_ANSWER_S:g} s"
+            remedy = "its old streams load the level after it; use more workers"
+            self._run.report(Finding("invalid", "cut_late", what, remedy))
+        self.entry.end_ns = self._run.timeline.now_ns()
 
 
 # --- open loop: what became of the arrivals ---
