@@ -116,11 +116,11 @@ def _analysed(options: argparse.Namespace) -> int:
     many = len(found) > 1
     whole = several(found, options.out) if many else found[0]
     report = None if many and not options.out else whole.report
-    terminal.show(whole.summary, report, terminal.console(), study=many)
+    terminal.show(whole.plain, report, terminal.console(), study=many)
     if options.markdown:
-        markdown.write_run(whole.summary, options.markdown)
+        markdown.write_run(whole.plain, options.markdown)
     if options.xlsx:
-        export.write_workbook(whole.summary, options.xlsx)
+        export.write_workbook(whole.plain, options.xlsx)
     return max((exit_code(one.summary) for one in found), key=[exits.OK, exits.MISSED, exits.INVALID].index)
 
 
@@ -137,7 +137,7 @@ def _compared(options: argparse.Namespace) -> int:
     export.write_json(written, options.run[0] / "compare.json")
     if options.markdown:
         markdown.write_comparison(found, options.threshold, options.markdown)
-    invalid = [one for one in a + b if one.summary["verdict"]["status"] == "invalid"]
+    invalid = [one for one in a + b if one.summary.verdict.status == "invalid"]
     for one in invalid:
         print(printable(f"{one.path}: INVALID; see the findings in {one.report}"), file=sys.stderr)
     if invalid or not found.changes:
@@ -146,7 +146,7 @@ def _compared(options: argparse.Namespace) -> int:
 
 
 def _any_emulated(side: list[Analysed]) -> bool:
-    return any(one.summary["emulated"] for one in side)
+    return any(one.summary.emulated for one in side)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pandas as pd
 
 from analysis.compare.causes import ratios_of
@@ -13,12 +15,12 @@ from analysis.compare.ranking import comparison_of, orders_by_precision
 from analysis.compare.variants import VARIANT, sample_of, side_by_side, variant_of
 from analysis.report.facts import RunFacts, facts_of
 from analysis.report.page import write_report
-from analysis.summary import Summary, summarise
+from analysis.summary import summarise
 from analysis.sweep import Sweep, missing, names_of, pooled, sweep_at
 from analysis.tables.export import write_csv, write_json, write_parquet
 from analysis.tables.sentences import in_words
 from analysis.turns.study import study_run
-from turnbench.formats import StudyTables
+from turnbench.formats import StudyTables, Summary, summary_json
 from turnbench.run_directory import RunError, read_run
 from turnbench.turns import WORDS_PER_MIN
 
@@ -33,6 +35,12 @@ class Analysed:
     facts: list[RunFacts]
     samples: list[pd.DataFrame]
     path: Path
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The summary as tables and plots take it: as in summary.json, its comparisons as Structs."""
+        kept = {"comparison": self.summary.comparison, "study": self.summary.study}
+        return summary_json(self.summary) | kept
 
     @property
     def report(self) -> Path:
@@ -61,9 +69,10 @@ def _of_run(path: Path, name: str, words_per_min: float) -> Analysed:
     study = study_run(read_run(path), words_per_min)
     with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter
         writing = beside.submit(write_parquet, study, path / "turns.parquet")
-        summary = summarise(study) | {"variant": variant_of(study.manifest)}
+        summary = summarise(study)
+        summary.variant = variant_of(study.manifest)
         writing.result()
-    return Analysed(summary, [facts_of(study)], [sample_of(study, name or summary["run"])], path)
+    return Analysed(summary, [facts_of(study)], [sample_of(study, name or summary.run)], path)
 
 
 def _of_sweep(sweep: Sweep, words_per_min: float) -> Analysed:
@@ -77,8 +86,8 @@ def _of_sweep(sweep: Sweep, words_per_min: float) -> Analysed:
             summaries.append(missing(cell, str(error).replace(str(folder), cell.dir)))
             continue
         _write(one)
-        variant = one.summary["variant"] | {VARIANT: cell.variant or ""}
-        summaries.append(one.summary | {"run": cell.dir, "variant": variant})
+        variant = (one.summary.variant or {}) | {VARIANT: cell.variant or ""}
+        summaries.append(msgspec.structs.replace(one.summary, run=cell.dir, variant=variant))
         facts += one.facts
         samples += one.samples
     return Analysed(pooled(sweep, summaries), facts, samples, sweep.path)
@@ -89,8 +98,8 @@ def several(found: list[Analysed], into: Path | None = None) -> Analysed:
     names = _apart([one.path.resolve() for one in found])
     summaries, samples, facts = [], [], []
     for one, name in zip(found, names, strict=True):
-        summaries.append(one.summary | {"run": name})
-        inner = "runs" in one.summary
+        summaries.append(msgspec.structs.replace(one.summary, run=name))
+        inner = bool(one.summary.runs)
         samples += [s.assign(run=name + "/" + s["run"] if inner else name) for s in one.samples]
         facts += [replace(fact, name=f"{name}/{fact.name}" if inner else name) for fact in one.facts]
     together = Sweep(into or found[0].path, f"{len(found)} runs", [])
@@ -106,8 +115,8 @@ def _compare_models(one: Analysed) -> None:
     turns = one.turns
     if comparison := comparison_of(turns):
         comparison.words = in_words(comparison.cells)
-    one.summary["comparison"] = comparison
-    one.summary["study"] = StudyTables(ratios=ratios_of(turns), precisions=orders_by_precision(turns))
+    one.summary.comparison = comparison
+    one.summary.study = StudyTables(ratios=ratios_of(turns), precisions=orders_by_precision(turns))
 
 
 def _apart(paths: list[Path]) -> list[str]:
@@ -120,6 +129,6 @@ def _apart(paths: list[Path]) -> list[str]:
 
 
 def _write(one: Analysed) -> None:
-    write_json(one.summary, one.path / "summary.json")
-    write_csv(one.summary, one.path / "summary.csv")
-    write_report(one.summary, one.facts, one.report)
+    write_json(summary_json(one.summary), one.path / "summary.json")
+    write_csv(one.plain, one.path / "summary.csv")
+    write_report(one.plain, one.facts, one.report)

@@ -1,10 +1,6 @@
-"""summary.json: one run's verdict, levels, cells, client and outcomes as plain values."""
+"""The summary of one run: verdict, levels, cells, client and outcomes; see `turnbench.formats.summary`."""
 
 from __future__ import annotations
-
-from typing import Any
-
-import msgspec
 
 from analysis.checks.evidence import RunEvidence, worst
 from analysis.checks.verdict import findings_of
@@ -17,13 +13,9 @@ from analysis.measures.throughput import streams_mean
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
-from turnbench.formats import Finding
+from turnbench import exits
+from turnbench.formats import Finding, LevelSummary, Summary, Verdict
 from turnbench.limits import holds
-
-SUMMARY_FORMAT = "turnbench-summary/1"
-EXIT_VALID, EXIT_MISSED, EXIT_BAD_CONFIGURATION, EXIT_INVALID = 0, 1, 2, 3
-
-Summary = dict[str, Any]
 
 
 def summarise(study: Study) -> Summary:
@@ -31,41 +23,40 @@ def summarise(study: Study) -> Summary:
     ledger = ledger_of(study)
     findings = findings_of(RunEvidence(study, ledger))
     levels = [_level(study, level, findings) for level in study.levels]
-    return {
-        "format": SUMMARY_FORMAT,
-        "run": study.run.path.resolve().name,
-        "emulated": study.emulated,
-        "partial": study.manifest.status != "finished",
-        "verdict": {"status": worst(findings), "findings": msgspec.to_builtins(findings)},
-        "levels": levels,
-        "curve": load_curve(study, levels),
-        "by_turn": by_turn(study),
-        "by_context": by_context(study),
-        "cells": cells_of(study),
-        "reading_words_per_min": study.words_per_min,
-        "client": client_of(study),
-        "outcomes": outcomes_of(study, ledger),
-        "ledger": vars(ledger),
-    }
+    return Summary(
+        run=study.run.path.resolve().name,
+        emulated=study.emulated,
+        partial=study.manifest.status != "finished",
+        verdict=Verdict(worst(findings), findings),
+        levels=levels,
+        curve=load_curve(study, levels),
+        by_turn=by_turn(study),
+        by_context=by_context(study),
+        cells=cells_of(study),
+        reading_words_per_min=study.words_per_min,
+        client=client_of(study),
+        outcomes=outcomes_of(study, ledger),
+        ledger=ledger,
+    )
 
 
-def _level(study: Study, level: Level, findings: list[Finding]) -> dict[str, Any]:
+def _level(study: Study, level: Level, findings: list[Finding]) -> LevelSummary:
     rows = study.measured[study.measured["level"] == level.index]
     limited = rows[rows["meets"].notna()]
     shares = limited["task"].map({task: item.share for task, item in study.limits.items()}).astype(float)
     streams = streams_mean(study.frame, level)
-    return {
-        "index": level.index,
-        "users": level.users,
-        "arrival_rate_per_s": level.arrival_rate_per_s,
-        "load": level.load,
-        "status": worst(finding for finding in findings if _concerns(finding, level)),
-        "window_s": level.window_s,
-        "streams_mean": streams,
-        "little": little(rows, level, streams),
-        "conversations": conversations_of(study, level),
-        "holds_limits": holds(int(limited["meets"].astype(int).sum()), floats(shares)),
-    }
+    return LevelSummary(
+        index=level.index,
+        users=level.users,
+        arrival_rate_per_s=level.arrival_rate_per_s,
+        load=level.load,
+        status=worst(finding for finding in findings if _concerns(finding, level)),
+        window_s=level.window_s,
+        streams_mean=streams,
+        little=little(rows, level, streams),
+        conversations=conversations_of(study, level),
+        holds_limits=holds(int(limited["meets"].astype(int).sum()), floats(shares)),
+    )
 
 
 def _concerns(finding: Finding, level: Level) -> bool:
@@ -75,7 +66,6 @@ def _concerns(finding: Finding, level: Level) -> bool:
 
 def exit_code(summary: Summary) -> int:
     """3 for INVALID, 1 where a level misses its limits, else 0."""
-    if summary["verdict"]["status"] == "invalid":
-        return EXIT_INVALID
-    missed = any(level["holds_limits"] is False for level in summary["levels"])
-    return EXIT_MISSED if missed else EXIT_VALID
+    if summary.verdict.status == "invalid":
+        return exits.INVALID
+    return exits.MISSED if any(level.holds_limits is False for level in summary.levels) else exits.OK

@@ -8,12 +8,11 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis.measures.ledger import TurnLedger
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
-from turnbench.formats import Finding, Severity
+from turnbench.formats import Finding, Severity, Status, TurnLedger
 
-RANK = {"valid": 0, "suspect": 1, "invalid": 2}
+RANK: dict[str, int] = {"valid": 0, "suspect": 1, "invalid": 2}
 """Statuses from the best to the worst."""
 
 
@@ -54,6 +53,7 @@ RunCheck = Callable[[RunEvidence], Iterable[Finding]]
 LevelCheck = Callable[[LevelEvidence], Iterable[Finding]]
 
 
-def worst(findings: Iterable[Finding]) -> str:
+def worst(findings: Iterable[Finding]) -> Status:
     """The status that these findings make together: valid, suspect or invalid."""
-    return max((f.level for f in findings if f.level in RANK), key=RANK.__getitem__, default="valid")
+    levels = {finding.level for finding in findings}
+    return "invalid" if "invalid" in levels else "suspect" if "suspect" in levels else "valid"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import Cell
 from analysis.measures.distribution import distribution
 from analysis.stats.bootstrap import Resampler
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import CUT, FAILED, PLAN, Study
+from turnbench.formats import ConversationCounts, GrowthRow
 from turnbench.outcomes import ANSWERED
 from turnbench.turns import Floats
 
@@ -18,19 +20,19 @@ _MOST_TURNS = 20
 _LEAST_CONTEXT = 64
 
 
-def by_turn(study: Study) -> list[Cell]:
-    """`level turn` and `ttft_ms ttg_ms`, mean prompt tokens, and cached tokens expected and seen."""
+def by_turn(study: Study) -> list[GrowthRow]:
+    """Waiting by the number of the turn in its conversation."""
     rows = with_expected(study)
     rows = rows[rows["turn"] <= _MOST_TURNS]
     found = []
     for key, part in rows.groupby(["level", "turn"]):
         level, turn = np.asarray(key, dtype=int).tolist()
-        found.append({"level": level, "turn": turn} | _told(part))
+        found.append(_row(part, level=level, turn=turn))
     return found
 
 
-def by_context(study: Study) -> list[Cell]:
-    """The same by length of the prompt: `context_tokens` [from, to), to twice from."""
+def by_context(study: Study) -> list[GrowthRow]:
+    """The same by length of the prompt, in steps from a length to twice that."""
     rows = with_expected(study)
     known = rows[rows["prompt_tokens"].notna()]
     size = np.log2(np.maximum(floats(known["prompt_tokens"]), _LEAST_CONTEXT) / _LEAST_CONTEXT)
@@ -39,7 +41,7 @@ def by_context(study: Study) -> list[Cell]:
         level, power = np.asarray(key, dtype=int).tolist()
         low = 0 if power == 0 else _LEAST_CONTEXT * 2**power
         ends = [low, _LEAST_CONTEXT * 2 ** (power + 1)]
-        found.append({"level": level, "context_tokens": ends} | _told(part))
+        found.append(_row(part, level=level, context_tokens=ends))
     return found
 
 
@@ -58,17 +60,17 @@ def with_expected(study: Study) -> pd.DataFrame:
     return frame[frame["measured"] & frame["outcome"].isin(ANSWERED)]
 
 
-def _told(rows: pd.DataFrame) -> Cell:
+def _row(rows: pd.DataFrame, **names: Any) -> GrowthRow:
     talks = pd.factorize(rows["talk"])[0]
     resampler = Resampler(int(talks.max()) + 1)
-    cell: Cell = {"n": len(rows)}
+    found: dict[str, Any] = {}
     for name in ("ttft_ms", "ttg_ms"):
         values = floats(rows[name])
         known = ~np.isnan(values)
-        cell[name] = distribution(values[known], talks[known], resampler)
+        found[name] = distribution(values[known], talks[known], resampler)
     for name in ("prompt_tokens", "cached_tokens", "expected_cached"):
-        cell[f"{name}_mean"] = _mean(floats(rows[name]))
-    return cell
+        found[f"{name}_mean"] = _mean(floats(rows[name]))
+    return GrowthRow(n=len(rows), **names, **found)
 
 
 def _mean(values: Floats) -> float | None:
@@ -76,18 +78,15 @@ def _mean(values: Floats) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def conversations_of(study: Study, level: Level) -> Cell:
-    """`{begun, completed, failed, cut, duration_ms}` of the conversations of a level.
-
-    Completed: ended by plan; only those have a duration.
-    """
+def conversations_of(study: Study, level: Level) -> ConversationCounts:
+    """What became of the conversations of a level. Only those that ended by plan have a duration."""
     mine = study.conversations[study.conversations["level"] == level.index]
     counts = mine["end"].value_counts()
     values = mine["duration_ms"][mine["end"] == PLAN].dropna().to_numpy(dtype=np.float64)
-    return {
-        "begun": len(mine),
-        "completed": int(counts.get(PLAN, 0)),
-        "failed": int(counts.get(FAILED, 0)),
-        "cut": int(counts.get(CUT, 0)),
-        "duration_ms": distribution(values, np.arange(len(values)), Resampler(max(len(values), 1))),
-    }
+    return ConversationCounts(
+        begun=len(mine),
+        completed=int(counts.get(PLAN, 0)),
+        failed=int(counts.get(FAILED, 0)),
+        cut=int(counts.get(CUT, 0)),
+        duration_ms=distribution(values, np.arange(len(values)), Resampler(max(len(values), 1))),
+    )

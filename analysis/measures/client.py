@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from analysis.measures.distribution import coalesced_share
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import ClientSummary
 from turnbench.turns import Bools, Floats
 
 BUSY_CPU_SHARE = 0.9
 
 
-def client_of(study: Study) -> dict[str, Any]:
-    """`clock`, `lag_ms` (p99), `coalesced_share`, `cpu_share` (mean, of one core) over the windows.
-
-    `stolen_share`: mean of what the machines' hosts took of a CPU's time; None where none tells.
-    """
+def client_of(study: Study) -> ClientSummary:
+    """The client over the windows of all levels."""
     rows = study.measured
-    clocks = sorted(set(rows["clock"]))
     cpu = _in_windows(study, "cpu_share", study.levels)
     stolen = _in_windows(study, "stolen_share", study.levels)
-    return {
-        "clock": " and ".join(clocks) or None,
-        "lag_ms": lag_p99_ms(study, rows),
-        "coalesced_share": coalesced_share(rows, study) if len(rows) else None,
-        "cpu_share": float(cpu.mean()) if len(cpu) else None,
-        "lag_max_ms": float(rows["lag_us_max"].max()) / 1e3 if len(rows) else None,
-        "stolen_share": float(stolen.mean()) if len(stolen) else None,
-        "cpu_share_max": float(cpu.max()) if len(cpu) else None,
-    }
+    return ClientSummary(
+        clock=" and ".join(sorted(set(rows["clock"]))) or None,
+        lag_ms=lag_p99_ms(study, rows),
+        coalesced_share=coalesced_share(rows, study) if len(rows) else None,
+        cpu_share=float(cpu.mean()) if len(cpu) else None,
+        lag_max_ms=float(rows["lag_us_max"].max()) / 1e3 if len(rows) else None,
+        stolen_share=float(stolen.mean()) if len(stolen) else None,
+        cpu_share_max=float(cpu.max()) if len(cpu) else None,
+    )
 
 
 def lag_p99_ms(study: Study, rows: pd.DataFrame, level: Level | None = None) -> float | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from analysis.stats.bootstrap import Resampler
 from analysis.stats.percentiles import QUANTILES, allowed, effective_turns, percentile
 from analysis.turns.study import Study
+from turnbench.formats import Distribution
 from turnbench.turns import Floats, Ints
 
 MOST_COALESCED = 0.01
@@ -19,8 +18,8 @@ _MOST_GAPS = 100_000
 
 def distribution(
     values: Floats, clusters: Ints, resampler: Resampler, n: int | None = None, mean: float | None = None
-) -> dict[str, Any]:
-    """`{n, mean, p50, p90, p95, p99, ci95}` with null where a number isn't allowed.
+) -> Distribution:
+    """What these values say; None where a number has too few of them.
 
     `clusters`: the conversation of each value. Where the values are a sample of more, `n` and `mean` are of
     all of them.
@@ -37,12 +36,12 @@ def distribution(
     ends = {name: intervals.get(name) for name in ("mean", *QUANTILES)}
     if mean is None:
         ends["mean"] = None
-    return {"n": n, "mean": mean, **found, "ci95": ends}
+    return Distribution(n, mean, **found, ci95=ends)
 
 
 def gap_distribution(
     study: Study, rows: pd.DataFrame, clusters: Ints, resampler: Resampler, percentiles: bool
-) -> dict[str, Any]:
+) -> Distribution:
     """The distribution of gaps between neighbouring events of these turns, never across two of them.
 
     Of more than 100,000 gaps so many are taken at random: that moves a percentile's rank by 0.16 % at most

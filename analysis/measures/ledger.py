@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pandas as pd
 
 from analysis.turns.study import Study
+from turnbench.formats import TurnLedger
 from turnbench.outcomes import OUTCOMES
-
-
-@dataclass(frozen=True)
-class TurnLedger:
-    """planned = begun + dropped; begun = recorded + missing + lost. Counts are turns, not attempts."""
-
-    planned: int = 0
-    dropped: int = 0
-    begun: int = 0
-    recorded: int = 0
-    missing: int = 0
-    """Turns that an engine says it finished but whose records are not here."""
-    lost: int = 0
-    """Turns that were open when their engine ended."""
-
-    def plus(self, other: TurnLedger) -> TurnLedger:
-        return TurnLedger(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))
 
 
 def ledger_of(study: Study) -> TurnLedger:

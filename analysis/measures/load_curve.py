@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import LevelSummary, LoadCurve
 from turnbench.turns import Floats, Ints
 
 _BLOCKS = 20
@@ -18,11 +17,8 @@ _GAIN = 0.05
 """A level that adds less than this share of throughput buys none."""
 
 
-def load_curve(study: Study, levels: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """`{saturation, capacity, little}`; None where the run has but one level. `levels`: as in the summary.
-
-    saturation: the lowest load that no higher one beats by over 5 % of throughput; null above all loads.
-    """
+def load_curve(study: Study, levels: list[LevelSummary]) -> LoadCurve | None:
+    """None where the run has but one level. `levels`: as in the summary."""
     played = [level for level in study.levels if level.window_s > 0]
     if len(played) < 2:
         return None
@@ -34,11 +30,7 @@ def load_curve(study: Study, levels: list[dict[str, Any]]) -> dict[str, Any] | N
     rates = np.stack([part[chosen].sum(axis=1) for part, chosen in zip(blocks, draws, strict=True)], axis=1)
     ends = np.quantile(_saturation(rates), (0.025, 0.975), method="inverted_cdf").astype(int)
     names = [*(level.load for level in order[:-1]), None]
-    return {
-        "saturation": names[found],
-        "saturation_ci95": [names[end] for end in ends],
-        "capacity": _capacity(order, levels),
-    }
+    return LoadCurve(names[found], [names[end] for end in ends], _capacity(order, levels))
 
 
 def _load(level: Level) -> float:
@@ -72,9 +64,9 @@ def _tokens_by_block(frame: pd.DataFrame, level: Level) -> Floats:
     return np.diff(by_edge)
 
 
-def _capacity(order: list[Level], told: list[dict[str, Any]]) -> str | None:
+def _capacity(order: list[Level], levels: list[LevelSummary]) -> str | None:
     """The highest load up to which every level keeps its limits; None where the lowest misses them."""
-    holds = {level["index"]: level["holds_limits"] for level in told}
+    holds = {level.index: level.holds_limits for level in levels}
     found = None
     for level in order:
         if holds.get(level.index) is not True:

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from analysis.summary import summarise
+from analysis.summary import exit_code, summarise
 from analysis.turns.study import study_run
-from turnbench.formats import RUN_FORMAT, TurnRecord
+from turnbench.formats import RUN_FORMAT, TurnRecord, summary_json
 from turnbench.run_directory import read_run
 
 START_NS = 1_700_000_000_000_000_000
@@ -160,7 +160,12 @@ def made(tmp_path: Path) -> MadeRun:
 
 def summary_of(run: MadeRun) -> dict[str, Any]:
     """Write a made run and summarise it."""
-    return summarise(study_run(read_run(run.write())))
+    return summary_json(summarise(study_run(read_run(run.write()))))
+
+
+def exit_code_of(path: Path) -> int:
+    """The exit code of analysing a run directory."""
+    return exit_code(summarise(study_run(read_run(path))))
 
 
 def cell_of(

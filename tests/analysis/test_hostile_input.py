@@ -19,6 +19,7 @@ from analysis.tables.writing import for_script_tag
 from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, level, turn
 from tests.tries import tries
+from turnbench.formats import summary_json
 from turnbench.run_directory import read_run
 
 JUNK = st.recursive(
@@ -36,7 +37,7 @@ SMALL = tries(40, suppress_health_check=[HealthCheck.too_slow])
 def whole_way(made: MadeRun) -> dict[str, Any]:
     """Write, read, summarise; the summary is strict JSON."""
     study = study_run(read_run(made.write()))
-    summary = summarise(study)
+    summary = summary_json(summarise(study))
     json.dumps(summary, allow_nan=False)
     for_script_tag([asdict(one) for one in figures(summary, [facts_of(study)])])
     return summary

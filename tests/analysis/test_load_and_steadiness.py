@@ -12,6 +12,7 @@ from analysis.stats.steadiness import change_point
 from analysis.summary import summarise
 from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
+from turnbench.formats import summary_json
 from turnbench.run_directory import read_run
 
 
@@ -123,7 +124,7 @@ def test_a_first_turn_may_find_what_is_shared_in_the_cache(made: MadeRun) -> Non
     (made.write() / "scenario.yaml").write_text(
         "tasks:\n  chat:\n    system: {text: Be kind., shared: true}\n"
     )
-    assert "warm_cache" not in checks(summarise(study_run(read_run(made.path))))
+    assert "warm_cache" not in checks(summary_json(summarise(study_run(read_run(made.path)))))
 
 
 def test_a_follow_up_that_finds_more_in_the_cache_than_was_said_before_is_found(made: MadeRun) -> None:

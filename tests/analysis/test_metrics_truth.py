@@ -15,6 +15,7 @@ from analysis.summary import summarise
 from analysis.turns.study import study_run
 from tests.analysis.conftest import MadeRun, cell_of, level
 from tests.analysis.drawn import WINDOWS_S, Drawn, drawn_run, record_of
+from turnbench.formats import summary_json
 from turnbench.run_directory import read_run
 
 LIMITS_MS = {"ttft_ms": 300.0, "tpot_ms": 40.0}
@@ -86,7 +87,7 @@ def study(drawn: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def summary(study: Any) -> dict[str, Any]:
-    return summarise(study)
+    return summary_json(summarise(study))
 
 
 def _in_cell(drawn: list[Drawn], task: str, at_level: int | str) -> list[Drawn]:

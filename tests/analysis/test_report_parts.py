@@ -27,7 +27,7 @@ METRICS = {
 
 def drawn(path: Path, group: str) -> list[Figure]:
     found = analyse(path)
-    return [figure for figure in figures(found.summary, found.facts) if figure.group == group]
+    return [figure for figure in figures(found.plain, found.facts) if figure.group == group]
 
 
 def trace(figure: Figure, name: str) -> dict[str, Any]:

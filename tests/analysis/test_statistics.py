@@ -55,7 +55,7 @@ def test_no_interval_from_fewer_than_twenty_conversations() -> None:
     for count, told in ((LEAST_CONVERSATIONS - 1, False), (LEAST_CONVERSATIONS, True)):
         clusters = np.repeat(np.arange(count), 3)
         found = distribution(RNG.normal(size=3 * count), clusters, Resampler(count))
-        assert (found["ci95"]["mean"] is not None) == told
+        assert (found.ci95["mean"] is not None) == told
 
 
 def test_the_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
@@ -103,9 +103,9 @@ def test_binning_many_values_moves_an_interval_by_little() -> None:
 def test_an_interval_that_reaches_unfinished_turns_has_no_upper_end() -> None:
     values = np.array([1.0] * 52 + [np.inf] * 48)
     found = distribution(values, np.arange(100), Resampler(100))
-    assert found["p50"] == 1.0
-    assert found["ci95"]["p50"] == [1.0, None]
-    assert found["mean"] is None
+    assert found.p50 == 1.0
+    assert found.ci95["p50"] == [1.0, None]
+    assert found.mean is None
 
 
 def test_a_warm_up_that_was_too_short_is_seen() -> None:

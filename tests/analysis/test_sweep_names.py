@@ -96,7 +96,7 @@ def test_a_sweep_with_a_run_for_each_task_load_and_length_is_read_as_one_study(t
                     made.write()
                     cells.append({"dir": name, "model": model, "status": "finished", "variant": variant})
     found = analyse(sweep(tmp_path, cells))
-    ranked = found.summary["comparison"].cells
+    ranked = found.summary.comparison.cells
     assert {len(cell.models) for cell in ranked} == {2}
     assert {cell.setting for cell in ranked} == {"", "256 tokens"}
     assert [cell.load for cell in ranked if cell.setting == "" and cell.task == "choose"] == [
@@ -104,13 +104,13 @@ def test_a_sweep_with_a_run_for_each_task_load_and_length_is_read_as_one_study(t
         "4",
         "16",
     ]
-    drawn = figures(found.summary, found.facts)
+    drawn = figures(found.plain, found.facts)
     load = [one for one in drawn if one.group == "load" and one.pick == "choose"]
     assert [line["text"] for line in load[0].data] == [["1", "4", "16"]] * 4
-    glance = glance_of(found.summary)
+    glance = glance_of(found.plain)
     assert glance is not None
     assert [name for name, _ in glance.rows] == ["yi", "gemma"]
-    ratio = next(row for row in found.summary["study"].ratios if row.task == "explain")
+    ratio = next(row for row in found.summary.study.ratios if row.task == "explain")
     assert ratio.natural.ratio > 5
     assert ratio.at_256.ratio == pytest.approx(1)
 
@@ -154,7 +154,7 @@ def test_each_task_stands_over_the_models_quickest_at_natural_length_and_at_256_
     natural = cell(tmp_path, "yi", "yi", {"choose": 1, "explain": 111}, 10)
     exact = {"settings": {"exact_tokens": True, "max_tokens": 256}}
     fixed = cell(tmp_path, "yi-256", "yi", {"choose": 256, "explain": 256}, 10, **exact)
-    study = analyse(sweep(tmp_path, [natural, fixed])).summary["study"]
+    study = analyse(sweep(tmp_path, [natural, fixed])).summary.study
     choose, explain = study.ratios
     assert choose.natural.ratio == 1
     assert explain.name == "yi"
@@ -168,7 +168,7 @@ def test_each_task_stands_over_the_models_quickest_at_natural_length_and_at_256_
 
 def test_256_tokens_are_never_made_up_for_answers_that_were_shorter(tmp_path: Path) -> None:
     runs = [cell(tmp_path, "yi", "yi", {"choose": 1, "explain": 111}, 10)]
-    study = analyse(sweep(tmp_path, runs)).summary["study"]
+    study = analyse(sweep(tmp_path, runs)).summary.study
     assert [row.at_256 for row in study.ratios] == [None, None]
 
 
@@ -176,7 +176,7 @@ def test_a_turn_that_never_ended_leaves_no_ratio(tmp_path: Path) -> None:
     records = [turn(k, sent_s=6 + k, task=("a", "b")[k % 2]) for k in range(40)]
     records[1].outcome = "unfinished"
     MadeRun(tmp_path / "run", records).write()
-    assert analyse(tmp_path / "run").summary["study"].ratios == []
+    assert analyse(tmp_path / "run").summary.study.ratios == []
 
 
 def test_the_orders_of_models_at_a_lower_precision_are_set_beside_those_at_fp16(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_orders_of_models_at_a_lower_precision_are_set_beside_those_at_fp16(
         for precision, row in gaps.items()
         for n, gap in enumerate(row)
     ]
-    rows = analyse(sweep(tmp_path, runs)).summary["study"].precisions
+    rows = analyse(sweep(tmp_path, runs)).summary.study.precisions
     told = {row.precision: row for row in rows}
     assert set(told) == {"int8", "int4"}
     assert (told["int8"].tau_time, told["int8"].tau_tps, told["int8"].models) == (1, 1, 3)
@@ -200,7 +200,7 @@ def test_a_lower_precision_of_one_model_alone_has_no_order(tmp_path: Path) -> No
         cell(tmp_path, "b", "m0", {"chat": 20}, 10, server={"precision": "int8"}),
         cell(tmp_path, "c", "m1", {"chat": 20}, 10, server={"precision": "int8"}),
     ]
-    assert analyse(sweep(tmp_path, runs)).summary["study"].precisions == []
+    assert analyse(sweep(tmp_path, runs)).summary.study.precisions == []
 
 
 def test_many_runs_keep_their_names_and_can_be_written_into_a_folder(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_many_runs_keep_their_names_and_can_be_written_into_a_folder(tmp_path: P
     inner = analyse(sweep(tmp_path, runs))
     cell(tmp_path / "more", "alone", "m9", {"chat": 20}, 5)
     joined = several([inner, analyse(tmp_path / "more" / "alone")], tmp_path / "out")
-    assert {c["name"] for c in joined.summary["cells"]} == {"m0", "m1", "m9"}
-    assert len(joined.summary["comparison"].cells[0].models) == 3
+    assert {cell.name for cell in joined.summary.cells} == {"m0", "m1", "m9"}
+    assert len(joined.summary.comparison.cells[0].models) == 3
     assert (tmp_path / "out" / "report.html").exists()
     assert {fact.name for fact in joined.facts} == {f"{tmp_path.name}/r0", f"{tmp_path.name}/r1", "alone"}

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.summary import exit_code
-from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
+from tests.analysis.conftest import START_NS, MadeRun, S, checks, exit_code_of, level, summary_of, turn
 from turnbench.formats import TurnRecord
 
 
@@ -29,7 +28,7 @@ def test_a_clean_run_is_valid_and_has_no_findings(made: MadeRun) -> None:
     summary = summary_of(made)
     assert summary["verdict"] == {"status": "valid", "findings": []}
     assert summary["levels"][0]["status"] == "valid"
-    assert exit_code(summary) == 0
+    assert exit_code_of(made.path) == 0
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_one_client_fault_spoils_the_run(made: MadeRun, outcome: str) -> None:
     made.turns = [*turns(200), fault]
     summary = summary_of(made)
     assert checks(summary)["client_fault"] == "invalid"
-    assert exit_code(summary) == 3
+    assert exit_code_of(made.path) == 3
 
 
 @pytest.mark.parametrize(("busy_seconds", "expected"), [(6, None), (7, "suspect")])
@@ -251,7 +250,7 @@ def test_an_interrupted_run_is_partial_and_still_measured(made: MadeRun) -> None
     assert summary["partial"] is True
     assert checks(summary) == {"partial": "suspect", "window": "suspect"}
     assert [item["status"] for item in summary["levels"]] == ["valid", "suspect"]
-    assert exit_code(summary) == 0
+    assert exit_code_of(made.path) == 0
 
 
 def test_a_failed_run_is_invalid(made: MadeRun) -> None:
@@ -293,7 +292,7 @@ def test_a_level_holds_if_enough_of_its_turns_keep_their_limits(
     made.turns = _with(40, slow, ttft_ms=500)
     summary = summary_of(made)
     assert summary["levels"][0]["holds_limits"] is holds
-    assert exit_code(summary) == code
+    assert exit_code_of(made.path) == code
 
 
 def test_turns_at_their_limit_keep_it(made: MadeRun) -> None:
@@ -305,7 +304,7 @@ def test_turns_at_their_limit_keep_it(made: MadeRun) -> None:
 def test_invalid_comes_before_a_missed_limit(made: MadeRun) -> None:
     made.manifest["slo"] = {"chat": {"ttft_ms": 1}}
     made.turns = turns(late_ms=200)
-    assert exit_code(summary_of(made)) == 3
+    assert exit_code_of(made.write()) == 3
 
 
 def test_a_guessed_token_count_is_never_silent(made: MadeRun) -> None:

@@ -18,19 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.summary import summarise
-from analysis.turns.study import study_run
 from tests.analysis.conftest import MadeRun, cell_of, checks, level, summary_of, turn
 from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
-from turnbench.run_directory import read_run
 
 GAP_S = 0.1
 
 
 def reported(path: Path, records: list[TurnRecord]) -> dict[str, Any]:
     """The summary of a run that holds these records, as the analysis reads them from its directory."""
-    return summarise(study_run(read_run(MadeRun(path / "run", records, levels=[]).write())))
+    return summary_of(MadeRun(path / "run", records, levels=[]))
 
 
 def the_cell(summary: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,15 @@ import msgspec
 
 from turnbench import exits
 from turnbench.command_line import CommandParser
-from turnbench.formats import ComparisonFile, HealthLine, RunManifest, ServerFacts, SweepManifest, TurnRecord
+from turnbench.formats import (
+    ComparisonFile,
+    HealthLine,
+    RunManifest,
+    ServerFacts,
+    Summary,
+    SweepManifest,
+    TurnRecord,
+)
 
 
 class FileFormat(NamedTuple):
@@ -36,6 +44,7 @@ FORMATS = {
     "health": FileFormat("health-W.jsonl", HealthLine),
     "sweep": FileFormat("sweep.json", SweepManifest),
     "server": FileFormat("PORT.json", ServerFacts),
+    "summary": FileFormat("summary.json", Summary),
     "compare": FileFormat("compare.json", ComparisonFile),
 }
 """server.jsonl is left to the server: t_ns, and its own metrics under their own names."""
@@ -103,7 +112,26 @@ def schema_of(name: str) -> dict[str, Any]:
         for field, doc in field_docs(kind).items():
             if field in part.get("properties", {}):
                 part["properties"][field]["description"] = doc
+    if "CellSummary" in described:
+        _spread_values(described["CellSummary"][1])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _spread_values(cell: dict[str, Any]) -> None:
+    """In summary.json a cell's distributions stand beside its other fields, one for each metric."""
+    from turnbench.metrics import METRICS
+
+    fields: dict[str, Any] = {}
+    for field, part in cell["properties"].items():
+        if field != "values":
+            fields[field] = part
+            continue
+        for metric in METRICS.values():
+            fields[metric.key] = {"$ref": "#/$defs/Distribution", "description": metric.definition}
+    cell["properties"] = fields
+    cell["required"] = [
+        key for field in cell["required"] for key in (METRICS if field == "values" else [field])
+    ]
 
 
 def field_docs(kind: type) -> dict[str, str]:

@@ -37,6 +37,8 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """What to do about it."""
     at: int | None = None
     """Index of the load level it is about; null: the whole run."""
+    run: str | None = None
+    """In the summary of several runs: the run that it is about."""
 
 
 class ArrivalsSummary(msgspec.Struct, kw_only=True):

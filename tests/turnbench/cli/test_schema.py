@@ -70,3 +70,12 @@ def test_a_record_from_a_run_validates_by_its_schemas_keys() -> None:
 )
 def test_a_unit_is_in_the_name(field: str, unit: str) -> None:
     assert unit_of(field) == unit
+
+
+def test_a_summary_has_the_keys_of_its_schema_metrics_included() -> None:
+    written = json.loads((ROOT / "tests" / "fixtures" / "run-2026-11" / "run" / "summary.json").read_text())
+    parts = schema_of("summary")["$defs"]
+    assert written.keys() <= parts["Summary"]["properties"].keys()
+    assert set(parts["CellSummary"]["required"]) <= written["cells"][0].keys()
+    assert written["cells"][0].keys() <= parts["CellSummary"]["properties"].keys()
+    assert written["levels"][0].keys() <= parts["LevelSummary"]["properties"].keys()
