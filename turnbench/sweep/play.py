@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import subprocess
 import sys
@@ -11,9 +10,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from loadgen.control._run_files import new_run_dir, point_latest
 from turnbench import exits
-from turnbench.formats import SweepEntry
+from turnbench.formats import SweepEntry, SweepManifest
 from turnbench.sweep.forecast import forecasts_of, starts_at_once
 from turnbench.sweep.plan import PlanError, SweepPlan, plan_of_sweep
 from turnbench.sweep.processes import (
@@ -62,14 +63,14 @@ def resume_sweep(path: str) -> int:
     folder = Path(path).resolve()  # runs/LATEST is a link, and about to be made anew
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     try:
-        written = json.loads((folder / "sweep.json").read_bytes())
-        plan = plan_of_sweep(written["plan"], f"{path}/sweep.json")
-        took_s = {cell["dir"]: cell["took_s"] for cell in written["cells"] if cell.get("took_s")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        written = msgspec.json.decode((folder / "sweep.json").read_bytes(), type=SweepManifest)
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise PlanError.of_lines(
             [f"{path}: no sweep that can be resumed ({why}); name its directory"]
         ) from None
+    plan = plan_of_sweep(written.plan, f"{path}/sweep.json")
+    took_s = {run.dir: run.took_s for run in written.cells if run.took_s is not None}
     return _play(SweepRecord(folder, plan, runs_of(plan)), took_s)
 
 

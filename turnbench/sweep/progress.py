@@ -54,11 +54,11 @@ class SweepProgress:
         if left is None:
             self.say(f"{self._total} runs; how long they take shows when the first has ended")
         elif self._total:
+            runs = f"{self._total} run{'s' * (self._total > 1)}, {plan.parallel} at a time"
             forecasts = [self._forecasts[run.dir] for run in self._open()]
             bounded = all(forecast is not None and forecast.bounded for forecast in forecasts)
             how = "about" if bounded else "at least"
             why = f"by the roofline of {plan.hardware}, were every answer as long as it may be; " * bounded
-            runs = f"{self._total} runs, {plan.parallel} at a time"
             self.say(f"this takes {how} {duration(left)}: {runs} ({why}without the starts of servers)")
 
     def starting_server(self, run: SweepEntry) -> None:

@@ -23,6 +23,7 @@ from turnbench.sweep.plan import (
     plan_of_sweep,
     read_plan,
 )
+from turnbench.sweep.runs import runs_of
 
 ROOT = Path(__file__).parents[3]
 GOOD: dict[str, Any] = {"format": PLAN_FORMAT, "name": "mine", "models": ["yi-6b", "llama-2-7b"]}
@@ -209,6 +210,13 @@ def test_a_plan_comes_back_whole_from_its_sweep(write: Callable[[str], str]) -> 
         {"once": "on"},
     )
     assert plan_of_sweep(json.loads(json.dumps(plan.model_dump())), "sweep.json") == plan
+
+
+def test_the_plan_of_a_sweep_of_the_version_before_can_be_resumed() -> None:
+    (file,) = (ROOT / "tests" / "fixtures").rglob("sweep.json")
+    plan = plan_of_sweep(json.loads(file.read_bytes())["plan"], "sweep.json")
+    written = {cell["dir"] for cell in json.loads(file.read_bytes())["cells"]}
+    assert {run.dir for run in runs_of(plan)} == written
 
 
 def test_a_sweep_whose_plan_was_spoilt_is_told(write: Callable[[str], str]) -> None:
