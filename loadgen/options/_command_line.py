@@ -77,10 +77,14 @@ def settings_from(
     if fields["host"] is msgspec.NODEFAULT:  # the one that must be given
         fields["host"] = ""
     settings = kind(**fields)
-    shape = next(shape for shape in shapes if shape.is_asked(settings))
-    problems += shape.problems(settings, frozenset(given))
+    asked = [shape for shape in shapes if shape.is_asked(settings)]
+    shape = asked[0]
+    problems += [problem for each in asked for problem in each.problems(settings, frozenset(given))]
+    if "--hold" in given and shape.ends == "time" and not shape.takes_hold:
+        remedy = "add --levels (or several rates to --arrival-rate), or say -t instead"
+        problems.append(f"--hold is about levels: {remedy}")
     if problems:
-        raise OptionErrors(problems)
+        raise OptionErrors(list(dict.fromkeys(problems)))
     if not options.get("think_time"):
         settings = structs.replace(settings, think_time=shape.default_think_time)
     return settings

@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     ] = 60.0
     warmup_s: Annotated[
         float,
-        Option("Time between everybody being there and the start of measuring.", seconds, "TIME", "5s"),
+        Option("Time from when all people are there to the start of measuring.", seconds, "TIME", "5s"),
     ] = 5.0
     arrival_rate: Annotated[
         values.ArrivalRates | None,
@@ -202,7 +202,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
             "K=V kept in run.json; may be given again.", values.pair("="), "K=V", repeats=True, name="label"
         ),
     ] = {}
-    no_analysis: Annotated[bool, Option("Leave the analysis for later: python -m analysis RUN.")] = False
+    no_analysis: Annotated[bool, Option("Leave the analysis for later: turnbench report RUN.")] = False
     keep_text: Annotated[bool, Option("Keep the text of replies in the records.")] = False
     headers: Annotated[
         dict[str, str],

@@ -96,9 +96,6 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def problems(cls, settings: Settings, given: frozenset[str]) -> list[str]:
         """What of the flags given does not fit this shape, beyond options that exclude each other."""
-        if "--hold" in given and not cls.takes_hold:
-            what = "add --levels (or several rates to --arrival-rate), or say -t instead"
-            return [f"--hold is about levels: {what}"]
         return []
 
     def for_scenario(

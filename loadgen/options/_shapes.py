@@ -189,8 +189,7 @@ class Ramp(Shape, frozen=True, tag="ramp"):
 
     @classmethod
     def problems(cls, settings: Settings, given: frozenset[str]) -> list[str]:
-        missing = [] if "-t" in given else ["--arrival-rate A..B: say with -t within what time"]
-        return super().problems(settings, given) + missing
+        return [] if "-t" in given else ["--arrival-rate A..B: say with -t within what time"]
 
     def loads(self) -> list[Load]:
         return [Load(rate_per_s=self.from_per_s, ramp_to_per_s=self.to_per_s)]

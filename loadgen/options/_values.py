@@ -21,6 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def levels(text: str) -> list[int]:
+    """--levels: numbers of people, with commas between."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
@@ -85,6 +86,7 @@ def endpoint_url(text: str) -> str:
 
 
 def positive_time(text: str) -> float:
+    """A TIME longer than zero, in seconds."""
     value = seconds(text)
     if value <= 0:
         raise ValueError(f"{text!r} must be longer than zero")
@@ -92,6 +94,7 @@ def positive_time(text: str) -> float:
 
 
 def think_time(text: str) -> str:
+    """--think-time, as Settings keep it: none, scenario, scenario*X, or seconds as a number."""
     if text in ("none", "scenario"):
         return text
     if text.startswith("scenario*"):
@@ -101,18 +104,22 @@ def think_time(text: str) -> str:
 
 
 def whole(text: str) -> int:
+    """A whole number from 0 up."""
     if not re.fullmatch(r"\+?[0-9]{1,18}", text):
         raise ValueError(f"{text[:40]!r} is not a whole number from 0 up, of at most 18 digits")
     return int(text)
 
 
 def positive_int(text: str) -> int:
+    """A whole number from 1 up."""
     if whole(text) == 0:
         raise ValueError(f"{text}: must be at least 1")
     return int(text)
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
+    """Reads a number from `low` to `high`, both included."""
+
     def convert(text: str) -> float:
         try:
             value = float(text)
@@ -126,6 +133,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 
 def json_object(text: str) -> dict[str, Any]:
+    """--body: a JSON object that can be sent."""
     try:
         value = msgspec.json.decode(text)
         msgspec.msgpack.encode(value)  # as it goes to the engine: no number may be too big for that
@@ -151,18 +159,21 @@ def limits(text: str) -> dict[str, float]:
 
 
 def clock(text: str) -> str:
+    """--clock: kernel or user."""
     if text not in ("auto", "wire", "kernel", "user"):
         raise ValueError(f"{text!r} is not a clock; auto, wire, kernel or user")
     return text
 
 
 def hexadecimal(text: str) -> str:
+    """--salt, in small letters."""
     if not text or set(text.lower()) - set("0123456789abcdef"):
         raise ValueError(f"{text!r} is not hexadecimal")
     return text.lower()
 
 
 def variable(text: str) -> str:
+    """--api-key-env: the name of an environment variable."""
     if not _VARIABLE.fullmatch(text):  # perhaps the key itself: not shown
         raise ValueError("not the name of an environment variable; the key itself goes into that variable")
     return text

@@ -209,7 +209,7 @@ def test_levels_and_once_leave_no_time_to_think_unless_asked(words: list[str]) -
         " ".join(value)[:30].encode("ascii", "replace").decode() if isinstance(value, list) else ""
     ),
 )
-def test_a_mistake_is_told_with_its_option_and_a_hint(words: list[str], hint: str) -> None:
+def test_a_mistake_is_reported_with_its_option_and_a_hint(words: list[str], hint: str) -> None:
     (problem,) = problems(*words)
     assert problem.startswith(words[0])
     assert hint in problem
@@ -217,7 +217,7 @@ def test_a_mistake_is_told_with_its_option_and_a_hint(words: list[str], hint: st
     assert len(problem) < 300
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     found = problems(
         "--hold", "x", "--seed", "y", "--levels", "z", "--header", "bad", "--once", host="nowhere"
     )
