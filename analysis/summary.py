@@ -8,8 +8,7 @@ from analysis.measures.by_turn import by_context, by_turn, conversations_of
 from analysis.measures.cells import cells_of
 from analysis.measures.client import client_of
 from analysis.measures.ledger import ledger_of, outcomes_of
-from analysis.measures.load_curve import little, load_curve
-from analysis.measures.throughput import streams_mean
+from analysis.measures.throughput import little, load_curve, streams_mean
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study

@@ -25,6 +25,7 @@ from scipy import stats
 from benchmarks.clock import CLIENT_CORE, Emulator
 from benchmarks.disturbance import DISTURBED, account, lost_s
 from turnbench.formats import TurnRecord
+from turnbench.outcomes import ANSWERED
 from turnbench.run_directory import RunDirectory, read_run
 
 WARMUP_S = 5.0
@@ -115,7 +116,7 @@ def freeze(server: Emulator, process: subprocess.Popen[str], where: Path) -> tup
 def show_freeze(run: RunDirectory, frozen_ns: int, thawed_ns: int) -> list[str]:
     slack_ns = int(FREEZE_SLACK_S * 1e9)
     turns = [t for t in due_in_window(run) if frozen_ns + slack_ns < t.due_ns < thawed_ns - slack_ns]
-    seen = [t for t in turns if t.outcome == "ok" and t.sent_ns is not None and t.event_us]
+    seen = [t for t in turns if t.outcome in ANSWERED and t.sent_ns is not None and t.event_us]
     delay_s = [((t.sent_ns or 0) + t.event_us[0] * 1000 - t.due_ns) / 1e9 for t in seen]
     hidden = sum(
         delay < (thawed_ns - turn.due_ns) / 1e9 - FREEZE_SLACK_S

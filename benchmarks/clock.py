@@ -29,6 +29,7 @@ from rich.table import Table
 
 from benchmarks.disturbance import DISTURBED, account, engine_cpu_s, lost_s
 from turnbench.formats import TurnRecord
+from turnbench.outcomes import ANSWERED, STILL_RUNNING, TROUBLE
 from turnbench.run_directory import RunDirectory, read_run
 
 TOKENS = 200
@@ -99,7 +100,7 @@ def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path)
     if not (where / "run.json").exists():
         raise SystemExit(f"the run did not start (exit code {done.returncode}):\n{done.stderr}")
     run = read_run(where)
-    failed = [turn for turn in run.turns() if turn.outcome not in ("ok", "cut")]
+    failed = [turn for turn in run.turns() if turn.outcome in (*TROUBLE, *STILL_RUNNING)]
     if failed or run.manifest.findings:
         raise SystemExit(f"{len(failed)} turns failed, findings {run.manifest.findings}: nothing to compare")
     return run
@@ -122,7 +123,7 @@ def undisturbed(
 def measured(run: RunDirectory) -> list[TurnRecord]:
     level = run.manifest.levels[0]
     start, end = level.window_start_ns or 0, level.window_end_ns or 0
-    return [t for t in run.turns() if t.outcome == "ok" and t.sent_ns and start <= t.sent_ns < end]
+    return [t for t in run.turns() if t.outcome in ANSWERED and t.sent_ns and start <= t.sent_ns < end]
 
 
 def truth_of(path: Path) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ import psutil
 from benchmarks.clock import CLIENT_CORE, Emulator, measured, truth_of
 from benchmarks.disturbance import account
 from turnbench.formats import HealthLine
+from turnbench.outcomes import STILL_RUNNING, TROUBLE
 from turnbench.run_directory import RunDirectory, read_run
 
 TOKENS = 40
@@ -116,7 +117,7 @@ def faults(run: RunDirectory, code: int, people: int, truth_path: Path) -> list[
     players = len({t.conversation for t in run.turns()})
     if players < people:
         found.append(f"only {players} conversations of {people} people began")
-    failed = sum(t.outcome not in ("ok", "cut") for t in run.turns())
+    failed = sum(t.outcome in (*TROUBLE, *STILL_RUNNING) for t in run.turns())
     return found + ([f"{failed} turns failed"] if failed else [])
 
 

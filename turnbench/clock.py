@@ -1,4 +1,4 @@
-"""The engine's time line, and kernel receive stamps brought onto it.
+"""The engine's time line, and kernel receive stamps put on it.
 
 Every `*_ns` of a record is nanoseconds since the Unix epoch, made from ONE reading of CLOCK_REALTIME at the
 engine's start plus differences of the monotonic clock, so a stepped wall clock bends no interval.

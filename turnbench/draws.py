@@ -28,7 +28,7 @@ def stream(*name: int | str) -> Iterator[float]:
 
 
 def log_normal(draw: float, median: float, p90: float) -> float:
-    """The value of a log-normal, told by its median and 90th percentile, at this uniform draw."""
+    """The value at this uniform draw of a log-normal with this median and 90th percentile."""
     return median * math.exp(_NORMAL.inv_cdf(draw) * math.log(p90 / median) / _Z90)
 
 

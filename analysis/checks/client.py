@@ -93,7 +93,7 @@ def coalesced(at: LevelEvidence) -> Iterator[Finding]:
     if share > MOST_COALESCED:
         what = (
             f"{share:.1%} of events shared a read with an earlier one, "
-            "so percentiles of the gaps between events are not told"
+            "so percentiles of the gaps between events are not given"
         )
         remedy = "use more workers so that reads are not late; if the server itself sends in bursts, use TPOT"
         yield at.finding("suspect", "coalesced", what, remedy)

@@ -83,7 +83,7 @@ def few_turns(at: LevelEvidence) -> Iterator[Finding]:
         several = len({model for model, _ in worth}) > 1
         named = ", ".join(f"{task} of {model}" if several else str(task) for model, task in few)
         longer = math.ceil(at.level.window_s * least / max(min(few.values()), 1))
-        what = f"too few turns for a median ({least} are needed) in {named}: their means are told"
+        what = f"too few turns for a median ({least} are needed) in {named}: their means are shown"
         remedy = f"hold the level for {longer} s (--hold), or play more questions"
         yield at.finding("note", "few_turns", what, remedy)
 

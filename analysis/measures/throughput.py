@@ -1,4 +1,4 @@
-"""What arrived inside a level's window: tokens by arrival, streams in flight."""
+"""What a level did in its window: tokens by arrival, streams in flight; and throughput against load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import pandas as pd
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import LevelSummary, LoadCurve
 from turnbench.turns import Floats, Ints
+
+_BLOCKS = 20
+_REPEATS = 1000
+_GAIN = 0.05
+"""A level that adds less than this share of throughput buys none."""
 
 
 def arrived_tokens(study: Study) -> pd.DataFrame:
@@ -62,3 +68,72 @@ def streams_mean(frame: pd.DataFrame, level: Level) -> float | None:
     end = np.where(np.isnan(end), level.window_s, end)
     inside = np.clip(end, 0, level.window_s) - np.clip(sent, 0, level.window_s)
     return float(np.nansum(inside) / level.window_s)
+
+
+def little(rows: pd.DataFrame, level: Level, streams: float | None) -> float | None:
+    """Streams in flight over (turns a second x mean time in the system); 1 by Little's law (1961).
+
+    `rows`: the level's measured turns. Far from 1 the level was not steady, or its window holds few turns.
+    """
+    busy_ms = float(np.nansum(floats(rows["end_ns"] - rows["sent_ns"]) / 1e6))
+    if streams is None or busy_ms <= 0 or level.window_s <= 0:
+        return None
+    return float(streams / (busy_ms / 1e3 / level.window_s))
+
+
+def load_curve(study: Study, levels: list[LevelSummary]) -> LoadCurve | None:
+    """None where the run has but one level. `levels`: as in the summary."""
+    played = [level for level in study.levels if level.window_s > 0]
+    if len(played) < 2:
+        return None
+    order = sorted(played, key=_load)
+    blocks = np.stack([_tokens_by_block(study.frame, level) / level.window_s for level in order])
+    found = _saturation(blocks.sum(axis=1)[None, :])[0]
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, _BLOCKS, (len(order), _REPEATS, _BLOCKS))
+    rates = np.stack([part[chosen].sum(axis=1) for part, chosen in zip(blocks, draws, strict=True)], axis=1)
+    ends = np.quantile(_saturation(rates), (0.025, 0.975), method="inverted_cdf").astype(int)
+    names = [*(level.load for level in order[:-1]), None]
+    return LoadCurve(names[found], [names[end] for end in ends], _capacity(order, levels))
+
+
+def _load(level: Level) -> float:
+    return float(level.users or level.arrival_rate_per_s or 0)
+
+
+def _saturation(rates: Floats) -> Ints:
+    """Of each row of throughputs in order of load, the first that no later one beats by over 5 %.
+
+    The last load is never known to be one: nothing above it was tried.
+    """
+    best_later = np.maximum.accumulate(rates[:, ::-1], axis=1)[:, ::-1]
+    flat = best_later <= rates * (1 + _GAIN)
+    return np.asarray(np.argmax(flat, axis=1), dtype=np.int64)
+
+
+def _tokens_by_block(frame: pd.DataFrame, level: Level) -> Floats:
+    """Tokens that arrived in each twentieth of the window, a turn's spread evenly over its stream."""
+    sent, first, last = (
+        np.nan_to_num(part)
+        for part in (
+            floats(frame["sent_ns"] - level.window_start_ns) / 1e6,
+            floats(frame["ttft_ms"]),
+            floats(frame["ttg_ms"]),
+        )
+    )
+    begin, end = sent + first, sent + np.maximum(last, first + 1e-3)
+    tokens = np.nan_to_num(floats(frame["tokens"]))
+    edges = np.linspace(0, level.window_s * 1e3, _BLOCKS + 1)
+    by_edge = [float((tokens * np.clip((edge - begin) / (end - begin), 0, 1)).sum()) for edge in edges]
+    return np.diff(by_edge)
+
+
+def _capacity(order: list[Level], levels: list[LevelSummary]) -> str | None:
+    """The highest load up to which every level keeps its limits; None where the lowest misses them."""
+    holds = {level.index: level.holds_limits for level in levels}
+    found = None
+    for level in order:
+        if holds.get(level.index) is not True:
+            break
+        found = level.load
+    return found

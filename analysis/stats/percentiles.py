@@ -90,7 +90,7 @@ def quantile_ends(
 
 
 def effective_share_turns(below: Bools, clusters: Ints, quantile: float, confidence: float) -> float:
-    """How many independent turns tell a share as well as these turns of conversations do.
+    """How many independent turns say as much of a share as these turns of conversations do.
 
     Never more than there are turns: by chance a sample's conversations may look more alike than chance.
     """

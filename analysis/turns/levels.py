@@ -43,7 +43,7 @@ class Level:
 
 
 def corrected(frame: pd.DataFrame, workers: list[WorkerEntry]) -> pd.DataFrame:
-    """The table with every worker's `*_ns` brought to the clock of the run's writer."""
+    """The table with every worker's `*_ns` on the clock of the run's writer."""
     offsets = {worker.index: worker.clock_offset_ns or 0 for worker in workers}
     shift = frame["worker"].map(offsets).fillna(0).astype("int64")
     times = {name: frame[name] - shift for name in ("due_ns", "sent_ns", "head_ns", "end_ns")}

@@ -36,7 +36,7 @@ class Study:
     limits: dict[str, TaskLimits]
     torn: int
     words_per_min: float = WORDS_PER_MIN
-    """The reader's speed that stalls are told for."""
+    """The reader's speed that stall time is for."""
 
     @cached_property
     def measured(self) -> pd.DataFrame:

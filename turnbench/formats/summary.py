@@ -80,7 +80,7 @@ class CellSummary(msgspec.Struct, kw_only=True):
     """Conversations cut by the level's end, which are neither good nor bad."""
     run: str | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
-    """In a sweep: what the model is called, with what tells its run from others."""
+    """In a sweep: what the model is called, with what distinguishes its run from others."""
     setting: str | msgspec.UnsetType = msgspec.UNSET
     """In a sweep: what runs that can fairly be compared share, such as precision and hardware."""
 
@@ -224,7 +224,7 @@ class RunInShort(msgspec.Struct, kw_only=True):
     verdict: Status
     """Its status."""
     variant: dict[str, str]
-    """What tells it from other runs of the model: precision, hardware, backend, answers, variant."""
+    """What distinguishes it from other runs of the model: precision, hardware, backend, answers, variant."""
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -258,7 +258,7 @@ class Summary(msgspec.Struct, kw_only=True):
     ledger: TurnLedger | msgspec.UnsetType = msgspec.UNSET
     """Of one run: planned turns against what became of them."""
     variant: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    """Of one run: what tells it from other runs of the model."""
+    """Of one run: what distinguishes it from other runs of the model."""
     runs: list[RunInShort] | msgspec.UnsetType = msgspec.UNSET
     """Of several runs: each of them."""
     comparison: ModelComparison | msgspec.UnsetType | None = msgspec.UNSET

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.turns.study import study_run
-from tests.analysis.conftest import MS, START_NS, MadeRun, S, turn
-from turnbench.metrics import fluidity
-from turnbench.run_directory import read_run
-from turnbench.turns import Events, joined
+from tests.analysis.conftest import MS, START_NS, S, turn
+from turnbench.formats import TurnRecord
+from turnbench.metrics import METRICS, fluidity
+from turnbench.turns import Events, joined, turns_of
 
 
-def row(made: MadeRun, record: Any) -> dict[str, Any]:
-    """The one row of a run that holds one record."""
-    made.turns = [record]
-    return study_run(read_run(made.write())).frame.iloc[0].to_dict()
+def row(record: TurnRecord) -> dict[str, float]:
+    """Every metric of one record, its tokens and their scale."""
+    turns = turns_of([record])
+    found = {key: metric.compute(turns) for key, metric in METRICS.items() if metric.per == "turn"}
+    found |= {"tokens": turns.output_tokens, "token_scale": turns.token_scale}
+    return {key: values.item() for key, values in found.items()}
 
 
-def test_times_of_an_even_stream_are_recovered(made: MadeRun) -> None:
-    found = row(made, turn(ttft_ms=100, gap_ms=20, events=11, late_ms=3))
+def test_times_of_an_even_stream_are_recovered() -> None:
+    found = row(turn(ttft_ms=100, gap_ms=20, events=11, late_ms=3))
     assert found["ttft_ms"] == 100
     assert found["ttfat_ms"] == 100
     assert found["response_delay_ms"] == 103
@@ -34,79 +34,79 @@ def test_times_of_an_even_stream_are_recovered(made: MadeRun) -> None:
     assert found["request_tps"] == pytest.approx(11 / 0.3)
 
 
-def test_reasoning_counts_for_the_first_token_but_not_for_the_first_answer_token(made: MadeRun) -> None:
-    found = row(made, turn(ttft_ms=100, gap_ms=20, events=10, answer_event=4))
+def test_reasoning_counts_for_the_first_token_but_not_for_the_first_answer_token() -> None:
+    found = row(turn(ttft_ms=100, gap_ms=20, events=10, answer_event=4))
     assert (found["ttft_ms"], found["ttfat_ms"]) == (100, 180)
 
 
-def test_a_missing_ttft_is_missing_and_not_zero(made: MadeRun) -> None:
-    found = row(made, turn(events=0, output_tokens=None, outcome="empty"))
+def test_a_missing_ttft_is_missing_and_not_zero() -> None:
+    found = row(turn(events=0, output_tokens=None, outcome="empty"))
     for name in ("ttft_ms", "ttfat_ms", "response_delay_ms", "ttg_ms", "tpot_ms", "request_tps", "tokens"):
         assert math.isnan(found[name]), name
 
 
-def test_a_one_token_answer_has_a_time_but_no_tpot(made: MadeRun) -> None:
-    found = row(made, turn(ttft_ms=100, events=1))
+def test_a_one_token_answer_has_a_time_but_no_tpot() -> None:
+    found = row(turn(ttft_ms=100, events=1))
     assert (found["ttft_ms"], found["ttg_ms"], found["tokens"]) == (100, 100, 1)
     assert math.isnan(found["tpot_ms"])
 
 
-def test_the_stop_token_makes_tpot_neither_zero_nor_shorter(made: MadeRun) -> None:
+def test_the_stop_token_makes_tpot_neither_zero_nor_shorter() -> None:
     # One content event and the stop token in usage: 2 tokens, but nothing to divide by.
-    assert math.isnan(row(made, turn(events=1, output_tokens=2))["tpot_ms"])
-    found = row(MadeRun(made.path.with_name("b")), turn(gap_ms=20, events=11, output_tokens=12))
+    assert math.isnan(row(turn(events=1, output_tokens=2))["tpot_ms"])
+    found = row(turn(gap_ms=20, events=11, output_tokens=12))
     assert (found["tpot_ms"], found["tokens"]) == (20, 12)
 
 
-def test_several_tokens_in_one_event_are_not_counted_as_one(made: MadeRun) -> None:
+def test_several_tokens_in_one_event_are_not_counted_as_one() -> None:
     tokens = [1, 4, 4, 4]
     record = turn(ttft_ms=100, gap_ms=40, events=4, event_tokens=tokens, output_tokens=13)
-    found = row(made, record)
+    found = row(record)
     assert found["tpot_ms"] == pytest.approx(120 / 12)
     assert found["tokens"] == 13
 
 
-def test_where_only_the_total_is_known_tokens_are_spread_evenly_and_it_shows(made: MadeRun) -> None:
-    found = row(made, turn(ttft_ms=100, gap_ms=40, events=5, output_tokens=20))
+def test_where_only_the_total_is_known_tokens_are_spread_evenly_and_it_shows() -> None:
+    found = row(turn(ttft_ms=100, gap_ms=40, events=5, output_tokens=20))
     assert found["tpot_ms"] == pytest.approx(160 / 16)
     assert found["token_scale"] == 4
 
 
-def test_the_servers_count_is_the_truth_whatever_the_events_say(made: MadeRun) -> None:
-    found = row(made, turn(ttft_ms=0, gap_ms=10, events=101, output_tokens=76))
+def test_the_servers_count_is_the_truth_whatever_the_events_say() -> None:
+    found = row(turn(ttft_ms=0, gap_ms=10, events=101, output_tokens=76))
     assert found["request_tps"] == pytest.approx(76)
 
 
-def test_ttg256_is_the_arrival_of_the_256th_token_and_never_extrapolated(made: MadeRun) -> None:
-    assert row(made, turn(ttft_ms=100, gap_ms=10, events=300))["ttg256_ms"] == 100 + 255 * 10
-    short = row(MadeRun(made.path.with_name("b")), turn(events=255))
+def test_ttg256_is_the_arrival_of_the_256th_token_and_never_extrapolated() -> None:
+    assert row(turn(ttft_ms=100, gap_ms=10, events=300))["ttg256_ms"] == 100 + 255 * 10
+    short = row(turn(events=255))
     assert math.isnan(short["ttg256_ms"])
     pairs = turn(ttft_ms=100, gap_ms=10, events=150, event_tokens=[2] * 150, output_tokens=300)
-    assert row(MadeRun(made.path.with_name("c")), pairs)["ttg256_ms"] == 100 + 127 * 10
+    assert row(pairs)["ttg256_ms"] == 100 + 127 * 10
 
 
-def test_connection_set_up_is_not_inside_ttft(made: MadeRun) -> None:
+def test_connection_set_up_is_not_inside_ttft() -> None:
     record = turn(ttft_ms=100, connect_us=80_000, late_ms=80)
-    found = row(made, record)
+    found = row(record)
     assert (found["ttft_ms"], found["response_delay_ms"]) == (100, 180)
 
 
-def test_a_frozen_server_shows_in_the_response_delay_of_a_turn_sent_late(made: MadeRun) -> None:
+def test_a_frozen_server_shows_in_the_response_delay_of_a_turn_sent_late() -> None:
     record = turn(ttft_ms=50, due_ns=START_NS + 10 * S - 900 * MS)
-    assert row(made, record)["response_delay_ms"] == 950
+    assert row(record)["response_delay_ms"] == 950
 
 
-def test_a_reader_waits_only_for_words_that_come_late(made: MadeRun) -> None:
+def test_a_reader_waits_only_for_words_that_come_late() -> None:
     ms_per_word = 60_000 / 238
-    slow = row(made, turn(ttft_ms=0, gap_ms=1000, events=4))
+    slow = row(turn(ttft_ms=0, gap_ms=1000, events=4))
     assert slow["stall_ms"] == pytest.approx(3 * (1000 - ms_per_word), rel=1e-6)
-    fast = row(MadeRun(made.path.with_name("b")), turn(ttft_ms=500, gap_ms=20, events=40))
+    fast = row(turn(ttft_ms=500, gap_ms=20, events=40))
     assert fast["stall_ms"] == 0
 
 
-def test_reasoning_gives_a_reader_no_slack(made: MadeRun) -> None:
+def test_reasoning_gives_a_reader_no_slack() -> None:
     record = turn(ttft_ms=0, gap_ms=1000, events=4, answer_event=2)
-    assert row(made, record)["stall_ms"] == pytest.approx(1000 - 60_000 / 238, rel=1e-6)
+    assert row(record)["stall_ms"] == pytest.approx(1000 - 60_000 / 238, rel=1e-6)
 
 
 def _events(at_ms: list[float], tokens: list[int]) -> Events:
