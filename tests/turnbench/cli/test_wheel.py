@@ -21,7 +21,7 @@ run: {scenario: choose, levels: "2", hold: 1s, warmup: "0", drain: 2s, max-token
 """
 SHORT = "--scenario choose --levels 2 --hold 2s --warmup 0 --drain 2s --max-tokens 8"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass
@@ -95,6 +95,7 @@ def url(installed: Installed) -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.slow
 def test_its_code_is_the_wheels(installed: Installed) -> None:
     ask = "import turnbench, analysis; print(turnbench.__file__, analysis.__file__)"
     python = str(installed.environment / "bin" / "python")
@@ -104,6 +105,7 @@ def test_its_code_is_the_wheels(installed: Installed) -> None:
     assert [Path(file).is_relative_to(installed.packages) for file in said.stdout.split()] == [True, True]
 
 
+@pytest.mark.slow
 def test_what_ships_with_it_is_inside(installed: Installed) -> None:
     assert "paper" in installed.run("scenarios", "list")
     assert "yi-6b" in installed.run("serve", "list")
@@ -112,12 +114,14 @@ def test_what_ships_with_it_is_inside(installed: Installed) -> None:
     assert (data / "constraints-vllm.txt").read_bytes() == (ROOT / "constraints-vllm.txt").read_bytes()
 
 
+@pytest.mark.slow
 def test_doctor(installed: Installed) -> None:
     said = installed.run("doctor")
     assert f"logs in {installed.home}" in said
     assert "kernel clock" in said
 
 
+@pytest.mark.slow
 def test_serve_run_report_and_compare(installed: Installed, url: str) -> None:
     before = installed.files()
     assert url in installed.run("serve", "status")
@@ -133,6 +137,7 @@ def test_serve_run_report_and_compare(installed: Installed, url: str) -> None:
     assert list((installed.home / ".local" / "state" / "turnbench").iterdir())
 
 
+@pytest.mark.slow
 def test_a_sweep(installed: Installed) -> None:
     assert "VALID" in installed.run("sweep", "plan.yaml")
     (found,) = installed.work.glob("runs/*-tiny")
