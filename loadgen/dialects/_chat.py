@@ -169,18 +169,9 @@ class ChatCompletions:
 
 def chunks_of(events: list[bytes]) -> tuple[list[ChatChunk], Problem | None]:
     """A chunk for each event's data, up to the first that is none, and what was wrong with that one."""
-    lines = b"\n".join(events)
-    # msgspec takes any values in a row, whatever lines they stand on: each line must be one object.
-    plain = lines.count(b"\n") < len(events) and lines.count(b"}\n{") == len(events) - 1
-    if plain and lines.startswith(b"{") and len(max(events, key=len)) <= _EVENT_BYTES:
+    if max(map(len, events), default=0) <= _EVENT_BYTES:
         with contextlib.suppress(*_NO_CHUNK):
-            chunks = _decoder.decode_lines(lines)
-            if len(chunks) == len(events):
-                return chunks, None
-    return _one_by_one(events)
-
-
-def _one_by_one(events: list[bytes]) -> tuple[list[ChatChunk], Problem | None]:
+            return list(map(_decoder.decode, events)), None
     chunks: list[ChatChunk] = []
     for data in events:
         if len(data) > _EVENT_BYTES:

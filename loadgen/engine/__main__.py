@@ -161,6 +161,7 @@ class EngineProcess:
         health = Health(run)
         self._played = _PlayedRun(LoadDriver(run, scenario, self._spawn), health, session, reader)
         self._spawn(watch(run))
+        self._spawn(run.keep_reporting())
         self._spawn(health.lag.run())
         self._spawn(health.run())
         if job.worker == 0:

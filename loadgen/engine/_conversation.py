@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from msgspec import structs
 
@@ -10,10 +12,10 @@ from loadgen.engine._history import History
 from loadgen.engine._person import SimulatedPerson, patience_of, think_s
 from loadgen.engine._record import AttemptId, dropped_record, record_of
 from loadgen.engine._run import EngineRun, OpenTurn
-from loadgen.transport._exchange import Exchange
+from loadgen.transport._exchange import Exchange, WorkStage
 from scenarios import Conversation
 from turnbench.formats import TurnRecord
-from turnbench.outcomes import is_failure
+from turnbench.outcomes import Outcome, is_failure
 
 _RETRIED = ("connect", "connect_timeout", "http_429", "http_5xx", "disconnected", "dns")
 """What --retry covers: another attempt may succeed."""
@@ -27,30 +29,38 @@ async def converse(
     `body`: the first request, if it is made already.
     """
     while not person.leaving.is_set() or history.index == 0:
-        record = await play_turn(run, person, history, due_ns, body)
-        if record is None:
+        ended = await play_turn(run, person, history, due_ns, body)
+        if ended is None:
             return True
-        if record.outcome != "ok":
+        if ended.outcome != "ok":
             # A person who left says nothing against the server: the next may begin at once.
-            return record.outcome == "abandoned" or not is_failure(record.outcome)
+            return ended.outcome == "abandoned" or not is_failure(ended.outcome)
         if history.over:
             return True
-        due_ns = record.end_ns or due_ns
+        due_ns = ended.at_ns
         due_ns += int(think_s(run.job.settings, history.turn, history.words) * 1e9)
         await person.pause_until(due_ns, run.timeline)
         body = None
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """How a turn ended, and when: with its last byte, or when that was seen."""
+
+    outcome: Outcome
+    at_ns: int
+
+
 async def play_turn(
     run: EngineRun, person: SimulatedPerson, history: History, due_ns: int, body: bytes | None = None
-) -> TurnRecord | None:
-    """Play the turn at hand (`body`: its request, if it is made already); the record of its last attempt.
+) -> TurnEnd | None:
+    """Play the turn at hand (`body`: its request, if it is made already); the end of its last attempt.
 
     None in closed loop where the person left before it could begin.
     """
     if body is None:
-        async with run.scheduler:
+        async with run.scheduler.turn_for(WorkStage.REQUEST):
             if person.leaving.is_set():  # while this turn waited here
                 if not run.job.load.open_loop:
                     return None
@@ -59,18 +69,18 @@ async def play_turn(
             body = history.body()
     turn = OpenTurn(person, run.timeline.now_ns(), patience_of(history.turn, run.job.settings))
     run.begin(turn)
-    record = await _attempts(run, turn, history, due_ns, body)
+    ended = await _attempts(run, turn, history, due_ns, body)
     run.end(turn)
-    return record
+    return ended
 
 
-def drop_turn(run: EngineRun, conversation: Conversation, index: int, due_ns: int) -> TurnRecord:
+def drop_turn(run: EngineRun, conversation: Conversation, index: int, due_ns: int) -> TurnEnd:
     """Record a turn that became due and could not begin before the level's end: it is never made up for."""
     run.ledger.planned += 1
     run.ledger.dropped += 1
     record = dropped_record(run.job, _attempt_id(conversation, index, 1, due_ns))
     run.report(record, done=True)
-    return record
+    return TurnEnd("dropped", due_ns)
 
 
 def _attempt_id(conversation: Conversation, index: int, attempt: int, due_ns: int) -> AttemptId:
@@ -78,7 +88,7 @@ def _attempt_id(conversation: Conversation, index: int, attempt: int, due_ns: in
     return AttemptId(conversation.index, index + 1, attempt, conversation.task, due_ns, last)
 
 
-async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: int, body: bytes) -> TurnRecord:
+async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: int, body: bytes) -> TurnEnd:
     allowed = _AllowedAttempts(run.job.settings.retry, run.failure_pause_s)
     attempt = 0
     while True:
@@ -89,22 +99,35 @@ async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: in
         if exchange.refused == "system_role":
             run.system_role = False
         pause_s = None if turn.person.leaving.is_set() else allowed.pause_s(exchange, history)
-        record = record_of(run.job, attempt_id, exchange, run.timeline.now_ns(), run.secrets)
+        ended = TurnEnd(exchange.outcome, exchange.end_ns(run.timeline.now_ns()))
         if exchange.outcome == "ok":
             history.add_reply(exchange.reply)
-        if exchange.outcome == "ok" and history.stopped:
-            record = structs.replace(record, at_context_end="stop", last=True)
-        elif shortened:
-            record = structs.replace(record, at_context_end="drop_oldest")
-        run.report(record, done=pause_s is None)
+        stopped = exchange.outcome == "ok" and history.stopped
+        at_context_end: AtContextEnd = "stop" if stopped else "drop_oldest" if shortened else None
+        made = partial(_record, run, attempt_id, exchange, ended.at_ns, at_context_end)
+        run.report_later(made, done=pause_s is None)
         if pause_s is None:
-            return record
+            return ended
         if pause_s:
             await turn.person.pause_until(run.timeline.now_ns() + int(pause_s * 1e9), run.timeline)
             if turn.person.leaving.is_set():
-                return record
+                return ended
         if exchange.refused is not None:  # what it was about is asked otherwise now
             body = history.body()
+
+
+def _record(
+    run: EngineRun, attempt: AttemptId, exchange: Exchange, end_ns: int, at_context_end: AtContextEnd
+) -> TurnRecord:
+    record = record_of(run.job, attempt, exchange, end_ns, run.secrets)
+    if at_context_end is None:
+        return record
+    return structs.replace(
+        record, at_context_end=at_context_end, last=record.last or at_context_end == "stop"
+    )
+
+
+AtContextEnd = Literal["stop", "drop_oldest"] | None
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from loadgen.engine._conversation import converse, drop_turn
 from loadgen.engine._history import History
 from loadgen.engine._person import SimulatedPerson, first_of
 from loadgen.engine._run import EngineRun, Window
+from loadgen.transport._exchange import WorkStage
 from scenarios import Scenario, plan
 from turnbench.outcomes import Outcome
 
@@ -127,6 +128,7 @@ class LoadDriver:
                 turn.exchange.cut(outcome, "the level ended while this turn ran")
         if tasks := [task for _, task in self._everybody()]:
             await asyncio.wait(tasks)
+        self.run.report_all()
 
     def end(self) -> None:
         """The run is over."""
@@ -226,7 +228,7 @@ class OpenLoop:
     ) -> None:
         """Keep the next requests made: many long ones may come at one time."""
         for number, due_ns in arrivals:
-            async with self._run.scheduler:
+            async with self._run.scheduler.turn_for(WorkStage.REQUEST):
                 history = self._conversations.history(number)
                 if history is not None:
                     history.prepare()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import aiohttp
 from aiohttp.connector import Connection
+from yarl import URL
 
 from loadgen._messages import EngineMessage, Job, StreamsCompressed, TurnEnded
 from loadgen.dialects import DIALECTS
@@ -17,7 +19,7 @@ from loadgen.engine._record import AttemptId
 from loadgen.options._endpoint import base_url
 from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
-from loadgen.transport._exchange import Exchange, WorkScheduler
+from loadgen.transport._exchange import Exchange, WorkScheduler, WorkStage
 from loadgen.transport._http import StampedConnector
 from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
@@ -93,8 +95,10 @@ class EngineRun:
         self.system_role = True
         """Whether the model takes a system message, as far as it has not refused one."""
         self._compressed = False
+        self._unreported: deque[tuple[Callable[[], TurnRecord], bool]] = deque()
+        self._has_unreported = asyncio.Event()
         self._session = session
-        self._url = base_url(job.settings.host) + self.dialect.path
+        self._url = URL(base_url(job.settings.host) + self.dialect.path)
         self._headers = headers_of(job.settings)
         self.secrets = secrets_of(job.settings, self._headers)
 
@@ -135,6 +139,31 @@ class EngineRun:
     def is_measured(self, turn: OpenTurn) -> bool:
         """Sent in the window; or begun in it and still not sent, since somebody waits for it all the same."""
         return self.window.holds(turn.moment_ns)
+
+    def report_later(self, made: Callable[[], TurnRecord], done: bool) -> None:
+        """Send the record that `made` gives to Locust's side once nobody waits for anything else.
+
+        `done` says that no other attempt at its turn follows.
+        """
+        self._unreported.append((made, done))
+        self._has_unreported.set()
+
+    async def keep_reporting(self) -> None:
+        """Send what waits, one by one, whenever nothing more urgent does; until cancelled."""
+        while True:
+            await self._has_unreported.wait()
+            async with self.scheduler.turn_for(WorkStage.RECORD):
+                if self._unreported:
+                    made, done = self._unreported.popleft()
+                    self.report(made(), done)
+                else:
+                    self._has_unreported.clear()
+
+    def report_all(self) -> None:
+        """Send now what waits."""
+        while self._unreported:
+            made, done = self._unreported.popleft()
+            self.report(made(), done)
 
     def report(self, record: TurnRecord, done: bool) -> None:
         """Send a record to Locust's side; `done` says that no other attempt at its turn follows."""

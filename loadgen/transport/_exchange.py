@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import heapq
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import count
 
 import aiohttp
 
@@ -33,25 +36,57 @@ _LOCAL_ERRORS: dict[int, Outcome] = {
 }
 
 
+class WorkStage(IntEnum):
+    """How near its person's next request a piece of work is; the nearest goes first."""
+
+    RECORD = 0
+    """Nobody waits for it."""
+    END = 1
+    """Giving the end of a body to aiohttp."""
+    DECODE = 2
+    REQUEST = 3
+    """Making the next request."""
+
+
 class WorkScheduler:
     """Lets one piece of heavy work run per round of the event loop, which looks at its sockets between two.
 
-    `async with scheduler:` around the work. Streams that began together end together: a hundred replies
-    decoded in one round would keep a hundred first tokens of the next turns unread for a tenth of a second,
-    and reads that wait coalesce.
+    `async with scheduler.turn_for(stage):` around the work. Streams that began together end together: a
+    hundred replies decoded in one round would keep a hundred first tokens of the next turns unread for a
+    tenth of a second, and reads that wait coalesce. Work of the latest stage goes first: then the first of a
+    hundred people asks again after the work of one reply, and not after that of all.
     """
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._busy = False
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._number = count()
 
-    async def __aenter__(self) -> None:
-        await self._lock.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
+    @asynccontextmanager
+    async def turn_for(self, stage: WorkStage) -> AsyncIterator[None]:
+        """Wait until this work may run; the next one is let in a round of the loop after its end."""
+        if self._busy:
+            admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (-stage, next(self._number), admitted))
+            try:
+                await admitted
+            except asyncio.CancelledError:
+                if admitted.done() and not admitted.cancelled():
+                    self._admit_next()
+                raise
+        self._busy = True
         try:
-            await asyncio.sleep(0)
+            yield
         finally:
-            self._lock.release()
+            asyncio.get_running_loop().call_soon(self._admit_next)
+
+    def _admit_next(self) -> None:
+        while self._waiting:
+            admitted = heapq.heappop(self._waiting)[2]
+            if not admitted.done():
+                admitted.set_result(None)
+                return
+        self._busy = False
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +125,7 @@ class Exchange:
         elif (exception := self._task.exception()) is not None and self.status is None:
             # After the head, it and the body say what came of the request.
             self.outcome, self.error = connection_failure(exception, self.log)
-        async with scheduler:
+        async with scheduler.turn_for(WorkStage.DECODE):
             self._read_reply()
         if self.error is not None:
             self.error = clean(self.error.encode("utf-8", "replace"))
@@ -125,7 +160,7 @@ class Exchange:
             await self.log.wake.wait()
             self.log.wake.clear()
             try:
-                async with scheduler:
+                async with scheduler.turn_for(WorkStage.END):
                     self.log.connection.flush()
             except asyncio.CancelledError:  # while it waited for its turn; all may have come by then
                 self.log.connection.flush()
@@ -149,12 +184,22 @@ class Exchange:
     def _read_reply(self) -> None:
         if self.status != 200 or self.outcome == "bad_content_type":
             return
-        try:
-            self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
-        except BrokenFraming as error:
-            self.outcome, self.error = "bad_json", str(error)
+        plain = self.log.plain
+        if plain is not None and self.encoding.strip().lower() in ("", "identity"):
+            self.reply = self.dialect.read(plain.events)
+            self.reply.event_reads = self.log.reads_of([plain.ends[place] for place in self.reply.events])
+        else:
+            try:
+                self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+            except BrokenFraming as error:
+                self.outcome, self.error = "bad_json", str(error)
         if self.outcome == "ok":
             self.outcome, self.error = outcome_of(self.reply, self.log)
+
+    def end_ns(self, now_ns: int) -> int:
+        """When the answer was whole, or, for one that is not, now."""
+        at_ns = self.log.at_ns
+        return at_ns[-1] if at_ns and self.outcome == "ok" else now_ns
 
     def first_word_ns(self) -> int | None:
         """When the first content came, as far as the stream is here; None: not yet."""

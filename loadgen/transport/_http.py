@@ -12,7 +12,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
-from loadgen.transport._read_log import ReadLog
+from loadgen.transport._read_log import LAST_CHUNK, ReadLog, plain_body
 from loadgen.transport._reader import StampedReader
 
 current_log: ContextVar[ReadLog] = ContextVar("current_log")
@@ -143,6 +143,11 @@ class StampedHandler(ResponseHandler):
         log = self.log
         if log is not None and log.deferred_from is not None:
             kept = bytes(log.raw[log.deferred_from :])
+            if log.has_last_chunk() and (plain := plain_body(bytes(log.raw))) is not None:
+                # aiohttp needs to know that the body is over, not what was in it.
+                log.plain = plain
+                if (chunk := plain.next_chunk(log.deferred_from)) is not None:
+                    kept = bytes(log.raw[log.deferred_from : chunk]) + LAST_CHUNK
             log.deferred_from = len(log.raw)
             payload = self._payload
             super().data_received(kept)
@@ -181,10 +186,10 @@ class StampedConnector(aiohttp.TCPConnector):
         log.connect_ns = 0 if log.reused else handler.opening_ns or self._reader.now_ns() - started_ns
         return connection
 
-    async def spare(self, url: str, timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 (aiohttp's)
+    async def spare(self, url: URL, timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 (aiohttp's)
         """A connection for a request to come, free or new; `release` puts it where that one will look."""
         started_ns = self._reader.now_ns()
-        request = aiohttp.ClientRequest("POST", URL(url), loop=self._loop)
+        request = aiohttp.ClientRequest("POST", url, loop=self._loop)
         connection = await super().connect(request, [], timeout)
         handler = cast(StampedHandler, connection.protocol)
         if not handler.used and not handler.opening_ns:

@@ -54,6 +54,8 @@ class ReadLog:
     """The error with which the connection broke, if it did not end cleanly."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the stream looks whole, or its connection ended."""
+    plain: PlainBody | None = None
+    """The body, once it is here whole and of the plain form."""
     connection: Any = None
     """The connection that carries the request, once there is one: `_http.StampedHandler`."""
 
@@ -91,6 +93,11 @@ class ReadLog:
     def has_last_chunk(self) -> bool:
         """Whether what came ends as nearly every chunked body does: with the empty chunk, and no trailer."""
         return self.raw.endswith(b"\r\n0\r\n\r\n")
+
+    def reads_of(self, ends: list[int]) -> list[int]:
+        """Index of the read, or packet, that brought the byte just before each offset; offsets rise."""
+        found: list[int] = np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), ends).tolist()
+        return found
 
     def read_of(self, end: int) -> int:
         """Index of the read that brought the byte just before offset `end` (at least 1)."""
@@ -172,6 +179,54 @@ class Body:
                 read += 1
             reads.append(read)
         return reads
+
+
+@dataclass(frozen=True, slots=True)
+class PlainBody:
+    """A chunked body that is here whole, with one event a chunk and one `data:` line an event.
+
+    Nearly every server sends its streams so; what is not exactly of this form goes the general way, by
+    `body_of` and the grammar of server-sent events.
+    """
+
+    events: list[bytes]
+    """The data of each event."""
+    ends: list[int]
+    """Raw offset just after each event, where the chunk's own line end follows."""
+    start: int
+    """Raw offset of the first chunk."""
+
+    def next_chunk(self, offset: int) -> int | None:
+        """The first raw offset from `offset` on at which a chunk begins; None: none does."""
+        if offset <= self.start:
+            return self.start
+        place = bisect_left(self.ends, offset - _CHUNK_END_BYTES)
+        return self.ends[place] + _CHUNK_END_BYTES if place < len(self.ends) else None
+
+
+_CHUNK_END_BYTES = 2
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def plain_body(raw: bytes) -> PlainBody | None:
+    """The body of a whole response in a few passes over it; None where it is not of the plain form."""
+    start = head_end(raw)
+    if start is None:
+        return None
+    chunks = raw[start:].split(b"\n\n\r\n")
+    # No line end but those of the framing: 3 of an event's own, and that of its size.
+    if chunks.pop() != LAST_CHUNK or raw.count(b"\r", start) != 2 * len(chunks) + 2:
+        return None
+    if raw.count(b"\n", start) != 4 * len(chunks) + 2:
+        return None
+    events: list[bytes] = []
+    for chunk in chunks:
+        size, _, data = chunk.partition(b"\r\ndata: ")
+        if b"%x" % (len(data) + 8) != size:
+            return None
+        events.append(data)
+    ends = [end - 2 for end in accumulate([len(chunk) + 4 for chunk in chunks], initial=start)]
+    return PlainBody(events, ends[1:], start)
 
 
 def head_end(raw: bytes | bytearray) -> int | None:

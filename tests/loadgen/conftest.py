@@ -186,6 +186,7 @@ class Client:
         run = EngineRun(job, self.session, timeline, self.emit)
         self.driver = LoadDriver(run, parse(job.scenario), self.spawn)
         self.spawn(watch(run, every_s=0.02))
+        self.spawn(run.keep_reporting())
         self.driver.begin_level(0)
         return self
 
@@ -225,6 +226,7 @@ class Client:
 
     @property
     def lines(self) -> list[bytes]:
+        self.driver.run.report_all()
         return [message.line for message in self.messages if isinstance(message, TurnEnded)]
 
     @property

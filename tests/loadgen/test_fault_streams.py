@@ -13,6 +13,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 import loadgen.engine._run as run_module
+from loadgen.transport._exchange import WorkStage
 from loadgen.transport._reader import StampedReader
 
 SSE = "Content-Type: text/event-stream"
@@ -216,7 +217,7 @@ async def test_a_whole_reply_that_waits_to_be_read_cannot_be_cut_any_more(serve:
     async with asyncio.timeout(10):
         while not (run.in_flight and run.in_flight[0].status):
             await asyncio.sleep(0.001)
-        async with run.scheduler:
+        async with run.scheduler.turn_for(WorkStage.END):
             exchange = run.in_flight[0]
             held.set()
             while not exchange.log.has_last_chunk():

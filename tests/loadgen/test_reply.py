@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.dialects import DIALECTS, StreamedReply
-from loadgen.dialects._chat import _one_by_one, chunks_of
 from loadgen.transport._exchange import outcome_of, read_reply
-from loadgen.transport._read_log import ReadLog, body_of
+from loadgen.transport._read_log import ReadLog, body_of, plain_body
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -313,12 +312,60 @@ def test_any_json_leaves_aligned_lists_and_numbers_that_can_be_written(values: l
     msgspec.msgpack.encode([reply.event_tokens, reply.output_tokens, reply.text])
 
 
-PLAIN_DATA = st.sampled_from([b"{}", b'{"choices": []}', b'{"error": "no"}', b'{"usage": null}'])
+PLAIN_DATA = st.sampled_from(
+    [b"{}", b'{"choices": []}', b'{"error": "no"}', b'{"choices": [{"delta": {"content": "w "}}]}', b"[DONE]"]
+)
 ODD_DATA = st.sampled_from(
-    [b"", b" ", b"{}\n{}", b"\n", b"{", b"[]", b"\xff", b'{"choices": [{"delta":\n{}}]}']
+    [
+        b"",
+        b" ",
+        b"{}\n{}",
+        b"\n",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"choices": [{"delta":\n{}}]}',
+        b"{}\r\n",
+        b"a\n\ndata: b",
+    ]
+)
+FRAMINGS = st.sampled_from(
+    [b"%x\r\ndata: %b\n\n\r\n"] * 4 + [b"%X\r\ndata: %b\n\n\r\n", b"0%x\r\ndata: %b\n\n\r\n"]
 )
 
 
-@given(st.lists(PLAIN_DATA | ODD_DATA, max_size=6))
-def test_a_reply_decoded_in_one_go_is_what_it_is_event_by_event(datas: list[bytes]) -> None:
-    assert chunks_of(datas) == _one_by_one(datas)
+@given(
+    events=st.lists(st.tuples(PLAIN_DATA | ODD_DATA, FRAMINGS), max_size=6),
+    cuts=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    last=st.sampled_from([b"0\r\n\r\n"] * 3 + [b"", b"0\r\n", b"00\r\n\r\n"]),
+)
+def test_a_plain_body_read_in_a_few_passes_is_what_the_general_way_makes_of_it(
+    events: list[tuple[bytes, bytes]], cuts: list[int], last: bytes
+) -> None:
+    raw = (
+        HEAD
+        + b"".join(framing % (len(data) + 8, b"data: %b\n\n\r\n" % data) for data, framing in events)
+        + last
+    )
+    log, position = ReadLog(), 0
+    for number, size in enumerate([*cuts, len(raw)]):
+        if part := raw[position : position + size]:
+            log.add(part, number, 0)
+        position += size
+    plain = plain_body(raw)
+    if plain is None:
+        return
+    fast = CHAT.read(plain.events)
+    fast.event_reads = log.reads_of([plain.ends[place] for place in fast.events])
+    assert fast == read_reply(body_of(log, chunked=True), CHAT)
+    begins = [plain.start, *(end + 2 for end in plain.ends)]
+    for offset in range(len(raw)):
+        assert plain.next_chunk(offset) == next((each for each in begins if each >= offset), None)
+
+
+def test_what_nearly_every_server_sends_is_plain() -> None:
+    data = b'{"choices": [{"delta": {"content": "w "}}]}'
+    chunk = b"%x\r\ndata: %b\n\n\r\n" % (len(data) + 8, data)
+    plain = plain_body(HEAD + chunk * 3 + b"0\r\n\r\n")
+    assert plain is not None
+    assert plain.events == [data] * 3
