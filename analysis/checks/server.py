@@ -49,7 +49,7 @@ def lengths(run: RunEvidence) -> Iterator[Finding]:
     study = run.study
     answered = study.measured[study.measured["outcome"].isin(ANSWERED)]
     played = [level for level in study.levels if (answered["level"] == level.index).any()]
-    played.sort(key=lambda level: level.users or level.arrival_rate_per_s or 0)
+    played.sort(key=lambda level: level.amount)
     if len(played) < 2:
         return
     for (model, task), rows in answered.groupby(["model", "task"], sort=False):

@@ -5,8 +5,6 @@ Every check stands in one of the lists below, in the order in which findings are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from analysis.checks import client, level, records, server
 from analysis.checks.evidence import LevelCheck, RunCheck, RunEvidence
 from turnbench.formats import Finding
@@ -53,16 +51,10 @@ SERVER_CHECKS: list[RunCheck] = [server.lengths, server.restarts, server.warm_ca
 
 def findings_of(run: RunEvidence) -> list[Finding]:
     """Everything wrong with a run: the load generator's own findings first, then ours, level by level."""
-    return list(dict.fromkeys(_found(run)))
-
-
-def _found(run: RunEvidence) -> Iterator[Finding]:
-    for check in RECORD_CHECKS:
-        yield from check(run)
-    if any(level.nothing_finished(run)):
-        return
-    for at in run.levels:
-        for level_check in WINDOW_CHECKS if at.rows.empty else [*WINDOW_CHECKS, *LEVEL_CHECKS]:
-            yield from level_check(at)
-    for check in SERVER_CHECKS:
-        yield from check(run)
+    found = [finding for check in RECORD_CHECKS for finding in check(run)]
+    if not any(level.nothing_finished(run)):
+        for at in run.levels:
+            checks = WINDOW_CHECKS if at.rows.empty else [*WINDOW_CHECKS, *LEVEL_CHECKS]
+            found += [finding for check in checks for finding in check(at)]
+        found += [finding for check in SERVER_CHECKS for finding in check(run)]
+    return list(dict.fromkeys(found))

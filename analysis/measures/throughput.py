@@ -38,7 +38,7 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
     first_us, last_us = (sent_us + floats(frame[edge]) * 1e3 for edge in ("ttft_ms", "ttg_ms"))
     parts = []
     for level in study.levels:
-        window = _window_us(level, origin_ns)
+        window = (level.window_start_ns - origin_ns) / 1e3, (level.window_end_ns - origin_ns) / 1e3
         whole = (first_us >= window[0]) & (last_us < window[1])
         found = np.bincount(codes[whole], counted[whole], len(keys)).astype(np.float64)
         rows = np.flatnonzero(~whole & (first_us < window[1]) & (last_us >= window[0]))
@@ -48,10 +48,6 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
         found += _inside(end_us, after, codes, window, len(keys))
         parts.append(keys.assign(level=level.index, tokens=found))
     return pd.concat(parts, ignore_index=True)
-
-
-def _window_us(level: Level, origin_ns: int) -> tuple[float, float]:
-    return (level.window_start_ns - origin_ns) / 1e3, (level.window_end_ns - origin_ns) / 1e3
 
 
 def _inside(at_us: Floats, weights: Floats, code: Ints, window: tuple[float, float], size: int) -> Floats:
@@ -86,7 +82,7 @@ def load_curve(study: Study, levels: list[LevelSummary]) -> LoadCurve | None:
     played = [level for level in study.levels if level.window_s > 0]
     if len(played) < 2:
         return None
-    order = sorted(played, key=_load)
+    order = sorted(played, key=lambda level: level.amount)
     blocks = np.stack([_tokens_by_block(study.frame, level) / level.window_s for level in order])
     found = _saturation(blocks.sum(axis=1)[None, :])[0]
     rng = np.random.default_rng(0)
@@ -95,10 +91,6 @@ def load_curve(study: Study, levels: list[LevelSummary]) -> LoadCurve | None:
     ends = np.quantile(_saturation(rates), (0.025, 0.975), method="inverted_cdf").astype(int)
     names = [*(level.load for level in order[:-1]), None]
     return LoadCurve(names[found], [names[end] for end in ends], _capacity(order, levels))
-
-
-def _load(level: Level) -> float:
-    return float(level.users or level.arrival_rate_per_s or 0)
 
 
 def _saturation(rates: Floats) -> Ints:

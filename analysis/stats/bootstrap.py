@@ -39,9 +39,11 @@ class Resampler:
         """Interval of the mean and of these percentiles; an end that falls among infinite values is None."""
         if conversations_in(clusters) < LEAST_CONVERSATIONS:
             return {}
-        sums = np.stack([values, np.ones(len(values))], axis=1)
-        finite = bool(np.isfinite(values).all())
-        mean: Interval = self.ends(_ratio(self.sums(sums, clusters))) if finite else [None, None]
+        mean: Interval = [None, None]
+        if np.isfinite(values).all():
+            above, below = self.sums(np.stack([values, np.ones(len(values))], axis=1), clusters).T
+            means = np.full(len(above), np.nan)
+            mean = self.ends(np.divide(above, below, out=means, where=below > 0))
         found = {"mean": mean}
         ordered = np.sort(values) if quantiles else values
         for name in quantiles:
@@ -66,11 +68,6 @@ class Resampler:
 def conversations_in(clusters: Ints) -> int:
     """How many conversations these turns come from."""
     return int((np.bincount(clusters) > 0).sum()) if len(clusters) else 0
-
-
-def _ratio(sums: Floats) -> Floats:
-    above, below = sums.T
-    return np.asarray(np.divide(above, below, out=np.full(len(sums), np.nan), where=below > 0))
 
 
 @lru_cache(maxsize=16)

@@ -65,10 +65,11 @@ def load_turns(run: RunDirectory, limits: Mapping[str, TaskLimits], words_per_mi
     A few thousand turns are measured at a time, so that what it needs on the way doesn't grow with the run.
     """
     with _uncollected():
-        batches = _batches(run.turns())
-        parts = [_part(batch, limits, words_per_min) for batch in batches] or [
-            _part([], limits, words_per_min)
-        ]
+        records = run.turns()
+        batch = list(islice(records, _BATCH))
+        parts = [_part(batch, limits, words_per_min)]
+        while batch := list(islice(records, _BATCH)):
+            parts.append(_part(batch, limits, words_per_min))
     frames, events, unusable = ([getattr(part, name) for part in parts] for name in _PARTS)
     parts.clear()
     return TurnTable(pd.concat(frames, ignore_index=True), joined(events), sum(unusable))
@@ -84,11 +85,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _batches(records: Iterator[TurnRecord]) -> Iterator[list[TurnRecord]]:
-    while batch := list(islice(records, _BATCH)):
-        yield batch
 
 
 def _part(batch: list[TurnRecord], limits: Mapping[str, TaskLimits], words_per_min: float) -> TurnTable:

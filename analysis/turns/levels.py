@@ -35,6 +35,11 @@ class Level:
         return max(self.window_end_ns - self.window_start_ns, 0) / 1e9
 
     @property
+    def amount(self) -> float:
+        """The load as a number to sort by: people, or conversations per second."""
+        return float(self.users or self.arrival_rate_per_s or 0)
+
+    @property
     def load(self) -> str:
         """The load in words for a table."""
         if self.users is not None:

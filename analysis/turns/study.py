@@ -66,17 +66,14 @@ def study_run(run: RunDirectory, words_per_min: float = WORDS_PER_MIN) -> Study:
     limits = limits_by_task(run.manifest.slo)
     turns = load_turns(run, limits, words_per_min)
     health = load_health(run)
-    frame = _named_apart(corrected(turns.frame, run.manifest.workers))
+    frame = corrected(turns.frame, run.manifest.workers)
+    frame = frame.assign(**{key: frame[key].replace(_RESERVED) for key in ("task", "model")})
     levels = levels_of(run.manifest, frame)
     limits = {_RESERVED.get(task, task): item for task, item in limits.items()}
     frame = counted_once(placed(frame, levels))
     server = sorted(run.server(), key=lambda sample: sample.t_ns)
     torn = run.torn + turns.unusable
     return Study(run, frame, turns.events, health, server, levels, limits, torn, words_per_min)
-
-
-def _named_apart(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(**{key: frame[key].replace(_RESERVED) for key in ("task", "model")})
 
 
 def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
