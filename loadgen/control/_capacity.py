@@ -59,7 +59,7 @@ class Judge:
     def __init__(self, run: RunState) -> None:
         self.share = asked_share(run)
         self._limits = limits_by_task(run.prepared.slo)
-        self._hold_ns = int(run.prepared.settings.hold_s * 1e9)
+        self._hold_ns = int((run.prepared.shape.hold_s or 0.0) * 1e9)
         self._open_loop = run.prepared.shape.open_loop
         self._new: list[tuple[TurnRecord, int]] = []
         self._turns: dict[tuple[int, int], tuple[int, bool]] = {}

@@ -7,6 +7,7 @@ the time left only its least. Without rich's live display, whose thread has no p
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
@@ -89,9 +90,22 @@ class Progress:
             self._write(Text.assemble((view.title, "bold"), ": over; ", *self._turns(view)), end="\n")
 
     def keep(self, ended: Event) -> None:
-        """In a terminal: redraw until the run has ended."""
-        while self._terminal is not None and not ended.wait(_REDRAW_S):
-            self._redraw()
+        """In a terminal: redraw until the run has ended, and let log lines begin on a line of their own."""
+        handlers = logging.getLogger().handlers if self._terminal is not None else []
+        for handler in handlers:
+            handler.addFilter(self._make_room)
+        try:
+            while self._terminal is not None and not ended.wait(_REDRAW_S):
+                self._redraw()
+        finally:
+            for handler in handlers:
+                handler.removeFilter(self._make_room)
+
+    def _make_room(self, record: logging.LogRecord) -> bool:
+        """A log line is about to be written where the line of the level stands."""
+        if self._view is not None:
+            self._write(Text(), end="")
+        return True
 
     def _redraw(self) -> None:
         view = self._view

@@ -89,7 +89,7 @@ def test_looking_after_every_turn_is_wrong_in_at_most_five_percent(share: float)
 
 def judge(slo: dict[str, dict[str, float]], *records: TurnRecord) -> tuple[int, int]:
     """(turns that meet these limits, turns judged) by the search for the capacity."""
-    prepared = SimpleNamespace(slo=slo, settings=SimpleNamespace(hold_s=1.0), shape=Closed())
+    prepared = SimpleNamespace(slo=slo, shape=Closed())
     one = Judge(SimpleNamespace(prepared=prepared))  # type: ignore[arg-type]
     for record in records:
         one.add(record, offset_ns=0)

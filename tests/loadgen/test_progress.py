@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
+from gevent.event import Event
 
 from loadgen.control._progress import Progress
 from loadgen.options._shape import Load
@@ -77,6 +80,25 @@ def test_a_line_never_fills_a_narrow_terminal_since_it_could_not_be_cleared_then
     lines = plain(shown(Screen(True))).splitlines()
     assert max(len(line) for line in lines[:-1]) == 59
     assert "level 1 of 2: 16 people, measuring 0 of 1 min 0 s; 0 turns…" in lines
+
+
+def test_a_log_line_does_not_begin_where_the_line_of_the_level_ends() -> None:
+    screen, ended = Screen(True), Event()
+    run: Any = SimpleNamespace(turns=0, failed=0, timeline=SimpleNamespace(now_ns=lambda: 0))
+    progress = Progress(SimpleNamespace(user_count=3), run, screen)
+    handler = logging.StreamHandler(screen)
+    logging.getLogger().addHandler(handler)
+    try:
+        keeping = gevent.spawn(progress.keep, ended)
+        gevent.sleep(0)
+        progress.level(1, "of 2", Load(users=16), None)
+        logging.getLogger("x").warning("something was found")
+        ended.set()
+        keeping.join()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert handler.filters == []
+    assert "something was found" in plain(screen.getvalue()).splitlines()
 
 
 def test_a_run_goes_on_when_nobody_reads_its_progress_any_more() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -220,3 +221,14 @@ def test_a_switch_that_is_neither_on_nor_off_is_an_error_that_names_it() -> None
 def test_the_page_of_options_is_what_the_fields_say() -> None:
     said = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert said == options_page(), "write it again: turnbench schema --docs docs"
+
+
+def test_only_shapes_and_the_record_ask_the_options_how_the_load_comes() -> None:
+    asks = re.compile(
+        r"settings\.(levels|users|once|find_capacity|arrival_rate|replay_speed|hold_s|run_time_s)\b"
+    )
+    may = {"_shapes.py", "_shape.py", "_headers.py"}
+    files = [path for room in ("loadgen", "turnbench") for path in (ROOT / room).rglob("*.py")]
+    assert files
+    found = [path for path in files if path.name not in may and asks.search(path.read_text(encoding="utf-8"))]
+    assert found == []
