@@ -9,7 +9,7 @@ def command_parser(prog: str) -> CommandParser:
     """What a comparison takes; its values are checked by the analysis."""
     parser = CommandParser(
         prog=prog,
-        description="Exit 0 if RUN is no worse than BASELINE, 1 if it is, 3 if that can't be said.",
+        description="Exit 0 if RUN is no worse than BASELINE, 1 if it is, 3 if that can't be judged.",
         example=f"{prog} runs/LATEST --to runs/20260101T120000Z-chat --markdown change.md",
     )
     parser.add_argument("run", metavar="RUN", nargs="+", help="run or sweep directories; several are repeats")

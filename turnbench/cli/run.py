@@ -43,7 +43,7 @@ def _in_short(action: argparse.Action) -> argparse.Action:
 
 _SHORT = {
     "--host": "the server, such as http://127.0.0.1:8000",
-    "--scenario": "what is said: a name, or a file (chat)",
+    "--scenario": "the conversations: a name, or a file (chat)",
     "--users": "people at once, in one level",
     "--run-time": "how long that level lasts, such as 2m",
     "--levels": "levels one after the other, such as 1,4,16",

@@ -1,4 +1,4 @@
-"""How long a sweep will take: said before it begins from its plan, then from what its runs really took."""
+"""How long a sweep will take: at first from its plan, then from what its runs really took."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from turnbench.units import duration
 _TAIL_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_S = 0.1
-_PATIENCE = 2
+_GENTLE_SIGNALS = 2
 """Signals after which the next one means: by force."""
 
 
@@ -146,11 +146,11 @@ class SweepRunner:
             self.progress.say("stopping: runs drain, then their servers stop; once more ends them at once")
             self.signal = signal.Signals(number)
         for process in [*self._runs, *self._starting]:
-            self._tell_to_end(process)
+            self._stop_process(process)
 
-    def _tell_to_end(self, process: Process) -> None:
+    def _stop_process(self, process: Process) -> None:
         # Not SIGINT: in Python's own start it is an exception anywhere, which once left Locust's log locked.
-        signal_process(process, signal.SIGTERM if self._signals <= _PATIENCE else signal.SIGKILL)
+        signal_process(process, signal.SIGTERM if self._signals <= _GENTLE_SIGNALS else signal.SIGKILL)
 
     def next_run(self, served: ServedModel | None) -> SweepEntry | None:
         """What to play next where this is served; None when there is nothing, or no more."""
@@ -167,11 +167,11 @@ class SweepRunner:
         async with self._starts:
             began_s = time.monotonic()
             self.progress.starting_server(run)
-            with log.open("ab") as said:
-                server = await start_server(server_command(self.plan, run), said, self.lock)
+            with log.open("ab") as file:
+                server = await start_server(server_command(self.plan, run), file, self.lock)
             self._starting.add(server)
             if self.signal is not None:
-                self._tell_to_end(server)
+                self._stop_process(server)
             url = await ready_url(server)
             self._starting.discard(server)
         if url is not None:
@@ -193,12 +193,12 @@ class SweepRunner:
         async with self._starts:
             began_s = time.monotonic()
             self.note(run, "running")
-            with log.open("wb") as said:
+            with log.open("wb") as file:
                 command = client_command(self.plan, run, url, self.record.folder)
-                process = await start_run(command, said, self.lock)
+                process = await start_run(command, file, self.lock)
             self._runs.add(process)
             if self.signal is not None:
-                self._tell_to_end(process)
+                self._stop_process(process)
             while process.returncode is None and not has_level(folder):
                 await asyncio.sleep(_LOOK_S)
         await process.wait()

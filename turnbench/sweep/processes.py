@@ -1,7 +1,7 @@
 """The processes of a sweep: servers and runs that end when the sweep ends, however it does.
 
 Each has a session of its own, since Ctrl-C in a terminal reaches the whole group of the sweep: a server that
-heard it too would be gone before its run had drained. The sweep itself tells them, runs before servers.
+got it too would be gone before its run had drained. The sweep itself stops them, runs before servers.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class SweepLock:
     def __init__(self, folder: Path, say: Callable[[str], None], wait_s: float = 60.0) -> None:
         """Take it; raises SweepBusy if others still hold it after `wait_s`."""
         self.file = os.open(folder / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        ends_at, told = time.monotonic() + wait_s, False
+        ends_at, reported = time.monotonic() + wait_s, False
         while not self._taken():
             if time.monotonic() > ends_at:
                 raise SweepBusy
-            if not told:
+            if not reported:
                 say("waiting for what is left of this sweep's last time to end")
-            told = True
+            reported = True
             time.sleep(0.1)
 
     def _taken(self) -> bool:

@@ -1,7 +1,7 @@
 """The runs of a sweep: which there are and in which order, their command lines, and what can be seen to fail
 before anything is started.
 
-A run is a SweepEntry of sweep.json; what tells it from the others is in the name of its directory.
+A run is a SweepEntry of sweep.json; its directory is named after what differs from the others.
 """
 
 from __future__ import annotations
@@ -134,6 +134,6 @@ def _refusals(commands: list[list[str]]) -> list[str]:
         )
         for command in commands
     ]
-    said = [(each.communicate()[1], each.returncode) for each in asked]
-    refused = [text.strip() for text, code in said if code == exits.BAD_CONFIGURATION]
+    answers = [(each.communicate()[1], each.returncode) for each in asked]
+    refused = [text.strip() for text, code in answers if code == exits.BAD_CONFIGURATION]
     return [text.removeprefix("serve: ") for text in refused]
