@@ -29,6 +29,7 @@ from loadgen._messages import EngineMessage, FinishRun, Job, Ping, StartRun
 from loadgen.control._run_files import RunWriter, new_manifest, new_run_dir
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.control._worker import TO_CONTROLLER, TO_WORKER
+from loadgen.options._headers import dialect_of
 from loadgen.options._prepare import Prepared
 from turnbench import exits
 from turnbench.formats import Finding, WorkerEntry
@@ -213,6 +214,7 @@ class RunController:
             model=prepared.model,
             usage_in_events=prepared.endpoint.usage_in_events,
             context=prepared.endpoint.max_model_len,
+            dialect=dialect_of(prepared.settings),
         )
         self.send(worker, StartRun(job))
 

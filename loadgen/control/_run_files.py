@@ -13,7 +13,7 @@ from typing import IO
 
 import msgspec
 
-from loadgen.options._endpoint import without_userinfo
+from loadgen.options._endpoint import without_secrets
 from loadgen.options._headers import recorded
 from loadgen.options._prepare import Prepared, machine, versions
 from turnbench.formats import EndpointEntry, RunManifest
@@ -51,7 +51,7 @@ def new_manifest(prepared: Prepared, salt: str, started: datetime) -> RunManifes
         salt=salt,
         versions=versions(),
         host=machine(),
-        endpoint=EndpointEntry(url=without_userinfo(endpoint.url), model=prepared.model),
+        endpoint=EndpointEntry(url=without_secrets(endpoint.url), model=prepared.model),
         server=endpoint.server | prepared.facts,
         emulated=endpoint.emulated or bool(prepared.facts.get("emulated")),
         labels=shown["labels"],

@@ -7,9 +7,17 @@ in the load generator knows what a request or an event looks like.
 from __future__ import annotations
 
 from loadgen.dialects._chat import ChatCompletions
+from loadgen.dialects._completions import Completions
 from loadgen.dialects._dialect import Dialect, Problem, Prompt, Refused, StreamedReply, TurnRequest
+from loadgen.dialects._messages_api import AnthropicMessages
+from loadgen.dialects._responses import Responses
 
-DIALECTS: dict[str, Dialect] = {"chat": ChatCompletions()}
+DIALECTS: dict[str, Dialect] = {
+    "chat": ChatCompletions(),
+    "completions": Completions(),
+    "responses": Responses(),
+    "messages": AnthropicMessages(),
+}
 """By the name that `--dialect` takes."""
 
 __all__ = ["DIALECTS", "Dialect", "Problem", "Prompt", "Refused", "StreamedReply", "TurnRequest"]

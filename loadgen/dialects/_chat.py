@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from loadgen.dialects._dialect import Problem, Prompt, Refused, StreamedReply, TurnRequest
+from loadgen.dialects._dialect import Problem, Prompt, Refused, StreamedReply, TurnRequest, bearer
 from scenarios import Conversation, dialogue, drop_oldest, without_system
 from turnbench.cleaning import ERROR_CHARS
 
@@ -57,6 +57,8 @@ class ChatChoice(msgspec.Struct, gc=False):
     """One of the answers that a chunk is part of; requests ask for one."""
 
     delta: ChatDelta | None = None
+    text: str | None = None
+    """In place of a delta: what one event of /completions adds."""
     finish_reason: str | None = None
 
 
@@ -68,6 +70,7 @@ class ChatChunk(msgspec.Struct, gc=False):
     error: Any = None
 
 
+_NO_DELTA = ChatDelta()
 _NOTHING = ChatChunk()
 """Some servers keep a connection awake with an empty `data:`."""
 
@@ -79,6 +82,9 @@ class ChatCompletions:
     """The dialect of /chat/completions."""
 
     path = "/chat/completions"
+
+    def headers(self, key: str) -> dict[str, str]:
+        return bearer(key)
 
     def prompt(
         self,
@@ -138,10 +144,8 @@ class ChatCompletions:
             choice = chunk.choices[0]
             if choice.finish_reason is not None:
                 reply.finish_reason = choice.finish_reason
-            delta = choice.delta
-            if delta is None:
-                continue
-            answer = delta.content or ""
+            delta = choice.delta or _NO_DELTA
+            answer = delta.content or choice.text or ""
             # Servers that renamed reasoning_content send the same text under both names.
             reasoning = delta.reasoning or delta.reasoning_content or ""
             if answer or reasoning or delta.tool_calls:

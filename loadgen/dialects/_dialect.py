@@ -143,12 +143,21 @@ class StreamedReply:
         return len(self.events) if self.completion_tokens is None else self.completion_tokens
 
 
+def bearer(key: str) -> dict[str, str]:
+    """The key as OpenAI's endpoints and most others want it."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 class Dialect(Protocol):
     """One way of asking a server for a streamed answer. It keeps no state between calls, and never raises for
     anything that a server says."""
 
     path: str
     """Where requests are posted, below the API's root (`.../v1`)."""
+
+    def headers(self, key: str) -> dict[str, str]:
+        """What every request carries for this dialect; `key` is empty where there is none."""
+        ...
 
     def prompt(
         self,

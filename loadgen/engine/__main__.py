@@ -51,6 +51,7 @@ from loadgen.dialects import DIALECTS
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._health import Health, watch_server
 from loadgen.engine._run import EngineRun, watch
+from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader, open_reader
@@ -144,10 +145,10 @@ class EngineProcess:
             self.emit(JobRefused(str(error)))
             return
         await self._forget_run()
+        # A Unix socket has no packets, and the kernel stamps none of its reads.
+        clock = settings.clock if address_of(settings.host).socket is None else "user"
         try:
-            reader, why = open_reader(
-                asyncio.get_running_loop(), self._timeline, settings.clock, _connections(job)
-            )
+            reader, why = open_reader(asyncio.get_running_loop(), self._timeline, clock, _connections(job))
         except ValueError as error:
             self.emit(JobRefused(str(error)))
             return
@@ -156,6 +157,7 @@ class EngineProcess:
             connect_timeout_s=settings.connect_timeout_s,
             ssl=not settings.insecure,
             trust_env=settings.trust_env,
+            unix_socket=address_of(settings.host).socket,
         )
         run = EngineRun(job, session, self._timeline, self.emit)
         health = Health(run)

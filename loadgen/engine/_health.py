@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen._messages import HealthSampled, ServerSampled
 from loadgen.engine._run import EngineRun
-from loadgen.options._endpoint import base_url
+from loadgen.options._endpoint import address_of
 from loadgen.options._settings import Settings
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine
@@ -120,16 +120,23 @@ async def watch_server(
     settings: Settings, headers: dict[str, str], timeline: Timeline, emit: Callable[[ServerSampled], None]
 ) -> None:
     """Emit the server's own metrics once a second until cancelled; ends by itself if it has no such page."""
-    url = base_url(settings.host).removesuffix("/v1") + "/metrics"
+    address = address_of(settings.host)
     sent = {name: value for name, value in headers.items() if name not in ("Content-Type", "Accept")}
     timeout = aiohttp.ClientTimeout(total=settings.connect_timeout_s)
+    connector = None if address.socket is None else aiohttp.UnixConnector(address.socket)
     async with aiohttp.ClientSession(
-        timeout=timeout, headers=sent, trust_env=settings.trust_env, cookie_jar=aiohttp.DummyCookieJar()
+        timeout=timeout,
+        headers=sent,
+        trust_env=settings.trust_env,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=connector,
     ) as session:
         while True:
             text = ""
             try:
-                async with session.get(url, ssl=not settings.insecure, allow_redirects=False) as response:
+                async with session.get(
+                    address.of_server("/metrics"), ssl=not settings.insecure, allow_redirects=False
+                ) as response:
                     if response.status < 500 and response.status != 200:
                         return
                     if response.status == 200:

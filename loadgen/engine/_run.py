@@ -16,7 +16,7 @@ from loadgen._messages import EngineMessage, Job, StreamsCompressed, TurnEnded
 from loadgen.dialects import DIALECTS
 from loadgen.engine._person import PatienceTimer, SimulatedPerson
 from loadgen.engine._record import AttemptId
-from loadgen.options._endpoint import base_url
+from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
 from loadgen.transport._exchange import Exchange, WorkScheduler, WorkStage
@@ -98,8 +98,8 @@ class EngineRun:
         self._unreported: deque[tuple[Callable[[], TurnRecord], bool]] = deque()
         self._has_unreported = asyncio.Event()
         self._session = session
-        self._url = URL(base_url(job.settings.host) + self.dialect.path)
-        self._headers = headers_of(job.settings)
+        self._url = URL(address_of(job.settings.host).of(self.dialect.path))
+        self._headers = headers_of(job.settings, job.dialect)
         self.secrets = secrets_of(job.settings, self._headers)
 
     @property

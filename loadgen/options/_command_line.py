@@ -7,11 +7,13 @@ bool or None and types do no work: everything is read in `settings_from`, all mi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from msgspec import structs
 
+from loadgen.options._endpoint import address_of
 from loadgen.options._option import DeclaredOption, declared
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
@@ -83,11 +85,22 @@ def settings_from(
     if "--hold" in given and shape.ends == "time" and not shape.takes_hold:
         remedy = "add --levels (or several rates to --arrival-rate), or say -t instead"
         problems.append(f"--hold is about levels: {remedy}")
+    problems += _other_dialect(settings)
     if problems:
         raise OptionErrors(list(dict.fromkeys(problems)))
     if not options.get("think_time"):
         settings = structs.replace(settings, think_time=shape.default_think_time)
     return settings
+
+
+def _other_dialect(settings: Settings) -> list[str]:
+    """What is wrong where --dialect and a whole endpoint in -H differ."""
+    with suppress(ValueError):  # a host that is none is reported by itself
+        named = address_of(settings.host).dialect
+        if named is not None and settings.dialect not in ("auto", named):
+            way = f"give the server's address alone, or drop --dialect {settings.dialect}"
+            return [f"--dialect {settings.dialect}: -H is an endpoint of {named}; {way}"]
+    return []
 
 
 # --- help and docs ---

@@ -10,25 +10,38 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from loadgen.options._endpoint import without_userinfo
+from loadgen.dialects import DIALECTS
+from loadgen.options._endpoint import address_of, secrets_in, without_secrets
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
 from loadgen.options._shapes import shape_of
 from turnbench.cleaning import scrubbed_all
 
+_DEFAULT_DIALECT = "chat"
+_KEY_HEADERS = ("authorization", "x-api-key")
 _SHORTEST_SECRET = 4
 """A header's value of less is no secret, and hiding it would garble every message."""
 
 
-def headers_of(settings: Settings) -> dict[str, str]:
+def dialect_of(settings: Settings) -> str:
+    """The dialect in which the server is asked: that of --dialect, of the endpoint in -H, or chat."""
+    if settings.dialect != "auto":
+        return settings.dialect
+    with suppress(ValueError):  # a host that is none is refused elsewhere
+        return address_of(settings.host).dialect or _DEFAULT_DIALECT
+    return _DEFAULT_DIALECT
+
+
+def headers_of(settings: Settings, dialect: str | None = None) -> dict[str, str]:
     """Headers of every request of this worker; the key and `$VAR` values come from its own environment.
+
+    `dialect`: the run's, where it is known already.
 
     Raises ValueError naming a variable that is not set.
     """
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     headers["Accept-Encoding"] = "identity"
-    if key := _variable(settings.api_key_env):
-        headers["Authorization"] = f"Bearer {key}"
+    headers |= DIALECTS[dialect or dialect_of(settings)].headers(_variable(settings.api_key_env) or "")
     for name, value in settings.headers.items():
         ours = next((known for known in headers if known.lower() == name.lower()), name)
         headers[ours] = _from_environment(name, value)
@@ -40,9 +53,9 @@ def secrets_of(settings: Settings, headers: dict[str, str]) -> list[str]:
 
     A server may repeat a key with or without `Bearer` before it.
     """
-    typed = {name.lower() for name in settings.headers}
-    values = [value for name, value in headers.items() if name.lower() in typed]
-    values += [headers["Authorization"]] if "Authorization" in headers else []
+    secret = {name.lower() for name in settings.headers} | set(_KEY_HEADERS)
+    values = [value for name, value in headers.items() if name.lower() in secret]
+    values += secrets_in(settings.host)
     parts = urlsplit(settings.host)
     if parts.password is not None:
         password = unquote(parts.password)
@@ -75,9 +88,10 @@ def recorded(settings: Settings, shape: Shape | None = None) -> dict[str, Any]:
             found["arrival_ramp_to_per_s"] = None if rate is None else rate.ramp_to_per_s
         else:
             found[name] = value
+    found["dialect"] = dialect_of(settings)
     found |= (shape or shape_of(settings)).recorded()
     found["headers"] = dict.fromkeys(settings.headers, "***")
-    found["host"] = without_userinfo(settings.host)
+    found["host"] = without_secrets(settings.host)
     cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(settings))
     return cleaned
 

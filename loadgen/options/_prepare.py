@@ -17,7 +17,7 @@ import msgspec
 import psutil
 
 from loadgen.options._command_line import OptionErrors, settings_from
-from loadgen.options._endpoint import Endpoint, without_userinfo
+from loadgen.options._endpoint import Endpoint, without_secrets
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
 from loadgen.options._shapes import shape_of
@@ -109,7 +109,7 @@ def _fit(scenario: Scenario, context: int | None) -> tuple[Scenario, dict[str, i
 
 def _ask(settings: Settings) -> Endpoint:
     """Ask the endpoint in a clean process (aiohttp can't live under gevent)."""
-    host = without_userinfo(settings.host)
+    host = without_secrets(settings.host)
     try:
         asked = subprocess.run(
             [sys.executable, "-P", "-m", "loadgen.options._probe"],
@@ -128,7 +128,7 @@ def _ask(settings: Settings) -> Endpoint:
 
 
 def _model(settings: Settings, endpoint: Endpoint) -> str:
-    host = without_userinfo(settings.host)
+    host = without_secrets(settings.host)
     if settings.model is None:
         if not endpoint.models:
             why = endpoint.problem or "it lists no model"

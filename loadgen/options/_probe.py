@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from loadgen.options._endpoint import Endpoint, base_url
+from loadgen.options._endpoint import Endpoint, address_of
 from loadgen.options._headers import headers_of
 from loadgen.options._settings import Settings
 from turnbench.cleaning import clean
@@ -34,16 +34,17 @@ async def _get(session: aiohttp.ClientSession, url: str, insecure: bool) -> tupl
 
 async def probe(settings: Settings) -> Endpoint:
     """Models, version and kind of the endpoint; one or two small requests."""
-    root = base_url(settings.host)
-    endpoint = Endpoint(url=root)
+    address = address_of(settings.host)
+    endpoint = Endpoint(url=address.root)
     headers = {k: v for k, v in headers_of(settings).items() if k not in ("Content-Type", "Accept")}
     timeout = aiohttp.ClientTimeout(total=max(settings.connect_timeout_s, 1.0))
     try:
+        connector = None if address.socket is None else aiohttp.UnixConnector(address.socket)
         async with aiohttp.ClientSession(
-            headers=headers, timeout=timeout, trust_env=settings.trust_env
+            headers=headers, timeout=timeout, trust_env=settings.trust_env, connector=connector
         ) as session:
-            models, answered = await _get(session, f"{root}/models", settings.insecure)
-            version, _ = await _get(session, f"{root.removesuffix('/v1')}/version", settings.insecure)
+            models, answered = await _get(session, address.of("/models"), settings.insecure)
+            version, _ = await _get(session, address.of_server("/version"), settings.insecure)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         endpoint.problem = clean((str(error) or type(error).__name__).encode())
         return endpoint
@@ -65,7 +66,7 @@ async def probe(settings: Settings) -> Endpoint:
     owner = entries[0].get("owned_by") if entries else None
     endpoint.server = {"owned_by": owner, "version": endpoint.version}
     endpoint.server["max_model_len"] = endpoint.max_model_len
-    known = described_server(root, endpoint.models)
+    known = described_server(address.root, endpoint.models)
     endpoint.server |= known
     endpoint.emulated |= bool(known.get("emulated"))
     return endpoint

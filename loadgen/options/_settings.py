@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from loadgen.dialects import DIALECTS
 from loadgen.options import _values as values
 from loadgen.options._option import Option
 from turnbench.units import seconds
@@ -31,11 +32,21 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """One run's settings. Times are seconds; None means: not asked for."""
 
     host: Annotated[str, Option("The endpoint.", values.endpoint_url, "URL", locusts="-H", key="host")]
-    """The endpoint as typed, with or without /v1."""
+    """The endpoint as typed; `_endpoint.address_of` says what it means."""
     scenario: Annotated[str, Option("Mix, task or file to play.", str, "NAME|FILE", "chat")] = "chat"
     model: Annotated[
         str | None, Option("Model named in requests; default: the endpoint's first.", str, "NAME")
     ] = None
+    dialect: Annotated[
+        str,
+        Option(
+            f"How the server is asked: {', '.join(DIALECTS)}. auto: by the path of -H, else chat.",
+            values.dialect,
+            "NAME",
+            "auto",
+        ),
+    ] = "auto"
+    """As typed; `_headers.dialect_of` says which it is."""
     levels: Annotated[
         list[int] | None,
         Option(

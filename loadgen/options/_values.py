@@ -7,11 +7,11 @@ import math
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from loadgen.options._endpoint import without_userinfo
+from loadgen.dialects import DIALECTS
+from loadgen.options._endpoint import address_of
 from turnbench.units import seconds
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -74,14 +74,14 @@ def spawn_rate(text: str) -> float:
 
 def endpoint_url(text: str) -> str:
     """-H: where requests go."""
-    try:
-        parts = urlsplit(text)
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or an address that is none
-        named = False
-    if not (named and text.isprintable() and urlsplit(text).scheme in ("http", "https")):
-        why = "not an http:// or https:// URL; write e.g. http://127.0.0.1:8000"
-        raise ValueError(repr(without_userinfo(text)), why)
+    address_of(text)
+    return text
+
+
+def dialect(text: str) -> str:
+    """--dialect: one of DIALECTS, or auto."""
+    if text not in ("auto", *DIALECTS):
+        raise ValueError(f"{text!r} is not a dialect; auto, {', '.join(DIALECTS)}")
     return text
 
 

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
@@ -170,11 +171,12 @@ class StampedHandler(ResponseHandler):
 class StampedConnector(aiohttp.TCPConnector):
     """A pool without a limit whose connections carry the log of the task that asked for them."""
 
-    def __init__(self, reader: StampedReader, **options: Any) -> None:
+    def __init__(self, reader: StampedReader, unix_socket: str | None = None, **options: Any) -> None:
         if reader.wire_ports is not None:
             options["socket_factory"] = reader.wire_ports.socket
         super().__init__(limit=0, **options)
         self._reader = reader
+        self._unix_socket = unix_socket
         self._factory = cast(Any, functools.partial(StampedHandler, loop=self._loop, reader=reader))
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 (aiohttp's signature)
@@ -185,6 +187,20 @@ class StampedConnector(aiohttp.TCPConnector):
         handler.begin(log)
         log.connect_ns = 0 if log.reused else handler.opening_ns or self._reader.now_ns() - started_ns
         return connection
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109
+        if self._unix_socket is None:
+            return await super()._create_connection(req, traces, timeout)
+        try:
+            async with asyncio.timeout(timeout.sock_connect):
+                _, handler = await self._loop.create_unix_connection(
+                    cast(Any, self._factory), self._unix_socket
+                )
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise aiohttp.ServerTimeoutError(f"no connection to {self._unix_socket}") from error
+            raise UnixClientConnectorError(self._unix_socket, req.connection_key, error) from error
+        return handler
 
     async def spare(self, url: URL, timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 (aiohttp's)
         """A connection for a request to come, free or new; `release` puts it where that one will look."""
@@ -198,14 +214,20 @@ class StampedConnector(aiohttp.TCPConnector):
 
 
 def open_session(
-    reader: StampedReader, *, connect_timeout_s: float, ssl: Any, trust_env: bool
+    reader: StampedReader,
+    *,
+    connect_timeout_s: float,
+    ssl: Any,
+    trust_env: bool,
+    unix_socket: str | None = None,
 ) -> aiohttp.ClientSession:
     """A session for streaming requests: no cookies, no compression, no limits but the connect time-out.
 
-    `ssl` is aiohttp's: True for the default checks, False for none, or a context.
+    `ssl` is aiohttp's: True for the default checks, False for none, or a context. With `unix_socket` every
+    connection goes to that file, whatever the URL's host.
     """
     return aiohttp.ClientSession(
-        connector=StampedConnector(reader, ssl=ssl),
+        connector=StampedConnector(reader, unix_socket, ssl=ssl),
         timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER_BYTES,

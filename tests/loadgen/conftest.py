@@ -17,6 +17,7 @@ import pytest
 from loadgen._messages import ConversationEnded, EngineMessage, Job, TurnEnded
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._run import EngineRun, watch
+from loadgen.options._endpoint import address_of
 from loadgen.options._settings import Settings
 from loadgen.options._shape import EngineLoad
 from loadgen.transport._http import open_session
@@ -277,6 +278,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
             connect_timeout_s=asked.connect_timeout_s,
             ssl=tls if tls is not None else not asked.insecure,
             trust_env=asked.trust_env,
+            unix_socket=address_of(asked.host).socket,
         )
         made.append(Client(reader, session).wired(job, timeline))
         return made[-1]

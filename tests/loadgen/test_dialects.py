@@ -18,6 +18,9 @@ class Telegraph:
 
     path = "/telegraph"
 
+    def headers(self, key: str) -> dict[str, str]:
+        return {"X-Operator": key or "nobody"}
+
     def prompt(
         self,
         conversation: Conversation,
@@ -77,6 +80,7 @@ async def test_a_conversation_is_played_in_a_dialect_that_nothing_else_knows(pla
     assert all(len(record.event_us) == 2 for record in played.records)
     first, second = played.server.requests
     assert first.startswith(b"POST /v1/telegraph ")
+    assert b"X-Operator: nobody\r\n" in first
     assert json.loads(first.partition(b"\r\n\r\n")[2]) == {"to": "m", "text": "Hello", "words": 16}
     assert json.loads(second.partition(b"\r\n\r\n")[2])["text"] == "Hello / HELLO AGAIN / And then?"
 

@@ -21,6 +21,7 @@ HOST = "http://127.0.0.1:8000"
 DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "scenario": ("chat", "scenario", "chat"),
     "model": ("", "model", None),
+    "dialect": ("auto", "dialect", "auto"),
     "levels": ("", "levels", None),
     "hold": ("", "hold_s", 60.0),
     "warmup": ("5s", "warmup_s", 5.0),

@@ -1,0 +1,149 @@
+"""Anthropic's messages, streamed: content blocks that open, grow and close, and usage at both ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from loadgen.dialects._chat import ChatCompletions
+from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest
+from loadgen.dialects._typed_events import count_at, error_of, events_of, last_line, part, text_at
+from scenarios import Conversation
+
+_VERSION = "2023-06-01"
+"""Of the API; the only one since then."""
+_ENDED = re.compile(rb'^data: ?\{.*"type": ?"message_stop"')
+_CONTEXT_FULL = re.compile(r"prompt is too long|exceed(s|ed)? (the )?context (limit|window)", re.I)
+_FINISHED = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+"""A stop reason in chat's words; any other stays as it is."""
+
+
+class AnthropicMessages:
+    """The dialect of /messages."""
+
+    path = "/messages"
+
+    def __init__(self) -> None:
+        self._chat = ChatCompletions()
+
+    def headers(self, key: str) -> dict[str, str]:
+        return {"anthropic-version": _VERSION} | ({"x-api-key": key} if key else {})
+
+    def prompt(
+        self,
+        conversation: Conversation,
+        replies: Sequence[str],
+        *,
+        salt: str,
+        level: int,
+        turns_dropped: int,
+        system_role: bool,
+    ) -> Prompt:
+        """(the system's text or nothing, a list of messages)."""
+        chat = self._chat.prompt(
+            conversation,
+            replies,
+            salt=salt,
+            level=level,
+            turns_dropped=turns_dropped,
+            system_role=system_role,
+        )
+        system = "\n\n".join(m["content"] for m in chat.content if m["role"] == "system")
+        messages = [_message(message) for message in chat.content if message["role"] != "system"]
+        return Prompt((system, messages), chat.characters, chat.turns)
+
+    def body(self, request: TurnRequest) -> dict[str, Any]:
+        system, messages = request.prompt.content
+        body: dict[str, Any] = {"model": request.model, "messages": messages}
+        if system:
+            body["system"] = system
+        body |= {"stream": True, **request.sampling, "max_tokens": request.max_tokens}
+        if request.exact_tokens:
+            body |= {"min_tokens": request.max_tokens, "ignore_eos": True}
+        elif request.stop:
+            body["stop_sequences"] = list(request.stop)
+        if request.tools:
+            body["tools"] = [_tool(tool["function"]) for tool in request.tools]
+        return body
+
+    def read(self, events: list[bytes]) -> StreamedReply:
+        """Decode every event up to message_stop or the first problem."""
+        found, problem = events_of(events)
+        reply, done = StreamedReply(), False
+        for place, event in enumerate(found):
+            match text_at(event, "type"):
+                case "message_start":
+                    _take_usage(reply, part(event, "message", "usage"))
+                case "content_block_start":
+                    _add(reply, place, part(event, "content_block"))
+                case "content_block_delta":
+                    _add(reply, place, part(event, "delta"))
+                case "message_delta":
+                    _take_usage(reply, event.get("usage"))
+                    output = count_at(event, "usage", "output_tokens")  # that of the start is provisional
+                    reply.completion_tokens = reply.completion_tokens if output is None else output
+                    if reason := text_at(event, "delta", "stop_reason"):
+                        reply.finish_reason = _FINISHED.get(reason, reason)
+                case "message_stop":
+                    done = True
+                    break
+                case kind if kind == "error" or event.get("error"):
+                    reply.problem = error_of(event.get("error") or event)
+                    break
+        reply.end(done, problem)
+        return reply
+
+    def is_complete(self, tail: bytes) -> bool:
+        return _ENDED.match(last_line(tail)) is not None
+
+    def refusal(self, status: int, text: str) -> Refused | None:
+        if status in (400, 413) and _CONTEXT_FULL.search(text):
+            return "context_full"
+        return self._chat.refusal(status, text)
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    if message["role"] == "tool":
+        result = {"type": "tool_result", "tool_use_id": message["tool_call_id"]}
+        return {"role": "user", "content": [{**result, "content": message["content"]}]}
+    if calls := message.get("tool_calls"):
+        blocks = [
+            {"type": "tool_use", "id": call["id"], "name": call["function"]["name"],
+             "input": json.loads(call["function"]["arguments"])}
+            for call in calls
+        ]  # fmt: skip
+        return {"role": "assistant", "content": blocks}
+    return {"role": message["role"], "content": message["content"]}
+
+
+def _tool(function: dict[str, Any]) -> dict[str, Any]:
+    more = {"description": function["description"]} if "description" in function else {}
+    schema = function.get("parameters") or {"type": "object"}
+    return {"name": function["name"], **more, "input_schema": schema}
+
+
+def _add(reply: StreamedReply, place: int, block: Any) -> None:
+    """A content event, if this block or delta of one says anything."""
+    answer, thinking = text_at(block, "text"), text_at(block, "thinking")
+    calls = text_at(block, "type") in ("tool_use", "input_json_delta")
+    if answer or thinking or calls:
+        reply.add(place, answer, thinking, None, tool_call=calls)
+
+
+def _take_usage(reply: StreamedReply, usage: Any) -> None:
+    """The counts so far. Anthropic's input tokens are those that no cache held, so the three are added."""
+    fresh = count_at(usage, "input_tokens")
+    read, made = count_at(usage, "cache_read_input_tokens"), count_at(usage, "cache_creation_input_tokens")
+    if fresh is not None and (fresh or reply.prompt_tokens is None):
+        reply.prompt_tokens = fresh + (read or 0) + (made or 0)
+    if read is not None:
+        reply.cached_tokens = read
