@@ -177,10 +177,8 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     tmp_path: Path, sweep: Callable[..., Sweep], tools: Any, number: int, code: int
 ) -> None:
