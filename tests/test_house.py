@@ -165,7 +165,7 @@ def test_nothing_imports_a_roof() -> None:
 
 
 def test_the_floor_brings_in_neither_locust_nor_gevent_nor_a_heavy_library() -> None:
-    code = "import sys, json, turnbench.formats, turnbench.run_directory, turnbench.clock, turnbench.outcomes"
+    code = "import sys, json, turnbench.formats, turnbench.run_directory, turnbench.clock, turnbench.limits"
     code += "; print(json.dumps(sorted(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     heavy = {"locust", "gevent", "aiohttp", "asyncio", "pandas", "scipy"}

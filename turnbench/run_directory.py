@@ -66,7 +66,7 @@ class RunDirectory:
                     yield found
 
     def server(self) -> Iterator[ServerSample]:
-        """The server's own metrics, a sample a second; values that are no numbers are left away."""
+        """The server's own metrics, a sample a second; values that are no numbers are discarded."""
         for line in self._lines("server.jsonl"):
             found = self._value(line)
             numbers = {k: v for k, v in found.items() if _is_number(v)} if isinstance(found, dict) else {}

@@ -31,7 +31,7 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     """Whether the plan ends the conversation with this turn."""
     at_context_end: Literal["stop", "drop_oldest"] | None = None
     """What the end of the model's context did: the conversation stops after this turn, since the next would
-    not fit; or this request leaves the oldest turns away. (Its refusal is the outcome context_full.)"""
+    not fit; or this request omits the oldest turns. (Its refusal is the outcome context_full.)"""
     attempt: int = 1
     """From 1; a turn counts once, by its highest attempt."""
     task: str
