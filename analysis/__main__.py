@@ -116,11 +116,11 @@ def _analysed(options: argparse.Namespace) -> int:
     many = len(found) > 1
     whole = several(found, options.out) if many else found[0]
     report = None if many and not options.out else whole.report
-    terminal.show(whole.plain, report, terminal.console(), study=many)
+    terminal.show(whole.summary, report, terminal.console(), study=many)
     if options.markdown:
-        markdown.write_run(whole.plain, options.markdown)
+        markdown.write_run(whole.summary, options.markdown)
     if options.xlsx:
-        export.write_workbook(whole.plain, options.xlsx)
+        export.write_workbook(whole.summary, options.xlsx)
     return max((exit_code(one.summary) for one in found), key=[exits.OK, exits.MISSED, exits.INVALID].index)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pandas as pd
@@ -17,10 +16,10 @@ from analysis.report.facts import RunFacts, facts_of
 from analysis.report.page import write_report
 from analysis.summary import summarise
 from analysis.sweep import Sweep, missing, names_of, pooled, sweep_at
-from analysis.tables.export import write_csv, write_json, write_parquet
+from analysis.tables.export import write_csv, write_parquet, write_summary
 from analysis.tables.sentences import in_words
 from analysis.turns.study import study_run
-from turnbench.formats import StudyTables, Summary, summary_json
+from turnbench.formats import StudyTables, Summary
 from turnbench.run_directory import RunError, read_run
 from turnbench.turns import WORDS_PER_MIN
 
@@ -35,12 +34,6 @@ class Analysed:
     facts: list[RunFacts]
     samples: list[pd.DataFrame]
     path: Path
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        """The summary as tables and plots take it: as in summary.json, its comparisons as Structs."""
-        kept = {"comparison": self.summary.comparison, "study": self.summary.study}
-        return summary_json(self.summary) | kept
 
     @property
     def report(self) -> Path:
@@ -129,6 +122,6 @@ def _apart(paths: list[Path]) -> list[str]:
 
 
 def _write(one: Analysed) -> None:
-    write_json(summary_json(one.summary), one.path / "summary.json")
-    write_csv(one.plain, one.path / "summary.csv")
-    write_report(one.plain, one.facts, one.report)
+    write_summary(one.summary, one.path / "summary.json")
+    write_csv(one.summary, one.path / "summary.csv")
+    write_report(one.summary, one.facts, one.report)

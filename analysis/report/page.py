@@ -24,6 +24,7 @@ from analysis.tables.export import flat
 from analysis.tables.glossary import anchor_of, glossary, term_of
 from analysis.tables.sentences import answer, ratios_in_words
 from analysis.tables.writing import for_script_tag, for_terminal, number, stamp, task
+from turnbench.formats import Summary
 from turnbench.metrics import METRICS
 
 _SETUP = ("settings", "endpoint", "server", "host", "versions", "workers", "slo", "labels")
@@ -33,7 +34,7 @@ _MOST_SETUP_CHARS = 600_000
 _MOST_VALUE_CHARS = 2000
 
 
-def write_report(summary: dict[str, Any], facts: list[RunFacts], path: Path) -> None:
+def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
     """Write the page; everything it needs is inside it."""
     plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     script = _own("report.js")
@@ -54,7 +55,7 @@ def write_report(summary: dict[str, Any], facts: list[RunFacts], path: Path) -> 
     drawn, omitted = _within(figures(summary, facts))
     page = environment.get_template("report.jinja").render(
         summary=summary,
-        title=stamp(summary["emulated"]) + summary["run"],
+        title=stamp(summary.emulated) + summary.run,
         policy=_policy(plotly, script),
         glossary=glossary(),
         groups=GROUPS,
@@ -72,16 +73,14 @@ def write_report(summary: dict[str, Any], facts: list[RunFacts], path: Path) -> 
     path.write_text(page, encoding="utf-8")
 
 
-def _tables(summary: dict[str, Any]) -> dict[str, Any]:
+def _tables(summary: Summary) -> dict[str, Any]:
     """What the tables of the page hold, at most so many rows as a page can."""
-    comparison, study, glance = summary.get("comparison"), summary.get("study"), glance_of(summary)
-    loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
-    cells = [
-        cell | {"name": rows.name_of(cell), "load": loads.get((cell.get("run"), cell["level"]), ALL)}
-        for cell in summary["cells"][: _MOST_ROWS // 2]
-    ]
+    comparison, study, glance = summary.comparison or None, summary.study or None, glance_of(summary)
+    loads: dict[tuple[str, int | str], str] = {
+        (rows.run_of(level), level.index): level.load for level in summary.levels
+    }
     # Each run's load curve with its name, which a single run needn't say.
-    curves = [(run["run"], run["curve"]) for run in summary.get("runs", []) if run.get("curve")]
+    curves = [(run.run, run.curve) for run in summary.runs or [] if run.curve]
     tables = {
         "waits": rows.waits_table(summary),
         "levels": rows.levels_table(summary),
@@ -99,10 +98,12 @@ def _tables(summary: dict[str, Any]) -> dict[str, Any]:
         "ranks": rows.rank_tables(comparison),
         "swaps": rows.swap_tables(comparison),
         "ratio_words": ratios_in_words(study),
-        "curves": [("", summary["curve"])] if summary.get("curve") else curves,
+        "curves": [("", summary.curve)] if summary.curve else curves,
         "metrics": list(METRICS.values()),
-        "cells": cells,
-        "cells_in_all": len(summary["cells"]),
+        "cells": [
+            (rows.name_of(cell), loads.get((rows.run_of(cell), cell.level), ALL), cell)
+            for cell in summary.cells[: _MOST_ROWS // 2]
+        ],
     }
 
 

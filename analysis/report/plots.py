@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from analysis.measures.cells import ALL
 from analysis.report.facts import SHARES, Quantiles, RunFacts
 from analysis.report.plots_style import (
-    Cells,
     Figure,
     Trace,
     colour,
@@ -26,8 +24,9 @@ from analysis.report.plots_style import (
     symbol,
 )
 from analysis.report.plots_time import lags, slowest_turns, timelines
-from analysis.tables.rows import cells_at_levels
+from analysis.tables.rows import LevelCell, cells_at_levels, run_of
 from analysis.tables.writing import for_plotly, stamp
+from turnbench.formats.summary import GrowthRow, LoadCurve, Summary
 
 GROUPS = {
     "wait": "Time to generate, by task and model",
@@ -54,13 +53,13 @@ _MOST_LINES = 24
 _AT_TOP = "At the highest load of each run."
 
 
-def figures(summary: dict[str, Any], facts: list[RunFacts]) -> list[Figure]:
+def figures(summary: Summary, facts: list[RunFacts]) -> list[Figure]:
     """Every figure, in the order of the page."""
     cells = cells_at_levels(summary)
     names: dict[str, set[str]] = {}
     for cell in cells:
-        if "run" in cell:
-            names.setdefault(cell["run"], set()).add(cell["name"])
+        if cell.run:
+            names.setdefault(cell.run, set()).add(cell.name)
     # A run of a sweep goes by its model, where no other run has that name.
     alone = Counter(name for of_run in names.values() for name in of_run)
     called = {run: min(of) if len(of) == 1 and alone[min(of)] == 1 else run for run, of in names.items()}
@@ -76,7 +75,7 @@ def figures(summary: dict[str, Any], facts: list[RunFacts]) -> list[Figure]:
     ]
     for number, one in enumerate(made):
         one.id = f"plot-{number}"
-        if summary["emulated"]:
+        if summary.emulated:
             _mark(one)
     return made
 
@@ -89,31 +88,31 @@ def _mark(one: Figure) -> None:
     one.title = stamp(emulated=True) + one.title
 
 
-def _waits(cells: Cells) -> list[Figure]:
+def _waits(cells: list[LevelCell]) -> list[Figure]:
     """Time to generate: with one load a bar a task and model, with several a panel a task."""
-    cells = [cell for cell in cells if cell["task"] != ALL]
-    loads = list(dict.fromkeys(cell["load"] for cell in cells))
-    names = list(dict.fromkeys(cell["name"] for cell in cells))
+    cells = [cell for cell in cells if cell.task != ALL]
+    loads = list(dict.fromkeys(cell.load for cell in cells))
+    names = list(dict.fromkeys(cell.name for cell in cells))
     if not cells:
         return []
     if len(loads) == 1:
         data = []
         for number, name in enumerate(names):
-            mine = [cell for cell in cells if cell["name"] == name]
-            trace = middles([cell["ttg_ms"] for cell in mine])
-            faint = [0.45 if kind == "mean" else 1.0 for kind in trace.pop("kinds")]
+            mine = [cell for cell in cells if cell.name == name]
+            trace, means = middles([cell.of("ttg_ms") for cell in mine])
+            faint = [0.45 if mean else 1.0 for mean in means]
             marker = {"color": colour(number), "opacity": faint, "pattern": pattern(number)}
-            tasks = [for_plotly(cell["task"]) for cell in mine]
+            tasks = [for_plotly(cell.task) for cell in mine]
             data.append(trace | {"type": "bar", "name": for_plotly(name), "x": tasks, "marker": marker})
         return [figure("wait", "Time to generate by task", data, "task", "TTG, s", terms=("TTG",))]
     made = []
-    for task in dict.fromkeys(cell["task"] for cell in cells):
+    for task in dict.fromkeys(cell.task for cell in cells):
         data = []
         for number, name in enumerate(names):
-            mine = [cell for cell in cells if cell["task"] == task and cell["name"] == name]
+            mine = [cell for cell in cells if cell.task == task and cell.name == name]
             if mine:
-                trace = points([cell["ttg_ms"] for cell in mine], number)
-                xs = [for_plotly(cell["load"]) for cell in mine]
+                trace = points([cell.of("ttg_ms") for cell in mine], number)
+                xs = [for_plotly(cell.load) for cell in mine]
                 data.append(trace | {"name": for_plotly(name), "x": xs})
         one = figure("wait", f"Time to generate: {task}", data, "people", "TTG, s", terms=("TTG",))
         axis = {"type": "category", "categoryarray": [*map(for_plotly, loads)]}
@@ -122,10 +121,10 @@ def _waits(cells: Cells) -> list[Figure]:
     return made
 
 
-def _spreads(cells: Cells, facts: list[RunFacts]) -> list[Figure]:
+def _spreads(cells: list[LevelCell], facts: list[RunFacts]) -> list[Figure]:
     """Which share of the turns was done by when: two figures a task and load with a line a model; of one
     model alone, two a task with a line a load."""
-    names = {(cell.get("run", ""), cell["model"]): cell["name"] for cell in cells}
+    names = {(cell.run, cell.cell.model): cell.name for cell in cells}
     named: list[tuple[str, Quantiles]] = []
     for run in facts:
         for spread in run.spreads:
@@ -169,23 +168,23 @@ def _steps(values_ms: list[float | None], name: str, number: int) -> Trace:
     }
 
 
-def _load_curves(summary: dict[str, Any], cells: Cells) -> list[Figure]:
+def _load_curves(summary: Summary, cells: list[LevelCell]) -> list[Figure]:
     """TTFT and TTG against throughput, a line a model; runs of other tasks are a pick of their own."""
-    runs: dict[tuple[str, str], Cells] = {}
+    runs: dict[tuple[str, str], list[LevelCell]] = {}
     for cell in cells:
-        runs.setdefault((cell.get("run", ""), cell["name"]), []).append(cell)
-    curves = {run["run"]: run["curve"] for run in summary.get("runs", [])} or {"": summary.get("curve")}
-    by_tasks: dict[str, dict[str, Cells]] = {}
+        runs.setdefault((cell.run, cell.name), []).append(cell)
+    curves = {run.run: run.curve for run in summary.runs or []} or {"": summary.curve or None}
+    by_tasks: dict[str, dict[str, list[LevelCell]]] = {}
     for (_, name), mine in runs.items():
-        tasks = ", ".join(sorted({cell["task"] for cell in mine} - {ALL}))
+        tasks = ", ".join(sorted({cell.task for cell in mine} - {ALL}))
         whole = by_tasks.setdefault(tasks, {}).setdefault(name, [])
-        whole += [cell for cell in mine if cell["task"] == ALL]
+        whole += [cell for cell in mine if cell.task == ALL]
     found = []
     for tasks, lines in by_tasks.items():
         for metric, term in _METRICS.items():
             data = []
             for number, (name, whole) in enumerate(lines.items()):
-                of_runs = {cell.get("run", "") for cell in whole}
+                of_runs = {cell.run for cell in whole}
                 curve = (
                     curves.get(min(of_runs)) if len(of_runs) == 1 else None
                 )  # known where one run played all
@@ -196,23 +195,27 @@ def _load_curves(summary: dict[str, Any], cells: Cells) -> list[Figure]:
     return found
 
 
-def _curve(name: str, cells: Cells, metric: str, curve: dict[str, Any] | None, number: int) -> list[Trace]:
+def _curve(
+    name: str, cells: list[LevelCell], metric: str, curve: LoadCurve | None, number: int
+) -> list[Trace]:
     """A model's line over a wide piece and a ring for its saturation, where that is known."""
     same: Trace = {"name": for_plotly(name), "legendgroup": for_plotly(name)}
-    xs = [cell["aggregate_tps"] for cell in cells]
-    loads = [cell["load"] for cell in cells]
-    trace = points([cell[metric] for cell in cells], number) | same | {"x": xs, "mode": "lines+markers+text"}
+    xs = [cell.cell.aggregate_tps for cell in cells]
+    loads = [cell.load for cell in cells]
+    trace = (
+        points([cell.of(metric) for cell in cells], number) | same | {"x": xs, "mode": "lines+markers+text"}
+    )
     trace |= {"text": [*map(for_plotly, loads)], "textposition": "top center", "cliponaxis": False}
-    if not curve or curve["saturation"] not in loads:
+    if not curve or curve.saturation is None or curve.saturation not in loads:
         return [trace]
     ends = [
         len(loads) - 1 if end is None else loads.index(end)
-        for end in curve["saturation_ci95"]
+        for end in curve.saturation_ci95
         if end is None or end in loads
     ]
     if len(ends) < 2:
         return [trace]
-    at, span = loads.index(curve["saturation"]), slice(ends[0], ends[1] + 1)
+    at, span = loads.index(curve.saturation), slice(ends[0], ends[1] + 1)
     same |= {"type": "scatter", "showlegend": False, "hoverinfo": "skip"}
     wide = same | {"mode": "lines", "x": xs[span], "y": trace["y"][span], "opacity": 0.3}
     ring = same | {"mode": "markers", "x": [xs[at]], "y": [trace["y"][at]]}
@@ -220,21 +223,21 @@ def _curve(name: str, cells: Cells, metric: str, curve: dict[str, Any] | None, n
     return [wide | {"line": {"color": colour(number), "width": 12}}, ring | {"marker": shape}, trace]
 
 
-def _growth(summary: dict[str, Any], called: dict[str, str]) -> list[Figure]:
+def _growth(summary: Summary, called: dict[str, str]) -> list[Figure]:
     """TTFT by turn and by context length, and cached tokens expected and observed; `called`: runs' names."""
     turns, contexts = (
-        {called.get(run, run): cells for run, cells in _at_top(summary.get(key) or [], summary).items()}
-        for key in ("by_turn", "by_context")
+        {called.get(run, run): cells for run, cells in _at_top(rows, summary).items()}
+        for rows in (summary.by_turn, summary.by_context)
     )
     made = []
-    if data := _first_token(turns, lambda cell: float(cell["turn"])):
+    if data := _first_token(turns, lambda row: row.turn or 0):
         axes = ("turn of the conversation", "TTFT, s")
         made.append(figure("growth", "TTFT by turn", data, *axes, note=_AT_TOP, terms=("TTFT",)))
-    if data := _first_token(contexts, lambda cell: float((cell["context_tokens"][0] or 32) * 2**0.5)):
+    if data := _first_token(contexts, lambda row: (_ends(row)[0] or 32) * 2**0.5):
         note = f"{_AT_TOP} Prompts are grouped by length, in groups that double; points are in their middles."
         axes = ("prompt, tokens", "TTFT, s")
         made.append(figure("growth", "TTFT by context length", data, *axes, note=note, terms=("TTFT",)))
-        edges = {end for cells in contexts.values() for cell in cells for end in cell["context_tokens"]}
+        edges = {end for rows in contexts.values() for row in rows for end in _ends(row)}
         made[-1].layout["xaxis"] |= {"type": "log", "tickvals": sorted(end for end in edges if end)}
     if data := _cached(turns):
         note = f"{_AT_TOP} Expected (open, dotted): what the turn before left in a prefix cache."
@@ -247,45 +250,49 @@ def _growth(summary: dict[str, Any], called: dict[str, str]) -> list[Figure]:
     return made
 
 
-def _at_top(cells: Cells, summary: dict[str, Any]) -> dict[str, Cells]:
-    """The cells of each run at its highest load, of the runs with the highest of all."""
+def _ends(row: GrowthRow) -> list[int]:
+    """Prompt tokens of its bin, from and to."""
+    return row.context_tokens or [0, 0]
+
+
+def _at_top(rows: list[GrowthRow], summary: Summary) -> dict[str, list[GrowthRow]]:
+    """The rows of each run at its highest load, of the runs with the highest of all."""
     loads = {
-        (level.get("run", ""), level["index"]): float(level["users"] or level["arrival_rate_per_s"] or 0)
-        for level in summary["levels"]
+        (run_of(level), level.index): float(level.users or level.arrival_rate_per_s or 0)
+        for level in summary.levels
     }
-    found: dict[str, Cells] = {}
+    found: dict[str, list[GrowthRow]] = {}
     tops: dict[str, float] = {}
-    for run in dict.fromkeys(cell.get("run", "") for cell in cells):
-        mine = [cell for cell in cells if cell.get("run", "") == run]
-        top = max({cell["level"] for cell in mine}, key=lambda level: loads.get((run, level), 0.0))
-        found[run] = [cell for cell in mine if cell["level"] == top]
+    for run in dict.fromkeys(map(run_of, rows)):
+        mine = [row for row in rows if run_of(row) == run]
+        top = max({row.level for row in mine}, key=lambda level: loads.get((run, level), 0.0))
+        found[run] = [row for row in mine if row.level == top]
         tops[run] = loads.get((run, top), 0.0)
     highest = [run for run in found if tops[run] == max(tops.values())]
     return {run: found[run] for run in highest[:_MOST_LINES]}
 
 
-def _first_token(runs: dict[str, Cells], x: Callable[[dict[str, Any]], float]) -> list[Trace]:
+def _first_token(runs: dict[str, list[GrowthRow]], x: Callable[[GrowthRow], float]) -> list[Trace]:
     found = []
-    for number, (run, cells) in enumerate(runs.items()):
-        if len(cells) > 1:
-            trace = points([cell["ttft_ms"] for cell in cells], number)
-            found.append(trace | {"name": for_plotly(run or "TTFT"), "x": [x(cell) for cell in cells]})
+    for number, (run, rows) in enumerate(runs.items()):
+        if len(rows) > 1:
+            trace = points([row.ttft_ms for row in rows], number)
+            found.append(trace | {"name": for_plotly(run or "TTFT"), "x": [x(row) for row in rows]})
     return found
 
 
-def _cached(runs: dict[str, Cells]) -> list[Trace]:
+def _cached(runs: dict[str, list[GrowthRow]]) -> list[Trace]:
     found = []
-    for number, (run, cells) in enumerate(runs.items()):
-        if len(cells) < 2 or all(cell["cached_tokens_mean"] is None for cell in cells):
+    for number, (run, rows) in enumerate(runs.items()):
+        if len(rows) < 2 or all(row.cached_tokens_mean is None for row in rows):
             continue
-        for key, words, dotted in (
-            ("cached_tokens", "observed", False),
-            ("expected_cached", "expected", True),
+        for words, means, dotted in (
+            ("observed", [row.cached_tokens_mean for row in rows], False),
+            ("expected", [row.expected_cached_mean for row in rows], True),
         ):
             marker = {"symbol": symbol(number, hollow=dotted), "color": colour(number), "size": 9}
-            trace: Trace = {"type": "scatter", "mode": "lines+markers"}
+            trace: Trace = {"type": "scatter", "mode": "lines+markers", "marker": marker}
             trace["name"] = for_plotly(f"{run} {words}".strip())
-            trace |= {"x": [cell["turn"] for cell in cells], "y": [cell[f"{key}_mean"] for cell in cells]}
-            style = line(number, 1.5) | ({"dash": "dot"} if dotted else {})
-            found.append(trace | {"line": style, "marker": marker})
+            trace |= {"x": [row.turn for row in rows], "y": means}
+            found.append(trace | {"line": line(number, 1.5) | ({"dash": "dot"} if dotted else {})})
     return found

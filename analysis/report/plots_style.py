@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from analysis.tables.writing import for_terminal
+from turnbench.formats.summary import Distribution
 
 Trace = dict[str, Any]
 """A part of a figure in plotly's own terms."""
-Cells = list[dict[str, Any]]
 HEIGHT = 330
 _SHORT_LEGEND = 6
 """Names that fit under a plot of the usual height, in pixels."""
@@ -69,33 +69,35 @@ def pattern(number: int) -> Trace:
     return {"shape": _PATTERNS[number % len(_PATTERNS)], "fillmode": "overlay", "size": 6}
 
 
-def middles(distributions: Cells) -> Trace:
-    """Medians in seconds with their intervals; where one isn't allowed the mean. `kinds` says which."""
-    kinds = ["mean" if item["p50"] is None else "p50" for item in distributions]
-    values = [item[kind] for item, kind in zip(distributions, kinds, strict=True)]
-    ends = [item["ci95"][kind] or [None, None] for item, kind in zip(distributions, kinds, strict=True)]
+def middles(distributions: list[Distribution]) -> tuple[Trace, list[bool]]:
+    """Medians in seconds with their intervals; where one isn't allowed the mean: which of them are means."""
+    means = [item.p50 is None for item in distributions]
+    values = [item.mean if mean else item.p50 for item, mean in zip(distributions, means, strict=True)]
+    ends = [
+        item.ci95["mean" if mean else "p50"] or [None, None]
+        for item, mean in zip(distributions, means, strict=True)
+    ]
     up = [_apart_s(end[1], middle) for end, middle in zip(ends, values, strict=True)]
     down = [_apart_s(middle, end[0]) for end, middle in zip(ends, values, strict=True)]
-    words = {"mean": "mean", "p50": "median"}
-    return {
+    trace = {
         "y": [None if value is None else value / 1e3 for value in values],
         "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1},
         "hovertext": [
-            f"{words[kind]} of {item['n']}" for kind, item in zip(kinds, distributions, strict=True)
+            f"{'mean' if mean else 'median'} of {item.n}"
+            for mean, item in zip(means, distributions, strict=True)
         ],
-        "kinds": kinds,
     }
+    return trace, means
 
 
 def _apart_s(above_ms: float | None, below_ms: float | None) -> float:
     return (above_ms - below_ms) / 1e3 if above_ms is not None and below_ms is not None else 0.0
 
 
-def points(distributions: Cells, number: int) -> Trace:
+def points(distributions: list[Distribution], number: int) -> Trace:
     """A line of medians (or means, open) of one series."""
-    trace = middles(distributions)
-    kinds = trace.pop("kinds")
-    shapes = [symbol(number, hollow=kind == "mean") for kind in kinds]
+    trace, means = middles(distributions)
+    shapes = [symbol(number, hollow=mean) for mean in means]
     return trace | {
         "type": "scatter",
         "mode": "lines+markers",

@@ -12,9 +12,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.tables.rows import TextTable, name_of, precisions_table, rankings_table
+from analysis.tables.rows import TextTable, precisions_table, rankings_table
 from analysis.tables.writing import for_csv, for_terminal
 from analysis.turns.study import Study
+from turnbench.formats import Summary, summary_json
 
 MISSING = "--xlsx needs a library that is not installed: pip install 'turnbench[xlsx]'"
 _PARQUET_ROWS = 50_000
@@ -33,12 +34,17 @@ def write_json(value: object, path: Path) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def write_csv(summary: dict[str, Any], path: Path) -> None:
+def write_summary(summary: Summary, path: Path) -> None:
+    """summary.json."""
+    write_json(summary_json(summary), path)
+
+
+def write_csv(summary: Summary, path: Path) -> None:
     """One row a cell, keys joined by `_`; the last column says whether its run was an emulator's."""
-    emulated = {run["run"]: run["emulated"] for run in summary.get("runs", [])}
+    emulated = {run.run: run.emulated for run in summary.runs or []}
     rows = [
-        flat(cell) | {"emulated": emulated.get(cell.get("run"), summary["emulated"])}
-        for cell in summary["cells"]
+        flat(cell) | {"emulated": emulated.get(cell.get("run"), summary.emulated)}
+        for cell in summary_json(summary)["cells"]
     ]
     columns = list(dict.fromkeys(key for row in rows for key in row)) or ["model", "task", "level"]
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -88,7 +94,7 @@ def can_write_workbook() -> bool:
     return find_spec("xlsxwriter") is not None
 
 
-def write_workbook(summary: dict[str, Any], path: Path) -> None:
+def write_workbook(summary: Summary, path: Path) -> None:
     """A spreadsheet: sheets of cells, levels, findings and, for several models, how they differ.
 
     Raises OSError where the file can't be written.
@@ -97,21 +103,21 @@ def write_workbook(summary: dict[str, Any], path: Path) -> None:
     from xlsxwriter.exceptions import FileCreateError
 
     book = xlsxwriter.Workbook(str(path), _PLAIN_TEXT)
-    mark = "EMULATED " if summary["emulated"] else ""
-    verdict = {"verdict": summary["verdict"]["status"], "emulated": summary["emulated"]}
-    study = summary.get("study")
+    mark = "EMULATED " if summary.emulated else ""
+    verdict = {"verdict": summary.verdict.status, "emulated": summary.emulated}
+    plain, study = summary_json(summary), summary.study or None
     sheets = {
-        "run": [verdict | {"run": summary["run"], "partial": summary["partial"]}],
-        "cells": [{"name": name_of(cell)} | flat(cell) for cell in summary["cells"]],
-        "levels": [flat(level) for level in summary["levels"]],
-        "findings": [dict(finding) for finding in summary["verdict"]["findings"]],
-        "models": _by_head(rankings_table(summary.get("comparison"))),
+        "run": [verdict | {"run": summary.run, "partial": summary.partial}],
+        "cells": [{"name": cell["model"]} | flat(cell) for cell in plain["cells"]],
+        "levels": [flat(level) for level in plain["levels"]],
+        "findings": plain["verdict"]["findings"],
+        "models": _by_head(rankings_table(summary.comparison or None)),
         "tasks": [flat(msgspec.to_builtins(row)) for row in study.ratios] if study else [],
         "precisions": _by_head(precisions_table(study)),
     }
     for name, rows in sheets.items():
         if rows:
-            _fill(book, f"{mark}{name}", f"{mark}{for_terminal(summary['run'])}: {name}", rows)
+            _fill(book, f"{mark}{name}", f"{mark}{for_terminal(summary.run)}: {name}", rows)
     try:
         book.close()
     except FileCreateError as error:

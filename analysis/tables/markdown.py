@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from analysis.compare.baseline import Comparison
 from analysis.tables.rows import (
@@ -15,27 +14,27 @@ from analysis.tables.rows import (
     ratios_table,
     waits_table,
 )
-from analysis.tables.sentences import caveats, outcome
+from analysis.tables.sentences import caveats, outcome, said_of
 from analysis.tables.writing import for_markdown, stamp
+from turnbench.formats import Summary
 
 _MOST_ROWS = 100
 _MOST_FINDINGS = 20
 
 
-def write_run(summary: dict[str, Any], path: Path) -> None:
+def write_run(summary: Summary, path: Path) -> None:
     """The verdict, the table of waiting times, the findings, and for several models how they differ."""
-    mark = stamp(summary["emulated"])
-    verdict = f"**{summary['verdict']['status'].upper()}**"
-    if summary["emulated"]:
+    mark = stamp(summary.emulated)
+    verdict = f"**{summary.verdict.status.upper()}**"
+    if summary.emulated:
         verdict += " · These numbers come from an emulator, not from a model."
-    if summary["partial"]:
+    if summary.partial:
         verdict += " · PARTIAL: the run did not finish."
-    lines = [f"### {for_markdown(mark + summary['run'])}", "", verdict, ""]
-    findings = summary["verdict"]["findings"]
+    lines = [f"### {for_markdown(mark + summary.run)}", "", verdict, ""]
+    findings = summary.verdict.findings
     for finding in findings[:_MOST_FINDINGS]:
-        where = f"{finding['run']}: " if finding.get("run") else ""
-        lines.append(f"- **{for_markdown(finding['level'])}** {for_markdown(where + finding['what'])}")
-        lines.append(f"  → {for_markdown(finding['remedy'])}")
+        lines.append(f"- **{for_markdown(finding.level)}** {for_markdown(said_of(finding))}")
+        lines.append(f"  → {for_markdown(finding.remedy)}")
     if len(findings) > _MOST_FINDINGS:
         lines.append(f"- and {len(findings) - _MOST_FINDINGS} more in the report")
     lines += [""] * bool(findings)
@@ -43,9 +42,11 @@ def write_run(summary: dict[str, Any], path: Path) -> None:
     lines += _table(waits, mark)
     if any(text.startswith("m ") or text == "∞" for row in waits.rows for text in row):
         lines += [for_markdown(waits.note), ""]
-    if comparison := summary.get("comparison"):
-        lines += [for_markdown(comparison.words), "", *_table(rankings_table(comparison), mark)]
-    for table in (ratios_table(summary.get("study")), precisions_table(summary.get("study"))):
+    if summary.comparison:
+        lines += [for_markdown(summary.comparison.words), ""]
+        lines += _table(rankings_table(summary.comparison), mark)
+    study = summary.study or None
+    for table in (ratios_table(study), precisions_table(study)):
         if table.rows:
             lines += [*_table(table, mark), for_markdown(table.note), ""]
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")

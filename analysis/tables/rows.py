@@ -7,7 +7,8 @@ To add a table, write a function here that returns a TextTable, and a term in th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from msgspec import UnsetType
 
 from analysis.compare.baseline import Comparison
 from analysis.compare.causes import LENGTHS, PARTS, STUDY_RATIO
@@ -26,6 +27,7 @@ from analysis.tables.writing import (
     task,
 )
 from turnbench.formats.comparison import ModelComparison, ModelPair, RankingCell, StudyTables, TimeShares
+from turnbench.formats.summary import CellSummary, Distribution, GrowthRow, LevelSummary, Summary
 
 Rows = list[list[str]]
 _MOST_CELLS = 40
@@ -47,28 +49,97 @@ class TextTable:
     """What is said under it."""
 
 
-def waits_table(summary: dict[str, Any]) -> TextTable:
+@dataclass(frozen=True)
+class LevelCell:
+    """The cell of one model at one level, with what tables call its run and its model."""
+
+    cell: CellSummary
+    level: LevelSummary
+
+    @property
+    def run(self) -> str:
+        """ "" in the summary of a single run."""
+        return run_of(self.cell)
+
+    @property
+    def name(self) -> str:
+        """What the model is called: in a sweep with what distinguishes its run."""
+        return name_of(self.cell)
+
+    @property
+    def task(self) -> str:
+        return self.cell.task
+
+    @property
+    def load(self) -> str:
+        return self.level.load
+
+    @property
+    def setting(self) -> str:
+        """What runs that can fairly be compared share; "" in the summary of a single run."""
+        return "" if isinstance(self.cell.setting, UnsetType) else self.cell.setting
+
+    @property
+    def missed(self) -> int:
+        """Turns that got no complete answer."""
+        return self.cell.failed + self.cell.unfinished
+
+    def of(self, metric: str) -> Distribution:
+        """The distribution of one metric, such as ttg_ms."""
+        return self.cell.values[metric]
+
+
+def run_of(item: CellSummary | LevelSummary | GrowthRow) -> str:
+    """The run that a part of a summary is of; "" in the summary of a single run."""
+    return "" if isinstance(item.run, UnsetType) else item.run
+
+
+def name_of(cell: CellSummary) -> str:
+    """What the cell's model is called: in a sweep with what distinguishes its run."""
+    return cell.model if isinstance(cell.name, UnsetType) else cell.name
+
+
+def cells_at_levels(summary: Summary) -> list[LevelCell]:
+    """Cells of one model and one level in order of load."""
+    levels = {(run_of(level), level.index): level for level in summary.levels}
+    cells = [
+        LevelCell(cell, levels[run_of(cell), int(cell.level)])
+        for cell in summary.cells
+        if cell.model != ALL and cell.level != ALL
+    ]
+    return sorted(cells, key=lambda cell: load_order(cell.load))
+
+
+def typical_ms(cell: LevelCell | None) -> float:
+    """A cell's median time to generate, else its mean, to put models in order; infinite where it has none."""
+    if cell is None:
+        return float("inf")
+    times = cell.of("ttg_ms")
+    middles = [value for value in (times.p50, times.mean) if value is not None]
+    return middles[0] if middles else float("inf")
+
+
+def waits_table(summary: Summary) -> TextTable:
     """The headline: model, task and level, never summed over levels; also over tasks if there are several."""
-    levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
     cells = cells_at_levels(summary)
-    played: dict[tuple[Any, str], set[str]] = {}
+    played: dict[tuple[str, str], set[str]] = {}
     for cell in cells:
-        played.setdefault((cell.get("run"), cell["model"]), set()).add(cell["task"])
-    shown = [c for c in cells if c["task"] != ALL or len(played[c.get("run"), c["model"]]) > 2]
-    shown.sort(key=lambda c: (c["name"], c["task"] == ALL, c["task"], load_order(c["load"])))
+        played.setdefault((cell.run, cell.cell.model), set()).add(cell.task)
+    shown = [c for c in cells if c.task != ALL or len(played[c.run, c.cell.model]) > 2]
+    shown.sort(key=lambda c: (c.name, c.task == ALL, c.task, load_order(c.load)))
     rows = [
         [
-            cell["name"],
-            task(cell["task"]),
-            cell["load"],
-            str(cell["turns"]),
-            middle(cell["ttft_ms"], seconds, cell["turns"]),
-            middle(cell["ttg_ms"], seconds, cell["turns"]),
-            middle(cell["tpot_ms"], milliseconds, cell["turns"]),
-            number(cell["tps"]),
-            number(cell["aggregate_tps"]),
-            number(levels[cell.get("run"), cell["level"]]["streams_mean"]),
-            str(cell["failed"] + cell["unfinished"]),
+            cell.name,
+            task(cell.task),
+            cell.load,
+            str(cell.cell.turns),
+            middle(cell.of("ttft_ms"), seconds, cell.cell.turns),
+            middle(cell.of("ttg_ms"), seconds, cell.cell.turns),
+            middle(cell.of("tpot_ms"), milliseconds, cell.cell.turns),
+            number(cell.cell.tps),
+            number(cell.cell.aggregate_tps),
+            number(cell.level.streams_mean),
+            str(cell.missed),
         ]
         for cell in shown
     ]
@@ -80,52 +151,29 @@ def waits_table(summary: dict[str, Any]) -> TextTable:
     return TextTable("Waiting times by model, task and load", (*heads, "failed"), rows, (0, 1), note)
 
 
-def levels_table(summary: dict[str, Any]) -> TextTable:
+def levels_table(summary: Summary) -> TextTable:
     """One row a level: what was played, whether it was steady, and what its findings say of it."""
     rows = []
-    for level in summary["levels"]:
-        talks = level["conversations"]
-        duration_ms = talks["duration_ms"]["p50"]
+    for level in summary.levels:
+        talks = level.conversations
+        duration_ms = talks.duration_ms.p50
         rows.append(
             [
-                level.get("run", summary["run"]),
-                str(level["index"]),
-                level["load"],
-                f"{number(level['window_s'])} s",
-                number(level["streams_mean"]),
-                number(level["little"]),
-                str(talks["begun"]),
-                str(talks["completed"]),
+                run_of(level) or summary.run,
+                str(level.index),
+                level.load,
+                f"{number(level.window_s)} s",
+                number(level.streams_mean),
+                number(level.little),
+                str(talks.begun),
+                str(talks.completed),
                 NONE if duration_ms is None else seconds(duration_ms),
-                level["status"],
-                {True: "met", False: "missed", None: "none set"}[level["holds_limits"]],
+                level.status,
+                {True: "met", False: "missed", None: "none set"}[level.holds_limits],
             ]
         )
     heads = ("run", "level", "people", "window", "streams", "Little", "conversations", "completed")
     return TextTable("Load levels", (*heads, "duration p50", "status", "limits"), rows, (0, 9, 10))
-
-
-def cells_at_levels(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Cells of one model and one level in order of `load`, with what the model is called (`name`)."""
-    loads = {(level.get("run"), level["index"]): level["load"] for level in summary["levels"]}
-    cells = [
-        cell | {"name": name_of(cell), "load": loads[(cell.get("run"), cell["level"])]}
-        for cell in summary["cells"]
-        if cell["model"] != ALL and cell["level"] != ALL
-    ]
-    return sorted(cells, key=lambda cell: load_order(cell["load"]))
-
-
-def name_of(cell: dict[str, Any]) -> str:
-    """What the cell's model is called: in a sweep with what distinguishes its run."""
-    return str(cell.get("name", cell["model"]))
-
-
-def typical_ms(cell: dict[str, Any] | None) -> float:
-    """A cell's median time to generate, else its mean, to put models in order; infinite where it has none."""
-    times = cell["ttg_ms"] if cell else {}
-    value = times.get("p50") if times.get("p50") is not None else times.get("mean")
-    return float("inf") if value is None else float(value)
 
 
 def rankings_table(comparison: ModelComparison | None) -> TextTable:

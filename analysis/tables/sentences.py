@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from analysis.compare.baseline import Comparison
 from analysis.compare.causes import LENGTHS, PARTS
 from analysis.compare.ranking import SIGNIFICANT
 from analysis.measures.cells import ALL
-from analysis.tables.rows import name_of
+from analysis.tables.rows import name_of, run_of
 from analysis.tables.writing import interval, number, people, percent, seconds, signed, stamp
 from turnbench.formats.comparison import ModelPair, RankingCell, StudyTables
+from turnbench.formats.run import Finding
+from turnbench.formats.summary import CellSummary, LevelSummary, Summary
 
 _SURE = 0.95
 _OFFSETS = -0.005
@@ -25,35 +25,35 @@ _EMULATED = {
 }
 
 
-def answer(summary: dict[str, Any]) -> list[str]:
+def answer(summary: Summary) -> list[str]:
     """How long a person waits: a sentence a model (at most eight), at its lowest and its highest load."""
-    levels = {(level.get("run"), level["index"]): level for level in summary["levels"]}
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for cell in summary["cells"]:
-        if cell["task"] == ALL and cell["level"] != ALL and cell["model"] != ALL:
+    levels = {(run_of(level), level.index): level for level in summary.levels}
+    by_name: dict[str, list[CellSummary]] = {}
+    for cell in summary.cells:
+        if cell.task == ALL and cell.level != ALL and cell.model != ALL:
             by_name.setdefault(name_of(cell), []).append(cell)
     found = []
     for name, cells in list(by_name.items())[:_MOST_MODELS]:
         ends = [cells[0]] if len(cells) == 1 else [cells[0], cells[-1]]
-        parts = [_wait(cell, levels[(cell.get("run"), cell["level"])]) for cell in ends]
+        parts = [_wait(cell, levels[run_of(cell), int(cell.level)]) for cell in ends]
         found.append(f"{name}: {'; '.join(parts)}.")
     return found
 
 
-def _wait(cell: dict[str, Any], level: dict[str, Any]) -> str:
+def _wait(cell: CellSummary, level: LevelSummary) -> str:
     load = f"with {people(level)}"
-    whole, first = cell["ttg_ms"], cell["ttft_ms"]
-    if whole["p50"] is not None and first["p50"] is not None:
+    whole, first = cell.values["ttg_ms"], cell.values["ttft_ms"]
+    if whole.p50 is not None and first.p50 is not None:
         return (
-            f"{load}, half of the answers began within {seconds(first['p50'])} "
-            f"and were complete within {seconds(whole['p50'])}"
+            f"{load}, half of the answers began within {seconds(first.p50)} "
+            f"and were complete within {seconds(whole.p50)}"
         )
-    if whole["mean"] is not None and first["mean"] is not None:
+    if whole.mean is not None and first.mean is not None:
         return (
-            f"{load}, an answer began after {seconds(first['mean'])} and was complete after "
-            f"{seconds(whole['mean'])} on average (only {whole['n']} turns: too few for a median)"
+            f"{load}, an answer began after {seconds(first.mean)} and was complete after "
+            f"{seconds(whole.mean)} on average (only {whole.n} turns: too few for a median)"
         )
-    return f"{load}, {cell['ok']} of {cell['turns']} turns finished, too few to say how long one takes"
+    return f"{load}, {cell.ok} of {cell.turns} turns finished, too few to say how long one takes"
 
 
 def in_words(cells: list[RankingCell]) -> str:
@@ -182,6 +182,11 @@ def ratios_in_words(study: StudyTables | None) -> list[str]:
             "on average as the fastest."
         )
     return found
+
+
+def said_of(finding: Finding) -> str:
+    """What was found; of several runs, with the run in front."""
+    return f"{finding.run}: {finding.what}" if finding.run else finding.what
 
 
 def outcome(comparison: Comparison, threshold: float) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.text import Text
 from analysis.compare.baseline import Comparison
 from analysis.measures.cells import ALL
 from analysis.tables.rows import (
+    LevelCell,
     TextTable,
     cells_at_levels,
     changes_table,
@@ -22,8 +23,9 @@ from analysis.tables.rows import (
     typical_ms,
     waits_table,
 )
-from analysis.tables.sentences import caveats, outcome, reversal_in_words
+from analysis.tables.sentences import caveats, outcome, reversal_in_words, said_of
 from analysis.tables.writing import NONE, for_terminal, middle, number, seconds, stamp
+from turnbench.formats import Finding, Summary
 
 _COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 _OF_VERDICT = {"worse": "red", "better": "green", "same": "dim"}
@@ -41,8 +43,6 @@ _SWEEP_NOTE = (
     "tps: tokens per second."
 )
 
-Cell = dict[str, Any]
-
 
 def console() -> Console:
     """A console for people; in a pipe or file plain text of 100 columns."""
@@ -51,13 +51,13 @@ def console() -> Console:
     return Console(width=_PLAIN_WIDTH, highlight=False, color_system=None, legacy_windows=False)
 
 
-def show(summary: dict[str, Any], report: Path | None, out: Console, *, study: bool = False) -> None:
+def show(summary: Summary, report: Path | None, out: Console, *, study: bool = False) -> None:
     """Print a summary and the path of its report, if it has one: one table, and a few lines under it.
 
     `study`: also the study's own table beside ours, for runs that get no report of their own.
     """
-    words = ["EMULATED"] * bool(summary["emulated"]) + ["PARTIAL"] * bool(summary["partial"])
-    title = " · ".join([*words, summary["run"]])
+    words = ["EMULATED"] * summary.emulated + ["PARTIAL"] * summary.partial
+    title = " · ".join([*words, summary.run])
     waits = waits_table(summary)
     sweep = _sweep_table(summary, title)
     out.print(sweep or _waits_table(waits, title))
@@ -65,24 +65,21 @@ def show(summary: dict[str, Any], report: Path | None, out: Console, *, study: b
         _show_study(summary, out)
     if sweep:
         out.print(Text(_SWEEP_NOTE, style="dim"))
-        comparison = summary.get("comparison")
-        reversal = reversal_in_words(comparison.cells) if comparison else ""
-        whole = [c for c in summary["cells"] if c["task"] == ALL and ALL not in (c["model"], c["level"])]
-        failed = sum(cell["failed"] + cell["unfinished"] for cell in whole)
+        reversal = reversal_in_words(summary.comparison.cells) if summary.comparison else ""
+        failed = sum(cell.missed for cell in cells_at_levels(summary) if cell.task == ALL)
         for line in (reversal, f"{failed} turns failed or did not finish." if failed else ""):
             if line:
                 out.print(Text(for_terminal(line)))
     elif any(text.startswith("m ") or text == "∞" for row in waits.rows for text in row):
         out.print(Text(waits.note, style="dim"))
-    verdict = summary["verdict"]
-    out.print(Text(verdict["status"].upper(), style=f"bold {_COLOURS[verdict['status']]}"))
-    for finding in _grouped(verdict["findings"]):
-        where = f"{finding['run']}: " if finding.get("run") else ""
-        head = Text(f"  {for_terminal(finding['level'])} ", style=_COLOURS.get(finding["level"], "dim"))
-        what, remedy = for_terminal(where + finding["what"]), for_terminal(finding["remedy"])
+    verdict = summary.verdict
+    out.print(Text(verdict.status.upper(), style=f"bold {_COLOURS[verdict.status]}"))
+    for finding in _grouped(verdict.findings):
+        head = Text(f"  {for_terminal(finding.level)} ", style=_COLOURS.get(finding.level, "dim"))
+        what, remedy = for_terminal(said_of(finding)), for_terminal(finding.remedy)
         out.print(Text.assemble(head, f"{what}\n    → {remedy}"))
     if report is not None:
-        mark = "Report (EMULATED): " if summary["emulated"] else "Report: "
+        mark = "Report (EMULATED): " if summary.emulated else "Report: "
         out.print(Text.assemble(mark, for_terminal(report)), soft_wrap=True)
 
 
@@ -105,17 +102,18 @@ def show_comparison(comparison: Comparison, threshold: float, out: Console) -> N
     out.print(Text(outcome(comparison, threshold), style="bold"))
 
 
-def _grouped(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _grouped(findings: list[Finding]) -> list[Finding]:
     """The first findings of each check, with how many more of its sort there are."""
-    by_check: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_check: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        by_check.setdefault((finding["level"], finding["check"]), []).append(finding)
-    shown = []
+        by_check.setdefault((finding.level, finding.check), []).append(finding)
+    shown: list[Finding] = []
     for same in by_check.values():
         more = len(same) - _EACH
         shown += same[:_EACH]
         if more > 0:
-            shown[-1] = shown[-1] | {"remedy": f"{shown[-1]['remedy']} ({more} more like it in the report)"}
+            remedy = f"{shown[-1].remedy} ({more} more like it in the report)"
+            shown[-1] = msgspec.structs.replace(shown[-1], remedy=remedy)
     return shown
 
 
@@ -146,14 +144,14 @@ def _waits_table(waits: TextTable, title: str) -> Table:
     return table
 
 
-def _sweep_table(summary: dict[str, Any], title: str) -> Table | None:
+def _sweep_table(summary: Summary, title: str) -> Table | None:
     """Several models: TTG p50 and tps by task, model under model, load beside load; None where a task was
     played by one only."""
-    cells = [cell for cell in cells_at_levels(summary) if cell["task"] != ALL]
-    names = list(dict.fromkeys(cell["name"] for cell in cells))
+    cells = [cell for cell in cells_at_levels(summary) if cell.task != ALL]
+    names = list(dict.fromkeys(cell.name for cell in cells))
     if len(names) < 2:
         return None
-    loads = list(dict.fromkeys(cell["load"] for cell in cells))
+    loads = list(dict.fromkeys(cell.load for cell in cells))
     if len(loads) > _MOST_LOADS:
         loads = [loads[0], loads[len(loads) // 2], loads[-1]]
     table = _empty(title)
@@ -164,32 +162,32 @@ def _sweep_table(summary: dict[str, Any], title: str) -> Table | None:
         table.add_column(f"TTG s\n{load}{unit}", justify="right", no_wrap=True)
     for load in loads:
         table.add_column(f"tps\n{load}", justify="right", no_wrap=True)
-    found = {(cell["task"], cell["name"], cell["load"]): cell for cell in cells}
-    for task in dict.fromkeys(cell["task"] for cell in cells):
+    found = {(cell.task, cell.name, cell.load): cell for cell in cells}
+    for task in dict.fromkeys(cell.task for cell in cells):
         mine = [name for name in names if any((task, name, load) in found for load in loads)]
         mine.sort(key=lambda name: typical_ms(found.get((task, name, loads[-1]))))
         for place, name in enumerate(mine):
             at = [found.get((task, name, load)) for load in loads]
             texts = [_sweep_time(cell) for cell in at]
-            texts += [number(cell["tps"]) if cell else NONE for cell in at]
+            texts += [number(cell.cell.tps) if cell else NONE for cell in at]
             head = for_terminal(task) if place == 0 else ""
             end = place == len(mine) - 1
             table.add_row(Text(head), Text(for_terminal(name)), *map(Text, texts), end_section=end)
     return table
 
 
-def _sweep_time(cell: Cell | None) -> str:
+def _sweep_time(cell: LevelCell | None) -> str:
     """The median in seconds; where there are too few turns for one, the mean with its n."""
     if cell is None:
         return NONE
-    times = cell["ttg_ms"]
-    text = middle(times, seconds, times["n"]).replace(" s", "")
-    return f"{text} ({times['n']})" if text.startswith("m ") else text
+    times = cell.of("ttg_ms")
+    text = middle(times, seconds, times.n).replace(" s", "")
+    return f"{text} ({times.n})" if text.startswith("m ") else text
 
 
-def _show_study(summary: dict[str, Any], out: Console) -> None:
+def _show_study(summary: Summary, out: Console) -> None:
     """Each task against the fastest one at the highest load, and the rankings at each precision, if any."""
-    study, mark = summary["study"], stamp(summary["emulated"])
+    study, mark = summary.study or None, stamp(summary.emulated)
     ratios = ratios_table(study)
     if ratios.rows:
         people = ratios.heads.index("people")

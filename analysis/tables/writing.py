@@ -8,10 +8,10 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable
-from typing import Any
 
 from analysis.measures.cells import ALL
 from turnbench.cleaning import printable
+from turnbench.formats.summary import Distribution, LevelSummary
 
 NONE = "–"
 """Stands where there is no number."""
@@ -60,15 +60,15 @@ def interval(ends: list[float] | tuple[float, float], write: Callable[[float], s
     return f"{write(ends[0])} to {write(ends[1])}"
 
 
-def middle(distribution: dict[str, Any], write: Callable[[float], str], turns: int) -> str:
+def middle(distribution: Distribution, write: Callable[[float], str], turns: int) -> str:
     """The median. Where there are too few turns for one: the mean, marked "m", and with its n unless that is
     all `turns`. ∞ where too many of them are unfinished."""
-    if distribution["p50"] is not None:
-        return write(distribution["p50"])
-    if distribution["mean"] is not None:
-        mean = f"m {write(distribution['mean'])}"
-        return mean if distribution["n"] == turns else f"{mean} ({distribution['n']})"
-    return "∞" if distribution["n"] else NONE
+    if distribution.p50 is not None:
+        return write(distribution.p50)
+    if distribution.mean is not None:
+        mean = f"m {write(distribution.mean)}"
+        return mean if distribution.n == turns else f"{mean} ({distribution.n})"
+    return "∞" if distribution.n else NONE
 
 
 def task(name: object) -> str:
@@ -76,11 +76,11 @@ def task(name: object) -> str:
     return "all tasks" if name == ALL else str(name)
 
 
-def people(level: dict[str, Any]) -> str:
+def people(level: LevelSummary) -> str:
     """A level's load in words."""
-    if level["users"] is not None:
-        return "1 person" if level["users"] == 1 else f"{level['users']} people"
-    rate = level["arrival_rate_per_s"]
+    if level.users is not None:
+        return "1 person" if level.users == 1 else f"{level.users} people"
+    rate = level.arrival_rate_per_s
     return f"{rate:g} conversations arriving per second" if rate else "an unrecorded load"
 
 

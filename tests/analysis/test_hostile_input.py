@@ -37,10 +37,11 @@ SMALL = tries(40, suppress_health_check=[HealthCheck.too_slow])
 def whole_way(made: MadeRun) -> dict[str, Any]:
     """Write, read, summarise; the summary is strict JSON."""
     study = study_run(read_run(made.write()))
-    summary = summary_json(summarise(study))
-    json.dumps(summary, allow_nan=False)
+    summary = summarise(study)
     for_script_tag([asdict(one) for one in figures(summary, [facts_of(study)])])
-    return summary
+    plain = summary_json(summary)
+    json.dumps(plain, allow_nan=False)
+    return plain
 
 
 @SMALL

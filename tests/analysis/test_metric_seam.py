@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.tables.export import write_csv
+from analysis.__main__ import main
 from analysis.tables.glossary import glossary
 from tests.analysis.conftest import MadeRun, cell_of, summary_of, turn
 from turnbench.limits import limit_keys, limits_by_task, meets
@@ -29,15 +28,17 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> str:
     return "last_gap_ms"
 
 
-def test_a_toy_metric_is_a_distribution_of_every_cell(toy: str, made: MadeRun, tmp_path: Path) -> None:
+def test_a_toy_metric_is_a_distribution_of_every_cell_and_a_table_of_the_report(
+    toy: str, made: MadeRun
+) -> None:
     made.turns = [turn(n, gap_ms=20 + n) for n in range(11)]
-    summary = summary_of(made)
-    found = cell_of(summary)[toy]
+    path = made.write()
+    main([str(path)])
+    found = cell_of(json.loads((path / "summary.json").read_text()))[toy]
     assert (found["n"], found["mean"], found["p50"]) == (11, 25, 25)
     assert found["ci95"].keys() == {"mean", "p50", "p90", "p95", "p99"}
-    write_csv(summary, tmp_path / "summary.csv")
-    assert "last_gap_ms_p50" in (tmp_path / "summary.csv").read_text().splitlines()[0]
-    assert "last_gap_ms" in json.dumps(summary)
+    assert "last_gap_ms_p50" in (path / "summary.csv").read_text().splitlines()[0]
+    assert "<summary>last gap ms</summary>" in (path / "report.html").read_text()
 
 
 def test_a_toy_metric_has_its_place_in_glossary_and_docs(toy: str) -> None:

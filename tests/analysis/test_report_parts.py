@@ -14,6 +14,15 @@ from analysis.report.facts import SHARES
 from analysis.report.plots import figures
 from analysis.report.plots_style import Figure
 from analysis.tables.glossary import anchor_of, glossary, term_of
+from analysis.tables.rows import (
+    effects_table,
+    levels_table,
+    precisions_table,
+    rank_tables,
+    rankings_table,
+    ratios_table,
+    waits_table,
+)
 from tests.analysis.conftest import START_NS, MadeRun, S, level, turn
 from tests.analysis.test_report import page
 from tests.analysis.test_sweep import sweep
@@ -27,7 +36,7 @@ METRICS = {
 
 def drawn(path: Path, group: str) -> list[Figure]:
     found = analyse(path)
-    return [figure for figure in figures(found.plain, found.facts) if figure.group == group]
+    return [figure for figure in figures(found.summary, found.facts) if figure.group == group]
 
 
 def trace(figure: Figure, name: str) -> dict[str, Any]:
@@ -167,6 +176,26 @@ def test_a_header_finds_its_term_under_its_unit_or_percentile(header: str) -> No
     term = term_of(header)
     assert term in glossary()
     assert anchor_of(term).startswith("def-")
+
+
+def test_every_head_of_every_table_has_its_term(tmp_path: Path) -> None:
+    cells = []
+    for name in ("a", "b"):
+        turns = [turn(k, sent_s=6 + k, model=name, task=f"t{k % 2}") for k in range(60)]
+        MadeRun(tmp_path / name, turns).write()
+        cells.append({"dir": name, "model": name, "status": "finished"})
+    found = analyse(sweep(tmp_path, cells)).summary
+    tables = [
+        waits_table(found),
+        levels_table(found),
+        rankings_table(found.comparison),
+        *rank_tables(found.comparison),
+        effects_table(found.comparison),
+        ratios_table(found.study),
+        precisions_table(found.study),
+    ]
+    assert len(tables) > 7
+    assert [head for table in tables for head in table.heads if term_of(head) is None] == []
 
 
 def test_a_header_that_is_no_term_has_none() -> None:

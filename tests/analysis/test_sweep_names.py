@@ -104,10 +104,10 @@ def test_a_sweep_with_a_run_for_each_task_load_and_length_is_read_as_one_study(t
         "4",
         "16",
     ]
-    drawn = figures(found.plain, found.facts)
+    drawn = figures(found.summary, found.facts)
     load = [one for one in drawn if one.group == "load" and one.pick == "choose"]
     assert [line["text"] for line in load[0].data] == [["1", "4", "16"]] * 4
-    glance = glance_of(found.plain)
+    glance = glance_of(found.summary)
     assert glance is not None
     assert [name for name, _ in glance.rows] == ["yi", "gemma"]
     ratio = next(row for row in found.summary.study.ratios if row.task == "explain")
