@@ -61,7 +61,7 @@ class ArrivalsSummary(msgspec.Struct, kw_only=True):
 class LevelEntry(msgspec.Struct, kw_only=True, omit_defaults=False):
     """One level of a run. A time is null where the level never came to it."""
 
-    index: int = 0
+    index: Count = 0
     """Its number in the run, from 0."""
     users: Count | None = None
     """Simulated people in closed loop; null in open loop."""
@@ -83,7 +83,7 @@ class LevelEntry(msgspec.Struct, kw_only=True, omit_defaults=False):
 class WorkerEntry(msgspec.Struct, kw_only=True):
     """One load generator and its clock against the writer's."""
 
-    index: int
+    index: Count
     """Its number, which names its files: turns-INDEX.jsonl."""
     host: str = "local"
     """The machine it ran on."""
