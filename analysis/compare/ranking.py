@@ -10,7 +10,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau, rankdata
 
 from analysis.compare.causes import effects_of, shares_of, swap_of
 from analysis.compare.variants import clusters
@@ -72,6 +71,8 @@ def ranking_of(rows: pd.DataFrame) -> RankingCell | None:
             groups[str(name)] = part
     if len(groups) < 2:
         return None
+    from scipy.stats import kendalltau, rankdata  # slow to import, and most runs have one model
+
     models = [_model(name, part) for name, part in groups.items()]
     tps, time_ms = speeds_of(list(groups.values()))
     speed = 1 / time_ms
