@@ -6,15 +6,14 @@ Each level over time, the slowest answers event by event, distributions, and the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.formats import RunManifest
 from turnbench.outcomes import TROUBLE
 from turnbench.turns import Bools, Floats
 
@@ -120,7 +119,7 @@ class RunFacts:
     """What the report says of one run besides its summary."""
 
     name: str
-    manifest: dict[str, Any]
+    manifest: RunManifest
     scenario: str | None
     lags: list[LagSeries]
     spreads: list[Quantiles]
@@ -135,7 +134,7 @@ def facts_of(study: Study) -> RunFacts:
     times = _Times(study.frame)
     return RunFacts(
         name=study.run.path.resolve().name,
-        manifest=msgspec.to_builtins(study.manifest),
+        manifest=study.manifest,
         scenario=scenario and scenario[:_MOST_SCENARIO_CHARS],
         lags=_lags(study),
         spreads=_spreads(study),

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -24,7 +25,7 @@ from analysis.tables.export import flat
 from analysis.tables.glossary import anchor_of, glossary, term_of
 from analysis.tables.sentences import answer, ratios_in_words
 from analysis.tables.writing import for_script_tag, for_terminal, number, stamp, task
-from turnbench.formats import Summary
+from turnbench.formats import RunManifest, Summary
 from turnbench.metrics import METRICS
 
 _SETUP = ("settings", "endpoint", "server", "host", "versions", "workers", "slo", "labels")
@@ -63,7 +64,7 @@ def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
         figures_omitted=omitted,
         notes=NOTES,
         setups=_setups(facts),
-        insecure=any(run.manifest["settings"].get("insecure") for run in facts),
+        insecure=any(run.manifest.settings.get("insecure") for run in facts),
         style=Markup(_own("report.css")),
         data=Markup(for_script_tag([asdict(one) for one in drawn])),
         plotly=Markup(_packed(plotly)),
@@ -130,12 +131,13 @@ def _setups(facts: list[RunFacts]) -> list[tuple[str, Any, str | None]]:
     return found
 
 
-def _setup(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _setup(manifest: RunManifest) -> list[tuple[str, list[tuple[str, str]]]]:
     """Sections of the manifest as rows of text, without what is empty."""
-    plain = ("status", "started_at", "ended_at", "seed", "salt", "emulated")
-    sections = [("run", [(key, str(manifest.get(key))) for key in plain])]
+    plain = msgspec.to_builtins(manifest)
+    first = ("status", "started_at", "ended_at", "seed", "salt", "emulated")
+    sections = [("run", [(key, str(plain.get(key))) for key in first])]
     for name in _SETUP:
-        value = manifest.get(name)
+        value = plain.get(name)
         items = flat(value) if isinstance(value, dict) else {name: value}
         known = [(k, str(v)[:_MOST_VALUE_CHARS]) for k, v in items.items() if v not in (None, {}, [], "")]
         if known:
