@@ -229,6 +229,12 @@ class StreamsCompressed(EngineMessage, tag="compressed"):
     encoding: str
 
 
+class RequestChanged(EngineMessage, tag="request_changed"):
+    """The server refused something in a request, and is asked otherwise from now on; once a run each."""
+
+    what: str
+
+
 FromEngine = (
     RunReady
     | JobRefused
@@ -244,6 +250,7 @@ FromEngine = (
     | Pong
     | NotOnTheWire
     | StreamsCompressed
+    | RequestChanged
 )
 
 

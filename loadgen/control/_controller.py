@@ -253,6 +253,11 @@ class RunController:
                 what = f"the server compresses its streams ({how}), though asked not to"
                 remedy = "switch that off for event streams: a token waits until its block is full"
                 run.report(Finding("note", "compressed", what, remedy))
+            case "request_changed":
+                remedy = (
+                    "nothing to mend: answers follow the server's own default there; --body has the last word"
+                )
+                run.report(Finding("note", "request_changed", message["what"], remedy))
             case "not_on_the_wire":
                 what = f"arrivals are those of the client's reads, not of packets: {message['why']}"
                 remedy = "see docs/clocks.md for the one capability that packets take; or --clock kernel"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -82,6 +83,8 @@ class ChatCompletions:
     """The dialect of /chat/completions."""
 
     path = "/chat/completions"
+    required: Collection[str] = ("model", "messages", "stream", "max_tokens", "tools")
+    substitutes: Mapping[str, str] = MappingProxyType({"max_tokens": "max_completion_tokens"})
 
     def headers(self, key: str) -> dict[str, str]:
         return bearer(key)

@@ -5,7 +5,7 @@ The events are those of chat completions with `text` in place of a delta, so rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from loadgen.dialects._chat import ChatCompletions
@@ -21,6 +21,7 @@ class Completions(ChatCompletions):
     """The dialect of /completions."""
 
     path = "/completions"
+    required: Collection[str] = ("model", "prompt", "stream", "max_tokens")
 
     def prompt(
         self,

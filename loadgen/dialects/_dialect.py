@@ -6,7 +6,7 @@ stream, whole and in order, after the stream has ended; it knows neither sockets
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -154,6 +154,11 @@ class Dialect(Protocol):
 
     path: str
     """Where requests are posted, below the API's root (`.../v1`)."""
+
+    required: Collection[str]
+    """Fields without which a request is none; a server that refuses another can be asked without it."""
+    substitutes: Mapping[str, str]
+    """Fields that some servers want under another name."""
 
     def headers(self, key: str) -> dict[str, str]:
         """What every request carries for this dialect; `key` is empty where there is none."""

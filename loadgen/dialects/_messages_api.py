@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from loadgen.dialects._chat import ChatCompletions
@@ -31,6 +32,8 @@ class AnthropicMessages:
     """The dialect of /messages."""
 
     path = "/messages"
+    required: Collection[str] = ("model", "messages", "system", "stream", "max_tokens", "tools")
+    substitutes: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._chat = ChatCompletions()

@@ -7,7 +7,8 @@ runs in different dialects compare.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from loadgen.dialects._chat import ChatCompletions
@@ -28,6 +29,8 @@ class Responses:
     """The dialect of /responses."""
 
     path = "/responses"
+    required: Collection[str] = ("model", "input", "stream", "max_output_tokens", "tools")
+    substitutes: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._chat = ChatCompletions()

@@ -112,7 +112,7 @@ async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: in
             await turn.person.pause_until(run.timeline.now_ns() + int(pause_s * 1e9), run.timeline)
             if turn.person.leaving.is_set():
                 return ended
-        if exchange.refused is not None:  # what it was about is asked otherwise now
+        if exchange.refused is not None or exchange.asks_again:  # what it was about is asked otherwise now
             body = history.body()
 
 
@@ -143,6 +143,8 @@ class _AllowedAttempts:
         outcome = exchange.outcome
         if outcome == "stale_connection" and not self.was_stale:
             self.was_stale = True
+            return 0.0
+        if exchange.asks_again:
             return 0.0
         has_system = history.conversation.system is not None
         if exchange.refused == "system_role" and has_system and history.system_role:

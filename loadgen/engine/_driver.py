@@ -57,7 +57,7 @@ class Conversations:
         needed = conversation.needs_context
         if needed is not None and job.context is not None and needed > job.context:
             return None
-        return History(conversation, job, self._run.dialect, self._run.level)
+        return History(conversation, job, self._run.dialect, self._run.level, self._run.form)
 
     def arrivals(self, schedule: ArrivalSchedule) -> Iterator[tuple[int, int]]:
         """(number, due_ns) of each conversation that this worker has to begin in open loop."""

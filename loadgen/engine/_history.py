@@ -8,6 +8,7 @@ import msgspec
 
 from loadgen._messages import Job
 from loadgen.dialects import Dialect, Prompt, StreamedReply, TurnRequest
+from loadgen.engine._request_form import RequestForm
 from scenarios import Conversation, Turn
 
 EXACT_TOKENS = 256
@@ -19,7 +20,14 @@ _encode = msgspec.json.Encoder().encode
 class History:
     """One conversation under way: the replies it had, and the turn that is at hand."""
 
-    def __init__(self, conversation: Conversation, job: Job, dialect: Dialect, level: int) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        job: Job,
+        dialect: Dialect,
+        level: int,
+        form: RequestForm | None = None,
+    ) -> None:
         self.conversation = conversation
         self.stopped = False
         """The conversation ends before its plan does: the turn at hand would not fit."""
@@ -28,6 +36,7 @@ class History:
         self._job = job
         self._dialect = dialect
         self._level = level
+        self._form = form or RequestForm(dialect, job.settings.body)
         self._replies: list[str] = []
         self._turns_dropped = 0
         self._tokens_per_character: float | None = None
@@ -66,7 +75,8 @@ class History:
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             return prepared
-        return _encode(body_of_turn(self._job, self._dialect, self.conversation, self.turn, self._prompt()))
+        body = body_of_turn(self._job, self._dialect, self.conversation, self.turn, self._prompt())
+        return _encode(self._form.fit(body))
 
     def add_reply(self, reply: StreamedReply) -> None:
         """Keep the reply to the turn at hand, and see that the next turn fits, as the scenario asks."""

@@ -12,10 +12,11 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from loadgen._messages import EngineMessage, Job, StreamsCompressed, TurnEnded
+from loadgen._messages import EngineMessage, Job, RequestChanged, StreamsCompressed, TurnEnded
 from loadgen.dialects import DIALECTS
 from loadgen.engine._person import PatienceTimer, SimulatedPerson
 from loadgen.engine._record import AttemptId
+from loadgen.engine._request_form import REQUEST_ID, RequestForm
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
@@ -94,12 +95,14 @@ class EngineRun:
         self.scheduler = WorkScheduler()
         self.system_role = True
         """Whether the model takes a system message, as far as it has not refused one."""
+        self.form = RequestForm(self.dialect, job.settings.body)
         self._compressed = False
         self._unreported: deque[tuple[Callable[[], TurnRecord], bool]] = deque()
         self._has_unreported = asyncio.Event()
         self._session = session
         self._url = URL(address_of(job.settings.host).of(self.dialect.path))
         self._headers = headers_of(job.settings, job.dialect)
+        self._sends_id = REQUEST_ID.lower() not in {name.lower() for name in self._headers}
         self.secrets = secrets_of(job.settings, self._headers)
 
     @property
@@ -120,10 +123,15 @@ class EngineRun:
         """Send one request and wait for its end."""
         turn.exchange = exchange = Exchange(self.dialect)
         turn.first = turn.first or exchange
-        headers = self._headers | {"X-Request-Id": attempt.request_id(self.job.run)}
+        own = self.form.headers(attempt.request_id(self.job.run)) if self._sends_id else {}
+        headers = self._headers | own
         post = partial(self._session.post, self._url, data=body, headers=headers, allow_redirects=False)
         await exchange.run(post, self.scheduler)
         turn.exchange = None
+        if exchange.refused is None:
+            exchange.asks_again = self.form.learn(exchange.status, exchange.error, body, own.values())
+            for note in self.form.take_notes():
+                self.emit(RequestChanged(note))
         if not self._compressed and exchange.encoding.strip().lower() not in ("", "identity"):
             self._compressed = True
             self.emit(StreamsCompressed(exchange.encoding[:40]))

@@ -102,6 +102,8 @@ class Exchange:
     error: str | None = None
     refused: Refused | None = None
     """What the server refused, where the dialect knows it."""
+    asks_again: bool = False
+    """The server refused something that the next attempt does without."""
     chunked: bool = False
     encoding: str = "identity"
     _task: asyncio.Task[None] | None = None

@@ -17,6 +17,8 @@ class Telegraph:
     """Asks with one text at /telegraph; each event is `+` and a word, the last one `STOP` with a count."""
 
     path = "/telegraph"
+    required = ("to", "text")
+    substitutes: dict[str, str] = {}  # noqa: RUF012
 
     def headers(self, key: str) -> dict[str, str]:
         return {"X-Operator": key or "nobody"}
