@@ -36,6 +36,8 @@ class TruthRecord(msgspec.Struct, kw_only=True):
     head_ns: int | None
     event_ns: list[int]
     """One for each content event of a stream; empty for an answer sent in one piece."""
+    event_begun_ns: list[int] = []
+    """For each content event a moment from before it was handed to the kernel: nobody can have it earlier."""
     end_ns: int | None
     output_tokens: int
     aborted: bool
@@ -64,6 +66,7 @@ class TruthLog:
         offset_ns = _EPOCH_OFFSET_NS
         record.received_ns += offset_ns
         record.event_ns = [moment_ns + offset_ns for moment_ns in record.event_ns]
+        record.event_begun_ns = [moment_ns + offset_ns for moment_ns in record.event_begun_ns]
         record.head_ns = None if record.head_ns is None else record.head_ns + offset_ns
         record.end_ns = None if record.end_ns is None else record.end_ns + offset_ns
         try:

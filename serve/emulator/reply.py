@@ -73,6 +73,7 @@ class EmulatedReply:
         self._opening_due = request.stream
         self._note = records.lateness.note
         self._event_ns = array("q") if records.truth.is_kept else None
+        self._event_begun_ns = array("q")
         self._head_ns: int | None = None
         channel.set_abandon(self.abandon)
 
@@ -86,6 +87,8 @@ class EmulatedReply:
     def token(self, due_ns: int) -> bool:
         """Send the next token's event, due at this moment; True when it was the last."""
         made = self.made = self.made + 1
+        if self._event_ns is not None:
+            self._event_begun_ns.append(monotonic_ns())
         if made >= self._plain_until or self._opening_due:
             return self._special_token(made, due_ns)
         ready = self._ready or self._make_ready(made)
@@ -156,6 +159,7 @@ class EmulatedReply:
                 received_ns=self.request.received_ns,
                 head_ns=self._head_ns,
                 event_ns=self._event_ns.tolist(),
+                event_begun_ns=self._event_begun_ns[: len(self._event_ns)].tolist(),
                 end_ns=end_ns if end_ns is not None else monotonic_ns(),
                 output_tokens=self.made,
                 aborted=aborted,
