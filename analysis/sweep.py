@@ -128,10 +128,15 @@ def _tagged(summaries: list[Summary], part: Callable[[Summary], list[Tagged]]) -
 
 
 def _worst_client(clients: list[ClientSummary]) -> ClientSummary:
-    """The largest of each number over the runs; every clock that was used."""
+    """The worst of each number over the runs; every clock that was used, with its mean share."""
     clocks = sorted({one for client in clients if client.clock for one in client.clock.split(" and ")})
     worst: dict[str, float | None] = {}
-    for name in ClientSummary.__struct_fields__[1:]:
-        known = [value for client in clients if (value := getattr(client, name)) is not None]
-        worst[name] = max(known, default=None)
-    return ClientSummary(clock=" and ".join(clocks) or None, **worst)
+    for name in ClientSummary.__struct_fields__:
+        if name not in ("clock", "clock_shares"):
+            known = [value for client in clients if (value := getattr(client, name)) is not None]
+            worst[name] = (min if name == "sent_by_kernel_share" else max)(known, default=None)
+    shares = {
+        clock: sum(client.clock_shares.get(clock, 0.0) for client in clients) / len(clients)
+        for clock in clocks
+    }
+    return ClientSummary(clock=" and ".join(clocks) or None, clock_shares=shares, **worst)

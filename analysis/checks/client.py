@@ -72,6 +72,15 @@ def _p99(values: pd.Series) -> float:
     return float(known.quantile(0.99)) if len(known) else 0.0
 
 
+def before_sent(at: LevelEvidence) -> Iterator[Finding]:
+    """Answers that came before their request had left: times are never clipped, so this shows."""
+    early = at.rows["ttft_ms"] < 0
+    if early.any():
+        what = f"{int(early.sum())} turns have an answer from before their request was sent"
+        remedy = "clocks of this machine disagree: report it with run.json, and try --clock kernel"
+        yield at.finding("suspect", "before_sent", what, remedy)
+
+
 def lag(at: LevelEvidence) -> Iterator[Finding]:
     """Data seen late, where no stamp of the kernel corrects for it."""
     own = at.rows[at.rows["clock"] == "user"]

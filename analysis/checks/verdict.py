@@ -31,6 +31,7 @@ WINDOW_CHECKS: list[LevelCheck] = [level.not_whole, level.no_turns]
 LEVEL_CHECKS: list[LevelCheck] = [
     client.faults,
     client.late,
+    client.before_sent,
     client.lag,
     client.coalesced,
     client.busy,

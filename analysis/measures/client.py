@@ -21,6 +21,10 @@ def client_of(study: Study) -> ClientSummary:
     stolen = _in_windows(study, "stolen_share", study.levels)
     return ClientSummary(
         clock=" and ".join(sorted(set(rows["clock"]))) or None,
+        clock_shares={str(name): float(n) for name, n in rows["clock"].value_counts(normalize=True).items()},
+        sent_by_kernel_share=float((rows["sent_clock"] == "tx").mean()) if len(rows) else None,
+        write_after_sent_ms=_p99_ms((rows["write_ns"] - rows["sent_ns"]) / 1e6),
+        read_after_packet_ms=_p99_ms(rows["read_after_us"] / 1e3),
         lag_ms=lag_p99_ms(study, rows),
         coalesced_share=coalesced_share(rows, study) if len(rows) else None,
         cpu_share=float(cpu.mean()) if len(cpu) else None,
@@ -28,6 +32,11 @@ def client_of(study: Study) -> ClientSummary:
         stolen_share=float(stolen.mean()) if len(stolen) else None,
         cpu_share_max=float(cpu.max()) if len(cpu) else None,
     )
+
+
+def _p99_ms(values: pd.Series) -> float | None:
+    known = values.dropna()
+    return float(known.astype(float).quantile(0.99)) if len(known) else None
 
 
 def lag_p99_ms(study: Study, rows: pd.DataFrame, level: Level | None = None) -> float | None:

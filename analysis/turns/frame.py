@@ -25,18 +25,6 @@ _row = attrgetter(*COLUMNS)
 _PARTS = ("frame", "events", "unusable")
 _BATCH = 4096
 """Turns read and measured at a time: few enough that their events stay near the processor."""
-_NULLABLE = (
-    "sent_ns",
-    "head_ns",
-    "end_ns",
-    "connect_us",
-    "answer_event",
-    "prompt_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "status",
-)
 
 
 @dataclass(frozen=True)
@@ -131,7 +119,7 @@ def _frame(records: list[TurnRecord]) -> pd.DataFrame:
 
 
 def _series(name: str, column: list[Any]) -> pd.Series[Any]:
-    if name in _NULLABLE:
+    if TurnRecord.__annotations__[name] == "int | None":
         return pd.Series(column, dtype="Int64")
     if TurnRecord.__annotations__[name] == "int":
         return pd.Series(column, dtype="int64")

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from loadgen._messages import Job
 from loadgen.transport._exchange import Exchange
+from loadgen.transport._read_log import ReadLog
 from turnbench.cleaning import scrubbed, scrubbed_all
 from turnbench.clock import KERNEL_STAMPS
 from turnbench.formats import TurnRecord
@@ -43,6 +44,7 @@ def record_of(
         clock="wire" if log.on_wire else "user" if log.unstamped else unsent.clock,
         sent_ns=sent_ns,
         write_ns=log.write_ns,
+        read_after_us=_first_read_after_us(log, reply.event_reads),
         sent_clock=None if sent_ns is None else "tx" if log.sent_by_kernel else "bound",
         head_ns=exchange.head_ns,
         end_ns=at_ns[-1] if at_ns and exchange.outcome == "ok" else end_ns,
@@ -66,6 +68,11 @@ def record_of(
         error=exchange.error and scrubbed(exchange.error, secrets),
         text=scrubbed_all(text, secrets) if job.settings.keep_text else None,
     )
+
+
+def _first_read_after_us(log: ReadLog, reads: list[int]) -> int | None:
+    after_ns = log.read_after_ns(reads[0]) if reads else None
+    return None if after_ns is None else after_ns // 1000
 
 
 def dropped_record(job: Job, attempt: AttemptId) -> TurnRecord:

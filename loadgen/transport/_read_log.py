@@ -35,6 +35,9 @@ class ReadLog:
     """Whether the kernel left a read without a stamp, so that our own clock stands for it."""
     on_wire: bool = False
     """Whether `ends` and `at_ns` are those of packets, and not of reads."""
+    read_ends: array[int] | None = None
+    read_at_ns: array[int] | None = None
+    """Those of the reads, once packets have taken their place."""
     place: tuple[int, int, int] | None = None
     """Where the wire clock finds this response; None: nowhere."""
     records: RecordSplitter | None = None
@@ -73,6 +76,7 @@ class ReadLog:
         """Replace the reads by the packets: those of the ciphertext, where that is what came."""
         if self.records is not None:
             ends, at_ns = self.records.arrivals(ends, at_ns)
+        self.read_ends, self.read_at_ns = self.ends, self.at_ns
         self.ends, self.at_ns = array("q", ends.tobytes()), array("q", at_ns.tobytes())
         self.on_wire, self.unstamped, self.lag_ns_max = True, False, 0
 
@@ -98,6 +102,13 @@ class ReadLog:
         """Index of the read, or packet, that brought the byte just before each offset; offsets rise."""
         found: list[int] = np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), ends).tolist()
         return found
+
+    def read_after_ns(self, packet: int) -> int | None:
+        """How much later than this packet its last byte was read; None where reads are all there is."""
+        if self.read_ends is None or self.read_at_ns is None:
+            return None
+        read = bisect_left(self.read_ends, self.ends[packet])
+        return self.read_at_ns[min(read, len(self.read_at_ns) - 1)] - self.at_ns[packet]
 
     def read_of(self, end: int) -> int:
         """Index of the read that brought the byte just before offset `end` (at least 1)."""

@@ -18,6 +18,10 @@ from analysis.__main__ import main
 OLD = Path(__file__).parents[1] / "fixtures" / "run-2026-11"
 
 MAY_DIFFER: dict[str, str] = {
+    "*client/clock_shares*": "new: which clock timed how many turns",
+    "*client/sent_by_kernel_share": "new: who said when requests left",
+    "*client/write_after_sent_ms": "new: what a stamp after the call would have hidden",
+    "*client/read_after_packet_ms": "new: what reading would have added to packets",
     "run: verdict/findings/1/what": '"not given" for "not told"',
     "run: verdict/findings/3/what": '"shown" for "told"',
     "sweep: comparison/words": "the same statements in plainer words",

@@ -32,7 +32,10 @@ def _may_tap() -> bool:
     return True
 
 
-pytestmark = pytest.mark.skipif(not _may_tap(), reason="needs Linux and CAP_NET_RAW")
+pytestmark = [
+    pytest.mark.skipif(not _may_tap(), reason="needs Linux and CAP_NET_RAW"),
+    pytest.mark.timing,
+]
 
 GAP_S = 0.01
 NEAR_US = 5_000

@@ -166,6 +166,14 @@ class ClientSummary(msgspec.Struct, kw_only=True):
 
     clock: str | None
     """Where arrivals were stamped; every clock that was used."""
+    clock_shares: dict[str, float]
+    """Share of the measured turns by the clock of their arrivals: wire, kernel, user."""
+    sent_by_kernel_share: float | None
+    """Share of the measured turns whose moment of sending is the kernel's transmit stamp."""
+    write_after_sent_ms: float | None
+    """How long after a request had left the client's own call returned, p99."""
+    read_after_packet_ms: float | None
+    """How much later than its packet the first token was read, p99: the kernel clock would have added it."""
     lag_ms: float | None
     """How late the client saw data, p99."""
     coalesced_share: float | None
