@@ -33,7 +33,7 @@ MAY_START = {
     "serve": {"serve.emulator"},
     "loadgen": {"loadgen.engine", "loadgen.options._probe", "analysis"},
     "analysis": set(),
-    "turnbench/cli": {"serve", "scenarios", "loadgen", "analysis", "turnbench"},
+    "turnbench/cli": {"serve", "serve.emulator", "scenarios", "loadgen", "analysis", "turnbench"},
     "turnbench/sweep": {"serve", "serve.pace", "turnbench", "analysis"},
 }
 """The modules of ours that each part starts as processes, with `python -m`."""

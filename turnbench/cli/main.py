@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": Command("turnbench.cli.compare", "say whether runs are worse than a baseline"),
     "serve": Command("serve.__main__", "serve a model, real or emulated; list, show, calibrate, stop"),
     "scenarios": Command("scenarios.__main__", "list, show, check and sample conversations"),
+    "certify": Command("turnbench.cli.certify", "what this client adds to the times it measures"),
     "doctor": Command("turnbench.cli.doctor", "what this machine can do, and what to do about the rest"),
     "schema": Command("turnbench.cli.schema", "the JSON Schema of every file that is written"),
     "completion": Command("turnbench.cli.completion", "shell completion for bash and zsh"),
