@@ -235,6 +235,12 @@ class RequestChanged(EngineMessage, tag="request_changed"):
     what: str
 
 
+class AnswersOdd(EngineMessage, tag="odd"):
+    """Answers are of a kind that few servers send, and were read all the same; said once a run and kind."""
+
+    what: str
+
+
 FromEngine = (
     RunReady
     | JobRefused
@@ -251,6 +257,7 @@ FromEngine = (
     | NotOnTheWire
     | StreamsCompressed
     | RequestChanged
+    | AnswersOdd
 )
 
 

@@ -96,3 +96,12 @@ TROUBLE = (*FAILED, "lost", "dropped")
 def is_failure(outcome: str) -> bool:
     """Whether a turn with this outcome counts as failed."""
     return outcome in FAILED
+
+
+def is_cut_reasoning(outcome: str, finish_reason: str | None) -> bool:
+    """Whether a reply of reasoning alone was ended by its limit of tokens: that is an answered turn.
+
+    The server did all that was asked of it; the limit left no token for an answer. Such a turn is `ok` with
+    no answer event. Runs before 0.2.0 recorded it as `reasoning_only`, and are read as if they had not.
+    """
+    return outcome == "reasoning_only" and finish_reason in ("length", "max_tokens", "max_output_tokens")

@@ -24,6 +24,7 @@ from turnbench.formats import (
 )
 from turnbench.formats.reading import read_leniently
 from turnbench.formats.turn import decode
+from turnbench.outcomes import is_cut_reasoning
 
 Manifest = TypeVar("Manifest", RunManifest, SweepManifest)
 
@@ -51,9 +52,13 @@ class RunDirectory:
         """Every whole TurnRecord of every worker, in no particular order."""
         for line in self._lines("turns-*.jsonl"):
             try:
-                yield decode(line)
+                record = decode(line)
             except (msgspec.DecodeError, RecursionError):
                 self.torn += 1
+                continue
+            if is_cut_reasoning(record.outcome, record.finish_reason):  # as older versions wrote it
+                record.outcome, record.error = "ok", None
+            yield record
 
     def health(self) -> Iterator[HealthLine]:
         """One line a second and worker, about the engines themselves."""

@@ -258,6 +258,9 @@ class RunController:
                     "nothing to mend: answers follow the server's own default there; --body has the last word"
                 )
                 run.report(Finding("note", "request_changed", message["what"], remedy))
+            case "odd":
+                remedy = "nothing to do; docs/servers.md says how it is read"
+                run.report(Finding("note", "odd_answers", message["what"], remedy))
             case "not_on_the_wire":
                 what = f"arrivals are those of the client's reads, not of packets: {message['why']}"
                 remedy = "see docs/clocks.md for the one capability that packets take; or --clock kernel"

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from loadgen.dialects._chat import ChatCompletions
 from loadgen.dialects._completions import Completions
-from loadgen.dialects._dialect import Dialect, Problem, Prompt, Refused, StreamedReply, TurnRequest
+from loadgen.dialects._dialect import (
+    ODDITIES,
+    Dialect,
+    Problem,
+    Prompt,
+    Refused,
+    StreamedReply,
+    TurnRequest,
+)
+from loadgen.dialects._failures import failure_of_data, is_json, problem_of
 from loadgen.dialects._messages_api import AnthropicMessages
 from loadgen.dialects._responses import Responses
 
@@ -20,4 +29,16 @@ DIALECTS: dict[str, Dialect] = {
 }
 """By the name that `--dialect` takes."""
 
-__all__ = ["DIALECTS", "Dialect", "Problem", "Prompt", "Refused", "StreamedReply", "TurnRequest"]
+__all__ = [
+    "DIALECTS",
+    "ODDITIES",
+    "Dialect",
+    "Problem",
+    "Prompt",
+    "Refused",
+    "StreamedReply",
+    "TurnRequest",
+    "failure_of_data",
+    "is_json",
+    "problem_of",
+]

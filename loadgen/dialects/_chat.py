@@ -1,82 +1,27 @@
-"""OpenAI's chat completions, streamed: requests, chunks, their end and refusals, as far as they are needed.
-
-The structs hold nothing that could form a cycle (`gc=False`), so that the garbage collector need not walk
-over a reply's thousands; msgspec reads a whole reply's lines in one call.
-"""
+"""OpenAI's chat completions, streamed: what is asked, what the events of an answer say, how it ends."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-
-from loadgen.dialects._dialect import Problem, Prompt, Refused, StreamedReply, TurnRequest, bearer
+from loadgen.dialects._chunks import (
+    NO_CHOICE,
+    NO_DELTA,
+    ChatUsage,
+    choice_of_answer,
+    chunks_of,
+    usage_elsewhere,
+)
+from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest, bearer
+from loadgen.dialects._failures import failure_of_data, message_of, problem_of, refusal_of
 from scenarios import Conversation, dialogue, drop_oldest, without_system
-from turnbench.cleaning import ERROR_CHARS
 
 _DONE = b"[DONE]"
-_EVENT_BYTES = 1 << 20
-"""Longest event that is taken for one."""
-
-# What servers write when they refuse: vLLM, SGLang and OpenAI; the chat templates of Gemma and Mistral.
-_CONTEXT_FULL = re.compile(r"maximum context length|max_model_len|maximum model length|context window", re.I)
-_NO_SYSTEM = re.compile(r"system (role|message)|roles must alternate|only user and assistant roles", re.I)
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-
-
-class ChatUsageDetails(msgspec.Struct, gc=False):
-    """The parts of a count."""
-
-    cached_tokens: _Count | None = None
-    reasoning_tokens: _Count | None = None
-
-
-class ChatUsage(msgspec.Struct, gc=False):
-    """The server's counts so far, or of the whole reply."""
-
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
-    prompt_tokens_details: ChatUsageDetails | None = None
-    completion_tokens_details: ChatUsageDetails | None = None
-
-
-class ChatDelta(msgspec.Struct, gc=False):
-    """What one chunk adds to the answer."""
-
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[Any] | None = None
-
-
-class ChatChoice(msgspec.Struct, gc=False):
-    """One of the answers that a chunk is part of; requests ask for one."""
-
-    delta: ChatDelta | None = None
-    text: str | None = None
-    """In place of a delta: what one event of /completions adds."""
-    finish_reason: str | None = None
-
-
-class ChatChunk(msgspec.Struct, gc=False):
-    """One event of the stream."""
-
-    choices: list[ChatChoice] | None = None
-    usage: ChatUsage | None = None
-    error: Any = None
-
-
-_NO_DELTA = ChatDelta()
-_NOTHING = ChatChunk()
-"""Some servers keep a connection awake with an empty `data:`."""
-
-_decoder = msgspec.json.Decoder(ChatChunk)
-_NO_CHUNK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
+_COMPLETE = re.compile(rb"data: *\[DONE\]\s*$")
 
 
 class ChatCompletions:
@@ -130,65 +75,66 @@ class ChatCompletions:
 
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every chunk up to [DONE] or the first problem."""
-        said_done = _DONE in events
-        chunks, problem = chunks_of(events[: events.index(_DONE)] if said_done else events)
+        end = events.index(_DONE) if _DONE in events else _odd_end(events)
         reply = StreamedReply()
+        chunks, problem = chunks_of(events[:end], reply.oddities)
+        ours = 0
         usage: ChatUsage | None = None
         for number, chunk in enumerate(chunks):
-            if chunk.error is not None:
-                error = chunk.error
-                message = error.get("message") if isinstance(error, dict) else error
-                reply.problem = ("server_error", str(message)[:ERROR_CHARS])
+            if chunk.error:
+                reply.problem = problem_of(message_of(chunk.error))
                 break
             if chunk.usage is not None:
                 usage = chunk.usage
             if not chunk.choices:
+                if chunk.choices is None and (failure := failure_of_data(events[number])):
+                    reply.problem = problem_of(failure)
+                    break
                 continue
             choice = chunk.choices[0]
-            if choice.finish_reason is not None:
+            if choice.index != ours or len(chunk.choices) > 1:
+                ours = choice_of_answer(chunks, reply.oddities)
+                choice = next((each for each in chunk.choices if each.index == ours), NO_CHOICE)
+            if choice.finish_reason:
                 reply.finish_reason = choice.finish_reason
-            delta = choice.delta or _NO_DELTA
-            answer = delta.content or choice.text or ""
+            delta = choice.delta or NO_DELTA
+            answer = delta.content or choice.text or delta.refusal or ""
             # Servers that renamed reasoning_content send the same text under both names.
             reasoning = delta.reasoning or delta.reasoning_content or ""
-            if answer or reasoning or delta.tool_calls:
+            tool_call = bool(delta.tool_calls or delta.function_call)
+            if answer or reasoning or tool_call:
                 count = None if chunk.usage is None else chunk.usage.completion_tokens
-                reply.add(number, answer, reasoning, count, bool(delta.tool_calls))
-        if usage is not None:
-            reply.prompt_tokens, reply.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-            if usage.prompt_tokens_details is not None:
-                reply.cached_tokens = usage.prompt_tokens_details.cached_tokens
-            if usage.completion_tokens_details is not None:
-                reply.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
-        reply.end(said_done, problem)
+                reply.add(number, answer, reasoning, count, tool_call)
+        if reply.finish_reason is not None and _FAILED_FINISH.search(reply.finish_reason):
+            problem = problem or ("server_error", f"the server ended the answer as {reply.finish_reason}")
+        for data in events[end + 1 :]:
+            if failure := failure_of_data(data):
+                problem = problem or problem_of(failure)
+        self._take_usage(reply, usage, events[:end])
+        reply.end(end < len(events), problem)
         return reply
 
+    def _take_usage(self, reply: StreamedReply, usage: ChatUsage | None, events: list[bytes]) -> None:
+        if usage is None or usage.completion_tokens is None:
+            usage = usage_elsewhere(events, reply.oddities) or usage
+        if usage is None:
+            return
+        reply.prompt_tokens, reply.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        if usage.prompt_tokens_details is not None:
+            reply.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        if usage.completion_tokens_details is not None:
+            reply.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
+        if "choices" in reply.oddities:  # it counts those of all
+            reply.completion_tokens = reply.reasoning_tokens = None
+
     def is_complete(self, tail: bytes) -> bool:
-        return tail.rstrip(b"\r\n").endswith(b"data: [DONE]")
+        return _COMPLETE.search(tail) is not None
 
     def refusal(self, status: int, text: str) -> Refused | None:
-        if status != 400:
-            return None
-        if _CONTEXT_FULL.search(text):
-            return "context_full"
-        return "system_role" if _NO_SYSTEM.search(text) else None
+        return refusal_of(status, text)
 
 
-def chunks_of(events: list[bytes]) -> tuple[list[ChatChunk], Problem | None]:
-    """A chunk for each event's data, up to the first that is none, and what was wrong with that one."""
-    if max(map(len, events), default=0) <= _EVENT_BYTES:
-        with contextlib.suppress(*_NO_CHUNK):
-            return list(map(_decoder.decode, events)), None
-    chunks: list[ChatChunk] = []
-    for data in events:
-        if len(data) > _EVENT_BYTES:
-            return chunks, ("oversized", f"one event of {len(data)} bytes: {_sample(data)}")
-        try:
-            chunks.append(_NOTHING if not data or data.isspace() else _decoder.decode(data))
-        except _NO_CHUNK as error:
-            return chunks, ("bad_json", f"{error}: {_sample(data)}")
-    return chunks, None
-
-
-def _sample(data: bytes) -> str:
-    return data[:200].decode("utf-8", "replace")
+def _odd_end(events: list[bytes]) -> int:
+    """The place of an end mark with spaces or quotes around it, else the number of events."""
+    first = max(len(events) - 3, 0)
+    return next((n for n in range(first, len(events)) if events[n].strip(b' "') == _DONE), len(events))

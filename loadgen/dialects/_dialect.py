@@ -6,6 +6,7 @@ stream, whole and in order, after the stream has ended; it knows neither sockets
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -20,6 +21,30 @@ Problem = tuple[Outcome, str]
 Refused = Literal["context_full", "system_role"]
 """What a refusal can be about: the prompt is longer than the model's context, or the model takes no system
 message. Either can be mended by asking otherwise."""
+
+_LEAST_REPEATED = 8
+"""Characters of a whole answer that is said again, below which it may be the model that repeats itself."""
+_TAG = r"think|thinking|thought|reasoning|seed:think"
+_OPENING_TAG = re.compile(rf"\s*(<({_TAG})>|\[THINK\]|◁think▷)")
+_CLOSING_TAG = re.compile(rf"</({_TAG})>|\[/THINK\]|◁/think▷")
+"""It may stand alone, where the prompt's template has said the opening one."""
+_SPACE = re.compile(r"\s*")
+
+
+ODDITIES = {
+    "parts": "content comes as a list of parts: their texts are read, thinking as reasoning",
+    "tags": "thinking stands as tags in the content: it counts as reasoning and is kept out of the history",
+    "choices": "answers come in several choices: the first alone is measured, its tokens counted by events",
+    "counts": "usage holds counts that are no whole numbers: those that can be none are passed over",
+    "renamed": "usage stands under names of the server's own",
+    "increments": "usage counts each event's own tokens, and not those so far: they are added up",
+    "repeats": "events repeat the text before them: what is new in each is kept",
+    "split": "characters are split over events: their parts are joined",
+    "comments": "comments come as data of events: they are passed over",
+    "unclosed": "the last event lacks the blank line that should end it: it is read all the same",
+    "types": "fields of events have types of the server's own: they are read as far as they make sense",
+}
+"""What of a stream is odd and harmless, by a word for each: it is read, and reported once a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +108,17 @@ class StreamedReply:
     """The stream said that it is complete."""
     tool_calls: bool = False
     problem: Problem | None = None
-    _counted_events: int = 0
+    oddities: set[str] = field(default_factory=set)
+    """What was odd in it and could be read all the same: keys of ODDITIES."""
+    _counts: list[int] = field(default_factory=list)
+    """The server's count in each content event that carried one."""
     _counted_tokens: int = 0
     _in_word: bool = False
+    _thoughts: list[str] = field(default_factory=list)
+    _answer_chars: int = 0
+    _thought_chars: int = 0
+    _tool_event: int | None = None
+    """The first content event with a tool call."""
 
     def add(
         self, event: int, answer: str, reasoning: str, running_tokens: int | None, tool_call: bool = False
@@ -94,14 +127,25 @@ class StreamedReply:
 
         Tokens of events without content since the one before belong to this one.
         """
+        if len(answer) >= self._answer_chars > 0:
+            answer = self._new_in(answer, self.answer)
+            if not (answer or reasoning or tool_call):
+                return
         if answer or tool_call:
             self.answer.append(answer)
-            if tool_call:
-                self.tool_calls = True
+            self._answer_chars += len(answer)
+            if tool_call and self._tool_event is None:
+                self.tool_calls, self._tool_event = True, len(self.events)
             if self.answer_event is None:
                 self.answer_event = len(self.events)
+        text = answer
+        if reasoning:
+            if len(reasoning) >= self._thought_chars > 0:
+                reasoning = self._new_in(reasoning, self._thoughts)
+            self._thoughts.append(reasoning)
+            self._thought_chars += len(reasoning)
+            text = reasoning + answer
         self.events.append(event)
-        text = reasoning + answer if reasoning else answer
         self.parts.append(text)
         if running_tokens is None:
             self.event_tokens.append(1)
@@ -109,7 +153,7 @@ class StreamedReply:
         else:
             grown = running_tokens - self._counted_tokens
             self.event_tokens.append(grown if grown > 0 else 0)
-            self._counted_events += 1
+            self._counts.append(running_tokens)
             if grown > 0:
                 self._counted_tokens = running_tokens
         words = len(text.split())
@@ -119,13 +163,58 @@ class StreamedReply:
             self._in_word = not text[-1].isspace()
         self.event_words.append(words)
 
+    def _new_in(self, text: str, said: list[str]) -> str:
+        """What of an event's text is new, if it begins with all that was said: some servers send it so.
+
+        The second text of a stream may begin with the first by chance; the third tells.
+        """
+        if not text.startswith(said[0]) or len(said) == 1:
+            return text
+        if len(said) == 2 and said[1].startswith(said[0]) and text.startswith(said[1]) and text != said[1]:
+            said[1] = said[1][len(said[0]) :]
+            self.parts[-1] = self.parts[-1][len(said[0]) :]
+        before = "".join(said)
+        if not text.startswith(before) or (text == before and len(text) < _LEAST_REPEATED):
+            return text
+        self.oddities.add("repeats")
+        return text[len(before) :]
+
+    def fail(self, problem: Problem) -> None:
+        """The stream said, beside its events or after them, that it failed."""
+        self.problem, self.done = self.problem or problem, False
+
     def end(self, done: bool, problem: Problem | None) -> None:
         """After the last event; a problem that an event itself reported goes first."""
         self.problem = self.problem or problem
         self.done = done and self.problem is None
-        if self._counted_events < len(self.events):
+        if 2 < len(self.events) == len(self._counts) and 2 * self._counted_tokens < len(self.events):
+            # Counts that don't grow while events come are those of each event.
+            self.oddities.add("increments")
+            self.event_tokens = self._counts
+            if self.completion_tokens is not None and self.completion_tokens <= self._counted_tokens:
+                self.completion_tokens = sum(self._counts)
+        if len(self._counts) < len(self.events):
             # A count that came with some events only can't be split over them.
             self.event_tokens = [1] * len(self.events)
+        if self.answer and not self._thoughts:
+            self._take_thinking_out_of_answer()
+
+    def _take_thinking_out_of_answer(self) -> None:
+        """Where the server parses no reasoning, the model's tags stand in its answer."""
+        text = "".join(self.answer)
+        opened = _OPENING_TAG.match(text)
+        closed = _CLOSING_TAG.search(text)
+        if opened is None and closed is None:
+            return
+        self.oddities.add("tags")
+        begin = _SPACE.match(text, closed.end()).end() if closed else len(text)  # type: ignore[union-attr]
+        self.answer = [text[begin:]] if begin < len(text) else []
+        self.answer_event, passed = self._tool_event, 0
+        for number, part in enumerate(self.parts):
+            passed += len(part)
+            if passed > begin:
+                self.answer_event = number if self._tool_event is None else min(number, self._tool_event)
+                return
 
     @property
     def text(self) -> str:
@@ -135,7 +224,7 @@ class StreamedReply:
     def token_source(self) -> TokenSource:
         if self.completion_tokens is None:
             return "events"
-        return "continuous_usage" if 0 < len(self.events) == self._counted_events else "usage"
+        return "continuous_usage" if 0 < len(self.events) == len(self._counts) else "usage"
 
     @property
     def output_tokens(self) -> int:

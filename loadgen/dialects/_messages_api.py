@@ -16,7 +16,6 @@ from scenarios import Conversation
 _VERSION = "2023-06-01"
 """Of the API; the only one since then."""
 _ENDED = re.compile(rb'^data: ?\{.*"type": ?"message_stop"')
-_CONTEXT_FULL = re.compile(r"prompt is too long|exceed(s|ed)? (the )?context (limit|window)", re.I)
 _FINISHED = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -109,8 +108,6 @@ class AnthropicMessages:
         return _ENDED.match(last_line(tail)) is not None
 
     def refusal(self, status: int, text: str) -> Refused | None:
-        if status in (400, 413) and _CONTEXT_FULL.search(text):
-            return "context_full"
         return self._chat.refusal(status, text)
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 
-from loadgen.dialects._chat import ChatCompletions
 from loadgen.dialects._dialect import Problem
-from turnbench.cleaning import ERROR_CHARS
+from loadgen.dialects._failures import message_of, problem_of
 
 _DONE = b"[DONE]"
 _EVENT_BYTES = 1 << 20
@@ -46,10 +45,7 @@ def events_of(datas: list[bytes]) -> tuple[list[Event], Problem | None]:
 
 def error_of(error: Any) -> Problem:
     """The problem that an error in a stream reports, whatever its shape."""
-    message = (error.get("message") or error.get("code") or error) if isinstance(error, dict) else error
-    text = str(message)[:ERROR_CHARS]
-    full = ChatCompletions().refusal(400, text) == "context_full"
-    return ("context_full" if full else "server_error"), text
+    return problem_of(message_of(error))
 
 
 def part(event: Any, *names: str) -> Any:

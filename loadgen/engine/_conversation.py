@@ -99,6 +99,9 @@ async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: in
         if exchange.refused == "system_role":
             run.system_role = False
         pause_s = None if turn.person.leaving.is_set() else allowed.pause_s(exchange, history)
+        if pause_s is not None and pause_s > run.job.settings.deadline_s:
+            pause_s = run.job.settings.deadline_s
+            run.note("Retry-After asks for more time than --deadline: the next attempt came after that")
         ended = TurnEnd(exchange.outcome, exchange.end_ns(run.timeline.now_ns()))
         if exchange.outcome == "ok":
             history.add_reply(exchange.reply)

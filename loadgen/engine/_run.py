@@ -12,8 +12,8 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from loadgen._messages import EngineMessage, Job, RequestChanged, StreamsCompressed, TurnEnded
-from loadgen.dialects import DIALECTS
+from loadgen._messages import AnswersOdd, EngineMessage, Job, RequestChanged, StreamsCompressed, TurnEnded
+from loadgen.dialects import DIALECTS, ODDITIES
 from loadgen.engine._person import PatienceTimer, SimulatedPerson
 from loadgen.engine._record import AttemptId
 from loadgen.engine._request_form import REQUEST_ID, RequestForm
@@ -97,6 +97,7 @@ class EngineRun:
         """Whether the model takes a system message, as far as it has not refused one."""
         self.form = RequestForm(self.dialect, job.settings.body)
         self._compressed = False
+        self._odd: set[str] = set()
         self._unreported: deque[tuple[Callable[[], TurnRecord], bool]] = deque()
         self._has_unreported = asyncio.Event()
         self._session = session
@@ -135,7 +136,15 @@ class EngineRun:
         if not self._compressed and exchange.encoding.strip().lower() not in ("", "identity"):
             self._compressed = True
             self.emit(StreamsCompressed(exchange.encoding[:40]))
+        for name in exchange.reply.oddities:
+            self.note(ODDITIES[name])
         return exchange
+
+    def note(self, what: str) -> None:
+        """Report something odd and harmless about the server's answers, once a run."""
+        if what not in self._odd:
+            self._odd.add(what)
+            self.emit(AnswersOdd(what))
 
     def open_spare(self) -> asyncio.Task[Connection] | None:
         """Begin to open a connection, or to take a free one, and hold it; None if there may be a proxy."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import heapq
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from itertools import count
 
 import aiohttp
 
-from loadgen.dialects import Dialect, Refused, StreamedReply
+from loadgen.dialects import Dialect, Refused, StreamedReply, failure_of_data, is_json, problem_of
 from loadgen.transport._http import current_log
-from loadgen.transport._read_log import Body, BrokenFraming, ReadLog, body_of, head_end
-from loadgen.transport._sse import events
-from turnbench.cleaning import clean
-from turnbench.outcomes import Outcome
+from loadgen.transport._read_log import Body, ReadLog, body_of, head_end
+from loadgen.transport._sse import event_stream
+from turnbench.cleaning import ERROR_CHARS, clean
+from turnbench.outcomes import Outcome, is_cut_reasoning
 
 Post = Callable[[], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 """Begins a request when it is called."""
@@ -106,6 +107,7 @@ class Exchange:
     """The server refused something that the next attempt does without."""
     chunked: bool = False
     encoding: str = "identity"
+    _is_stream: bool = False
     _task: asyncio.Task[None] | None = None
     _ending: tuple[Outcome, str | None] | None = None
 
@@ -142,8 +144,9 @@ class Exchange:
                 try:
                     await _read_start(response, start)
                 finally:  # however that ended, the head has said what this is
-                    self._take_refusal(response, clean(bytes(start)))
+                    self._take_refusal(response, bytes(start))
             else:
+                self._is_stream = True
                 self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
                 if self.chunked:
                     await self._wait_for_whole(response.content, scheduler)
@@ -169,34 +172,40 @@ class Exchange:
                 if not content.is_eof():
                     raise
 
-    def _take_refusal(self, response: aiohttp.ClientResponse, text: str) -> None:
+    def _take_refusal(self, response: aiohttp.ClientResponse, start: bytes) -> None:
+        text = clean(start)
+        failure = failure_of_data(start) if response.status == 200 else None
         self.refused = self.dialect.refusal(response.status, text)
-        self.outcome = (
-            "context_full" if self.refused == "context_full" else outcome_of_status(response.status)
-        )
-        self.error = text
-        if self.outcome == "redirect":
+        self.outcome, self.error = outcome_of_status(response.status), text
+        if self.refused == "context_full":
+            self.outcome = "context_full"
+        elif failure is not None:  # a success by its status alone
+            self.outcome, self.error = problem_of(failure)
+        elif self.outcome == "redirect":
             self.error = f"redirected to {response.headers.get('Location', '?')}; not followed"
         elif self.outcome == "bad_content_type":
             self.error = f"{response.content_type}: {text}"
-        self.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
-        if self.retry_after_s is not None:
-            self.error += f" (Retry-After: {self.retry_after_s:g} s)"
+        if (asked := response.headers.get("Retry-After")) is not None:
+            self.retry_after_s = retry_after_s(asked)
+            known = (
+                f"{self.retry_after_s:g} s" if self.retry_after_s is not None else f"{asked[:40]}, ignored"
+            )
+            self.error = f"{self.error[: ERROR_CHARS - 80]} (Retry-After: {known})"
 
     def _read_reply(self) -> None:
-        if self.status != 200 or self.outcome == "bad_content_type":
+        if not self._is_stream:
             return
         plain = self.log.plain
         if plain is not None and self.encoding.strip().lower() in ("", "identity"):
             self.reply = self.dialect.read(plain.events)
             self.reply.event_reads = self.log.reads_of([plain.ends[place] for place in self.reply.events])
         else:
-            try:
-                self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
-            except BrokenFraming as error:
-                self.outcome, self.error = "bad_json", str(error)
-        if self.outcome == "ok":
+            self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+        # What a server reported before it fell silent says more than the silence.
+        if self.outcome == "ok" or (self.outcome in ("stalled", "deadline") and self.reply.problem):
             self.outcome, self.error = outcome_of(self.reply, self.log)
+            if self.outcome == "context_full":
+                self.refused = "context_full"
 
     def end_ns(self, now_ns: int) -> int:
         """When the answer was whole, or, for one that is not, now."""
@@ -207,10 +216,7 @@ class Exchange:
         """When the first content came, as far as the stream is here; None: not yet."""
         if self.status != 200:
             return None
-        try:
-            reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
-        except BrokenFraming:
-            return None
+        reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
         return self.log.at_ns[reply.event_reads[0]] if reply.event_reads else None
 
     def is_complete(self) -> bool:
@@ -238,9 +244,24 @@ async def _read_start(response: aiohttp.ClientResponse, start: bytearray) -> Non
 
 def read_reply(body: Body, dialect: Dialect) -> StreamedReply:
     """What the events of a body say, each content event with the read that completed it."""
-    found = events(body.data)
-    reply = dialect.read([data for data, _ in found])
+    stream = event_stream(body.data)
+    found, failed = stream.events, stream.failed
+    last = stream.unfinished
+    unclosed = bool(last) and (is_json(last) or dialect.is_complete(body.data[-_TAIL_BYTES:]))
+    if unclosed or (last and failed == len(found)):
+        found.append((last, len(body.data)))
+    reply = dialect.read([data for data, _ in found[:failed]])
     reply.event_reads = body.reads_of([found[place][1] for place in reply.events])
+    if unclosed:
+        reply.oddities.add("unclosed")
+    if failed is not None:
+        reply.fail(problem_of(failure_of_data(found[failed][0], called_an_error=True) or ""))
+    elif stream.stray and (failure := failure_of_data(stream.stray)):
+        reply.fail(problem_of(failure))
+    elif stream.stray and not found:
+        reply.fail(("truncated", f"no event in the body: {clean(stream.stray[:_ERROR_BYTES])}"))
+    if body.problem is not None and not reply.done:
+        reply.fail(body.problem)
     return reply
 
 
@@ -254,7 +275,7 @@ def outcome_of(reply: StreamedReply, log: ReadLog) -> tuple[Outcome, str | None]
         return "truncated", "the stream ended without a finish reason or an end mark"
     if not reply.events:
         return "empty", "the reply had no content"
-    if reply.answer_event is None:
+    if reply.answer_event is None and not is_cut_reasoning("reasoning_only", reply.finish_reason):
         return "reasoning_only", "the reply had reasoning but no answer"
     return "ok", None
 
@@ -270,12 +291,13 @@ def outcome_of_status(status: int) -> Outcome:
     return "http_4xx" if 400 <= status < 500 else "http_5xx"
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; its date form is not used by model servers and is ignored."""
+def retry_after_s(value: str) -> float | None:
+    """Seconds of a Retry-After header; None for a date, or what is no time."""
     try:
-        return None if value is None else max(float(value), 0.0)
+        seconds = float(value)
     except ValueError:
         return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def connection_failure(exception: BaseException, log: ReadLog) -> tuple[Outcome, str]:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import zlib
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -15,6 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from turnbench.outcomes import Outcome
+
+Problem = tuple[Outcome, str]
+DECODED_BYTES = 64 << 20
+"""What a compressed body may come to: a bomb of a few hundred KiB could fill the memory and hold the loop."""
+_SIZE_DIGITS = 15
+"""Hexadecimal digits of a chunk's size that can be meant: more than 60 bits never are."""
 # int() alone would take signs, underscores and 0x; a negative size would lead backwards for ever.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
 
@@ -162,10 +169,6 @@ Arrivals = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 _RECORD_HEAD_BYTES = 5
 
 
-class BrokenFraming(ValueError):
-    """The response's framing does not follow HTTP/1.1."""
-
-
 @dataclass(frozen=True, slots=True)
 class Body:
     """A response's body and the read that completed each byte of it."""
@@ -177,6 +180,8 @@ class Body:
     """What to add to a body offset in piece i to have the raw offset."""
     _raw_ends: Sequence[int]
     """Raw offset at which read i ends."""
+    problem: tuple[Outcome, str] | None = None
+    """Why it ends here, where more came that can't be read."""
 
     def reads_of(self, ends: list[int]) -> list[int]:
         """Index of the read that brought the byte just before each body offset; these rise, from 1 on."""
@@ -252,54 +257,65 @@ def head_end(raw: bytes | bytearray) -> int | None:
 
 
 def body_of(log: ReadLog, chunked: bool, encoding: str = "identity") -> Body:
-    """The body as far as it came.
-
-    Raises BrokenFraming where chunk framing is not HTTP/1.1's or compressed data can't be decoded.
-    """
+    """The body as far as it came and can be read."""
     raw, raw_ends = bytes(log.raw), log.ends
     start = head_end(raw)
     if start is None:
         return Body(b"", [0], [0], raw_ends)
-    pieces = _chunks(raw, start) if chunked else [(start, len(raw))]
+    pieces, problem = _chunks(raw, start) if chunked else ([(start, len(raw))], None)
     if encoding.strip().lower() not in ("", "identity"):
-        return _inflated(raw, pieces, raw_ends)
+        return _inflated(raw, pieces, raw_ends, problem)
     data = b"".join([raw[a:b] for a, b in pieces])
     ends = list(accumulate(b - a for a, b in pieces))
     shifts = [b - end for (_, b), end in zip(pieces, ends, strict=True)]
-    return Body(data, ends or [0], shifts or [start], raw_ends)
+    return Body(data, ends or [0], shifts or [start], raw_ends, problem)
 
 
-def _chunks(raw: bytes, position: int) -> list[tuple[int, int]]:
-    """Raw (start, end) of the data of every chunk; the last may be cut short by the end of the stream."""
+def _chunks(raw: bytes, position: int) -> tuple[list[tuple[int, int]], Problem | None]:
+    """Raw (start, end) of the data of every chunk, and what ended them where that is no HTTP/1.1.
+
+    The last chunk may be cut short by the end of the stream.
+    """
     pieces: list[tuple[int, int]] = []
     size_line, total = _SIZE_LINE.match, len(raw)
     while line := size_line(raw, position):
-        length = int(line.group(1), 16)
+        digits = line.group(1).lstrip(b"0")
+        if len(digits) > _SIZE_DIGITS:
+            return pieces, ("bad_json", f"chunk size {digits[:40]!r} is beyond 64 bits")
+        length = int(digits or b"0", 16)
         if length == 0:
-            return pieces
+            return pieces, None
         start = line.end()
         if start >= total:
-            return pieces
+            return pieces, None
         pieces.append((start, min(start + length, total)))
         position = start + length + 2
-    if (line_end := raw.find(b"\r\n", position)) >= 0:
-        raise BrokenFraming(f"chunk size {raw[position:line_end][:40]!r} is not a hexadecimal number")
-    return pieces
+    if position < total and (line_end := raw.find(b"\r\n", position)) >= 0:
+        sample = raw[position:line_end][:40]
+        return pieces, ("bad_json", f"chunk size {sample!r} is not a hexadecimal number")
+    return pieces, None
 
 
-def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: Sequence[int]) -> Body:
+def _inflated(
+    raw: bytes, pieces: list[tuple[int, int]], raw_ends: Sequence[int], problem: Problem | None
+) -> Body:
     """A gzip or deflate body, decoded read by read so that each byte keeps its arrival."""
     inflate = zlib.decompressobj(wbits=47)
     out: list[bytes] = []
     raw_positions: list[int] = []
-    for start, end in pieces:
-        cuts = [start, *(e for e in raw_ends if start < e < end), end]
-        for a, b in pairwise(cuts):
-            try:
-                out.append(inflate.decompress(raw[a:b]))
-            except zlib.error as error:
-                raise BrokenFraming(f"compressed body can't be decoded: {error}") from None
-            raw_positions.append(b)
+    room = DECODED_BYTES
+    for a, b in _cuts(pieces, raw_ends):
+        try:
+            part = inflate.decompress(raw[a:b], room)
+        except zlib.error as error:
+            problem = "bad_json", f"compressed body can't be decoded: {error}"
+            break
+        room -= len(part)
+        if inflate.unconsumed_tail or room <= 0:
+            problem = "oversized", f"over {DECODED_BYTES >> 20} MiB in one reply when decompressed"
+            break
+        out.append(part)
+        raw_positions.append(b)
     ends = list(accumulate(map(len, out)))
     # Every byte of a decoded part counts as arrived with the last raw byte that was needed for it. So the
     # pieces are the decoded parts themselves, and each read is mapped to the decoded length it completed.
@@ -307,4 +323,12 @@ def _inflated(raw: bytes, pieces: list[tuple[int, int]], raw_ends: Sequence[int]
     for end, position in zip(ends, raw_positions, strict=True):
         decoded[bisect_left(raw_ends, position)] = end
     pieces_count = max(len(ends), 1)
-    return Body(b"".join(out), ends or [0], [0] * pieces_count, list(accumulate(decoded, max)))
+    data, reads = b"".join(out), list(accumulate(decoded, max))
+    return Body(data, ends or [0], [0] * pieces_count, reads, problem)
+
+
+def _cuts(pieces: list[tuple[int, int]], raw_ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The pieces, cut where a read ended."""
+    for start, end in pieces:
+        first, last = bisect_right(raw_ends, start), bisect_left(raw_ends, end)
+        yield from pairwise([start, *raw_ends[first:last], end])

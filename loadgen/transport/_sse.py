@@ -1,22 +1,50 @@
 """Server-sent events, decoded from a whole body after the stream has ended.
 
 Follows the HTML standard's event stream grammar: CRLF, LF or CR line ends, comments, a byte order mark,
-`data:` over several lines, other fields ignored, and an event that its blank line never closed discarded.
+`data:` over several lines and other fields ignored. What the standard discards is kept apart, because
+servers put the reason of a failure there: an event that its blank line never closed, and lines that are no
+fields.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 _BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
 
 
-def events(body: bytes) -> list[tuple[bytes, int]]:
+_STRAY_BYTES = 1 << 16
+_FIELDS = (b"event", b"id", b"retry", b"data")
+
+
+@dataclass(slots=True)
+class EventStream:
+    """The events of a body, and what it says beside them."""
+
+    events: list[tuple[bytes, int]] = field(default_factory=list)
     """(data, body offset just after the event) of each event that has data, in order."""
-    found = None if b"\r" in body else _plain(body)
-    return _by_line(body, len(_BOM) if body.startswith(_BOM) else 0) if found is None else found
+    failed: int | None = None
+    """The first event that the stream itself calls an error (`event: error`)."""
+    unfinished: bytes = b""
+    """The data of an event that its blank line has not closed."""
+    stray: bytes = b""
+    """Lines that are no fields, such as JSON without `data:`; the start of them."""
+
+
+def event_stream(body: bytes) -> EventStream:
+    """What a body, or the start of one, says."""
+    found = EventStream()
+    plain = None if b"\r" in body else _plain(body)
+    if plain is None:
+        _by_line(found, body, len(_BOM) if body.startswith(_BOM) else 0)
+    else:
+        found.events = plain
+        if len(body) > (end := plain[-1][1]):
+            _by_line(found, body, end)
+    return found
 
 
 def _plain(body: bytes) -> list[tuple[bytes, int]] | None:
@@ -28,17 +56,27 @@ def _plain(body: bytes) -> list[tuple[bytes, int]] | None:
     return list(zip(datas, accumulate(len(data) + 8 for data in datas), strict=True))
 
 
-def _by_line(body: bytes, position: int) -> list[tuple[bytes, int]]:
-    found: list[tuple[bytes, int]] = []
+def _by_line(found: EventStream, body: bytes, position: int) -> None:
     data: list[bytes] = []
-    while match := _LINE.match(body, position):
-        position = match.end()
-        line = match.group(1)
+    name, stray = b"", bytearray()
+    while position < len(body):
+        match = _LINE.match(body, position)
+        line = match.group(1) if match else body[position:]  # the last one may lack its end
+        position = match.end() if match else len(body)
         if not line:
             if data:
-                found.append((b"\n".join(data), position))
-            data = []
-        elif line == b"data" or line.startswith(b"data:"):
+                if name == b"error" and found.failed is None:
+                    found.failed = len(found.events)
+                found.events.append((b"\n".join(data), position))
+            data, name = [], b""
+        elif line.startswith(b"data:") or line == b"data":
             value = line[5:]
             data.append(value[1:] if value.startswith(b" ") else value)
-    return found
+        elif line.startswith(b"event:"):
+            name = line[6:].strip().lower()
+        elif not line.startswith(b":") and line.partition(b":")[0] not in _FIELDS:
+            stray += line[: _STRAY_BYTES - len(stray)] + b"\n"
+    found.stray = bytes(stray)
+    found.unfinished = b"\n".join(data)
+    if data and name == b"error" and found.failed is None:
+        found.failed = len(found.events)

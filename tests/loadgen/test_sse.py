@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.transport._sse import _by_line, _plain, events
+from loadgen.transport._sse import EventStream, _by_line, _plain, event_stream
 from tests.tries import tries
 
 BOM = b"\xef\xbb\xbf"
@@ -14,6 +14,10 @@ LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 VALUES = st.sampled_from([b"", b" ", b"a", b" a", b"  a", b"a:b", b"data: x", '{"é"}'.encode(), b"[DONE]"])
 FIELDS = st.sampled_from([b"data:", b"data: ", b"event: ", b"id:", b"retry: ", b":", b": ", b"data ", b"x"])
 LINES = st.just(b"") | st.just(b"data") | st.tuples(FIELDS, VALUES).map(b"".join)
+
+
+def events(body: bytes) -> list[tuple[bytes, int]]:
+    return event_stream(body).events
 
 
 def by_the_standard(body: bytes) -> list[tuple[bytes, int]]:
@@ -54,7 +58,10 @@ def test_any_stream_is_read_as_the_standard_says(
 @tries(300)
 def test_the_fast_way_and_the_way_by_line_agree(lines: list[bytes], rest: bytes) -> None:
     body = b"\n".join(lines) + rest.replace(b"\r", b"")
-    assert _plain(body) in (None, _by_line(body, 0))
+    found = EventStream()
+    _by_line(found, body, 0)
+    assert _plain(body) in (None, found.events)
+    assert event_stream(body) == found
 
 
 @given(st.binary())
@@ -86,9 +93,22 @@ def test_a_byte_order_mark_is_passed_over_at_the_start_only() -> None:
     assert events(body) == [(b"1", 12)]
 
 
-def test_an_event_without_its_blank_line_is_discarded() -> None:
-    assert [data for data, _ in events(b"data: 1\n\ndata: 2\n")] == [b"1"]
-    assert [data for data, _ in events(b"data: 1\r\n\r\ndata: 2\r\n")] == [b"1"]
+@pytest.mark.parametrize("last", [b"data: 2", b"data: 2\n", b"data: 2\r\n"])
+def test_an_event_without_its_blank_line_is_kept_apart(last: bytes) -> None:
+    found = event_stream(b"data: 1\n\n" + last)
+    assert ([data for data, _ in found.events], found.unfinished) == ([b"1"], b"2")
+
+
+def test_an_event_that_the_stream_calls_an_error_is_known() -> None:
+    assert event_stream(b"data: 1\n\nevent: error\ndata: 2\n\ndata: 3\n\n").failed == 1
+    assert event_stream(b"event: error\ndata: 2").failed == 0
+    assert event_stream(b"event: error\n\ndata: 1\n\n").failed is None
+
+
+def test_lines_that_are_no_fields_are_kept_apart() -> None:
+    found = event_stream(b'data: 1\n\n{\n"error": "x"\n}\n: ping\nid: 5\n\ndata: 2\n\n')
+    assert (len(found.events), found.stray) == (2, b'{\n"error": "x"\n}\n')
+    assert len(event_stream(b"x" * 10_000_000).stray) < 100_000
 
 
 def test_an_event_ends_after_its_blank_line() -> None:

@@ -1,0 +1,319 @@
+"""The chunks of a streamed chat completion, decoded: strictly where they are as they should be, else not.
+
+The structs hold nothing that could form a cycle (`gc=False`), so that the garbage collector need not walk
+over a reply's thousands. Events that don't fit them are read once more, one by one, for what servers are
+known to send instead: lists of parts, counts as text, characters split over events.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import math
+import re
+from typing import Annotated, Any
+
+import msgspec
+
+from loadgen.dialects._dialect import Problem
+from loadgen.dialects._failures import failure_in
+
+EVENT_BYTES = 1 << 20
+"""Longest event that is taken for one."""
+_LAST_EVENTS = 3
+"""Where usage under a name of the server's own is looked for."""
+_MOST = 1 << 53
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+
+
+class ChatUsageDetails(msgspec.Struct, gc=False):
+    """The parts of a count."""
+
+    cached_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
+
+
+class ChatUsage(msgspec.Struct, gc=False):
+    """The server's counts so far, or of the whole reply."""
+
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    prompt_tokens_details: ChatUsageDetails | None = None
+    completion_tokens_details: ChatUsageDetails | None = None
+
+
+class ChatDelta(msgspec.Struct, gc=False):
+    """What one chunk adds to the answer."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[Any] | None = None
+    function_call: Any = None
+
+
+class ChatChoice(msgspec.Struct, gc=False):
+    """One of the answers that a chunk is part of; requests ask for one."""
+
+    index: int = 0
+    delta: ChatDelta | None = None
+    text: str | None = None
+    """In place of a delta: what one event of /completions adds."""
+    finish_reason: str | None = None
+
+
+class ChatChunk(msgspec.Struct, gc=False):
+    """One event of the stream."""
+
+    choices: list[ChatChoice] | None = None
+    usage: ChatUsage | None = None
+    error: Any = None
+
+
+NOTHING = ChatChunk()
+"""Some servers keep a connection awake with an empty `data:`."""
+NO_CHOICE = ChatChoice()
+NO_DELTA = ChatDelta()
+
+_decoder = msgspec.json.Decoder(ChatChunk)
+_NO_CHUNK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_COMMENT = re.compile(rb"\s*(:|(ping|pong|heart-?beat|keep-?alive)\s*$)", re.I)
+
+
+def chunks_of(events: list[bytes], oddities: set[str]) -> tuple[list[ChatChunk], Problem | None]:
+    """A chunk for each event's data, up to the first that is none, and what was wrong with that one."""
+    if max(map(len, events), default=0) <= EVENT_BYTES:
+        with contextlib.suppress(*_NO_CHUNK):
+            return list(map(_decoder.decode, events)), None
+    odd = _LenientReader(oddities)
+    chunks: list[ChatChunk] = []
+    for data in events:
+        if len(data) > EVENT_BYTES:
+            return odd.closed(chunks), ("oversized", f"one event of {len(data)} bytes: {_sample(data)}")
+        try:
+            chunks.append(odd.chunk(data))
+        except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors too
+            return odd.closed(chunks), ("bad_json", f"{error}: {_sample(data)}")
+    return odd.closed(chunks), None
+
+
+def choice_of_answer(chunks: list[ChatChunk], oddities: set[str]) -> int:
+    """The lowest index of all choices: that one is the answer; others, where there are any, are odd."""
+    indices = {choice.index for chunk in chunks for choice in chunk.choices or ()}
+    if len(indices) > 1:
+        oddities.add("choices")
+    return min(indices, default=0)
+
+
+def usage_elsewhere(events: list[bytes], oddities: set[str]) -> ChatUsage | None:
+    """Counts in the last events, under names of the server's own; None where there are none."""
+    for data in reversed(events[-_LAST_EVENTS:]):
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            continue
+        for place in _places_of_usage(value):
+            if (usage := _usage(place, oddities)) is not None and usage.completion_tokens is not None:
+                oddities.add("renamed")
+                return usage
+    return None
+
+
+_OUTPUT_NAMES = (
+    "completion_tokens",
+    "output_tokens",
+    "generated_tokens",
+    "predicted_n",
+    "candidatesTokenCount",
+)
+_PROMPT_NAMES = ("prompt_tokens", "input_tokens", "prompt_n", "promptTokenCount", "prefill_tokens")
+_USAGE_NAMES = (
+    "usage",
+    "token_usage",
+    "usage_metadata",
+    "usageMetadata",
+    "timings",
+    "x_groq",
+    "details",
+    "metrics",
+)
+
+
+def _places_of_usage(value: Any) -> list[Any]:
+    if not isinstance(value, dict):
+        return []
+    choices = value.get("choices")
+    around = [value, *(choices[:1] if isinstance(choices, list) else [])]
+    found = [
+        each[name] for each in around if isinstance(each, dict) for name in _USAGE_NAMES if each.get(name)
+    ]
+    return [*found, *(each["usage"] for each in found if isinstance(each, dict) and "usage" in each)]
+
+
+def _usage(value: Any, oddities: set[str]) -> ChatUsage | None:
+    if not isinstance(value, dict):
+        return None
+
+    def count(held: Any, *names: str) -> int | None:
+        given = next((held[name] for name in names if held.get(name) is not None), None)
+        found = _count(given)
+        if given is not None and (found is None or not isinstance(given, int)):
+            oddities.add("counts")
+        return found
+
+    details = [value.get("prompt_tokens_details"), value.get("completion_tokens_details")]
+    cached, reasoning = (each if isinstance(each, dict) else {} for each in details)
+    return ChatUsage(
+        prompt_tokens=count(value, *_PROMPT_NAMES),
+        completion_tokens=count(value, *_OUTPUT_NAMES),
+        prompt_tokens_details=ChatUsageDetails(cached_tokens=count(cached, "cached_tokens")),
+        completion_tokens_details=ChatUsageDetails(reasoning_tokens=count(reasoning, "reasoning_tokens")),
+    )
+
+
+def _count(value: Any) -> int | None:
+    """A count that can be one: whole, not negative, of a size that can be computed with."""
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value.strip()[:20])
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= _MOST else None
+
+
+class _LenientReader:
+    """Reads the events of one stream that has some that the structs refuse.
+
+    Every method raises ValueError, or RecursionError, for what can't be read.
+    """
+
+    def __init__(self, oddities: set[str]) -> None:
+        self._oddities = oddities
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
+        self._high = ""
+        """The first half of a surrogate pair, whose second half must follow."""
+        self._open: ChatDelta | None = None
+        """The last text, where it ends inside a character."""
+
+    def chunk(self, data: bytes) -> ChatChunk:
+        if not data or data.isspace():
+            return NOTHING
+        with contextlib.suppress(*_NO_CHUNK):
+            return _decoder.decode(data)
+        if _COMMENT.match(data):
+            self._oddities.add("comments")
+            return NOTHING
+        value = json.loads(data.decode("utf-8", "surrogateescape"), parse_constant=lambda _: None)
+        if failure := failure_in(value):
+            return ChatChunk(error=_well_formed(failure))
+        if value is None or value == "":
+            return NOTHING
+        if not isinstance(value, dict):
+            raise ValueError("an event is no JSON object")
+        self._oddities.add("types")
+        choices = value.get("choices")
+        return ChatChunk(
+            choices=None if choices is None else [self._choice(each) for each in _listed(choices)],
+            usage=_usage(value.get("usage"), self._oddities),
+        )
+
+    def closed(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
+        """After the last event: what never became a whole character is shown as one that is unknown."""
+        if self._open is not None and (self._high or self._utf8.getstate()[0]):
+            self._open.content = (self._open.content or "") + "\ufffd"
+        return chunks
+
+    def _choice(self, value: Any) -> ChatChoice:
+        if not isinstance(value, dict):
+            raise ValueError("a choice is no object")
+        delta = value.get("delta")
+        if delta is None:  # the form of answers that are not streamed, or of completions
+            delta = value.get("message") or {"content": value.get("text")}
+        finish = value.get("finish_reason")
+        finish = finish.get("type") if isinstance(finish, dict) else finish
+        return ChatChoice(
+            index=_count(value.get("index")) or 0,
+            delta=self._delta(delta) if isinstance(delta, dict) else ChatDelta(content=self._text(delta)[0]),
+            finish_reason=str(finish) if finish else None,
+        )
+
+    def _delta(self, value: dict[str, Any]) -> ChatDelta:
+        content, thought = self._text(value.get("content"))
+        for name in ("reasoning", "reasoning_content"):
+            if value.get(name) and not thought:
+                thought = "".join(self._text(value[name]))
+        refusal = self._text(value.get("refusal"))[0]
+        calls = value.get("tool_calls")
+        delta = ChatDelta(
+            content=content or refusal or None,
+            reasoning=thought or None,
+            tool_calls=calls if isinstance(calls, list) else [calls] if calls else None,
+            function_call=value.get("function_call"),
+        )
+        if content or thought:
+            self._open = delta
+        return delta
+
+    def _text(self, value: Any) -> tuple[str, str]:
+        """(text, thinking) of a content: a text, or parts of either kind."""
+        if value is None or value == "":
+            return "", ""
+        if isinstance(value, str):
+            return self._whole(value), ""
+        if not isinstance(value, list | dict):
+            raise ValueError(f"content is neither text nor parts but {type(value).__name__}")
+        self._oddities.add("parts")
+        texts, thoughts = [], []
+        for part in _listed(value):
+            if isinstance(part, dict):
+                kind = str(part.get("type", ""))
+                inner = next(
+                    (part[n] for n in ("text", "thinking", "reasoning", "content", "refusal") if part.get(n)),
+                    None,
+                )
+                text, thought = self._text(inner)
+                if "think" in kind or "reason" in kind:
+                    text, thought = "", thought + text
+            else:
+                text, thought = self._text(part)
+            texts.append(text)
+            thoughts.append(thought)
+        return "".join(texts), "".join(thoughts)
+
+    def _whole(self, text: str) -> str:
+        """The text with the characters that it completes, and without one that it leaves open."""
+        if text.isascii() and not self._high and not self._utf8.getstate()[0]:
+            return text
+        text, self._high = self._high + text, ""
+        # Joins the halves of pairs that came in two events.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        if "\ud800" <= text[-1] <= "\udbff":
+            self._high, text = text[-1], text[:-1]
+        if self._high or self._utf8.getstate()[0] or _LONE.search(text):
+            self._oddities.add("split")
+        # Bytes that were no UTF-8 stand as lone surrogates (PEP 383); others are halves of nothing.
+        return self._utf8.decode(_HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape"))
+
+
+_PART_TEXTS = ("text", "thinking", "reasoning", "content", "refusal")
+_LONE = re.compile("[\ud800-\udfff]")
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def _well_formed(text: str) -> str:
+    return _LONE.sub("\ufffd", text)
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [value]
+    if not isinstance(value, list):
+        raise ValueError(f"a list was expected, not {type(value).__name__}")
+    return value
+
+
+def _sample(data: bytes) -> str:
+    return data[:200].decode("utf-8", "replace")

@@ -1,0 +1,334 @@
+"""Streams as servers are known to send them: what is odd is read, what failed is a failure by its name.
+
+Each kind stands here with the form in which somebody met it, and with others of its kind.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from loadgen.dialects import DIALECTS, ODDITIES, StreamedReply
+from loadgen.transport._exchange import outcome_of, read_reply
+from loadgen.transport._read_log import ReadLog, body_of
+
+DONE = b"data: [DONE]\n\n"
+
+
+def chunk(finish: Any = None, index: Any = 0, **delta: Any) -> bytes:
+    return data({"choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
+
+
+def data(value: Any) -> bytes:
+    return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
+
+
+def said(*texts: Any) -> bytes:
+    return b"".join(chunk(content=text) for text in texts)
+
+
+ROLE = chunk(role="assistant", content="")
+STOP = chunk(finish="stop")
+USAGE = data({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}})
+
+
+def read(body: bytes) -> StreamedReply:
+    log = ReadLog()
+    log.add(b"HTTP/1.1 200 OK\r\n\r\n" + body, 1, 0)
+    return read_reply(body_of(log, chunked=False), DIALECTS["chat"])
+
+
+def outcome(body: bytes) -> tuple[str, str | None]:
+    return outcome_of(read(body), ReadLog())
+
+
+FAILURES = {
+    "error": data({"error": {"message": "engine died", "code": 500}}),
+    "error as text": data({"error": "engine died", "error_type": "generation"}),
+    "object error": data({"object": "error", "message": "engine died", "type": "X", "code": 500}),
+    "type error": data({"type": "error", "message": "engine died"}),
+    "event error": b'event: error\ndata: {"message": "engine died", "status": 503}\n\n',
+    "event error in words": b"event: error\ndata: engine died\n\n",
+    "event error, CRLF": b"event:error\r\ndata: engine died\r\n\r\n",
+    "event error, unclosed": b"event: error\ndata: engine died",
+    "bare JSON": b'{"error": "engine died", "error_type": "val"}',
+    "bare JSON over lines": b'{\n  "error": {\n    "message": "engine died"\n  }\n}\n',
+    "bare list": b'[{"error": {"code": 500, "message": "engine died"}}]\n\n',
+    "unclosed": b'data: {"error": {"message": "engine died"}}',
+    "detail": data({"detail": "engine died"}),
+    "detail of a field": data({"detail": [{"loc": ["body"], "msg": "engine died", "type": "value_error"}]}),
+    "a code": data({"code": "InternalError", "message": "engine died"}),
+    "a status": data({"status": 500, "msg": "engine died"}),
+    "status_code deep": data({"base_resp": {"status_code": 1013, "status_msg": "engine died"}}),
+    "beside choices": data({"choices": [], "error": {"message": "engine died"}}),
+    "in a last chunk": data(
+        {"choices": [{"delta": {}, "finish_reason": "error"}], "error": {"message": "engine died"}}
+    ),
+    "two": data({"error": "engine died"}) + data({"error": "and again"}),
+}
+
+
+@pytest.mark.parametrize("end", [b"", DONE, STOP + USAGE + DONE], ids=["last", "before DONE", "before all"])
+@pytest.mark.parametrize("begin", [b"", ROLE + said("Half", " an")], ids=["first", "after content"])
+@pytest.mark.parametrize("how", FAILURES)
+def test_a_failure_in_any_shape_and_place_is_one_with_the_servers_words(
+    how: str, begin: bytes, end: bytes
+) -> None:
+    failure = FAILURES[how]
+    if end and not failure.endswith(b"\n\n"):
+        failure += b"\n\n"
+    assert outcome(begin + failure + end) == ("server_error", "engine died")
+    assert len(read(begin + failure + end).events) == (2 if begin else 0)
+
+
+@pytest.mark.parametrize("how", ["error", "event error", "object error"])
+def test_a_failure_after_the_end_mark_is_one_too(how: str) -> None:
+    assert outcome(said("Hi") + STOP + DONE + FAILURES[how])[0] == "server_error"
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "aborted", "cancelled", "engine_error"])
+def test_a_finish_reason_can_say_that_it_failed(reason: str) -> None:
+    found, words = outcome(said("Hi") + chunk(finish=reason) + DONE)
+    assert (found, reason in (words or "")) == ("server_error", True)
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [{"error": None}, {"error": ""}, {"error": {}}, {"type": "ping"}, {"status": "ok"}, {"id": "x"}, None],
+)
+def test_what_only_looks_like_a_failure_is_none(nothing: Any) -> None:
+    assert outcome(said("Hi") + data(nothing) + STOP + DONE) == ("ok", None)
+
+
+CONTEXT_FULL = [
+    "This model's maximum context length is 4096 tokens. However, you asked for 5000 tokens.",
+    "Input length (7001 tokens) exceeds the maximum allowed length (5368 tokens).",
+    "The input (9001 tokens) is longer than the model's context length (8192 tokens).",
+    "the request exceeds the available context size (4096 tokens), try increasing it",
+    "Requested tokens (5000) exceed context window of 2048",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",
+    "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000",
+    "prompt length (7000) exceeds maximum input length (4096)",
+    "The sum of prompt length (4096.0), query length (0) should not exceed max_num_tokens (2048)",
+    "prompt is too long: 208310 tokens > 200000 maximum",
+    "The input token count (40000) exceeds the maximum number of tokens allowed (32768).",
+    "However, the model is loaded with context length of only 4096 tokens, which is not enough",
+    "litellm.ContextWindowExceededError: no fallback",
+    "Request prompt has 9000 tokens in total, larger than the model input length limit 8192.",
+]
+
+
+@pytest.mark.parametrize("words", CONTEXT_FULL)
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+def test_a_full_context_is_known_in_every_servers_words_and_statuses(words: str, status: int) -> None:
+    assert DIALECTS["chat"].refusal(status, json.dumps({"error": {"message": words}})) == "context_full"
+    assert outcome(said("Hi") + data({"error": {"message": words}}) + DONE) == ("context_full", words)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (429, "Request too large: maximum context length of 8000 tokens"),
+        (413, "Request too large for model on tokens per minute (TPM): Limit 6000, Requested 9000 tokens"),
+        (400, "max_tokens is too large: 99999. This model supports at most 16384 completion tokens"),
+        (413, "<html><head><title>413 Request Entity Too Large</title></head></html>"),
+        (500, "CUDA out of memory"),
+        (400, "temperature must be less than 2"),
+    ],
+)
+def test_other_refusals_are_no_full_context(status: int, words: str) -> None:
+    assert DIALECTS["chat"].refusal(status, words) is None
+
+
+LENIENT: dict[str, tuple[bytes, str, list[str], str]] = {
+    "content null": (chunk(content=None), "Hi", ["Hi"], ""),
+    "parts": (said([{"type": "text", "text": "So "}]), "So Hi", ["So ", "Hi"], "parts"),
+    "parts as texts": (said(["S", "o "]), "So Hi", ["So ", "Hi"], "parts"),
+    "one part": (said({"type": "text", "text": "So "}), "So Hi", ["So ", "Hi"], "parts"),
+    "a part without text": (said([{"type": "image", "url": "x"}]), "Hi", ["Hi"], "parts"),
+    "thinking parts": (
+        said([{"type": "thinking", "thinking": [{"type": "text", "text": "So "}]}]), "So Hi", ["Hi"], "parts",
+    ),
+    "reasoning parts": (said([{"type": "reasoning", "text": "So "}]), "So Hi", ["Hi"], "parts"),
+    "refusal": (chunk(refusal="No. "), "No. Hi", ["No. ", "Hi"], ""),
+    "message": (data({"choices": [{"message": {"content": "So "}}]}), "Hi", ["Hi"], ""),
+    "index null": (chunk(index=None, content="So "), "So Hi", ["So ", "Hi"], "types"),
+    "finish reason empty": (chunk(finish="", content="So "), "So Hi", ["So ", "Hi"], ""),
+    "finish reason an object": (chunk(finish={"type": "stop"}, content="a"), "aHi", ["a", "Hi"], "types"),
+    "comment as data": (b"data: : OPENROUTER PROCESSING\n\n", "Hi", ["Hi"], "comments"),
+    "ping as data": (b"data: ping\n\ndata: null\n\n", "Hi", ["Hi"], "comments"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", LENIENT)
+def test_what_is_odd_and_harmless_is_read(how: str) -> None:
+    odd, text, answer, name = LENIENT[how]
+    reply = read(odd + said("Hi") + STOP + USAGE + DONE)
+    assert outcome_of(reply, ReadLog()) == ("ok", None)
+    assert (reply.text, reply.answer) == (text, answer)
+    assert (name in reply.oddities) if name else not reply.oddities
+    assert reply.oddities <= ODDITIES.keys()
+
+
+def test_thinking_parts_are_reasoning() -> None:
+    thought = [{"type": "thinking", "thinking": [{"type": "text", "text": "Sum"}]}]
+    reply = read(ROLE + said(thought, thought, [{"type": "text", "text": "Four"}], ".") + STOP + DONE)
+    assert (reply.answer_event, reply.answer, reply.text) == (2, ["Four", "."], "SumSumFour.")
+
+
+@pytest.mark.parametrize(
+    ("texts", "event", "answer"),
+    [
+        (["<think>", "\nthe user greets", "\n</think>\n\n", "Good", " day."], 3, "Good day."),
+        (["<thi", "nk>Hm</th", "ink>Good"], 2, "Good"),
+        (["the user", " greets</think>", "Good"], 2, "Good"),
+        (["[THINK]Hm[/THINK]", "Good"], 1, "Good"),
+        (["<think></think>Good"], 0, "Good"),
+        (["<think>", "never ends"], None, ""),
+    ],
+)
+def test_thinking_in_tags_is_reasoning(texts: list[str], event: int | None, answer: str) -> None:
+    reply = read(ROLE + said(*texts) + STOP + DONE)
+    assert (reply.answer_event, "".join(reply.answer)) == (event, answer)
+    assert (reply.text, reply.oddities) == ("".join(texts), {"tags"})
+
+
+@pytest.mark.parametrize("text", ["a < b", "use <p> here", "I think>so"])
+def test_other_tags_are_text(text: str) -> None:
+    reply = read(said(text, "!") + STOP + DONE)
+    assert (reply.answer_event, reply.answer, reply.oddities) == (0, [text, "!"], set())
+
+
+@pytest.mark.parametrize(
+    "order", [[(0, "AA"), (1, "BB"), (0, " aa"), (1, " bb")], [(1, "BB"), (0, "AA"), (1, " bb"), (0, " aa")]]
+)
+def test_choices_are_kept_apart(order: list[tuple[int, str]]) -> None:
+    body = b"".join(chunk(index=index, content=text) for index, text in order)
+    body += chunk(index=1, finish="stop") + chunk(index=0, finish="length")
+    reply = read(body + data({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 4}}) + DONE)
+    assert (reply.text, reply.finish_reason, reply.oddities) == ("AA aa", "length", {"choices"})
+    assert (reply.output_tokens, reply.token_source) == (2, "events")  # 4 were those of both
+
+
+def test_choices_of_one_event_are_kept_apart() -> None:
+    both = [{"index": 1, "delta": {"content": "BB"}}, {"index": 0, "delta": {"content": "AA"}}]
+    ends = [
+        {"index": 1, "delta": {}, "finish_reason": "stop"},
+        {"index": 0, "delta": {}, "finish_reason": "length"},
+    ]
+    reply = read(data({"choices": both}) + data({"choices": ends}) + DONE)
+    assert (reply.text, reply.finish_reason) == ("AA", "length")
+
+
+def test_one_choice_of_another_index_is_the_answer() -> None:
+    reply = read(chunk(index=3, content="AA") + chunk(index=3, finish="stop") + DONE)
+    assert (reply.text, reply.oddities) == ("AA", set())
+
+
+@pytest.mark.parametrize(
+    ("usage", "prompt", "output"),
+    [
+        (None, None, None),
+        ({"prompt_tokens": None, "completion_tokens": None}, None, None),
+        ({"prompt_tokens": 7.0, "completion_tokens": 9.0}, 7, 9),
+        ({"prompt_tokens": "7", "completion_tokens": " 9 "}, 7, 9),
+        ({"prompt_tokens": -7, "completion_tokens": -9}, None, None),
+        ({"prompt_tokens": 7, "completion_tokens": 10**30}, 7, None),
+        ({"prompt_tokens": 7, "completion_tokens": True}, 7, None),
+        ({"prompt_tokens": 7, "completion_tokens": 2.5}, 7, None),
+        ({"prompt_tokens": 7, "completion_tokens": [9]}, 7, None),
+        ("9 tokens", None, None),
+        ({"input_tokens": 7, "output_tokens": 9}, 7, 9),
+        ({"prompt_tokens": 7, "completion_tokens": 9, "prompt_tokens_details": "none"}, 7, 9),
+    ],
+    ids=lambda value: json.dumps(value)[:40],
+)
+def test_usage_of_any_type_is_read_as_far_as_it_can_be_one(usage: Any, prompt: int, output: int) -> None:
+    reply = read(said("a", "b", "c") + STOP + data({"choices": [], "usage": usage}) + DONE)
+    assert outcome_of(reply, ReadLog()) == ("ok", None)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (prompt, output)
+    assert reply.output_tokens == (3 if output is None else output)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"choices": [], "x_groq": {"usage": {"prompt_tokens": 7, "completion_tokens": 9}}},
+        {"choices": [], "timings": {"prompt_n": 7, "predicted_n": 9, "predicted_ms": 5.5}},
+        {"choices": [{"delta": {}, "usage": {"prompt_tokens": 7, "completion_tokens": 9}}]},
+    ],
+    ids=["x_groq", "timings", "in the choice"],
+)
+def test_usage_under_another_name_is_found(last: Any) -> None:
+    reply = read(said("a", "b") + STOP + data(last) + DONE)
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.oddities) == (7, 9, {"renamed"})
+
+
+@pytest.mark.parametrize("total", [1, 6])
+def test_counts_of_each_event_are_added_up(total: int) -> None:
+    def counted(text: str, count: int) -> bytes:
+        usage = {"prompt_tokens": 5, "completion_tokens": count}
+        return data({"choices": [{"delta": {"content": text}}], "usage": usage})
+
+    body = b"".join(
+        counted(text, count) for text, count in [("a", 1), ("b", 1), ("c", 2), ("d", 1), ("e", 1)]
+    )
+    reply = read(body + STOP + (counted("", total) if total > 1 else b"") + DONE)
+    assert (reply.event_tokens, reply.output_tokens) == ([1, 1, 2, 1, 1], 6)
+    assert "increments" in reply.oddities
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (["New", " York", "New York is", " a", "New York is a city"], "New York is a city"),
+        (["A", "A b", "A b c", "A b c d"], "A b c d"),
+        (["Four ", "five", "Four five", "Four five six"], "Four five six"),
+    ],
+)
+def test_text_that_is_repeated_is_kept_once(texts: list[str], whole: str) -> None:
+    reply = read(ROLE + said(*texts) + STOP + DONE)
+    assert (reply.text, reply.oddities) == (whole, {"repeats"})
+    assert "".join(reply.answer) == whole
+    assert reply.output_tokens == len(reply.events)
+
+
+@pytest.mark.parametrize("texts", [["ha", "ha", " ha"], ["no", "now"], ["1", "10"], ["12", "1", "12"]])
+def test_text_that_repeats_itself_by_chance_is_kept(texts: list[str]) -> None:
+    reply = read(said(*texts) + STOP + DONE)
+    assert (reply.text, reply.oddities) == ("".join(texts), set())
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"Gr\xc3", b"\xbc\xc3\x9fe \xf0\x9f", b"\x8c", b"\x8d"],
+        ["Gr\u00fc\u00dfe \\ud83c".encode(), b"\\udf0d"],
+        ["Gr\u00fc\u00dfe ".encode(), b"\\uD83C", b"\\uDF0D"],
+    ],
+    ids=["UTF-8", "surrogates", "surrogates alone"],
+)
+def test_characters_split_over_events_are_whole_again(pieces: list[bytes]) -> None:
+    body = b"".join(data(b'{"choices":[{"delta":{"content":"' + piece + b'"}}]}') for piece in pieces)
+    reply = read(body + STOP + DONE)
+    assert outcome_of(reply, ReadLog()) == ("ok", None)
+    assert (reply.text, "split" in reply.oddities) == ("Gr\u00fc\u00dfe \U0001f30d", True)
+
+
+@pytest.mark.parametrize("piece", [b"\\ud83c", b"\\udf0d", b"\xc3"], ids=["high", "low", "half of UTF-8"])
+def test_half_a_character_can_be_written_down(piece: bytes) -> None:
+    reply = read(data(b'{"choices":[{"delta":{"content":"a' + piece + b'"}}]}') + STOP + DONE)
+    assert reply.text == "a\ufffd"
+    reply.text.encode()
+
+
+@pytest.mark.parametrize("mark", [b"data:[DONE]", b"data:  [DONE] ", b'data: "[DONE]"'])
+def test_the_end_mark_may_have_spaces_or_quotes_around_it(mark: bytes) -> None:
+    assert outcome(said("Hi") + mark + b"\n\n") == ("ok", None)
+
+
+def test_a_body_without_events_says_what_it_was() -> None:
+    found, words = outcome(b"upstream connect error or disconnect/reset before headers\n")
+    assert (found, "upstream connect error" in (words or "")) == ("truncated", True)
