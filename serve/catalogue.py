@@ -1,6 +1,6 @@
 """The models that can be served and the GPUs that can be emulated: facts, no measurements.
 
-    load_catalogue() -> Catalogue(models, gpus, bandwidth_efficiency)
+    load_catalogue() -> Catalogue(models, gpus)
 
 `serve/models.yaml` is the source. Everything in it is checked strictly, and all mistakes are reported at
 once.
@@ -28,7 +28,6 @@ what is left unquantised add an eighth."""
 
 Count = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
 
@@ -118,7 +117,11 @@ class Gpu(_CatalogueEntry):
     tflops_fp16: Amount
     """Dense FP16 rate, 1e12 operations per second."""
     memory_gb: Amount
-    """Memory, 1e9 bytes."""
+    """Memory as its driver reports it, 1e9 bytes."""
+    power_w: Amount
+    """The highest power that it may draw, watts."""
+    source: Annotated[str, Field(min_length=1)]
+    """The vendor's document that the peaks are from."""
 
 
 class Catalogue(_CatalogueEntry):
@@ -126,8 +129,6 @@ class Catalogue(_CatalogueEntry):
 
     models: dict[str, Model]
     gpus: dict[str, Gpu]
-    bandwidth_efficiency: Annotated[list[Share], Field(min_length=2, max_length=2)]
-    """Lowest and highest share of the bandwidth bound that real servers were seen to reach."""
 
 
 def load_catalogue(path: Path = MODELS_FILE) -> Catalogue:

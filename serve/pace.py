@@ -1,9 +1,9 @@
 """How fast a model can answer on a GPU, before anything is started: `python -m serve.pace MODEL`.
 
-Prints one JSON object of seconds, by the same roofline as the emulator: a decoding step takes `step_s`, and
-`step_context_s` more for each token of context of the sequences in it; a prompt's token takes
-`prefill_token_s`, a request `front_end_s` before it is queued. For the emulator this is its own timing; for a
-real server it is a guess, with the share of the bandwidth that others measured.
+Prints one JSON object of seconds, by the same roofline as the emulator: a decoding step takes `step_s`,
+`step_answer_s` more for each answer in it and `step_context_s` for each token of their context; a prompt's
+token takes `prefill_token_s`, a request `front_end_s` before it is queued. For the emulator this is its own
+timing; for a real server it is a guess, with what others measured of one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import sys
 
 from serve.catalogue import CatalogueProblems, load_catalogue
-from serve.emulator.machines import RooflineMachine, StepWork
+from serve.emulator.machines import FrontEnd, RooflineMachine, StepWork
 from turnbench import exits
 from turnbench.command_line import CommandParser
 from turnbench.formats.server import PRECISIONS
@@ -54,11 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def pace(machine: RooflineMachine) -> dict[str, float]:
     """The figures above, in seconds."""
-    empty = machine.memory_s(StepWork(1, 0, 0)) + machine.efficiency.overhead_ns / 1e9
+    step = machine.efficiency.step
     return {
-        "front_end_s": machine.efficiency.frontend_ns / 1e9,
-        "prefill_token_s": machine.compute_s(StepWork(_MANY, 0, 0)) / _MANY,
-        "step_s": empty,
+        "front_end_s": FrontEnd().request_ns / 1e9,
+        "prefill_token_s": machine.compute_s(StepWork(_MANY, 0, 0, sampled=0)) / _MANY,
+        "step_s": machine.memory_s(StepWork(1, 0, 0)) + step.overhead_us / 1e6,
+        "step_answer_s": machine.compute_s(StepWork(1, 0, 0)) + step.sequence_us / 1e6,
         "step_context_s": (machine.memory_s(StepWork(1, _MANY, 0)) - machine.memory_s(StepWork(1, 0, 0)))
         / _MANY,
     }

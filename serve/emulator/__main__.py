@@ -18,11 +18,11 @@ from typing import BinaryIO
 from serve.catalogue import Gpu, Model, load_catalogue
 from serve.emulator.answers import AnswerDraws
 from serve.emulator.calibration import measured_machine
-from serve.emulator.machines import Efficiency, RooflineMachine
+from serve.emulator.machines import FrontEnd, RooflineMachine
 from serve.emulator.reactor import Reactor
 from serve.emulator.records import ServerRecords, TruthLog, TruthLogFailed
 from serve.emulator.request import EmulatedModel
-from serve.emulator.scheduler import BatchScheduler
+from serve.emulator.scheduler import BatchScheduler, batch_limits
 from serve.emulator.schedules import AnswerSchedule, FixedSchedule, FixedTimes, RooflineSchedule
 from serve.emulator.server import BadEmulatorOptions, ClientPool, EmulatorApp, listen, tls_context
 from turnbench import exits
@@ -34,8 +34,6 @@ from turnbench.units import seconds
 ANY_MODEL_LEN = 32_768
 """Context length of a model that the catalogue does not know (fixed schedule only)."""
 ANY_VOCABULARY = 32_000
-LARGE_GPU_BYTES = 70 * 2**30
-"""From this memory on vLLM takes larger batches, except on an A100."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,7 +173,8 @@ def _schedule(
         times = FixedTimes(options.ttft, options.itl, options.tokens)
         return FixedSchedule(times, reactor.at, records.counters, model.max_model_len, options.seed)
     # What was measured holds the front end's share already.
-    token_ns = 0 if options.calibration else Efficiency().frontend_token_ns
+    front_end = FrontEnd()
+    token_ns = 0 if options.calibration else front_end.token_ns
     if options.calibration is not None:
         measured = measured_machine(Path(options.calibration), options.model)
         facts, frontend_ns = measured.calibration, measured.frontend_ns
@@ -189,11 +188,9 @@ def _schedule(
                 f"the weights of {known.name}, fewer than --max-model-len {model.max_model_len}; take a "
                 "larger GPU or a shorter context"
             )
-        # As vLLM 0.32 chooses them for the GPU.
-        large = machine.gpu.memory_gb * 1e9 >= LARGE_GPU_BYTES and not machine.gpu.name.startswith("a100")
-        seqs, tokens = (1024, 8192) if large else (256, 2048)
+        seqs, tokens = batch_limits(machine.gpu)
         seqs, tokens = options.max_num_seqs or seqs, options.max_num_batched_tokens or tokens
-        scheduler, frontend_ns = BatchScheduler(machine, seqs, tokens), machine.efficiency.frontend_ns
+        scheduler, frontend_ns = BatchScheduler(machine, seqs, tokens), front_end.request_ns
     draws = AnswerDraws(options.model, options.seed)
     return RooflineSchedule(
         scheduler, draws, reactor.at, records.counters, model.max_model_len, frontend_ns, token_ns

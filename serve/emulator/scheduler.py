@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from serve.catalogue import Gpu
 from serve.emulator.machines import EmulatedMachine, StepWork
 
 BLOCK_TOKENS = 16
@@ -21,6 +22,14 @@ BLOCK_CHARS = 64
 
 MAX_BATCHED_TOKENS = 2048
 """New tokens in one step at most, decoding and prompts together (vLLM's default for an A100)."""
+LARGE_GPU_BYTES = 70 * 2**30
+"""From this memory on vLLM takes larger batches, except on an A100."""
+
+
+def batch_limits(gpu: Gpu) -> tuple[int, int]:
+    """Sequences and new tokens in one step at most, as vLLM 0.32 chooses them for the GPU."""
+    large = gpu.memory_gb * 1e9 >= LARGE_GPU_BYTES and not gpu.name.startswith("a100")
+    return (1024, 8192) if large else (256, MAX_BATCHED_TOKENS)
 
 
 def block_hashes(text: str) -> list[int]:
@@ -230,11 +239,12 @@ class BatchScheduler:
         self._hold(sequence, 0)
 
     def _work(self) -> StepWork:
-        tokens = context = pairs = decoding = 0
+        tokens = context = pairs = decoding = sampled = 0
         for sequence, new in self._chunks:
             length = sequence.computed + sequence.made - sequence.redo
             tokens += new
             context += length
             pairs += new * length + new * (new + 1) // 2
             decoding += sequence.decodes
-        return StepWork(tokens, context, pairs, decoding)
+            sampled += sequence.decodes or sequence.computed + new >= sequence.to_compute
+        return StepWork(tokens, context, pairs, decoding, sampled)

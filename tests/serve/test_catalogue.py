@@ -130,7 +130,7 @@ def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         ("bandwidth_gb_per_s: 1555", "bandwidth_gb_per_s: .nan", "'bandwidth_gb_per_s' is '.nan'"),
         ("bandwidth_gb_per_s: 1555", "bandwidth_gb_per_s: .inf", "'bandwidth_gb_per_s' is '.inf'"),
         ("  yi-6b:", "  'yi 6b':", "'name' is 'yi 6b'; write one that matches"),
-        ("[0.45, 0.50]", "[0.45]", "bandwidth_efficiency"),
+        ("power_w: 400", "power_w: [400]", "power_w"),
         ("    hidden: 256", "    hidden: 2001-99-99", "'hidden' is '2001-99-99'; write a whole number"),
         ("    hidden: 256", "    hidden: [256", "not valid YAML"),
         ("    license: gemma", "    license: *that", "aliases"),

@@ -99,7 +99,7 @@ def pace_of(sweep: SweepPlan, model: str, precision: str | None) -> Pace | None:
 
     def answer_s(people: int, tokens: int, prompt_tokens: int) -> float:
         context = people * (prompt_tokens + tokens / 2)
-        step_s = facts["step_s"] + context * facts["step_context_s"]
+        step_s = facts["step_s"] + people * facts["step_answer_s"] + context * facts["step_context_s"]
         prefill_s = people * prompt_tokens * facts["prefill_token_s"]
         return float(facts["front_end_s"] + prefill_s + tokens * step_s)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serve.catalogue import load_catalogue
 from serve.emulator.answers import AnswerDraws, TextRing, make_answer, wanted_tokens
-from serve.emulator.machines import Efficiency, RooflineMachine
+from serve.emulator.machines import FrontEnd, RooflineMachine
 from serve.emulator.request import GenerationRequest
 from serve.emulator.scheduler import BatchScheduler, ScheduledSequence
 
@@ -82,7 +82,7 @@ def play(model: str, task: str, people: int, questions: int = 120) -> tuple[floa
                 prompt_tokens=len(words) // 4, output_tokens=content + (said < max_tokens)
             )
             asked[sequence] = (now_ns, content)
-            arriving.append((now_ns + Efficiency().frontend_ns, sequence))
+            arriving.append((now_ns + FrontEnd().request_ns, sequence))
 
     for _ in range(people):
         ask()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from serve.catalogue import load_catalogue
-from serve.emulator.machines import Efficiency, RooflineMachine, StepWork
+from serve.emulator.machines import FrontEnd, RooflineMachine, StepWork
 
 EXACT = {"ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
 
@@ -56,10 +56,10 @@ def test_a_lone_stream_keeps_the_models_time(start_emulator, make_chat):
     catalogue = load_catalogue()
     machine = RooflineMachine(catalogue.models["llama-2-7b"], catalogue.gpus["a100-80gb"])
     gaps = [later - earlier for earlier, later in zip(row["event_ns"], row["event_ns"][1:], strict=False)]
-    step_ns = machine.step_ns(StepWork(tokens=1, context=130, pairs=130))
+    step_ns = machine.step_ns(StepWork(tokens=1, context=130, pairs=130, decoding=1))
     assert statistics.median(gaps) == pytest.approx(step_ns, rel=0.03)
     first_ns = row["event_ns"][0] - row["received_ns"]
-    assert first_ns > Efficiency().frontend_ns + machine.step_ns(StepWork(100, 0, 5000)) - 1_000_000
+    assert first_ns > FrontEnd().request_ns + machine.step_ns(StepWork(100, 0, 5000)) - 1_000_000
 
 
 def test_a_crowd_is_served_together_and_those_beyond_the_limit_wait(start_emulator, make_chat):

@@ -46,16 +46,21 @@ def test_one_stream_never_decodes_faster_than_the_bandwidth_allows(model, gpu):
     times = moments[sequence]
     per_s = (len(times) - 1) / ((times[-1] - times[0]) / 1e9)
     bound = machine(model, gpu).bound_tokens_per_s()
-    assert 0.4 * bound < per_s < 0.5 * bound
+    # vLLM reached 62 to 68 % on an A100 and 51 to 57 % on an H100 (serve/published); what a step costs beside
+    # reading weights takes a larger share on a faster GPU.
+    assert 0.4 * bound < per_s < 0.75 * bound
 
 
-def test_a_7b_model_on_an_a100_80_takes_the_14_ms_a_token_that_others_measured():
-    one = machine("llama-2-7b", "a100-80gb").step_ns(StepWork(tokens=1, context=100, pairs=100))
-    assert one / 1e6 == pytest.approx(14.27, rel=0.03)
+def test_a_7b_model_on_an_a100_40_takes_the_13_ms_a_token_that_were_published_of_vllm():
+    # Before, 14.27 ms of llama.cpp on an A100-80 were taken for vLLM's, which is faster.
+    one = machine("llama-2-7b").step_ns(StepWork(tokens=1, context=192, pairs=192, decoding=1))
+    assert one / 1e6 == pytest.approx(1653 / 128, rel=0.03)
 
 
 def test_an_8b_model_on_an_h200_takes_the_6_5_ms_a_step_that_others_measured():
-    eight = machine("llama-3-8b", "h200-141gb").step_ns(StepWork(tokens=8, context=8 * 200, pairs=1600))
+    eight = machine("llama-3-8b", "h200-141gb").step_ns(
+        StepWork(tokens=8, context=8 * 200, pairs=1600, decoding=8, sampled=8)
+    )
     assert eight / 1e6 == pytest.approx(6.5, rel=0.08)
 
 

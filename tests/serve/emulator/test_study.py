@@ -10,7 +10,7 @@ import pytest
 
 from serve.catalogue import load_catalogue
 from serve.emulator.answers import AnswerDraws
-from serve.emulator.machines import RooflineMachine
+from serve.emulator.machines import FrontEnd, RooflineMachine
 from serve.emulator.request import count_tokens
 from serve.emulator.scheduler import BatchScheduler, ScheduledSequence
 
@@ -43,7 +43,7 @@ def play(model: str, instruction: str, batch: int) -> Outcome:
             begun.setdefault(sequence, now_ns)
         now_ns += step_ns
         took += [
-            (each.output_tokens, (now_ns - begun[each] + machine.efficiency.frontend_ns) / 1e9)
+            (each.output_tokens, (now_ns - begun[each] + FrontEnd().request_ns) / 1e9)
             for each in scheduler.end_step()
             if each.made == each.output_tokens
         ]

@@ -124,8 +124,8 @@ def test_every_question_once_is_told_beforehand_from_the_hardware() -> None:
     assert alone is not None
     assert together is not None
     assert alone.bounded
-    # An A100-40 reads Yi-6B's weights about 62 times a second: 8 answers of at most 256 tokens.
-    assert 8 * 256 / 66 < alone.plays_s < 8 * 256 / 58 + 1
+    # A step of Yi-6B on an A100-40 takes 11.7 ms, as vLLM was measured; 8 answers of at most 256 tokens.
+    assert 8 * 256 / 90 < alone.plays_s < 8 * 256 / 80 + 1
     assert alone.plays_s / 5 < together.plays_s < alone.plays_s / 3
 
 

@@ -1,0 +1,96 @@
+"""What an engine reaches of the hardware's peaks: `efficiency.yaml`, one set of numbers for all GPUs.
+
+`python -m serve fit` fits them to the measurements in `published/` and writes the file, with what is left
+over on each GPU. They hold for the engine that was measured there, in FP16; a calibration (`serve calibrate`)
+holds for a server of your own.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from turnbench.checked_yaml import checked
+from turnbench.problems import FileProblems
+
+EFFICIENCY_FILE = Path(__file__).resolve().with_name("efficiency.yaml")
+HEAD = "# Fitted to published/ by `python -m serve fit --out FILE`; docs/results/emulator.md says how well.\n"
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Part = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class BadEfficiency(FileProblems):
+    """The file cannot be used."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class StepCosts(_Entry):
+    """Of one step of the engine."""
+
+    bandwidth_share: Share
+    """Of the peak memory bandwidth."""
+    compute_share: Share
+    """Of the peak dense FP16 rate."""
+    overhead_us: Part
+    """Of each step, whatever is in it."""
+    sequence_us: Part
+    """Of each answer that a step makes a further token of."""
+
+
+class PowerShares(_Entry):
+    """Mean power of the GPU as shares of its limit, added."""
+
+    idle: Share
+    """With a model in memory and nothing to do. It is given to the fit: no published batch is idle."""
+    busy: Part
+    """Times the share of time in which the GPU reads or multiplies."""
+    cache: Part
+    """Times the share of the peak bandwidth that keys and values are read with."""
+    compute: Part
+    """Times the share of the peak FP16 rate."""
+
+
+class ErrorsOf(_Entry):
+    """Sizes of relative errors, as shares."""
+
+    points: Annotated[int, Field(gt=0)]
+    median: Part
+    p90: Part
+    worst: Part
+
+
+class Efficiency(_Entry):
+    """The fitted numbers, where they are from and how far they are off."""
+
+    source: Text
+    step: StepCosts
+    power: PowerShares
+    time_errors: dict[str, ErrorsOf]
+    """By GPU, on the points that were fitted."""
+    power_errors: dict[str, ErrorsOf]
+
+
+def read_efficiency(path: Path) -> Efficiency:
+    """The checked file; raises BadEfficiency with every mistake."""
+    return checked(Efficiency, path, "efficiency", error=BadEfficiency)
+
+
+@cache
+def load_efficiency() -> Efficiency:
+    """The project's own file."""
+    return read_efficiency(EFFICIENCY_FILE)
+
+
+def write_efficiency(efficiency: Efficiency, path: Path) -> None:
+    """Write the file that `read_efficiency` reads; raises OSError."""
+    text = yaml.safe_dump(efficiency.model_dump(), sort_keys=False, allow_unicode=True)
+    path.write_text(HEAD + text, encoding="utf-8")
