@@ -120,8 +120,7 @@ _EXACT_TOKENS = 256
 def ttg256_ms(turns: Turns) -> Floats:
     """From the last byte of the request to the arrival of the 256th token; none where the answer was shorter,
     never extrapolated."""
-    reached_us = turns.events.reaching(turns.events.tokens, _EXACT_TOKENS)
-    return np.where(turns.tokens_by_event, reached_us / 1e3, np.nan)
+    return turns.events.reaching(turns.events.tokens, _EXACT_TOKENS) / 1e3
 
 
 @metric(label="TPOT", unit="ms", source=_USUAL, limit=True, null_meets_limit=True)

@@ -6,7 +6,7 @@ definitions. Relies on numpy alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, repeat
@@ -104,6 +104,9 @@ class Turns:
 
     a_1..a_k are the arrivals of a turn's content events, n_i the tokens in event i, N_k those counted up to
     a_k and N all output tokens.
+
+    How the tokens of events are known, in this order: the server's running count by event; its total less
+    what no event carried, spread evenly; one token an event.
     """
 
     tasks: list[str]
@@ -114,62 +117,94 @@ class Turns:
     """Index of the first event that is not reasoning."""
     reported_tokens: Floats
     """Output tokens by the record, from the server wherever it says."""
-    from_total: Bools
-    """Whether the server reported one total for the turn and nothing by event."""
+    even_tokens: Floats
+    """Tokens of each event of a turn whose total alone is known, V / k; NaN where events were counted."""
     events: Events
+    """Their tokens are whole ones: where a total is spread evenly, token j of V comes with event j k / V,
+    rounded up."""
     words_per_min: float = WORDS_PER_MIN
     """Speed of the reader that stall time is computed for."""
 
     @cached_property
-    def counted_tokens(self) -> Floats:
-        """Tokens counted event by event; 0 for a turn without events."""
+    def shown_tokens(self) -> Floats:
+        """N_k, the tokens that came with events; 0 for a turn without events."""
         return self.events.sums(self.events.tokens)
 
     @cached_property
     def output_tokens(self) -> Floats:
         """N: as the record says, else as counted; NaN where there is neither."""
-        counted = np.where(self.events.counts > 0, self.counted_tokens, np.nan)
+        counted = np.where(self.events.counts > 0, self.shown_tokens, np.nan)
         return np.where(np.isnan(self.reported_tokens), counted, self.reported_tokens)
-
-    @cached_property
-    def tokens_by_event(self) -> Bools:
-        """Whether the tokens of each event are known, and not only the turn's total.
-
-        A total that the events explain (one more is the stop token, which has no event) leaves one token an
-        event; one that they can't explain says that events carried several.
-        """
-        counted, total = self.counted_tokens, self.output_tokens
-        return ~(self.from_total & (counted > 0) & ((total > counted + 1) | (total < counted)))
-
-    @cached_property
-    def token_scale(self) -> Floats:
-        """Tokens that one counted token stands for: 1 or, where only a total is known, that spread evenly."""
-        scale = np.ones(len(self.outcomes))
-        np.divide(self.output_tokens, self.counted_tokens, out=scale, where=~self.tokens_by_event)
-        return scale
 
     @cached_property
     def later_tokens(self) -> Floats:
         """N_k - n_1, the tokens after the first event; 0 for one event, NaN for none."""
         events = self.events
-        later = (self.counted_tokens - events.first(events.tokens)) * self.token_scale
+        first = np.where(np.isnan(self.even_tokens), events.first(events.tokens), self.even_tokens)
+        later = self.shown_tokens - first
         return np.where(events.counts > 1, later, np.where(events.counts > 0, 0.0, np.nan))
 
 
-def turns_of(records: Sequence[TurnRecord], words_per_min: float = WORDS_PER_MIN) -> Turns:
-    """The columns of these records; raises OverflowError if an event's number is out of all range."""
+def counts_stop_token(server: Mapping[str, Any]) -> bool:
+    """Whether this server is known to count the stop token in usage, which no event with content carries.
+
+    vLLM does, and so does the emulator, which speaks its dialect. `server`: as run.json records it.
+    """
+    known = {"vllm", "vllm-cpu", "emulator", "turnbench-emulator"}
+    return server.get("backend") in known or server.get("owned_by") in known
+
+
+def turns_of(
+    records: Sequence[TurnRecord], words_per_min: float = WORDS_PER_MIN, stop_counted: bool = False
+) -> Turns:
+    """The columns of these records; raises OverflowError if an event's number is out of all range.
+
+    `stop_counted`: whether the server is known to count the stop token (see `counts_stop_token`).
+    """
+    answer_event = np.array([record.answer_event for record in records], dtype=np.float64)
+    reported = np.array([record.output_tokens for record in records], dtype=np.float64)
+    events = _events(records)
+    shown = _shown_total(records, answer_event, reported, stop_counted)
+    shown[~((shown >= 1) & (events.counts > 0))] = np.nan
     return Turns(
         tasks=[record.task for record in records],
         outcomes=[record.outcome for record in records],
         late_ms=np.array(
             [None if r.sent_ns is None else (r.sent_ns - r.due_ns) / 1e6 for r in records], dtype=np.float64
         ),
-        answer_event=np.array([record.answer_event for record in records], dtype=np.float64),
-        reported_tokens=np.array([record.output_tokens for record in records], dtype=np.float64),
-        from_total=np.array([record.token_source == "usage" for record in records], dtype=bool),
-        events=_events(records),
+        answer_event=answer_event,
+        reported_tokens=reported,
+        even_tokens=shown / np.maximum(events.counts, 1),
+        events=_spread(events, shown),
         words_per_min=words_per_min,
     )
+
+
+def _shown_total(
+    records: Sequence[TurnRecord], answer_event: Floats, reported: Floats, stop_counted: bool
+) -> Floats:
+    """V: the tokens that a turn's events carry, where the server gave its total alone; NaN elsewhere.
+
+    Not in them: reasoning that was counted and never streamed, and the stop token.
+    """
+    total_alone = [record.token_source == "usage" and not record.event_tokens for record in records]
+    reasoning = np.array([record.reasoning_tokens or 0 for record in records], dtype=np.float64)
+    hidden = np.where(answer_event == 0, reasoning, 0.0)  # the first event was of the answer already
+    stopped = np.array([stop_counted and record.finish_reason == "stop" for record in records], dtype=bool)
+    return np.where(total_alone, reported - hidden - stopped, np.nan)
+
+
+def _spread(events: Events, shown: Floats) -> Events:
+    """The events with these totals spread evenly over those of their turns, as whole tokens."""
+    uneven = np.flatnonzero(~np.isnan(shown) & (shown != events.counts))
+    if not len(uneven):
+        return events
+    turn, where = events.of(uneven)
+    total, count = shown[turn].astype(np.int64), events.counts[turn]
+    index = where - events.offsets[turn]
+    tokens = events.tokens.copy()
+    tokens[where] = (index + 1) * total // count - index * total // count
+    return Events(events.offsets, events.at_us, tokens, events.words)
 
 
 def joined(parts: list[Events]) -> Events:

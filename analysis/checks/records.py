@@ -80,9 +80,14 @@ def torn(run: RunEvidence) -> Iterator[Finding]:
 
 
 def token_split(run: RunEvidence) -> Iterator[Finding]:
-    """Totals that the events can't explain: several tokens came in one event."""
+    """Totals that the events can't explain: several tokens came in one event.
+
+    One token more is no sign of that: it may be a stop token that nobody knows to be counted.
+    """
     measured = run.study.measured
-    odd = measured[(measured["token_scale"] != 1) & measured["outcome"].isin(ANSWERED)]
+    events = measured["shown_tokens"] / measured["even_tokens"]
+    unlike = (measured["shown_tokens"] > events + 1.5) | (measured["shown_tokens"] < events - 0.5)
+    odd = measured[unlike & measured["outcome"].isin(ANSWERED)]
     if len(odd):
         what = (
             f"in {len(odd)} turns the server's token count does not fit its events: "

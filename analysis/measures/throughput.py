@@ -29,8 +29,7 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
     origin_ns = study.levels[0].start_ns
     sent_us = np.nan_to_num(floats(frame["sent_ns"] - origin_ns) / 1e3)
     end_us = floats(frame["end_ns"] - origin_ns) / 1e3
-    scale = floats(frame["token_scale"])
-    counted = floats(frame["event_token_sum"]) * scale
+    even, counted = floats(frame["even_tokens"]), floats(frame["shown_tokens"])
     after = np.maximum(np.nan_to_num(floats(frame["tokens"]) - counted), 0.0)
     names = ["model", "task"]
     codes = np.asarray(frame.groupby(names, sort=False).ngroup(), dtype=np.int64)
@@ -43,7 +42,7 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
         found = np.bincount(codes[whole], counted[whole], len(keys)).astype(np.float64)
         rows = np.flatnonzero(~whole & (first_us < window[1]) & (last_us >= window[0]))
         turn, event = events.of(rows)  # only turns that cross an end of the window are looked at by event
-        weights = scale[turn] * events.tokens[event]
+        weights = np.where(np.isnan(even[turn]), events.tokens[event], even[turn])
         found += _inside(sent_us[turn] + events.at_us[event], weights, codes[turn], window, len(keys))
         found += _inside(end_us, after, codes, window, len(keys))
         parts.append(keys.assign(level=level.index, tokens=found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +17,7 @@ from turnbench.formats import HealthLine, TurnRecord
 from turnbench.limits import TaskLimits, deadlines_ms, meets
 from turnbench.metrics import METRICS, fluidity
 from turnbench.run_directory import RunDirectory
-from turnbench.turns import Events, Floats, Turns, joined, turns_of
+from turnbench.turns import Events, Floats, Turns, counts_stop_token, joined, turns_of
 
 _LISTS = ("event_us", "event_tokens", "event_words", "text")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
@@ -52,12 +52,17 @@ def load_turns(run: RunDirectory, limits: Mapping[str, TaskLimits], words_per_mi
 
     A few thousand turns are measured at a time, so that what it needs on the way doesn't grow with the run.
     """
+    stop_counted = counts_stop_token(run.manifest.server)
+
+    def columns_of(records: list[TurnRecord]) -> Turns:
+        return turns_of(records, words_per_min, stop_counted)
+
     with _uncollected():
         records = run.turns()
         batch = list(islice(records, _BATCH))
-        parts = [_part(batch, limits, words_per_min)]
+        parts = [_part(batch, limits, columns_of)]
         while batch := list(islice(records, _BATCH)):
-            parts.append(_part(batch, limits, words_per_min))
+            parts.append(_part(batch, limits, columns_of))
     frames, events, unusable = ([getattr(part, name) for part in parts] for name in _PARTS)
     parts.clear()
     return TurnTable(pd.concat(frames, ignore_index=True), joined(events), sum(unusable))
@@ -75,13 +80,17 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _part(batch: list[TurnRecord], limits: Mapping[str, TaskLimits], words_per_min: float) -> TurnTable:
+def _part(
+    batch: list[TurnRecord],
+    limits: Mapping[str, TaskLimits],
+    columns_of: Callable[[list[TurnRecord]], Turns],
+) -> TurnTable:
     records = batch
     try:
-        frame, turns = _frame(batch), turns_of(batch, words_per_min)
+        frame, turns = _frame(batch), columns_of(batch)
     except OverflowError:  # one in the batch: worth looking at each only then
         records = [record for record in batch if _in_range(record)]
-        frame, turns = _frame(records), turns_of(records, words_per_min)
+        frame, turns = _frame(records), columns_of(records)
     frame = pd.concat([frame, _measured(turns, limits)], axis=1)
     return TurnTable(frame, turns.events.narrow(), len(batch) - len(records))
 
@@ -91,8 +100,8 @@ def _measured(turns: Turns, limits: Mapping[str, TaskLimits]) -> pd.DataFrame:
     columns: dict[str, Any] = {
         column_of(key): metric.compute(turns) for key, metric in METRICS.items() if metric.per == "turn"
     }
-    columns["event_token_sum"] = turns.counted_tokens
-    columns["token_scale"] = turns.token_scale
+    columns["shown_tokens"] = turns.shown_tokens
+    columns["even_tokens"] = turns.even_tokens
     columns["later_tokens"] = turns.later_tokens
     columns["fluid_met"], columns["fluid_total"] = fluidity(turns.events, *deadlines_ms(turns.tasks, limits))
     met, limited = meets(turns, limits)

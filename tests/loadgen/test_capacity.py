@@ -63,37 +63,53 @@ def test_a_search_does_not_go_down_to_loads_at_which_nothing_happens(first: floa
     assert len(tried) <= 1 + max(math.ceil(math.log(first / least, 4)), 0)
 
 
+def singles(met: int, turns: int) -> list[tuple[int, int]]:
+    """Conversations of one turn each, the misses spread over them."""
+    missed = turns - met
+    every = turns // missed if missed else turns + 1
+    misses = {every * (number + 1) - 1 for number in range(missed)}
+    return [(int(number not in misses), 1) for number in range(turns)]
+
+
 def test_a_sound_level_and_a_bad_one_are_told_apart() -> None:
-    assert answer(0, 0, 0.95) == "open"
-    assert answer(50, 50, 0.95) == "open"
-    assert answer(120, 120, 0.95) == "holds"
-    assert answer(60, 100, 0.95) == "fails"
-    assert answer(950, 1000, 0.95) == "open"
-    assert answer(200, 200, 1.0) == "open"
-    assert answer(199, 200, 1.0) == "fails"
+    assert answer([], 0.95) == "open"
+    assert answer(singles(50, 50), 0.95) == "open"
+    assert answer(singles(200, 200), 0.95) == "holds"
+    assert answer(singles(60, 100), 0.95) == "fails"
+    assert answer(singles(950, 1000), 0.95) == "open"
+    assert answer(singles(200, 200), 1.0) == "open"
+    assert answer(singles(199, 200), 1.0) == "fails"
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.95])
-def test_looking_after_every_turn_is_wrong_in_at_most_five_percent(share: float) -> None:
-    """At exactly the asked share, neither side may be claimed often, however often one looks."""
-    chance, wrong, trials = random.Random(1), 0, 150
-    for _ in range(trials):
-        met = 0
-        for turns in range(1, 301):
-            met += chance.random() < share
-            if turns % 10 == 0 and answer(met, turns, share) == "holds":
-                wrong += 1
-                break
-    assert wrong / trials <= 0.08
+@pytest.mark.parametrize("turns", [1, 5])
+def test_a_whole_search_at_exactly_the_share_errs_in_at_most_five_percent(share: float, turns: int) -> None:
+    """Neither side may be claimed often, however often one looks, and though conversations are alike."""
+    chance, wrong, searches = random.Random(1), 0, 15
+    for _ in range(searches):
+        for _ in range(MOST_POINTS):
+            seen: list[tuple[int, int]] = []
+            for number in range(1, 201):
+                seen.append((turns * (chance.random() < share), turns))
+                if number % 20 == 0 and answer(seen, share) != "open":
+                    wrong += 1
+                    break
+    assert wrong <= 2
+
+
+def test_turns_that_are_alike_in_a_conversation_say_less_than_those_of_many() -> None:
+    assert answer(singles(200, 200), 0.95) == "holds"
+    assert answer([(20, 20)] * 10, 0.95) == "open"
 
 
 def judge(slo: dict[str, dict[str, float]], *records: TurnRecord) -> tuple[int, int]:
     """(turns that meet these limits, turns judged) by the search for the capacity."""
-    prepared = SimpleNamespace(slo=slo, shape=Closed())
+    prepared = SimpleNamespace(slo=slo, shape=Closed(), endpoint=SimpleNamespace(server={}), facts={})
     one = Judge(SimpleNamespace(prepared=prepared))  # type: ignore[arg-type]
     for record in records:
         one.add(record, offset_ns=0)
-    return one.counts(0, 10**18)
+    met, turns = zip(*one.counts(0, 10**18), strict=True)
+    return sum(met), sum(turns)
 
 
 def turn(number: int, outcome: Outcome = "ok") -> TurnRecord:

@@ -15,11 +15,11 @@ from turnbench.metrics import METRICS, fluidity
 from turnbench.turns import Events, joined, turns_of
 
 
-def row(record: TurnRecord) -> dict[str, float]:
-    """Every metric of one record, its tokens and their scale."""
-    turns = turns_of([record])
+def row(record: TurnRecord, stop_counted: bool = False) -> dict[str, float]:
+    """Every metric of one record, its tokens, and those of each event if they are spread evenly."""
+    turns = turns_of([record], stop_counted=stop_counted)
     found = {key: metric.compute(turns) for key, metric in METRICS.items() if metric.per == "turn"}
-    found |= {"tokens": turns.output_tokens, "token_scale": turns.token_scale}
+    found |= {"tokens": turns.output_tokens, "even_tokens": turns.even_tokens}
     return {key: values.item() for key, values in found.items()}
 
 
@@ -54,8 +54,33 @@ def test_a_one_token_answer_has_a_time_but_no_tpot() -> None:
 def test_the_stop_token_makes_tpot_neither_zero_nor_shorter() -> None:
     # One content event and the stop token in usage: 2 tokens, but nothing to divide by.
     assert math.isnan(row(turn(events=1, output_tokens=2))["tpot_ms"])
-    found = row(turn(gap_ms=20, events=11, output_tokens=12))
+    found = row(turn(gap_ms=20, events=11, output_tokens=12), stop_counted=True)
     assert (found["tpot_ms"], found["tokens"]) == (20, 12)
+    cut = row(turn(gap_ms=20, events=11, output_tokens=12, finish_reason="length"), stop_counted=True)
+    assert cut["tpot_ms"] == pytest.approx(200 / (12 - 12 / 11))
+
+
+def test_reasoning_that_was_counted_and_never_streamed_is_in_no_event() -> None:
+    hidden = turn(ttft_ms=2000, gap_ms=20, events=100, output_tokens=1001, reasoning_tokens=900)
+    assert row(hidden, stop_counted=True)["tpot_ms"] == 20
+    assert row(hidden)["tpot_ms"] == pytest.approx(99 * 20 / (101 * 0.99))
+    assert row(hidden)["tokens"] == 1001
+    assert math.isnan(row(hidden)["ttg256_ms"])  # only 101 tokens were ever seen
+    streamed = turn(gap_ms=2, events=1000, output_tokens=1000, reasoning_tokens=900, answer_event=900)
+    assert row(streamed)["tpot_ms"] == 2
+
+
+def test_a_reasoning_count_above_the_total_leaves_one_token_an_event() -> None:
+    found = row(turn(gap_ms=20, events=10, output_tokens=10, reasoning_tokens=50))
+    assert found["tpot_ms"] == 20
+    assert math.isnan(found["even_tokens"])
+
+
+def test_a_total_spread_evenly_gives_whole_tokens_one_after_the_other() -> None:
+    turns = turns_of([turn(events=4, output_tokens=10), turn(events=4, output_tokens=3)])
+    assert turns.events.tokens.tolist() == [2, 3, 2, 3, 0, 1, 1, 1]
+    assert turns.even_tokens.tolist() == [2.5, 0.75]
+    assert row(turn(ttft_ms=100, gap_ms=10, events=100, output_tokens=512))["ttg256_ms"] == 100 + 49 * 10
 
 
 def test_several_tokens_in_one_event_are_not_counted_as_one() -> None:
@@ -69,7 +94,7 @@ def test_several_tokens_in_one_event_are_not_counted_as_one() -> None:
 def test_where_only_the_total_is_known_tokens_are_spread_evenly_and_it_shows() -> None:
     found = row(turn(ttft_ms=100, gap_ms=40, events=5, output_tokens=20))
     assert found["tpot_ms"] == pytest.approx(160 / 16)
-    assert found["token_scale"] == 4
+    assert found["even_tokens"] == 4
 
 
 def test_the_servers_count_is_the_truth_whatever_the_events_say() -> None:

@@ -116,7 +116,8 @@ class CapacityPoint(msgspec.Struct):
     holds: bool
     """Whether the limits held."""
     sure: bool
-    """Whether that is certain at 95 %; if not, it is the likelier answer."""
+    """Whether that is certain, so that all points of a search are right together at 95 %; if not, it is the
+    likelier answer."""
 
 
 class CapacitySummary(msgspec.Struct, kw_only=True):
@@ -131,7 +132,7 @@ class CapacitySummary(msgspec.Struct, kw_only=True):
     share: float
     """The share of turns that had to meet their limits."""
     confidence: float
-    """With which each point was judged."""
+    """With which all its points are right together."""
     found: bool = False
     """Whether the search came to its end and saw a load fail."""
     points: list[CapacityPoint] = []
