@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import file_digest
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from scenarios._check import check, texts_of
 from scenarios._scenario import OwnData, Scenario, ScenarioError, Script
 from scenarios._schema import FORMAT, DataDocument, Document, Item, Source, Task
 from scenarios._texts import built_in, names, texts, tree
-from scenarios.data import is_data, open_data
+from scenarios.data import HUB, DataFile, DataNote, DataSource, is_data, open_data
 from turnbench.checked_yaml import shown, validated
 from turnbench.draws import shuffled
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, nearest, quoted
@@ -22,9 +22,9 @@ from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, marked, read
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-def load(name_or_path: str) -> Scenario:
-    """A built-in scenario by name, or one from a YAML file or a file of data. Raises ScenarioError with every
-    mistake.
+def load(name_or_path: str, *, skip_bad_rows: bool = False) -> Scenario:
+    """A built-in scenario by name, or one from a YAML file, a file of data or a set of the hub (`hf:REPO`).
+    Raises ScenarioError with every mistake; with `skip_bad_rows`, rows that cannot be played are notes.
 
     `paper:24` is the built-in `paper` with `limit: 24` in each of its tasks.
     """
@@ -37,15 +37,16 @@ def load(name_or_path: str) -> Scenario:
         content = yaml.safe_load(text)
         content["tasks"] = [task | {"limit": limit} for task in content["tasks"]]
         return parse(yaml.safe_dump(content, sort_keys=False), name_or_path)
-    if is_data(name_or_path) and Path(name_or_path).is_file():
-        source = Source(path=name_or_path)
-        title = "".join(c if c.isalnum() and c.isascii() else "-" for c in Path(name_or_path).stem.lower())
+    if name_or_path.startswith(HUB) or (is_data(name_or_path) and Path(name_or_path).is_file()):
+        source = Source(path=name_or_path, skip_bad_rows=skip_bad_rows)
+        stem = name_or_path.removeprefix(HUB) if name_or_path.startswith(HUB) else Path(name_or_path).stem
+        title = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem.lower())
         document = DataDocument(format=FORMAT, name=title.strip("-")[:40] or "own", source=source)
         return _of_data(document, name_or_path, folder="")
-    return parse(_text_of(name_or_path), name_or_path)
+    return parse(_text_of(name_or_path), name_or_path, skip_bad_rows=skip_bad_rows)
 
 
-def parse(text: str, source: str = "scenario.yaml") -> Scenario:
+def parse(text: str, source: str = "scenario.yaml", *, skip_bad_rows: bool = False) -> Scenario:
     """A scenario from its YAML text; `source` names it in messages. Raises ScenarioError."""
     root, problems = read(text, source, "scenario", start=f"format: {FORMAT}")
     if root is None:
@@ -57,6 +58,10 @@ def parse(text: str, source: str = "scenario.yaml") -> Scenario:
         about, mistakes = validated(DataDocument, root, root, "scenario", _explain)
         if about is None or problems:
             raise ScenarioError([*problems, *mistakes])
+        if skip_bad_rows:
+            about = about.model_copy(
+                update={"source": about.source.model_copy(update={"skip_bad_rows": True})}
+            )
         return _of_data(about, source, folder=str(Path(source).parent))
     own_sets = root["sets"] if isinstance(root.get("sets"), Map) else marked(Map(), root)
     whole = _expanded(root, own_sets, problems)
@@ -155,20 +160,25 @@ def _with_base(task: Any, problems: list[Problem]) -> Any:
 
 def _of_data(document: DataDocument, source: str, folder: str) -> Scenario:
     """The scenario of a document about a file; a relative path starts at `folder`. Raises ScenarioError."""
-    about, path = document.source, str(Path(folder, document.source.path))
+    about, path = document.source, document.source.path
+    if not path.startswith(HUB):
+        path = str(Path(folder, path))
+    asked = DataSource(path, about.prompt, about.time_unit, about.block_tokens)
     try:
-        rows = open_data(path, about.kind, about.prompt)
-        with Path(path).open("rb") as file:
-            sha256 = file_digest(file, "sha256").hexdigest()
+        rows = open_data(asked, about.kind, skip_bad_rows=about.skip_bad_rows)
+        sha256 = rows.sha256(path)
     except FileProblems as error:
         raise ScenarioError(error.found) from None
     if about.sha256 not in (None, sha256):
         what = f"{path!a} has changed since this scenario was written; restore it, or drop 'sha256'"
         raise ScenarioError([Problem(source, 0, what)])
-    found = {"path": str(Path(path).resolve()), "kind": rows.kind, "sha256": sha256}
+    whole_path = path if path.startswith(HUB) else str(Path(path).resolve())
+    found = {"path": whole_path, "kind": rows.kind, "sha256": sha256}
+    about = about.model_copy(update=found)
+    document = document.model_copy(update={"source": about})
     content = document.model_dump(mode="json", exclude_defaults=True)
-    content["source"] |= found
     passed_over = f", {rows.passed_over:,} passed over" if rows.passed_over else ""
+    passed_over += f", {rows.refused:,} skipped" if rows.refused else ""
     return Scenario(
         name=document.name,
         text=str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True)),
@@ -177,8 +187,21 @@ def _of_data(document: DataDocument, source: str, folder: str) -> Scenario:
         slo={rows.kind: about.slo.model_dump(exclude_none=True)},
         description=document.description or f"{len(rows):,} rows of {Path(path).name}{passed_over}.",
         script=Script((), (), (), ()),
-        own=OwnData(about.model_copy(update=found), rows),
+        own=OwnData(about, rows),
+        needs=rows.needs,
+        notes=(*_skipped(rows, path), *rows.notes()),
     )
+
+
+def _skipped(rows: DataFile, path: str) -> Iterator[DataNote]:
+    """What was skipped of a file, with the first of its bad rows."""
+    if rows.refused:
+        number = f"{rows.refused:,} row{'s' * (rows.refused > 1)}"
+        first = "; ".join(str(problem) for problem in rows.problems[:3])
+        more = f"; and {rows.refused - 3:,} more" if rows.refused > 3 else ""
+        were = "were" if rows.refused > 1 else "was"
+        text = f"{number} of {Path(path).name} cannot be played and {were} skipped: "
+        yield DataNote("bad_rows_skipped", f"{text}{first}{more}", "mend them; scenarios check names each")
 
 
 def _scenario(document: Document) -> Scenario:
@@ -201,6 +224,7 @@ def _scenario(document: Document) -> Scenario:
         slo={task.name: task.slo.model_dump(exclude_none=True) for task in document.tasks},
         description=document.description or "",
         script=script,
+        needs=frozenset({"tools"} if any(task.tools for task in document.tasks) else ()),
         needs_context={task.name: task.needs_context for task in document.tasks if task.needs_context},
     )
 

@@ -9,11 +9,9 @@ import json
 from base64 import b32encode
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any
 
-from scenarios._scenario import Conversation
-
-Message = dict[str, Any]
+from scenarios._scenario import Conversation, Turn
+from scenarios.data import Message
 
 
 def dialogue(conversation: Conversation, salt: str, level: int, replies: Sequence[str]) -> list[Message]:
@@ -23,28 +21,24 @@ def dialogue(conversation: Conversation, salt: str, level: int, replies: Sequenc
     the plan, with `none` no earlier turn. The reply before a tool's result becomes the call of that tool,
     whatever the model said, since servers refuse a result without a call.
     """
-    messages: list[Message] = list(opening(conversation, salt, level))
     turns, now = conversation.turns, len(replies)
-    if now == 0:
-        return messages
-    tag = messages[-1]["content"][: len(messages[-1]["content"]) - len(turns[0].user)]
-    if conversation.history == "none":
-        return [*messages[:-1], {"role": "user", "content": tag + turns[now].user}]
-    if turns[0].remembered is not None:
-        messages[-1] = {"role": "user", "content": tag + turns[0].remembered}
+    if now == 0 or conversation.history == "none":
+        return _start(conversation, turns[now], turns[now].user, salt, level)
+    first = turns[0].user if turns[0].remembered is None else turns[0].remembered
+    messages = _start(conversation, turns[0], first, salt, level)
     for n, reply in enumerate(replies, start=1):
         canned = turns[n - 1].canned if conversation.history == "canned" else None
         turn = turns[n]
         text = turn.user if n == now or turn.remembered is None else turn.remembered
-        if turn.call is None:
-            messages.append({"role": "assistant", "content": reply if canned is None else canned})
-            messages.append({"role": "user", "content": text})
+        if turn.call is not None:
+            arguments = json.dumps(turn.call["arguments"], ensure_ascii=False)
+            function = {"name": turn.call["name"], "arguments": arguments}
+            call = {"id": turn.call["id"], "type": "function", "function": function}
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+            messages.append({"role": "tool", "tool_call_id": turn.call["id"], "content": text})
             continue
-        arguments = json.dumps(turn.call["arguments"], ensure_ascii=False)
-        function = {"name": turn.call["name"], "arguments": arguments}
-        call = {"id": turn.call["id"], "type": "function", "function": function}
-        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
-        messages.append({"role": "tool", "tool_call_id": turn.call["id"], "content": text})
+        messages += turn.given or ({"role": "assistant", "content": reply if canned is None else canned},)
+        messages += turn.added or ({"role": "user", "content": text},)
     return messages
 
 
@@ -59,27 +53,57 @@ def without_system(messages: Sequence[Message]) -> list[Message]:
     """The messages with the system's text in front of the first user message, for models that refuse it."""
     if messages[0]["role"] != "system":
         return list(messages)
-    system, user, *rest = messages
-    return [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+    system, *rest = messages
+    place = next((n for n, message in enumerate(rest) if message["role"] == "user"), None)
+    if place is None:
+        return list(messages)
+    rest[place] = _after(f"{_text(system)}\n\n", rest[place])
+    return rest
 
 
-def opening(conversation: Conversation, salt: str, level: int) -> list[dict[str, str]]:
-    """The messages of the first request: the system message, if there is one, and the first user message.
+def characters_of(messages: Sequence[Message]) -> int:
+    """The length of all texts, and of the calls of tools where a message has none."""
+    return sum(len(_text(message) or str(message.get("tool_calls", ""))) for message in messages)
+
+
+def opening(conversation: Conversation, salt: str, level: int) -> list[Message]:
+    """The messages of the first request: the system message, if there is one, and those of the first turn.
 
     The first of them starts with a tag of (salt, level, conversation), so that no server can answer it
     from the prefix cache of an earlier one. A shared system message has a tag of (salt, level) only: it
     is meant to be found in the cache, but not from an earlier run or level.
     """
+    return _start(conversation, conversation.turns[0], conversation.turns[0].user, salt, level)
+
+
+def _start(conversation: Conversation, turn: Turn, text: str, salt: str, level: int) -> list[Message]:
+    """The system message and those of a turn, of which `text` is said, with their tags."""
     own = _tag(salt, level, "shared" if conversation.shared_start else conversation.index)
-    user = {"role": "user", "content": conversation.turns[0].user}
+    added = list(turn.added) or [{"role": "user", "content": text}]
     if conversation.system is None:
-        return [user | {"content": own + user["content"]}]
+        return [_after(own, added[0]), *added[1:]]
     if not conversation.shared_system:
-        return [{"role": "system", "content": own + conversation.system}, user]
-    return [
-        {"role": "system", "content": _tag(salt, level, "shared") + conversation.system},
-        user | {"content": own + user["content"]},
-    ]
+        return [{"role": "system", "content": own + conversation.system}, *added]
+    shared = {"role": "system", "content": _tag(salt, level, "shared") + conversation.system}
+    return [shared, _after(own, added[0]), *added[1:]]
+
+
+def _after(text: str, message: Message) -> Message:
+    """The message with this text in front of its own."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message | {"content": text + (content or "")}
+    first = content[0] if content else {}
+    if first.get("type") == "text":
+        return message | {"content": [first | {"text": text + first["text"]}, *content[1:]]}
+    return message | {"content": [{"type": "text", "text": text}, *content]}
+
+
+def _text(message: Message) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part.get("type") == "text")
+    return content or ""
 
 
 def _tag(salt: str, level: int, which: int | str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from scenarios._scenario import Conversation, OwnData, Scenario, Script, Turn
 from scenarios._schema import Item, Pace, Spread, Task, TurnCount
 from scenarios._texts import CHARACTERS_PER_TOKEN
+from scenarios.data import Message
 from turnbench.draws import geometric, log_normal, pick, shuffled, stream
 
 PLACEHOLDER = re.compile(r"\{\{([a-z][a-z0-9_]*)\}\}|\{([a-z][a-z0-9_]*)\}")
@@ -163,24 +164,40 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
     """Conversation k of a data file: a trace in its own order, other files in a seeded one."""
     rounds, place = divmod(k, len(own.rows))
     row = place if own.rows.timed else shuffled(len(own.rows), seed, rounds, "rows")[place]
-    messages = own.rows.messages(row)
+    content = own.rows.row(row)
     thinks, words = stream(seed, k, "think_s"), 0
     turns = []
-    for n, (user, reply) in enumerate(_exchanges(messages)):
-        tokens = own.rows.answer_tokens(row)
+    for n, each in enumerate(content.turns):
+        reply, user = each.reply, "\n\n".join(_text(message) for message in each.added)
+        tokens = each.answer_tokens
         if tokens is None:
             tokens = max(1, round(len(reply) / CHARACTERS_PER_TOKEN)) if reply else own.source.max_tokens
         think = own.source.think_s if n > 0 else 0.0
         think_s, read_wpm, type_wpm = _pause(think, thinks, words, user)
+        if each.think_s is not None:
+            think_s, read_wpm, type_wpm = each.think_s, None, None
         words = len(reply.split())
-        turns.append(Turn(user, think_s, tokens, read_wpm=read_wpm, type_wpm=type_wpm, canned=reply or None))
+        turns.append(
+            Turn(
+                user,
+                think_s,
+                tokens,
+                stop=content.stop,
+                read_wpm=read_wpm,
+                type_wpm=type_wpm,
+                canned=reply or None,
+                added=() if _is_plain(each.added) else tuple(each.added),
+                given=tuple(each.given),
+            )
+        )
     return Conversation(
         index=k,
         task=task,
-        system="\n\n".join(text for role, text in messages if role == "system") or own.source.system,
+        system=content.system or own.source.system,
         shared_system=False,
         turns=tuple(turns),
-        sampling=own.source.sampling.model_dump(exclude_none=True),
+        sampling=content.body | own.source.sampling.model_dump(exclude_none=True),
+        tools=tuple(content.tools),
         history=own.source.history,
         at_context_end=own.source.at_context_end,
         needs_context=own.rows.context_tokens(row),
@@ -188,19 +205,23 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
     )
 
 
-def _exchanges(messages: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """What the person said, and the reply it had in the file (or nothing); messages in a row are joined."""
-    user, reply = "", ""
-    for role, text in messages:
-        if role == "user" and reply:
-            yield user, reply
-            user, reply = text, ""
-        elif role == "user":
-            user = f"{user}\n\n{text}" if user else text
-        elif role == "assistant" and user:
-            reply += text
-    if user:
-        yield user, reply
+def _text(message: Message) -> str:
+    """What somebody reads or types of a message."""
+    content = message["content"]
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
+    return content or ""
+
+
+def _is_plain(added: list[Message]) -> bool:
+    """Whether a turn is one text of a person."""
+    (first, *rest) = added
+    return (
+        not rest
+        and first.keys() == {"role", "content"}
+        and first["role"] == "user"
+        and isinstance(first["content"], str)
+    )
 
 
 def _pause(

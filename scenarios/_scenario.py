@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenarios._schema import Item, Source, Task
-from scenarios.data import DataFile
+from scenarios.data import DataFile, DataNote, Message
 from turnbench.problems import FileProblems
 
 
@@ -36,6 +36,11 @@ class Turn:
     """The reply that later requests contain, where the conversation's history is `canned`."""
     call: dict[str, Any] | None = None
     """Not None: `user` is the result of this tool call (id, name, arguments), sent in the role of a tool."""
+    added: tuple[Message, ...] = ()
+    """The messages that the turn adds, where that is more than `user` said by the person: those of a file of
+    data, as it gives them. The tag of a conversation's first message is put into them."""
+    given: tuple[Message, ...] = ()
+    """Messages that stand in place of the real reply before this turn: a file's calls of tools."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,10 @@ class Scenario:
     """Tokens of context that a task can't do without, for those that say so."""
     own: OwnData | None = field(default=None, repr=False, compare=False)
     """The file behind a scenario of data; `text` names it with its digest."""
+    needs: frozenset[str] = field(default=frozenset(), compare=False)
+    """What a dialect must be able to carry: `tools`, `parts` (pictures and the like)."""
+    notes: tuple[DataNote, ...] = field(default=(), compare=False)
+    """What of a file of data is not played as it says, and what was guessed."""
 
     @property
     def timed(self) -> bool:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from scenarios.data import KINDS
+from scenarios.data import KINDS, kind_named
 from turnbench.limits import limit_keys
 from turnbench.problems import quoted
 
@@ -240,21 +240,25 @@ class Task(_Strict):
 
 def _known_kind(kind: str) -> str:
     names = [f"'{each.kind}'" for each in KINDS]
-    if f"'{kind}'" not in names:
+    if kind_named(kind) is None:
         raise ValueError(f"'kind' is {quoted(kind)}; write one of {', '.join(names[:-1])} or {names[-1]}")
     return kind
 
 
 class Source(_Strict):
-    """A file of data (see scenarios.data for the kinds). `prompt` is filled from the columns of a CSV or
-    Parquet file. `max_tokens` is the length of the answers where the file does not say it. `sha256` refuses
-    a changed file."""
+    """A file of data (see scenarios.data for the kinds), or a set of the hub (`hf:REPO[/CONFIG][:SPLIT]`).
+    `prompt` is filled from the columns of a table. `max_tokens` is the length of the answers where the file
+    does not say it. `sha256` refuses a changed file. `skip_bad_rows`: rows that cannot be played are skipped
+    and counted. `time_unit` and `block_tokens` are those of a trace that does not show them."""
 
     path: Annotated[str, StringConstraints(min_length=1, max_length=4_000)]
     kind: Annotated[str, AfterValidator(_known_kind)] | None = None
     sha256: Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")] | None = None
     prompt: Words | None = None
     system: Words | None = None
+    skip_bad_rows: bool = False
+    time_unit: Literal["s", "ms"] | None = None
+    block_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_tokens: Tokens = 256
     think_s: Think = 0.0
     history: Literal["real", "canned", "none"] = "real"

@@ -17,7 +17,7 @@ from loadgen.dialects._chunks import (
 )
 from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest, bearer
 from loadgen.dialects._failures import failure_of_data, message_of, problem_of, refusal_of
-from scenarios import Conversation, dialogue, drop_oldest, without_system
+from scenarios import Conversation, characters_of, dialogue, drop_oldest, without_system
 
 _DONE = b"[DONE]"
 _FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
@@ -50,8 +50,7 @@ class ChatCompletions:
             messages = drop_oldest(messages)
         if not system_role:
             messages = without_system(messages)
-        characters = sum(len(m["content"] or str(m.get("tool_calls", ""))) for m in messages)
-        return Prompt(messages, characters, sum(m["role"] == "user" for m in messages))
+        return Prompt(messages, characters_of(messages), sum(m["role"] == "user" for m in messages))
 
     def body(self, request: TurnRequest) -> dict[str, Any]:
         stream_options = {"include_usage": True}

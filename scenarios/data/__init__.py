@@ -6,53 +6,85 @@ it refuses, and its entry in KINDS.
 
 from __future__ import annotations
 
-from scenarios.data._dialogues import MessagesFile, ShareGptFile
-from scenarios.data._prompts import CsvFile, MmluFile, ParquetFile
-from scenarios.data._rows import DataFile, FirstRow, Messages
-from scenarios.data._traces import AzureTrace, MooncakeTrace
-from turnbench.problems import FileProblems, Problem
+from scenarios.data._data_file import DataFile, DataNote, DataRow, DataSource, Message, RowTurn
+from scenarios.data._dialogues import ChatLogFile, MessagesFile, PreferenceFile, RequestsFile, ShareGptFile
+from scenarios.data._prompts import AlpacaFile, MmluFile, PromptsFile
+from scenarios.data._records import HUB
+from scenarios.data._traces import AzureTrace, BailianTrace, BurstGptTrace, MooncakeTrace
+from turnbench.problems import FileProblems, Problem, listed
 
-__all__ = ["KINDS", "DataFile", "FirstRow", "Messages", "is_data", "open_data"]
+__all__ = [
+    "HUB",
+    "KINDS",
+    "DataFile",
+    "DataNote",
+    "DataRow",
+    "DataSource",
+    "Message",
+    "RowTurn",
+    "is_data",
+    "kind_named",
+    "open_data",
+]
 
 KINDS: list[type[DataFile]] = [
+    RequestsFile,
+    PreferenceFile,
     ShareGptFile,
     MessagesFile,
+    ChatLogFile,
+    BailianTrace,
     MooncakeTrace,
     AzureTrace,
+    BurstGptTrace,
     MmluFile,
-    CsvFile,
-    ParquetFile,
+    AlpacaFile,
+    PromptsFile,
 ]
 """Every kind of data file. The first that recognises a file has it, so general kinds stand last."""
 
 
 def is_data(path: str) -> bool:
-    """Whether a file's name ends as one of data does."""
-    return any(path.endswith(kind.suffixes) for kind in KINDS)
+    """Whether a file's name ends as one of data does, or it is a set of the hub."""
+    return path.startswith(HUB) or any(path.removesuffix(".gz").endswith(kind.suffixes) for kind in KINDS)
 
 
-def open_data(path: str, kind: str | None, prompt: str | None) -> DataFile:
-    """The rows of a file, all of them checked; `kind` None: as it is recognised by its ending and first row.
+def kind_named(name: str | None) -> type[DataFile] | None:
+    """The kind of this name."""
+    return next((kind for kind in KINDS if name in (kind.kind, *kind.also_kinds)), None)
 
-    Raises FileProblems with every mistake.
+
+def open_data(source: DataSource, kind: str | None, *, skip_bad_rows: bool = False) -> DataFile:
+    """The rows of a file, all of them checked; `kind` None: as it is recognised by its first row.
+
+    Raises FileProblems with every mistake; with `skip_bad_rows` only where no row can be played.
     """
+    path, file = source.path, None
     try:
-        reader = next((each for each in KINDS if each.kind == kind), None) or _recognised(path)
-        return reader(path, prompt)
+        file = (kind_named(kind) or _recognised(source))(source)
     except OSError as error:
         raise FileProblems([Problem(path, 0, f"not readable ({error.strerror}); check the path")]) from None
     except UnicodeDecodeError:
         raise FileProblems([Problem(path, 0, "not UTF-8 text; save it as UTF-8")]) from None
     except ValueError as error:
         raise FileProblems([Problem(path, 1, f"{error}; look at the first row")]) from None
+    finally:
+        if file is None or (file.problems and not skip_bad_rows):
+            source.close()
+    if file.problems and not skip_bad_rows:
+        raise FileProblems(file.problems)
+    return file
 
 
-def _recognised(path: str) -> type[DataFile]:
-    first = FirstRow(path)
-    likely = [kind for kind in KINDS if first.suffix in kind.suffixes]
+def _recognised(source: DataSource) -> type[DataFile]:
+    likely = [kind for kind in KINDS if source.suffix in kind.suffixes]
     likely = likely or [kind for kind in KINDS if ".jsonl" in kind.suffixes]  # under any other name
+    if source.prompt is not None and any(issubclass(kind, PromptsFile) for kind in likely):
+        return PromptsFile  # a template is of columns, whatever they are
     for kind in likely:
-        if kind.recognises(first):
+        if kind.recognises(source):
             return kind
     signs = ", ".join(f"{kind.kind} has {kind.sign}" for kind in likely)
-    raise FileProblems([Problem(path, 1, f"the first row is of no known kind ({signs})")])
+    what = f"the first row is of no known kind: it has {listed(map(str, source.first))} ({signs}); "
+    what += "or write 'prompt: \"{name}\"' with one of its columns"
+    raise FileProblems([Problem(source.path, 1, what)])

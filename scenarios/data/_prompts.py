@@ -3,128 +3,235 @@
 from __future__ import annotations
 
 import re
+from string import ascii_lowercase
 from typing import Any
 
-from scenarios.data._rows import DataFile, FirstRow, Index, Messages, csv_rows, fields_of, first_row
+from scenarios.data._data_file import (
+    DataRow,
+    DataSource,
+    RecordFile,
+    RowTurn,
+    shown,
+    tokens_of,
+    what_it_is,
+)
+from scenarios.data._dialogues import ChatLogFile, MessagesFile, ShareGptFile
+from scenarios.data._messages import system_beside
+from scenarios.data._records import CsvRecords, Record, TextRecords, slug
 from turnbench.problems import FileProblems, Problem, listed
 
 _COLUMN = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-_GUESSES = ("prompt", "question", "instruction", "text", "input")
+_GUESSES = (
+    "prompt", "question", "instruction", "text", "input", "text_input", "input_text", "query", "content",
+    "message", "user", "request",
+)  # fmt: skip
 """Columns that are the prompt where the scenario gives none, the likeliest first."""
-_CHOOSE = "Answer this question with the letter only: a, b, c or d.\n\n{}\na) {}\nb) {}\nc) {}\nd) {}"
+_ANSWER_TOKENS = (
+    "output_tokens", "output_tokens_count", "output_length", "output_len", "max_tokens",
+    "max_completion_tokens", "max_new_tokens", "expected_output_len",
+)  # fmt: skip
+
+
+def asked(text: str, reply: str = "", answer_tokens: int | None = None) -> RowTurn:
+    """A turn in which a person says this."""
+    return RowTurn([{"role": "user", "content": text}], reply, answer_tokens=answer_tokens)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a template can be filled with it."""
+    return isinstance(value, str | int | float)
 
 
 class PromptTemplate:
     """A prompt with `{column}` in it; column names are in small letters, with `_` for all but letters and
-    digits. Raises FileProblems for a column that the file lacks, or where none can be guessed."""
+    digits. Raises FileProblems for a column that the file lacks or that holds no text, and where none can be
+    guessed."""
 
-    def __init__(self, path: str, columns: list[str], prompt: str | None) -> None:
-        self.columns = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") for name in columns]
-        found = [name for name in _GUESSES if name in self.columns]
-        if len(self.columns) == 1:
-            found = self.columns
-        if prompt is None and not found:
-            names = listed(self.columns)
-            what = f"no column is named prompt; write 'prompt: \"{{name}}\"' with one of {names}"
-            raise FileProblems([Problem(path, 1, what)])
-        self._prompt = prompt or f"{{{found[0]}}}"
-        for name in _COLUMN.findall(self._prompt):
-            if name not in self.columns:
-                what = f"the prompt uses column {name!a}; columns: {listed(self.columns)}"
-                raise FileProblems([Problem(path, 1, what)])
+    def __init__(self, source: DataSource) -> None:
+        first = {slug(name): value for name, value in source.first.items()}
+        texts = [name for name, value in first.items() if is_text(value) or value is None]
+        found = [name for name in _GUESSES if name in texts]
+        if len(first) == 1 and texts:
+            found = texts
+        if source.prompt is None and not found:
+            what = f"no column is named prompt; write 'prompt: \"{{name}}\"' with one of {listed(texts)}"
+            raise FileProblems([Problem(source.path, 1, what)])
+        self.prompt = source.prompt or f"{{{found[0]}}}"
+        self.names = tuple(dict.fromkeys(_COLUMN.findall(self.prompt)))
+        self._path = source.path
+        for name in self.names:
+            if name not in first:
+                what = f"the prompt uses column {name!a}; columns: {listed(first)}"
+                raise FileProblems([Problem(source.path, 1, what)])
+            if name not in texts:
+                what = f"the prompt uses column {name!a}, which holds {what_it_is(first[name])} and no text; "
+                dialogue = any(kind.recognises(source) for kind in (ShareGptFile, MessagesFile, ChatLogFile))
+                played = "drop 'prompt', and its conversations are played turn by turn"
+                what += played if dialogue else f"columns of text: {listed(texts)}"
+                raise FileProblems([Problem(source.path, 1, what)])
 
-    def filled(self, fields: list[str]) -> Messages:
-        """The prompt of a row."""
-        texts = dict(zip(self.columns, fields, strict=True))
-        return [("user", _COLUMN.sub(lambda match: texts[match[1]], self._prompt))]
+    def filled(self, record: Record) -> str:
+        """The prompt of a row. Raises ValueError."""
+        fields = {slug(name): value for name, value in record.items()}
+        texts = {}
+        for name in self.names:
+            if name not in fields:
+                raise ValueError(f"no {name!a} in this row, which the prompt uses")
+            value = fields[name]
+            if not is_text(value) and value is not None:
+                raise ValueError(f"{name!a} holds {what_it_is(value)} where the prompt needs a text")
+            if isinstance(value, bool):
+                value = "true" if value else "false"
+            texts[name] = "" if value is None else str(value)
+        prompt = _COLUMN.sub(lambda match: texts[match[1]], self.prompt)
+        if not prompt.strip():
+            raise ValueError(f"no text in {listed(self.names)}")
+        return prompt
 
 
-class CsvFile(DataFile):
-    """A CSV file whose first row names its columns."""
+class PromptsFile(RecordFile):
+    """A prompt a row: of a column named prompt, question, instruction, text or input, of the only column, or
+    a template filled from columns; a line of a .txt file. A column such as `output_tokens` says how long the
+    answer is (vLLM's and GuideLLM's custom sets)."""
 
-    kind = "csv"
-    suffixes = (".csv",)
-    sign = "the names of columns"
+    kind = "prompts"
+    also_kinds = ("csv", "parquet")
+    sign = "'prompt' or names of columns"
 
     @classmethod
-    def recognises(cls, first: FirstRow) -> bool:
-        return bool(first.fields)
+    def recognises(cls, source: DataSource) -> bool:
+        texts = {slug(name) for name, value in source.first.items() if is_text(value)}
+        return source.is_table or source.prompt is not None or bool(texts & set(_GUESSES))
 
-    def __init__(self, path: str, prompt: str | None) -> None:
-        rows = csv_rows(path)
-        self._template = PromptTemplate(path, fields_of(first_row(path, rows)), prompt)
-        self._index = Index(path, rows, self._keep)
+    def __init__(self, source: DataSource) -> None:
+        if isinstance(source.records, CsvRecords):
+            self._read_names(source.records)
+            if not source.records.names:
+                source.records.first  # noqa: B018 - says that the file is empty
+        self._template = PromptTemplate(source)
+        self._own_prompt = source.prompt is not None
+        super().__init__(source)
 
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def _keep(self, row: bytes) -> bool:
-        fields = fields_of(row)
-        if len(fields) != len(self._template.columns):
-            raise ValueError(f"{len(fields)} fields where {len(self._template.columns)} belong")
-        if not any(field.strip() for field in fields):
-            raise ValueError("nothing in this row")
+    def _keep(self, record: Record) -> bool:
+        self._row(record)
         return True
 
-    def messages(self, i: int) -> Messages:
-        return self._template.filled(fields_of(self._index[i]))
+    def row(self, i: int) -> DataRow:
+        return self._row(self._index[i])
+
+    def _row(self, record: Record) -> DataRow:
+        tokens = None
+        if not isinstance(self._records, TextRecords):
+            tokens = tokens_of(record, *(name for name in _ANSWER_TOKENS if name not in self._template.names))
+            if tokens is not None and tokens < 1:
+                raise ValueError(f"an answer of {tokens} tokens; write 1 at least, or nothing")
+        system = None if self._own_prompt else system_beside(record)
+        return DataRow([asked(self._template.filled(record), answer_tokens=tokens)], system)
 
 
-class MmluFile(DataFile):
-    """A CSV file of MMLU: question, four choices and the letter of the right one; no names of columns."""
+class AlpacaFile(RecordFile):
+    """Stanford's Alpaca: instruction, input (perhaps empty), output; perhaps a system text and a history of
+    pairs."""
+
+    kind = "alpaca"
+    sign = "'instruction' and 'output'"
+
+    @classmethod
+    def recognises(cls, source: DataSource) -> bool:
+        return "instruction" in source.columns and bool({"input", "output"} & source.columns)
+
+    def __init__(self, source: DataSource) -> None:
+        source.refuse_template(self.kind)
+        super().__init__(source)
+
+    def _keep(self, record: Record) -> bool:
+        return bool(self._row(record).turns)
+
+    def row(self, i: int) -> DataRow:
+        return self._row(self._index[i])
+
+    def _row(self, record: Record) -> DataRow:
+        fields = {slug(name): value for name, value in record.items()}
+        texts = {}
+        for name in ("instruction", "input", "output"):
+            value = fields.get(name)
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{name!a} is {what_it_is(value)}; write a text")
+            texts[name] = value or ""
+        asks = [text for text in (texts["instruction"], texts["input"]) if text.strip()]
+        if not asks:
+            raise ValueError("neither 'instruction' nor 'input' has a text")
+        history = fields.get("history") or []
+        if not isinstance(history, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+            for pair in history
+        ):
+            raise ValueError("'history' must be a list of pairs of texts; mend or drop it")
+        turns = [asked(question, answer) for question, answer in history]
+        return DataRow([*turns, asked("\n\n".join(asks), texts["output"])], system_beside(fields))
+
+
+class MmluFile(RecordFile):
+    """Questions of MMLU: its CSV of question, four choices and letter, without or with names of columns, and
+    the hub's form with `choices` (or `options`) and the answer as a number or a letter."""
 
     kind = "mmlu"
-    suffixes = (".csv",)
     sign = "question, four choices, letter"
 
     @classmethod
-    def recognises(cls, first: FirstRow) -> bool:
-        return len(first.fields) == 6 and first.fields[5] in ("A", "B", "C", "D")
+    def recognises(cls, source: DataSource) -> bool:
+        records = source.records
+        if isinstance(records, CsvRecords) and not records.has_names:
+            return len(records.names) == 6
+        has = source.columns
+        return "question" in has and ({"a", "b", "c", "d"} <= has or bool(_choices_of(source.first)))
 
-    def __init__(self, path: str, prompt: str | None) -> None:
-        self._index = Index(path, csv_rows(path), self._keep)
+    def __init__(self, source: DataSource) -> None:
+        source.refuse_template(self.kind)
+        super().__init__(source)
 
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def _keep(self, row: bytes) -> bool:
-        fields = fields_of(row)
-        if len(fields) != 6:
-            raise ValueError(f"{len(fields)} fields where 6 belong")
-        if fields[5] not in ("A", "B", "C", "D"):
-            raise ValueError(f"the last field is {fields[5][:20]!a}, which must be A, B, C or D")
+    def _keep(self, record: Record) -> bool:
+        self._row(record)
         return True
 
-    def messages(self, i: int) -> Messages:
-        return [("user", _CHOOSE.format(*fields_of(self._index[i])[:5]))]
+    def row(self, i: int) -> DataRow:
+        return self._row(self._index[i])
+
+    def _row(self, record: Record) -> DataRow:
+        fields = {slug(name): value for name, value in record.items()}
+        if "column_6" in fields:
+            question, *choices, answer = fields.values()
+        else:
+            question = fields.get("question")
+            answer = next((fields[name] for name in ("answer", "answerkey", "label") if name in fields), None)
+            choices = _choices_of(record) or [fields[each] for each in ascii_lowercase if each in fields]
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError("no text in 'question'")
+        if not 2 <= len(choices) <= 10 or not all(is_text(choice) for choice in choices):
+            raise ValueError(f"the choices are {len(choices)} texts; write 2 to 10")
+        letters = ascii_lowercase[: len(choices)]
+        if answer not in (None, ""):
+            known = {
+                *letters.upper(),
+                *letters,
+                *range(len(choices)),
+                *map(str, range(1, len(choices) + 1)),
+                "0",
+            }
+            if isinstance(answer, bool) or answer not in known:
+                which = ", ".join(letters[:-1].upper()) + f" or {letters[-1].upper()}"
+                raise ValueError(f"the answer is {shown(answer)}, which must be {which}")
+        listing = "".join(f"\n{letter}) {choice}" for letter, choice in zip(letters, choices, strict=True))
+        which = ", ".join(letters[:-1]) + f" or {letters[-1]}"
+        return DataRow([asked(f"Answer this question with the letter only: {which}.\n\n{question}{listing}")])
 
 
-class ParquetFile(DataFile):
-    """A Parquet file, whose table is held in memory."""
-
-    kind = "parquet"
-    suffixes = (".parquet",)
-    sign = "columns"
-
-    @classmethod
-    def recognises(cls, first: FirstRow) -> bool:
-        return first.suffix == ".parquet"
-
-    def __init__(self, path: str, prompt: str | None) -> None:
-        import pyarrow  # here, since it is large and few need it
-        import pyarrow.parquet
-
-        try:
-            self._table: Any = pyarrow.parquet.read_table(path)
-        except (pyarrow.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0][:80]
-            what = f"not readable as Parquet ({reason!a}); write the file again"
-            raise FileProblems([Problem(path, 0, what)]) from None
-        self._template = PromptTemplate(path, self._table.column_names, prompt)
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    def messages(self, i: int) -> Messages:
-        fields = [str(column[i].as_py() or "") for column in self._table.columns]
-        return self._template.filled(fields)
+def _choices_of(record: Record) -> list[Any]:
+    """The list of choices, where a record has one."""
+    for name in ("choices", "options", "endings"):
+        value = record.get(name)
+        if isinstance(value, dict) and isinstance(value.get("text"), list):
+            value = value["text"]  # ARC has texts and labels side by side
+        if isinstance(value, list):
+            return value
+    return []

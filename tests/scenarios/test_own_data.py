@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import scenarios
 from scenarios import ScenarioError, arrivals, dialogue, parse, plan
-from scenarios.data import KINDS, DataFile
+from scenarios.data import KINDS, DataFile, DataRow, RowTurn
 from tests.tries import tries
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
@@ -119,19 +119,19 @@ class HaikuFile(DataFile):
     kind, suffixes, sign = "haiku", (".haiku",), "a short line"
 
     @classmethod
-    def recognises(cls, first):
-        return first.suffix == ".haiku"
+    def recognises(cls, source):
+        return source.suffix == ".haiku"
 
-    def __init__(self, path, prompt):
-        self.lines = Path(path).read_text().splitlines()
+    def __init__(self, source):
+        self.lines = Path(source.path).read_text().splitlines()
         if any(len(line) > 60 for line in self.lines):
             raise ValueError("a line has more than 60 characters")
 
     def __len__(self):
         return len(self.lines)
 
-    def messages(self, i):
-        return [("user", f"Whose is this? {self.lines[i]}")]
+    def row(self, i):
+        return DataRow([RowTurn([{"role": "user", "content": f"Whose is this? {self.lines[i]}"}])])
 
 
 @pytest.fixture
