@@ -113,11 +113,16 @@ def _locate(root: Node, place: Place, name: str) -> tuple[Node, Node, str]:
     """The node at a place as far as the tree has it, the node that marks its line, and what to call it.
 
     Steps that pydantic adds (the arm of a union, a missing key) are passed over. An arm may be called like a
-    key that stands there too: nothing is inside a scalar, so what is not the last step is the arm.
+    key that stands there too: nothing is inside a scalar, so where the next step is a key, this is the arm.
     """
     node = mark = root
     for number, step in enumerate(place, 1):
-        is_arm = number < len(place) and isinstance(node, Map) and isinstance(node.get(str(step)), Text)
+        is_arm = (
+            number < len(place)
+            and isinstance(node, Map)
+            and isinstance(node.get(str(step)), Text)
+            and place[number] in node
+        )
         if isinstance(node, Map) and step in node and not is_arm:
             mark = key_of(node, str(step))
             node, name = node[str(step)], str(step)
