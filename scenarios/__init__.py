@@ -9,7 +9,7 @@ and whatever was planned before.
 """
 
 from scenarios._load import fitting, load, parse
-from scenarios._messages import characters_of, dialogue, drop_oldest, opening, without_system
+from scenarios._messages import characters_of, dialogue, drop_oldest, opening, text_of, without_system
 from scenarios._plan import arrivals, plan, rows_too_long, think_after
 from scenarios._scenario import Conversation, Scenario, ScenarioError, Turn
 from scenarios._texts import names
@@ -30,6 +30,7 @@ __all__ = [
     "parse",
     "plan",
     "rows_too_long",
+    "text_of",
     "think_after",
     "without_system",
 ]

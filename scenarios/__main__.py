@@ -51,6 +51,10 @@ def command_parser(prog: str) -> CommandParser:
     sampling.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the plan (default 0)")
     sampling.add_argument("-n", type=int, default=1, metavar="N", help="number of conversations (default 1)")
     sampling.set_defaults(command=_sample)
+    for command in (checking, sampling):
+        command.add_argument(
+            "--skip-bad-rows", action="store_true", help="leave out rows of data that cannot be played"
+        )
     for command in (showing, checking, sampling):
         command.add_argument(
             "name", metavar="NAME|FILE", help="a built-in name, a YAML file or a file of data"
@@ -65,26 +69,38 @@ def _list(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _check(options: argparse.Namespace) -> Iterator[str]:
-    scenario = load(options.name)
+    scenario = load(options.name, skip_bad_rows=options.skip_bad_rows)
     yield f"{options.name}: good; {_size(scenario)}, tasks {', '.join(scenario.tasks)}"
+    for note in scenario.notes:
+        yield f"note: {note.text}; {note.remedy}"
 
 
 def _sample(options: argparse.Namespace) -> Iterator[str]:
-    scenario = load(options.name)
+    scenario = load(options.name, skip_bad_rows=options.skip_bad_rows)
     for k in range(options.n):
         yield from _conversation(plan(scenario, options.seed, k))
 
 
 def _conversation(conversation: Conversation) -> Iterator[str]:
-    settings = "".join(f", {key} {value:g}" for key, value in conversation.sampling.items())
+    settings = "".join(
+        f", {key} {value:g}" if isinstance(value, float) else f", {key} {value}"
+        for key, value in conversation.sampling.items()
+    )
     count = f"{len(conversation.turns)} turn" + "s" * (len(conversation.turns) > 1)
     yield f"conversation {conversation.index}: {conversation.task}, {count}{settings}"
+    if conversation.tools:
+        names = (str(tool.get("function", tool).get("name", "?")) for tool in conversation.tools)
+        yield f"    tools: {', '.join(names)}"
     if conversation.system is not None:
         yield indent(conversation.system, "    system: ")
     for number, turn in enumerate(conversation.turns, start=1):
         pause = f" after {turn.think_s:g} s," if number > 1 else ""
         yield f"  turn {number}:{pause} at most {turn.max_tokens} tokens"
         yield indent(turn.user, "    ")
+        for message in turn.added:
+            for part in message["content"] if isinstance(message["content"], list) else ():
+                if part["type"] != "text":
+                    yield f"    [{part['type']}]"
     yield ""
 
 

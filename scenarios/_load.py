@@ -224,7 +224,6 @@ def _scenario(document: Document) -> Scenario:
         slo={task.name: task.slo.model_dump(exclude_none=True) for task in document.tasks},
         description=document.description or "",
         script=script,
-        needs=frozenset({"tools"} if any(task.tools for task in document.tasks) else ()),
         needs_context={task.name: task.needs_context for task in document.tasks if task.needs_context},
     )
 

@@ -57,13 +57,13 @@ def without_system(messages: Sequence[Message]) -> list[Message]:
     place = next((n for n, message in enumerate(rest) if message["role"] == "user"), None)
     if place is None:
         return list(messages)
-    rest[place] = _after(f"{_text(system)}\n\n", rest[place])
+    rest[place] = _after(f"{text_of(system)}\n\n", rest[place])
     return rest
 
 
 def characters_of(messages: Sequence[Message]) -> int:
     """The length of all texts, and of the calls of tools where a message has none."""
-    return sum(len(_text(message) or str(message.get("tool_calls", ""))) for message in messages)
+    return sum(len(text_of(message) or str(message.get("tool_calls", ""))) for message in messages)
 
 
 def opening(conversation: Conversation, salt: str, level: int) -> list[Message]:
@@ -99,7 +99,8 @@ def _after(text: str, message: Message) -> Message:
     return message | {"content": [{"type": "text", "text": text}, *content]}
 
 
-def _text(message: Message) -> str:
+def text_of(message: Message) -> str:
+    """The texts of a message's content; pictures and the like are none."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(part["text"] for part in content if part.get("type") == "text")

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+from scenarios._messages import text_of
 from scenarios._scenario import Conversation, OwnData, Scenario, Script, Turn
 from scenarios._schema import Item, Pace, Spread, Task, TurnCount
 from scenarios._texts import CHARACTERS_PER_TOKEN
@@ -168,7 +169,7 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
     thinks, words = stream(seed, k, "think_s"), 0
     turns = []
     for n, each in enumerate(content.turns):
-        reply, user = each.reply, "\n\n".join(_text(message) for message in each.added)
+        reply, user = each.reply, "\n\n".join(text_of(message) for message in each.added)
         tokens = each.answer_tokens
         if tokens is None:
             tokens = max(1, round(len(reply) / CHARACTERS_PER_TOKEN)) if reply else own.source.max_tokens
@@ -203,14 +204,6 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
         needs_context=own.rows.context_tokens(row),
         shared_start=own.rows.shares_prefixes,
     )
-
-
-def _text(message: Message) -> str:
-    """What somebody reads or types of a message."""
-    content = message["content"]
-    if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
-    return content or ""
 
 
 def _is_plain(added: list[Message]) -> bool:

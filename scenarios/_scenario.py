@@ -107,7 +107,8 @@ class Scenario:
     own: OwnData | None = field(default=None, repr=False, compare=False)
     """The file behind a scenario of data; `text` names it with its digest."""
     needs: frozenset[str] = field(default=frozenset(), compare=False)
-    """What a dialect must be able to carry: `tools`, `parts` (pictures and the like)."""
+    """What of a file of data a dialect must be able to carry: `tools`, `odd_tools`, `parts` (pictures and the
+    like)."""
     notes: tuple[DataNote, ...] = field(default=(), compare=False)
     """What of a file of data is not played as it says, and what was guessed."""
 

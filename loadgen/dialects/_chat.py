@@ -29,6 +29,7 @@ class ChatCompletions:
 
     path = "/chat/completions"
     required: Collection[str] = ("model", "messages", "stream", "max_tokens", "tools")
+    carries: Collection[str] = ("tools", "odd_tools", "parts")
     substitutes: Mapping[str, str] = MappingProxyType({"max_tokens": "max_completion_tokens"})
 
     def headers(self, key: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from loadgen.dialects._chat import ChatCompletions
 from loadgen.dialects._dialect import Prompt, TurnRequest
-from scenarios import Conversation
+from scenarios import Conversation, text_of
 
 _SPEAKERS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 _NEXT_TURN = "\nUser:"
@@ -21,6 +21,7 @@ class Completions(ChatCompletions):
     """The dialect of /completions."""
 
     path = "/completions"
+    carries: Collection[str] = ()
     required: Collection[str] = ("model", "prompt", "stream", "max_tokens")
 
     def prompt(
@@ -55,6 +56,6 @@ class Completions(ChatCompletions):
 
 
 def _paragraph(message: dict[str, Any]) -> str:
-    text = message["content"] or str(message.get("tool_calls", ""))
+    text = text_of(message) or str(message.get("tool_calls", ""))
     speaker = _SPEAKERS.get(message["role"])
     return f"{text}\n\n" if speaker is None else f"{speaker}: {text}\n\n"

@@ -248,6 +248,9 @@ class Dialect(Protocol):
     """Fields without which a request is none; a server that refuses another can be asked without it."""
     substitutes: Mapping[str, str]
     """Fields that some servers want under another name."""
+    carries: Collection[str]
+    """What of a conversation beside texts it has words for: `tools`, `odd_tools` (calls and results in older
+    or looser forms, passed on as they are), `parts` (pictures and the like)."""
 
     def headers(self, key: str) -> dict[str, str]:
         """What every request carries for this dialect; `key` is empty where there is none."""

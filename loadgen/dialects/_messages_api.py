@@ -11,7 +11,7 @@ from typing import Any
 from loadgen.dialects._chat import ChatCompletions
 from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest
 from loadgen.dialects._typed_events import count_at, error_of, events_of, last_line, part, text_at
-from scenarios import Conversation
+from scenarios import Conversation, text_of
 
 _VERSION = "2023-06-01"
 """Of the API; the only one since then."""
@@ -31,6 +31,7 @@ class AnthropicMessages:
     """The dialect of /messages."""
 
     path = "/messages"
+    carries: Collection[str] = ("tools",)
     required: Collection[str] = ("model", "messages", "system", "stream", "max_tokens", "tools")
     substitutes: Mapping[str, str] = MappingProxyType({})
 
@@ -59,7 +60,7 @@ class AnthropicMessages:
             turns_dropped=turns_dropped,
             system_role=system_role,
         )
-        system = "\n\n".join(m["content"] for m in chat.content if m["role"] == "system")
+        system = "\n\n".join(text_of(m) for m in chat.content if m["role"] == "system")
         messages = [_message(message) for message in chat.content if message["role"] != "system"]
         return Prompt((system, messages), chat.characters, chat.turns)
 
@@ -114,7 +115,7 @@ class AnthropicMessages:
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     if message["role"] == "tool":
         result = {"type": "tool_result", "tool_use_id": message["tool_call_id"]}
-        return {"role": "user", "content": [{**result, "content": message["content"]}]}
+        return {"role": "user", "content": [{**result, "content": text_of(message)}]}
     if calls := message.get("tool_calls"):
         blocks = [
             {"type": "tool_use", "id": call["id"], "name": call["function"]["name"],
@@ -122,7 +123,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
             for call in calls
         ]  # fmt: skip
         return {"role": "assistant", "content": blocks}
-    return {"role": message["role"], "content": message["content"]}
+    return {"role": message["role"], "content": text_of(message)}
 
 
 def _tool(function: dict[str, Any]) -> dict[str, Any]:

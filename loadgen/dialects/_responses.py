@@ -14,7 +14,7 @@ from typing import Any
 from loadgen.dialects._chat import ChatCompletions
 from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest, bearer
 from loadgen.dialects._typed_events import Event, count_at, error_of, events_of, last_line, part, text_at
-from scenarios import Conversation
+from scenarios import Conversation, text_of
 
 _TEXT = ("response.output_text.delta", "response.refusal.delta")
 _REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
@@ -29,6 +29,7 @@ class Responses:
     """The dialect of /responses."""
 
     path = "/responses"
+    carries: Collection[str] = ("tools",)
     required: Collection[str] = ("model", "input", "stream", "max_output_tokens", "tools")
     substitutes: Mapping[str, str] = MappingProxyType({})
 
@@ -117,11 +118,11 @@ class Responses:
 
 def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
     if message["role"] == "tool":
-        output = {"call_id": message["tool_call_id"], "output": message["content"]}
+        output = {"call_id": message["tool_call_id"], "output": text_of(message)}
         return [{"type": "function_call_output", **output}]
     if calls := message.get("tool_calls"):
         return [{"type": "function_call", "call_id": call["id"], **call["function"]} for call in calls]
-    return [{"role": message["role"], "content": message["content"]}]
+    return [{"role": message["role"], "content": text_of(message)}]
 
 
 def _take_end(reply: StreamedReply, event: Event) -> None:

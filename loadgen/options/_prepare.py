@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 import psutil
 
+from loadgen.dialects import DIALECTS
 from loadgen.options._command_line import OptionErrors, settings_from
 from loadgen.options._endpoint import Endpoint, without_secrets
+from loadgen.options._headers import dialect_of
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
 from loadgen.options._shapes import shape_of
@@ -26,6 +28,12 @@ from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file
 
 _PROBE_LIMIT_S = 60.0
+_IN_WORDS = {
+    "tools": "tools and their calls",
+    "odd_tools": "calls of tools in another form than the API's",
+    "parts": "pictures and other parts",
+}
+"""What a dialect may carry, as people call it."""
 _LIBRARIES = ("turnbench", "locust", "aiohttp", "gevent", "msgspec")
 
 
@@ -55,7 +63,8 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     except OptionErrors as error:
         problems += error.problems
     try:
-        scenario = load(str(options.get("scenario") or "chat"))
+        skip_bad_rows = settings is not None and settings.skip_bad_rows
+        scenario = load(str(options.get("scenario") or "chat"), skip_bad_rows=skip_bad_rows)
     except ScenarioError as error:
         problems += error.problems
     if problems or settings is None:
@@ -71,6 +80,7 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
     facts, mistakes = read_facts_file(settings.server_facts) if settings.server_facts else ({}, [])
     problems += mistakes
+    problems += _not_carried(scenario, dialect_of(settings))
     if problems:
         raise OptionErrors(problems)
     endpoint = _ask(settings)
@@ -83,8 +93,19 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         raise OptionErrors(error.problems) from None
     except ValueError as error:
         raise OptionErrors([str(error)]) from None
+    findings += [Finding("note", note.code, note.text, note.remedy) for note in scenario.notes]
     slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
     return Prepared(settings, shape, scenario, endpoint, model, facts, slo, skipped, findings)
+
+
+def _not_carried(scenario: Scenario, dialect: str) -> list[str]:
+    """What of a file of data could not be said in this dialect: nothing is dropped without a word."""
+    missing = sorted(scenario.needs - set(DIALECTS[dialect].carries))
+    if not missing:
+        return []
+    what = " and ".join(_IN_WORDS[need] for need in missing)
+    able = [name for name, each in DIALECTS.items() if scenario.needs <= set(each.carries)]
+    return [f"--scenario {scenario.name}: --dialect {dialect} cannot carry {what}; use {' or '.join(able)}"]
 
 
 def _fit(scenario: Scenario, context: int | None) -> tuple[Scenario, dict[str, int], list[Finding]]:

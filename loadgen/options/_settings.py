@@ -34,6 +34,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     host: Annotated[str, Option("The endpoint.", values.endpoint_url, "URL", locusts="-H", key="host")]
     """The endpoint as typed; `_endpoint.address_of` says what it means."""
     scenario: Annotated[str, Option("Mix, task or file to play.", str, "NAME|FILE", "chat")] = "chat"
+    skip_bad_rows: Annotated[
+        bool,
+        Option(
+            "Play a file of data without the rows that cannot be played; the run says how many those are."
+        ),
+    ] = False
     model: Annotated[
         str | None, Option("Model named in requests; default: the endpoint's first.", str, "NAME")
     ] = None

@@ -134,7 +134,8 @@ class DataFile(ABC):
     refused: int = 0
     """How many those are."""
     needs: frozenset[str] = frozenset()
-    """What a dialect must be able to carry: `tools`, `parts` (pictures and the like)."""
+    """What a dialect must be able to carry: `tools`, `odd_tools` (calls and results that do not follow the
+    API's form of today), `parts` (pictures and the like)."""
 
     @classmethod
     @abstractmethod

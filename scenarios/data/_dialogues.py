@@ -22,6 +22,7 @@ from scenarios.data._messages import (
     SeenInRows,
     listed_messages,
     message_of,
+    needs_of,
     system_beside,
     tools_of,
     transcript,
@@ -64,8 +65,9 @@ class Dialogues(RecordFile):
         before = self._seen.parts.total()
         row = self._row(record, self._seen)
         self._seen.rows += self._seen.parts.total() > before
-        if row.tools or "functions" in row.body:
-            self._seen.needs.add("tools")
+        self._seen.needs |= needs_of([], row.tools)
+        if "functions" in row.body:
+            self._seen.needs.add("odd_tools")
         return bool(row.turns)
 
     @abstractmethod
@@ -238,8 +240,7 @@ class RequestsFile(Dialogues):
                 messages.insert(0, {"role": "system", "content": text})
         if not any(message["role"] in ("user", "tool", "function") for message in messages):
             raise ValueError("the body has no message of a user; add one")
-        if any("tool_calls" in each or each["role"] in ("tool", "function") for each in messages):
-            seen.needs.add("tools")
+        seen.needs |= needs_of(messages, [])
         rest = {key: value for key, value in body.items() if key not in _OWN_KEYS and value is not None}
         turn = RowTurn(messages, answer_tokens=_limit_of(body))
         return DataRow([turn], None, tools_of(body), rest, _stops_of(body))

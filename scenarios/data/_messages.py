@@ -224,9 +224,33 @@ def turns_of(
         turns.append(_turn(pending, turns, replies))
     elif turns:
         turns[-1] = _answered(turns[-1], replies)
-    if any("tool_calls" in each or each["role"] in ("tool", "function") for each in messages):
-        seen.needs.add("tools")
+    seen.needs |= needs_of(
+        [*messages[:start], *(each for turn in turns for each in (*turn.given, *turn.added))], []
+    )
     return "\n\n".join(text for text in systems if text.strip()) or None, turns
+
+
+def needs_of(messages: list[Message], tools: list[dict[str, Any]]) -> set[str]:
+    """What of tools a dialect must carry: those of the API, or also others that it can only pass on."""
+    needs = {"tools"} if tools else set()
+    odd = any(not isinstance(tool.get("function"), dict) for tool in tools)
+    for message in messages:
+        odd |= "function_call" in message or message["role"] == "function"
+        for call in message.get("tool_calls", ()):
+            needs.add("tools")
+            odd |= not _is_call(call)
+        if message["role"] == "tool":
+            needs.add("tools")
+            odd |= not isinstance(message.get("tool_call_id"), str)
+    return needs | {"odd_tools"} if odd else needs
+
+
+def _is_call(call: Any) -> bool:
+    try:
+        arguments = msgspec.json.decode(call["function"]["arguments"])
+        return isinstance(arguments, dict) and isinstance(call["function"]["name"], str) and bool(call["id"])
+    except (msgspec.DecodeError, TypeError, KeyError):
+        return False
 
 
 def _asks(message: Message) -> bool:

@@ -18,6 +18,7 @@ class Telegraph:
 
     path = "/telegraph"
     required = ("to", "text")
+    carries = ()
     substitutes: dict[str, str] = {}  # noqa: RUF012
 
     def headers(self, key: str) -> dict[str, str]:

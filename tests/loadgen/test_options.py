@@ -20,6 +20,7 @@ HOST = "http://127.0.0.1:8000"
 # Each option's default as a person reads it, and what it becomes.
 DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "scenario": ("chat", "scenario", "chat"),
+    "skip-bad-rows": (False, "skip_bad_rows", False),
     "model": ("", "model", None),
     "dialect": ("auto", "dialect", "auto"),
     "levels": ("", "levels", None),

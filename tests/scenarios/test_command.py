@@ -1,5 +1,6 @@
 """python -m scenarios."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,26 @@ def test_a_file_cannot_steer_the_terminal(tmp_path, capsys):
 def test_an_unknown_command_exits_with_2():
     with pytest.raises(SystemExit, match="2"):
         main(["shwo"])
+
+
+def test_check_says_what_is_not_played_as_the_file_says(tmp_path, capsys):
+    path = tmp_path / "mine.jsonl"
+    parts = [
+        {"type": "image"},
+        {"type": "image_url", "image_url": {"url": "http://a/b"}},
+        {"type": "text", "text": "x"},
+    ]
+    rows = [
+        {"messages": [{"role": "user", "content": parts}], "response_format": {"type": "json_object"}},
+        {},
+    ]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"messages": 3}])))
+    assert main(["check", str(path)]) == 2
+    assert "mine.jsonl:3: 'messages' is a number" in capsys.readouterr().err
+    assert main(["check", "--skip-bad-rows", str(path)]) == 0
+    good, skipped, lost = capsys.readouterr().out.splitlines()
+    assert "good; 1 conversations, tasks messages" in good
+    assert skipped.startswith("note: 1 row of mine.jsonl cannot be played and was skipped: ")
+    assert lost.startswith("note: 1 picture of 1 row is not sent")
+    assert main(["sample", "--skip-bad-rows", str(path)]) == 0
+    assert "[image_url]" in capsys.readouterr().out

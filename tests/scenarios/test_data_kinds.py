@@ -452,6 +452,21 @@ def test_requests_that_are_no_chat_are_named(file):
     ]  # fmt: skip
 
 
+def test_what_older_forms_need_is_told_apart(file):
+    def needs(*messages, **more):
+        return scenarios.load(file("a.jsonl", [{"messages": list(messages)} | more])).needs
+
+    ask = {"role": "user", "content": "Weather?"}
+    assert needs(ask) == set()
+    assert needs(ask, tools=[TOOL]) == {"tools"}
+    assert needs(ask, tools=[{"type": "web_search"}]) == {"tools", "odd_tools"}
+    assert needs(ask, functions=[TOOL["function"]]) == {"odd_tools"}
+    assert needs(ask, {"role": "tool", "content": "21"}) == {"tools", "odd_tools"}
+    assert needs(ask, {"role": "function", "name": "f", "content": "21"}) == {"odd_tools"}
+    broken = CALL | {"function": {"name": "f", "arguments": "{"}}
+    assert needs(ask, {"role": "assistant", "tool_calls": [broken]}, ask) == {"tools", "odd_tools"}
+
+
 # --- traces ---
 
 
