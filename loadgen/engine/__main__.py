@@ -53,6 +53,7 @@ from loadgen.engine._health import Health, watch_server
 from loadgen.engine._run import EngineRun, watch
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of
+from loadgen.options._tls import ssl_of
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader, open_reader
 from scenarios import ScenarioError, parse
@@ -140,6 +141,7 @@ class EngineProcess:
             headers = headers_of(settings)
             if job.dialect not in DIALECTS:
                 raise ValueError(f"dialect {job.dialect!r} is none of {', '.join(DIALECTS)}")
+            trusted = ssl_of(settings)
             _check_files(job)
         except (ScenarioError, ValueError, OSError) as error:
             self.emit(JobRefused(str(error)))
@@ -155,7 +157,7 @@ class EngineProcess:
         session = open_session(
             reader,
             connect_timeout_s=settings.connect_timeout_s,
-            ssl=not settings.insecure,
+            ssl=trusted,
             trust_env=settings.trust_env,
             unix_socket=address_of(settings.host).socket,
         )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -21,11 +22,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadgen._messages import HealthSampled, ServerSampled
 from loadgen.engine._run import EngineRun
 from loadgen.options._endpoint import address_of
+from loadgen.options._headers import secrets_of
 from loadgen.options._settings import Settings
+from loadgen.options._tls import ssl_of
+from turnbench.cleaning import scrubbed_all
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine
+from turnbench.server_metrics import HISTOGRAMS, PREFIXES, TELLING_LABELS, bucket_name, is_share
 
 _TICK_S = 0.02
+T = TypeVar("T")
 
 
 class LoopLag:
@@ -88,10 +94,10 @@ class Health:
                 t_ns=self._run.timeline.now_ns(),
                 worker=self._run.job.worker,
                 loop_lag_ms=self.lag.take_ms(),
-                cpu_share=round(self._process.cpu_percent() / 100, 4),
-                stolen_share=self._stolen.take_share(),
-                rss_mb=round(self._process.memory_info().rss / 1e6, 1),
-                files=self._process.num_fds(),
+                cpu_share=_sampled(lambda: round(self._process.cpu_percent() / 100, 4)),
+                stolen_share=_sampled(self._stolen.take_share),
+                rss_mb=_sampled(lambda: round(self._process.memory_info().rss / 1e6, 1)),
+                files=_sampled(self._process.num_fds),
                 in_flight=len(self._run.in_flight),
                 planned=ledger.planned,
                 dropped=ledger.dropped,
@@ -106,9 +112,18 @@ class Health:
             self._run.emit(HealthSampled(self.line()))
 
 
-_SERVER_PREFIXES = ("vllm:", "sglang:", "tgi_")
-_DISCARDED = ("_bucket", "_created")
-"""Ends of the names of samples that are not kept; histograms keep their sum and count."""
+def _sampled(read: Callable[[], T]) -> T | None:
+    """What the system says; None where no descriptor is left to ask it with."""
+    try:
+        return read()
+    except (OSError, psutil.Error):
+        return None
+
+
+_CREATED = "_created"
+"""The end of the names of samples that say when a counter was made; they are not kept."""
+_LABEL = re.compile(r"[\w .-]{1,60}")
+_BUCKET_LINE = re.compile(r'([\w:]+)_bucket\{(?:[^}]*,)?le="([^"]{1,30})"[^}]*\} +([^ ]{1,40})')
 _EVERY_S = 1.0
 _PAGE_BYTES = 4 << 20
 _LINE_CHARS = 4096
@@ -123,7 +138,12 @@ async def watch_server(
     address = address_of(settings.host)
     sent = {name: value for name, value in headers.items() if name not in ("Content-Type", "Accept")}
     timeout = aiohttp.ClientTimeout(total=settings.connect_timeout_s)
-    connector = None if address.socket is None else aiohttp.UnixConnector(address.socket)
+    secrets = secrets_of(settings, headers)
+    connector: aiohttp.BaseConnector = (
+        aiohttp.TCPConnector(ssl=ssl_of(settings))
+        if address.socket is None
+        else aiohttp.UnixConnector(address.socket)
+    )
     async with aiohttp.ClientSession(
         timeout=timeout,
         headers=sent,
@@ -134,16 +154,14 @@ async def watch_server(
         while True:
             text = ""
             try:
-                async with session.get(
-                    address.of_server("/metrics"), ssl=not settings.insecure, allow_redirects=False
-                ) as response:
+                async with session.get(address.of_server("/metrics"), allow_redirects=False) as response:
                     if response.status < 500 and response.status != 200:
                         return
                     if response.status == 200:
                         text = await _page(response)
-            except (aiohttp.ClientError, TimeoutError, OSError):
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 pass  # a server that is down for a while is asked again
-            if found := await samples(text):
+            if found := scrubbed_all(await samples(text), secrets):
                 emit(ServerSampled(msgspec.json.encode({"t_ns": timeline.now_ns()} | found)))
             await asyncio.sleep(_EVERY_S)
 
@@ -157,26 +175,39 @@ async def _page(response: aiohttp.ClientResponse) -> str:
 
 
 async def samples(text: str) -> dict[str, float]:
-    """The model server's finite samples by name, summed over their labels.
+    """The model server's finite samples by name: counts summed over their labels, shares averaged.
 
-    Lines are parsed one by one: what is broken in one discards that one alone, and a counter without `_total`
-    keeps the name that the server gave it.
+    Histograms keep their sum and count, and the known ones of waits their buckets. Lines are parsed one by
+    one: what is broken in one discards that one alone, and a counter without `_total` keeps the name that the
+    server gave it.
     """
-    lines = [line for line in text.splitlines() if line.startswith(_SERVER_PREFIXES)]
-    found: dict[str, float] = defaultdict(float)
+    lines = [line for line in text.splitlines() if line.startswith(PREFIXES)]
+    found: dict[str, list[float]] = defaultdict(list)
     for number, line in enumerate(lines, start=1):
-        if len(line) <= _LINE_CHARS and "_bucket{" not in line:
-            _add_samples(found, line)
+        if len(line) <= _LINE_CHARS:
+            # The parser raises IndexError for some broken labels; a count may be too large for a float.
+            with suppress(ValueError, IndexError, OverflowError):
+                for name, value in _samples_of(line):
+                    if math.isfinite(value):
+                        found[name].append(value)
         if number % _LINES_A_ROUND == 0:
             await asyncio.sleep(0)
-    return dict(found)
+    totals = {name: sum(each) / (len(each) if is_share(name) else 1) for name, each in found.items()}
+    return {name: value for name, value in totals.items() if math.isfinite(value)}
 
 
-def _add_samples(found: dict[str, float], line: str) -> None:
-    # The parser raises IndexError for some broken labels; a count may be too large for a float.
-    with suppress(ValueError, IndexError, OverflowError):
-        for family in text_string_to_metric_families(line):
-            for sample in family.samples:
-                value = float(sample.value)
-                if math.isfinite(value) and not sample.name.endswith(_DISCARDED):
-                    found[sample.name] += value
+def _samples_of(line: str) -> Iterator[tuple[str, float]]:
+    if "_bucket{" in line:  # most lines of a page; a full parse of each would take too long
+        match = _BUCKET_LINE.match(line)
+        if match is not None and match[1] in HISTOGRAMS:
+            float(match[2])  # a bound that is no number is none
+            yield bucket_name(match[1], match[2]), float(match[3])
+        return
+    for family in text_string_to_metric_families(line):
+        for sample in family.samples:
+            name = str(sample.name)
+            if not name.endswith(_CREATED):
+                label = TELLING_LABELS.get(name)
+                if label is not None and _LABEL.fullmatch(sample.labels.get(label, "")):
+                    name += f'{{{label}="{sample.labels[label]}"}}'
+                yield name, float(sample.value)

@@ -38,7 +38,11 @@ class Endpoint(msgspec.Struct, kw_only=True):
     emulated: bool = False
     usage_in_events: bool = False
     """Whether it is known to understand stream_options.continuous_usage_stats (vLLM and its like)."""
+    refused_model: str | None = None
+    """The server's words where it knows no model of the name that was asked for."""
     server: dict[str, Any] = {}
+    notes: list[str] = []
+    """What the server says of itself that can't be so, a sentence each."""
     problem: str | None = None
 
 

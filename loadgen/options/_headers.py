@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import netrc
 import os
 from base64 import b64encode
 from contextlib import suppress
@@ -45,7 +46,39 @@ def headers_of(settings: Settings, dialect: str | None = None) -> dict[str, str]
     for name, value in settings.headers.items():
         ours = next((known for known in headers if known.lower() == name.lower()), name)
         headers[ours] = _from_environment(name, value)
+    _check_one_login(settings, headers)
     return headers
+
+
+def _check_one_login(settings: Settings, headers: dict[str, str]) -> None:
+    """A key and a password both want the Authorization header: raises ValueError with what to take out."""
+    if "Authorization" not in headers:
+        return
+    key = "a header" if any(name.lower() == "authorization" for name in settings.headers) else "a key"
+    where = f"{key} (${settings.api_key_env})" if key == "a key" else f"{key} (--header Authorization)"
+    try:
+        parts = urlsplit(settings.host)
+        named = parts.username is not None or parts.password is not None
+    except ValueError:
+        return
+    remedy = f"unset {settings.api_key_env}, or name an unset variable with --api-key-env"
+    if named:
+        raise ValueError(f"a password in the URL and {where} exclude each other: take one out ({remedy})")
+    if settings.trust_env and parts.hostname:
+        with suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(os.environ.get("NETRC")).authenticators(parts.hostname):
+                both = f".netrc has a password for {parts.hostname} and there is {where}"
+                raise ValueError(f"{both}: leave out --trust-env, or {remedy}")
+
+
+def key_advice(settings: Settings) -> str:
+    """What to do where a server wants a key: which variable to set, or that the one there was refused."""
+    name = settings.api_key_env
+    if any(each.lower() == "authorization" for each in settings.headers):
+        return "the server refused what --header Authorization says"
+    if _variable(name):
+        return f"the server refused the key of ${name}: see that it is this server's"
+    return f"set the key in the environment variable {name} (--api-key-env names another)"
 
 
 def secrets_of(settings: Settings, headers: dict[str, str]) -> list[str]:

@@ -94,6 +94,11 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     except ValueError as error:
         raise OptionErrors([str(error)]) from None
     findings += [Finding("note", note.code, note.text, note.remedy) for note in scenario.notes]
+    findings += [
+        Finding("note", "endpoint", note, "nothing to do: it was not used") for note in endpoint.notes
+    ]
+    if endpoint.models and model not in endpoint.models:
+        findings.append(_unlisted(model, endpoint.models))
     slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
     return Prepared(settings, shape, scenario, endpoint, model, facts, slo, skipped, findings)
 
@@ -149,17 +154,27 @@ def _ask(settings: Settings) -> Endpoint:
 
 
 def _model(settings: Settings, endpoint: Endpoint) -> str:
+    """The model to ask for: one that the list does not show was tried, as lists have other names for it."""
     host = without_secrets(settings.host)
     if settings.model is None:
         if not endpoint.models:
             why = endpoint.problem or "it lists no model"
             raise OptionErrors([f"-H {host}: no model to ask ({why}); start a server there or give --model"])
         return endpoint.models[0]
-    if endpoint.models and settings.model not in endpoint.models:
+    if endpoint.refused_model is not None:
         near = get_close_matches(settings.model, endpoint.models, 1)
         hint = f"did you mean {near[0]}?" if near else f"it serves {', '.join(endpoint.models[:5])}"
-        raise OptionErrors([f"--model {settings.model}: not served at {host}; {hint}"])
+        why = f"not served at {host} ({endpoint.refused_model}); {hint}"
+        raise OptionErrors([f"--model {settings.model}: {why}"])
     return settings.model
+
+
+def _unlisted(model: str, listed: list[str]) -> Finding:
+    shown = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+    what = f"the server takes --model {model}, which its list does not show; it shows {shown}"
+    return Finding(
+        "note", "unlisted_model", what, "see that it is the model you mean: a gateway may choose another"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -7,69 +7,195 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from loadgen.options._endpoint import Endpoint, address_of
-from loadgen.options._headers import headers_of
+from loadgen.dialects import DIALECTS, TurnRequest, failure_of_data
+from loadgen.options._endpoint import Address, Endpoint, address_of
+from loadgen.options._headers import dialect_of, headers_of, key_advice
 from loadgen.options._settings import Settings
+from loadgen.options._tls import ssl_of
+from scenarios import parse, plan
 from turnbench.cleaning import clean
 from turnbench.server_facts import described_server
 
+_BODY_BYTES = 16 << 20
+"""A list of models may be long; what is longer is none."""
+_MODELS_LIMIT_S = 30.0
+_VERSION_LIMIT_S = 5.0
+_WORDS_BYTES = 4096
+_NO_SUCH_MODEL = re.compile(
+    r"(model|deployment)\b.*(not found|not exist|n't exist|unknown|not available|not support|not served)"
+    r"|(unknown|invalid|unsupported|no such) (model|deployment)|model_not_found",
+    re.I | re.S,
+)
+_ONE_WORD = """
+format: turnbench-scenario/1
+name: probe
+tasks: [{name: ask, texts: t, prompt: "{q}", max_tokens: 1}]
+sets: {t: [{q: Hello}]}
+"""
+_TEXT_CHARS = 200
+_CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length")
+"""What servers call the tokens of a model's context; the first is vLLM's and SGLang's."""
+_LONGEST_CONTEXT = 1 << 31
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
-async def _get(session: aiohttp.ClientSession, url: str, insecure: bool) -> tuple[Any, Any]:
-    """(JSON or None, response headers) of a GET; raises ProblemError's cause as aiohttp does."""
-    async with session.get(url, ssl=not insecure, allow_redirects=False) as response:
-        body = await response.content.read(1 << 20)
-        if response.status != 200:
-            return {"status": response.status, "text": clean(body[:300])}, response.headers
+
+@dataclass(frozen=True)
+class _Answer:
+    """The answer to a GET."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def value(self) -> Any:
+        """The body as JSON; None where it is none, or no success."""
         try:
-            return json.loads(body), response.headers
-        except ValueError:
-            return {"status": 200, "text": clean(body[:300])}, response.headers
+            return json.loads(self.body) if self.status == 200 else None
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def words(self) -> str:
+        """The server's own words, for a person."""
+        return failure_of_data(self.body) or clean(self.body[:300])
+
+
+async def _get(session: aiohttp.ClientSession, url: str, limit_s: float) -> _Answer:
+    """The whole answer, in however many pieces it comes; raises what aiohttp raises where there is none."""
+    timeout = aiohttp.ClientTimeout(total=limit_s, sock_connect=session.timeout.sock_connect)
+    async with session.get(url, allow_redirects=False, timeout=timeout) as response:
+        body = bytearray()
+        while len(body) < _BODY_BYTES and (part := await response.content.read(_BODY_BYTES - len(body))):
+            body += part
+        return _Answer(response.status, response.headers, bytes(body))
 
 
 async def probe(settings: Settings) -> Endpoint:
-    """Models, version and kind of the endpoint; one or two small requests."""
+    """Models, version and kind of the endpoint; one or two small requests. Only the models are needed."""
     address = address_of(settings.host)
     endpoint = Endpoint(url=address.root)
     headers = {k: v for k, v in headers_of(settings).items() if k not in ("Content-Type", "Accept")}
-    timeout = aiohttp.ClientTimeout(total=max(settings.connect_timeout_s, 1.0))
-    try:
-        connector = None if address.socket is None else aiohttp.UnixConnector(address.socket)
-        async with aiohttp.ClientSession(
-            headers=headers, timeout=timeout, trust_env=settings.trust_env, connector=connector
-        ) as session:
-            models, answered = await _get(session, address.of("/models"), settings.insecure)
-            version, _ = await _get(session, address.of_server("/version"), settings.insecure)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        endpoint.problem = clean((str(error) or type(error).__name__).encode())
+    connect_s = max(settings.connect_timeout_s, 1.0)
+    trusted = ssl_of(settings)
+    connector = (
+        aiohttp.TCPConnector(ssl=trusted) if address.socket is None else aiohttp.UnixConnector(address.socket)
+    )
+    async with aiohttp.ClientSession(
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(sock_connect=connect_s),
+        trust_env=settings.trust_env,
+        connector=connector,
+    ) as session:
+        version = asyncio.create_task(_get(session, address.of_server("/version"), _VERSION_LIMIT_S))
+        try:
+            models = await _get(session, address.of("/models"), _MODELS_LIMIT_S)
+        except _NO_ANSWER as error:
+            version.cancel()
+            await asyncio.wait({version})
+            endpoint.problem = clean((str(error) or type(error).__name__).encode("utf-8", "replace"))
+            return endpoint
+        entries = _entries(models.value)
+        if entries and settings.model and settings.model not in [entry["id"] for entry in entries]:
+            endpoint.refused_model = await _try_model(session, address, settings, settings.model)
+        await asyncio.wait({version})
+        about = None if version.exception() is not None else version.result().value
+    endpoint.emulated = "X-Turnbench-Emulated" in models.headers
+    if entries is None:
+        endpoint.problem = _refusal(models, settings)
         return endpoint
-    endpoint.emulated = "X-Turnbench-Emulated" in answered
-    listed = models.get("data") if isinstance(models, dict) else None
-    if not isinstance(listed, list):
-        status = models.get("status") if isinstance(models, dict) else None
-        endpoint.problem = f"/v1/models answered {status}: {clean(str(models).encode())}"
-        return endpoint
-    entries = [entry for entry in listed if isinstance(entry, dict) and entry.get("id")]
-    endpoint.models = [str(entry["id"]) for entry in entries]
+    endpoint.models = [entry["id"] for entry in entries]
     asked = [entry for entry in entries if entry["id"] == settings.model] or entries
     if asked:
-        length = asked[0].get("max_model_len")
-        endpoint.max_model_len = length if isinstance(length, int) and length > 0 else None
-    if isinstance(version, dict) and isinstance(version.get("version"), str):
-        endpoint.version = version["version"]
+        endpoint.max_model_len = _context(asked[0], endpoint.notes)
+    if isinstance(about, dict) and isinstance(about.get("version"), str):
+        endpoint.version = clean(about["version"].encode("utf-8", "replace"))[:_TEXT_CHARS]
         endpoint.usage_in_events = True
     owner = entries[0].get("owned_by") if entries else None
+    owner = clean(owner.encode("utf-8", "replace"))[:_TEXT_CHARS] if isinstance(owner, str) else None
     endpoint.server = {"owned_by": owner, "version": endpoint.version}
     endpoint.server["max_model_len"] = endpoint.max_model_len
     known = described_server(address.root, endpoint.models)
     endpoint.server |= known
     endpoint.emulated |= bool(known.get("emulated"))
     return endpoint
+
+
+async def _try_model(
+    session: aiohttp.ClientSession, address: Address, settings: Settings, model: str
+) -> str | None:
+    """Ask an unlisted model for one token: the server's words if it has none of that name, else None."""
+    dialect = DIALECTS[dialect_of(settings)]
+    conversation = plan(parse(_ONE_WORD), 0, 0)
+    prompt = dialect.prompt(conversation, [], salt="", level=0, turns_dropped=0, system_role=True)
+    request = TurnRequest(model, prompt, 1, False, (), {}, (), False)
+    headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+    try:
+        async with session.post(
+            address.of(dialect.path),
+            json=dialect.body(request) | settings.body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=_MODELS_LIMIT_S),
+        ) as response:
+            body = await response.content.read(_WORDS_BYTES) if response.status >= 400 else b""
+    except _NO_ANSWER:
+        return None
+    words = _Answer(response.status, response.headers, body).words
+    return words if response.status in (400, 404, 422) and _NO_SUCH_MODEL.search(words) else None
+
+
+def _entries(value: Any) -> list[dict[str, Any]] | None:
+    """The models of a list, each with its id; None where this is no list of models."""
+    listed = value
+    if isinstance(value, dict):
+        listed = next((value[name] for name in ("data", "models") if isinstance(value.get(name), list)), None)
+    if not isinstance(listed, list):
+        return None
+    entries = [{"id": entry} if isinstance(entry, str) else entry for entry in listed]
+    found = []
+    for entry in entries:
+        if isinstance(entry, dict):
+            name = next((entry[n] for n in ("id", "name", "model") if isinstance(entry.get(n), str)), "")
+            if name:
+                found.append(entry | {"id": name.encode("utf-8", "replace").decode()})
+    return found
+
+
+def _context(entry: dict[str, Any], notes: list[str]) -> int | None:
+    """Tokens of the model's context; None, and a note, where what is said can be none."""
+    for name in _CONTEXT_NAMES:
+        length = entry.get(name)
+        if length is None:
+            continue
+        if isinstance(length, str) and length.isascii() and length.isdigit() and len(length) < 12:
+            length = int(length)
+        if isinstance(length, float) and length.is_integer():
+            length = int(length)
+        if isinstance(length, int) and not isinstance(length, bool) and 0 < length < _LONGEST_CONTEXT:
+            return length
+        shown = clean(str(type(length).__name__ if isinstance(length, dict | list) else length)[:40].encode())
+        notes.append(f"the server gives its model's {name} as {shown}, which can be none: it is not used")
+    return None
+
+
+def _refusal(models: _Answer, settings: Settings) -> str:
+    """Why there is no list of models, in the server's words, and what to set where a key is missing."""
+    said = f"{models.status}: {models.words}" if models.words else str(models.status)
+    if location := models.headers.get("Location"):
+        said += f" (redirected to {clean(location.encode('utf-8', 'replace'))}, not followed)"
+    if models.status in (401, 403):
+        said += f"; {key_advice(settings)}"
+    return f"the list of models answered {said}"
 
 
 def main() -> int:

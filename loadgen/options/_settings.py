@@ -233,6 +233,19 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     ] = {}
     """As typed: a value `$VAR` is taken from each worker's own environment."""
     insecure: Annotated[bool, Option("Do not check the server's certificate; stamped on the report.")] = False
+    ca: Annotated[
+        str | None,
+        Option(
+            "Certificates (PEM) of authorities to trust beside the system's.",
+            values.authorities,
+            "FILE",
+            excludes={"--insecure": "checks no certificate at all; leave one of the two out"},
+        ),
+    ] = None
+    cert: Annotated[
+        str | None,
+        Option("Client certificate with its key (PEM), if asked for.", values.own_certificate, "FILE"),
+    ] = None
     trust_env: Annotated[bool, Option("Use proxy settings of the environment.")] = False
     api_key_env: Annotated[
         str,

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 import re
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -82,6 +84,33 @@ def dialect(text: str) -> str:
     """--dialect: one of DIALECTS, or auto."""
     if text not in ("auto", *DIALECTS):
         raise ValueError(f"{text!r} is not a dialect; auto, {', '.join(DIALECTS)}")
+    return text
+
+
+def authorities(text: str) -> str:
+    """--ca: a file of certificates that is there and holds some."""
+    try:
+        if not ssl.create_default_context(cafile=regular_file(text)).cert_store_stats()["x509"]:
+            raise ValueError(repr(text), "it holds no certificate")
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(repr(text), f"no certificates in PEM form can be read from it ({error})") from None
+    return text
+
+
+def own_certificate(text: str) -> str:
+    """--cert: a file with a certificate and its key."""
+    try:
+        ssl.create_default_context().load_cert_chain(regular_file(text), password="")
+    except (OSError, ssl.SSLError, ValueError) as error:
+        why = f"no certificate with its unencrypted key in PEM form can be read from it ({error})"
+        raise ValueError(repr(text), why) from None
+    return text
+
+
+def regular_file(text: str) -> str:
+    """A path that a regular file stands at: a pipe or a device would be waited for."""
+    if not Path(text).is_file():
+        raise FileNotFoundError("there is no such file")
     return text
 
 

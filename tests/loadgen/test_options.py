@@ -53,6 +53,8 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "keep-text": (False, "keep_text", False),
     "header": (None, "headers", {}),
     "insecure": (False, "insecure", False),
+    "ca": ("", "ca", None),
+    "cert": ("", "cert", None),
     "trust-env": (False, "trust_env", False),
     "api-key-env": ("OPENAI_API_KEY", "api_key_env", "OPENAI_API_KEY"),
     "server-facts": ("", "server_facts", None),

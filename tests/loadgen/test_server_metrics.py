@@ -16,6 +16,7 @@ from loadgen._messages import ServerSampled
 from loadgen.engine._health import samples, watch_server
 from loadgen.options._settings import Settings
 from turnbench.clock import Timeline
+from turnbench.server_metrics import histogram, named
 
 PAGE = """# HELP vllm:num_requests_running Running.
 # TYPE vllm:num_requests_running gauge
@@ -50,6 +51,66 @@ def test_samples_are_summed_over_labels_and_the_rest_is_discarded() -> None:
 )
 def test_a_line_that_is_broken_discards_itself_alone(line: str) -> None:
     assert asyncio.run(samples(f"{line}\n{PAGE}")) == asyncio.run(samples(PAGE))
+
+
+ENGINES = """vllm:kv_cache_usage_perc{engine="0",model_name="m1"} 0.40
+vllm:kv_cache_usage_perc{engine="1",model_name="m1"} 0.50
+vllm:num_requests_running{engine="0",model_name="m1"} 3.0
+vllm:num_requests_running{engine="1",model_name="m1"} 5.0
+vllm:prefix_cache_hits_total{engine="0",model_name="m1"} 100.0
+vllm:prefix_cache_hits_total{engine="1",model_name="m1"} 50.0
+sglang:token_usage{tp_rank="0"} 0.2
+sglang:token_usage{tp_rank="1"} 0.4
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="m"} 0.25
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="m"} 40
+nv_trt_llm_request_metrics{model="m",request_type="waiting",version="1"} 7
+llamacpp:kv_cache_usage_ratio 0.5
+"""
+
+
+def test_counts_of_engines_are_summed_and_shares_averaged() -> None:
+    found = asyncio.run(samples(ENGINES))
+    assert found["vllm:kv_cache_usage_perc"] == pytest.approx(0.45)
+    assert found["sglang:token_usage"] == pytest.approx(0.3)
+    assert (found["vllm:num_requests_running"], found["vllm:prefix_cache_hits_total"]) == (8, 150)
+
+
+@pytest.mark.parametrize(
+    ("page", "key", "value"),
+    [
+        ('vllm:gpu_cache_usage_perc{engine="0"} 0.5', "kv_share", 0.5),
+        ("sglang:num_queue_reqs 4", "waiting", 4),
+        ("tgi_batch_current_size 2", "running", 2),
+        ("llamacpp:tokens_predicted_total 90", "output_tokens", 90),
+        ('nv_trt_llm_request_metrics{request_type="waiting"} 7', "waiting", 7),
+        ("litellm_in_flight_requests 3", "running", 3),
+    ],
+)
+def test_each_servers_names_are_known(page: str, key: str, value: float) -> None:
+    assert named(asyncio.run(samples(page)))[key] == value
+
+
+def test_the_waits_of_a_servers_histograms_are_known_between_two_samples() -> None:
+    def page(counts: list[int], total: float) -> str:
+        name = "vllm:time_to_first_token_seconds"
+        bounds = zip(["0.1", "0.5", "+Inf"], counts, strict=True)
+        lines = [f'{name}_bucket{{engine="{e}",le="{le}"}} {n}' for le, n in bounds for e in (0, 1)]
+        return "\n".join([*lines, f"{name}_sum {total}", f"{name}_count {counts[-1] * 2}"])
+
+    before, after = (asyncio.run(samples(page(*each))) for each in (([1, 1, 1], 0.1), ([3, 9, 9], 6.1)))
+    found = histogram("ttft_s", before, after)
+    assert found is not None
+    assert (found.counts, found.count, found.mean_s) == ((4, 12, 0), 16, 0.375)
+    assert (found.percentile_s(0.2), found.percentile_s(0.99)) == ((0, 0.1), (0.1, 0.5))
+    assert histogram("ttft_s", after, before) is None, "the server was restarted"
+    assert histogram("itl_s", before, after) is None
+
+
+def test_only_waits_keep_their_buckets() -> None:
+    page = 'vllm:x_bucket{le="1"} 2\nvllm:inter_token_latency_seconds_bucket{le="1",a="}"} x\n'
+    page += 'sglang:queue_time_seconds_bucket{a="b",le="+Inf"} 3\n'
+    page += 'vllm:request_queue_time_seconds_bucket{le="sk"} 1'
+    assert asyncio.run(samples(page)) == {'sglang:queue_time_seconds_bucket{le="+Inf"}': 3}
 
 
 def test_a_counter_keeps_the_name_that_the_server_gave_it() -> None:
