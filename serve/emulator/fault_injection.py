@@ -168,7 +168,7 @@ class FaultyChannel:
                 if self._over:
                     return
             self._passed += 1
-        if each == DONE and isinstance(fault, EndlessFault):
+        if isinstance(fault, EndlessFault) and (data is None or self._dialect.is_end(data)):
             return
         bent = self._bent(each, data)
         self._first = False
@@ -195,22 +195,26 @@ class FaultyChannel:
                 return b"event: message\nid: 7\nretry: 1000\nnonsense\n" + each
         if data is None:
             return each
-        has_text, usage = bool(self._dialect.text_of(data)), data.get("usage")
+        has_text, counts = bool(self._dialect.text_of(data)), self._dialect.counts_of(data)
         match self._fault:
             case Fault(fault="multi_line"):
                 lines = json.dumps(data, indent=1).encode().split(b"\n")
-                return b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
+                type_line, _, _ = each.rpartition(b"data: ")
+                return type_line + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
             case Fault(fault="empty") if has_text:
                 bare = self._dialect.without_text(data)
                 return b"" if bare is None else event(bare)
             case ReasoningFault() if has_text:
                 return event(self._dialect.as_reasoning(data, self._fault.key))
-            case Fault(fault="usage_absent") if usage is not None:
-                del data["usage"]
-                return event(data) if data.get("choices") else b""
-            case UsageFault() if usage is not None and not data.get("choices"):
-                usage["completion_tokens"] += self._fault.by
-                usage["total_tokens"] += self._fault.by
+            case Fault(fault="usage_absent") if counts is not None or data.get("usage") is not None:
+                if counts is not None:
+                    counts[0].clear()
+                data.pop("usage", None)
+                return event(data) if data.get("choices") or data.get("type") else b""
+            case UsageFault() if counts is not None:
+                usage, output = counts
+                for name in {output, "total_tokens"} & usage.keys():
+                    usage[name] += self._fault.by
                 return event(data)
         return each
 
@@ -222,7 +226,8 @@ class FaultyChannel:
             self._put(framed(event(self._dialect.text_event("x" * self._fault.bytes))), None)
         elif self._fault.fault == "error_event":
             error = {"message": "The engine has failed.", "type": "InternalServerError", "code": 500}
-            self._put(framed(event({"error": error})) + framed(DONE) + END, None)
+            done = b"" if self._dialect.error_event(error).get("type") else framed(DONE)
+            self._put(framed(event(self._dialect.error_event(error))) + done + END, None)
             self._leave()
 
     def _break(self) -> None:
@@ -298,13 +303,14 @@ class FaultyChannel:
 
 
 def event(data: Any) -> bytes:
-    """One event of a stream."""
-    return b"data: " + json.dumps(data).encode() + b"\n\n"
+    """One event of a stream, with the line of its type where it has one."""
+    kind = data.get("type")
+    return (f"event: {kind}\n".encode() if kind else b"") + b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
 def parsed(each: bytes) -> Any | None:
     """What an event carries; None for the end mark."""
-    text = each.removeprefix(b"data: ").strip()
+    text = each[each.index(b"data: ") + 6 :].strip()
     return None if text == b"[DONE]" else json.loads(text)
 
 

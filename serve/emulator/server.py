@@ -124,7 +124,7 @@ class EmulatorApp:
     def _may(self, request: HttpRequest) -> bool:
         if self._api_key is None:
             return True
-        given = request.headers.get("authorization", "")
+        given = request.headers.get("authorization") or f"Bearer {request.headers.get('x-api-key', '')}"
         return hmac.compare_digest(given.encode(), f"Bearer {self._api_key}".encode())
 
     def _generate(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
@@ -20,7 +21,8 @@ from tests.conformance.probes import PROBES, Kind
 from tests.conformance.shape import shape
 
 RECORDING = Path(__file__).with_name("recordings") / "vllm-0.32.0.json"
-QUESTION = [{"role": "user", "content": "Tell me a story about the harbour."}]
+STORY = "Tell me a story about the harbour."
+QUESTION = [{"role": "user", "content": STORY}]
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,87 @@ class Conformance:
 
 class VllmDialect(Conformance):
     """What vLLM's own dialect adds, for servers that speak it."""
+
+    @pytest.fixture
+    def claude(self, peer: Peer) -> Iterator[anthropic.Anthropic]:
+        """Anthropic's own client."""
+        url = peer.urls["plain"]
+        with anthropic.Anthropic(base_url=url, api_key="none", timeout=120, max_retries=0) as made:
+            yield made
+
+    def test_a_response_comes_whole_with_its_usage(self, peer: Peer, client: openai.OpenAI) -> None:
+        got = client.responses.create(
+            model=peer.model, input=STORY, max_output_tokens=8, extra_body=peer.exact
+        )
+        assert (got.object, got.status, got.model) == ("response", "incomplete", peer.model)
+        assert got.incomplete_details.reason == "max_output_tokens"
+        assert got.output_text
+        assert got.usage.output_tokens == 8
+        assert got.usage.total_tokens == got.usage.input_tokens + 8
+
+    def test_a_response_comes_in_a_stream_of_numbered_events(self, peer: Peer, client: openai.OpenAI) -> None:
+        events = list(
+            client.responses.create(
+                model=peer.model, input=QUESTION, max_output_tokens=8, stream=True, extra_body=peer.exact
+            )
+        )
+        kinds = [event.type for event in events]
+        assert kinds[:4] == [
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.content_part.added",
+        ]
+        assert kinds[-4:-1] == [
+            "response.output_text.done",
+            "response.content_part.done",
+            "response.output_item.done",
+        ]
+        assert kinds[-1] in ("response.completed", "response.incomplete")
+        numbers = [event.sequence_number for event in events]
+        assert numbers == sorted(set(numbers))
+        said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        assert said == events[-4].text == events[-1].response.output_text
+        assert events[-1].response.usage.output_tokens == 8
+
+    def test_a_response_goes_on_with_a_conversation(self, peer: Peer, client: openai.OpenAI) -> None:
+        short, long = (
+            client.responses.create(model=peer.model, input=items, max_output_tokens=2).usage.input_tokens
+            for items in (QUESTION, [*QUESTION, {"role": "assistant", "content": "It was cold."}, *QUESTION])
+        )
+        assert short < long
+
+    def test_a_message_comes_whole_with_its_usage(self, peer: Peer, claude: anthropic.Anthropic) -> None:
+        got = claude.messages.create(model=peer.model, messages=QUESTION, max_tokens=4, system="Be brief.")
+        assert (got.type, got.role, got.model) == ("message", "assistant", peer.model)
+        assert (got.content[0].type, bool(got.content[0].text)) == ("text", True)
+        assert (got.stop_reason, got.usage.output_tokens) == ("max_tokens", 4)
+        assert got.usage.input_tokens > 0
+
+    def test_a_message_comes_in_a_stream_of_blocks(self, peer: Peer, claude: anthropic.Anthropic) -> None:
+        with claude.messages.stream(model=peer.model, messages=QUESTION, max_tokens=4) as stream:
+            events = list(stream)
+            whole = stream.get_final_message()
+        kinds = [event.type for event in events if event.type != "ping"]
+        assert kinds[:2] == ["message_start", "content_block_start"]
+        assert kinds[-1] == "message_stop"
+        assert "content_block_stop" in kinds
+        assert (whole.stop_reason, whole.usage.output_tokens, bool(whole.content[0].text)) == (
+            "max_tokens",
+            4,
+            True,
+        )
+
+    def test_a_message_of_an_unknown_model_is_not_found(
+        self, peer: Peer, claude: anthropic.Anthropic
+    ) -> None:
+        with pytest.raises(anthropic.NotFoundError):
+            claude.messages.create(model="gpt-9", messages=QUESTION, max_tokens=4)
+
+    def test_too_long_a_message_is_a_bad_request(self, peer: Peer, claude: anthropic.Anthropic) -> None:
+        long = [{"role": "user", "content": "harbour morning " * 3000}]
+        with pytest.raises(anthropic.BadRequestError, match="maximum context length is 4096 tokens"):
+            claude.messages.create(model=peer.model, messages=long, max_tokens=4)
 
     def test_the_answer_is_as_long_as_asked_by_either_limit(self, peer: Peer, client: openai.OpenAI) -> None:
         for field_name in ("max_tokens", "max_completion_tokens"):

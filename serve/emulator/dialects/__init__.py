@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from serve.emulator.answers import Answer
 from serve.emulator.dialects.chat import ChatDialect
 from serve.emulator.dialects.completions import CompletionsDialect
+from serve.emulator.dialects.messages import MessagesDialect
+from serve.emulator.dialects.responses import ResponsesDialect
 from serve.emulator.request import EmulatedModel, GenerationRequest
 
 
@@ -64,6 +66,10 @@ class EmulatedDialect(Protocol):
         """An event with this text that no model made."""
         ...
 
+    def error_event(self, error: dict[str, Any]) -> Any:
+        """An event that reports this error, given with message, type and code."""
+        ...
+
     def without_text(self, event: Any) -> Any | None:
         """The event with its text taken out, or None if nothing is left of it."""
         ...
@@ -72,5 +78,18 @@ class EmulatedDialect(Protocol):
         """The event with its text under a key of reasoning; the same where the dialect has no such thing."""
         ...
 
+    def counts_of(self, event: Any) -> tuple[dict[str, Any], str] | None:
+        """The counts of the whole answer in an event, and the name of that of its output; None without."""
+        ...
 
-DIALECTS: list[EmulatedDialect] = [ChatDialect(), CompletionsDialect()]
+    def is_end(self, event: Any) -> bool:
+        """Whether the stream is over with this event, where the dialect has no end mark."""
+        ...
+
+
+DIALECTS: list[EmulatedDialect] = [
+    ChatDialect(),
+    CompletionsDialect(),
+    ResponsesDialect(),
+    MessagesDialect(),
+]

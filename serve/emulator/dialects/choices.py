@@ -282,6 +282,19 @@ class ChoiceDialect:
         choice = event["choices"][0]
         return str(choice.get("text") or choice.get("delta", {}).get("content") or "")
 
+    def error_event(self, error: dict[str, Any]) -> Any:
+        """An event that reports this error."""
+        return {"error": error}
+
+    def counts_of(self, event: Any) -> tuple[dict[str, Any], str] | None:
+        """The usage after the last event with text, and the name of its count of output tokens."""
+        usage = event.get("usage")
+        return (usage, "completion_tokens") if usage and not event.get("choices") else None
+
+    def is_end(self, event: Any) -> bool:
+        """There is an end mark."""
+        return False
+
     def without_text(self, event: Any) -> Any | None:
         """The event with its text taken out; None for one that had nothing else."""
         choice = event["choices"][0]

@@ -198,3 +198,83 @@ def test_pieces_of_text_need_no_escaping_and_count_as_words(fixed, make_chat):
     text = json.loads(got.body)["choices"][0]["message"]["content"]
     assert 1200 < len(text.split()) < 2000
     assert text.replace(" ", "").replace(",", "").replace(".", "").replace(";", "").isalpha()
+
+
+# --- responses and messages ---
+
+TYPED = {
+    "/v1/responses": {"model": "yi-6b", "input": "hello", "max_output_tokens": 5},
+    "/v1/messages": {"model": "yi-6b", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5},
+}
+
+
+@pytest.mark.parametrize("path", TYPED)
+def test_every_event_says_its_type_twice_and_has_a_token(fixed, path):
+    got = fixed.ask(path, {**TYPED[path], "stream": True})
+    named = [line[7:] for line in got.body.decode().split("\n") if line.startswith("event: ")]
+    assert [event["type"] for event in got.chunks()] == named
+    said = [event["delta"] for event in got.chunks() if event["type"].endswith("_text.delta")]
+    said += [event["delta"]["text"] for event in got.chunks() if event["type"] == "content_block_delta"]
+    assert len(said) == 5
+    whole = fixed.ask(path, TYPED[path]).json()
+    content = whole["content"] if path == "/v1/messages" else whole["output"][0]["content"]
+    assert (content[0]["type"], bool(content[0]["text"])) in [("text", True), ("output_text", True)]
+
+
+def test_the_three_dialects_of_a_conversation_count_the_same_prompt(fixed, make_chat):
+    usage = [fixed.ask(path, body).json()["usage"] for path, body in TYPED.items()]
+    chat = fixed.ask(body=make_chat(max_tokens=5)).json()["usage"]
+    assert usage[0]["input_tokens"] == chat["prompt_tokens"]
+    cached = usage[1]["cache_read_input_tokens"]
+    assert usage[1]["input_tokens"] + cached == chat["prompt_tokens"]
+
+
+def test_a_history_with_tools_parts_and_a_system_text_is_one_prompt(fixed):
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "What is 1 + 1?"}]},
+        {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "2"},
+    ]
+    got = fixed.ask("/v1/responses", {"input": items, "instructions": "Be brief.", "max_output_tokens": 3})
+    assert got.json()["usage"]["output_tokens"] == 3
+    blocks = [
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "add", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "2"}]},
+    ]
+    body = {"model": "yi-6b", "messages": blocks, "system": [{"type": "text", "text": "Be brief."}]}
+    assert fixed.ask("/v1/messages", {**body, "max_tokens": 3}).json()["usage"]["output_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4},
+        {"model": "yi-6b", "messages": [{"role": "user", "content": "x"}]},
+        {"model": "yi-6b", "messages": [], "max_tokens": 4},
+        {"model": "yi-6b", "messages": [{"role": "king", "content": "x"}], "max_tokens": 4},
+        {"model": "yi-6b", "messages": [{"role": "user", "content": 3}], "max_tokens": 4},
+        {"model": "yi-6b", "messages": [{"role": "user", "content": "x"}], "max_tokens": 0},
+    ],
+)
+def test_a_message_that_can_t_be_answered_is_refused_in_its_api_s_form(fixed, body):
+    got = fixed.ask("/v1/messages", body)
+    assert (got.status, got.json()["type"]) == (400, "error")
+    assert got.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [{}, {"input": []}, {"input": [{"type": "odd"}]}, {"input": ["x"]}])
+def test_a_response_that_can_t_be_made_is_refused(fixed, body):
+    got = fixed.ask("/v1/responses", body)
+    assert (got.status, bool(got.json()["error"]["message"])) == (400, True)
+
+
+def test_a_key_may_come_as_anthropic_s_clients_send_it(start_emulator, monkeypatch):
+    monkeypatch.setenv("EMULATOR_KEY", "let-me-in")
+    guarded = start_emulator(
+        "--schedule", "fixed", "--ttft", "2ms", "--itl", "1ms", "--api-key-env", "EMULATOR_KEY"
+    )
+    body = TYPED["/v1/messages"]
+    assert guarded.ask("/v1/messages", body, x_api_key="let-me-in").status == 200
+    assert guarded.ask("/v1/messages", body, x_api_key="let-them-in").status == 401
+    assert guarded.ask("/v1/messages", body).status == 401

@@ -55,6 +55,12 @@ class ToyDialect:
         return None
     def as_reasoning(self, event, key):
         return event
+    def error_event(self, error):
+        return {"kind": "error", **error}
+    def counts_of(self, event):
+        return None
+    def is_end(self, event):
+        return event["kind"] == "bye"
 
 dialects.DIALECTS.append(ToyDialect())
 from serve.emulator.__main__ import main
