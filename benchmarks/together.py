@@ -1,0 +1,122 @@
+"""How late are the next turns of people whose answers end together?
+
+    python -m benchmarks.together [--people 400,50] [--rounds 5] [--clock auto]
+
+The engine's own driver, reader and scheduler on one core, the emulator's fixed schedule on another. All
+people begin at once, every answer has exactly 100 tokens in the same second, and each person asks again as soon
+as the answer is whole. Lateness is from the answer's last byte to the departure of the next request: of the
+first, the median and the 99th percentile of the people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+
+from loadgen._messages import EngineMessage, Job, TurnEnded
+from loadgen.engine._driver import LoadDriver
+from loadgen.engine._run import EngineRun, watch
+from loadgen.options._settings import Settings
+from loadgen.transport._http import open_session
+from loadgen.transport._reader import open_reader
+from scenarios import parse
+from turnbench.clock import Timeline
+from turnbench.formats.turn import decode
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+TOKENS, RATE_PER_S = 100, 100
+SCENARIO = """
+format: turnbench-scenario/1
+name: together
+tasks: [{name: ask, texts: t, prompt: "{q}", turns: 2, then: ["And then?"], max_tokens: 100}]
+sets: {t: [{q: Hello}]}
+"""
+
+
+async def play(url: str, people: int, clock: str) -> list[float]:
+    """Lateness of each person's second turn, in ms."""
+    messages: list[EngineMessage] = []
+    loop, timeline = asyncio.get_running_loop(), Timeline()
+    settings = Settings(host=url, think_time="none", exact_tokens=True, max_tokens=TOKENS, users=people)
+    job = Job(
+        run="together",
+        worker=0,
+        workers=1,
+        settings=settings,
+        scenario=SCENARIO,
+        salt="ab",
+        model="yi-6b",
+        usage_in_events=True,
+        context=None,
+    )
+    reader, _ = open_reader(loop, timeline, clock, 4 * people)
+    session = open_session(reader, connect_timeout_s=30, ssl=False, trust_env=False)
+    run = EngineRun(job, session, timeline, messages.append)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = loop.create_task(work)
+        tasks.add(task)
+        return task
+
+    driver = LoadDriver(run, parse(SCENARIO), spawn)
+    spawn(watch(run))
+    spawn(run.keep_reporting())
+    for user in range(people):
+        driver.play(user)
+    driver.begin_level(0)
+    while sum(isinstance(message, TurnEnded) for message in messages) < 2 * people:
+        await asyncio.sleep(0.1)
+    await driver.cut()
+    for task in tasks:
+        task.cancel()
+    await session.close()
+    reader.close()
+    records = [decode(message.line) for message in messages if isinstance(message, TurnEnded)]
+    bad = [record for record in records if record.outcome != "ok"]
+    if bad:
+        raise SystemExit(f"{len(bad)} turns failed, the first: {bad[0].outcome}: {bad[0].error}")
+    return [(r.sent_ns - r.due_ns) / 1e6 for r in records if r.turn == 2 and r.sent_ns is not None]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--people", default="400,50", help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", default="auto")
+    options = parser.parse_args()
+    server = subprocess.Popen(
+        ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "serve.emulator", "--schedule", "fixed"]
+        + ["--ttft", "500ms", "--itl", f"{1000 / RATE_PER_S:g}ms", "--port", "0", "--max-num-seqs", "4096"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.sched_setaffinity(0, {CLIENT_CORE})
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().removeprefix("ready: ").strip()
+        for people in map(int, options.people.split(",")):
+            for number in range(options.rounds):
+                late_ms = np.sort(asyncio.run(play(url, people, options.clock)))
+                print(
+                    f"{people} people, round {number + 1}: next turns late by {late_ms[0]:.1f} ms (first), "
+                    f"{np.quantile(late_ms, 0.5):.1f} (median), {np.quantile(late_ms, 0.99):.1f} (p99)",
+                    flush=True,
+                )
+    finally:
+        server.terminate()
+        server.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
