@@ -17,6 +17,8 @@ from loadgen.transport._tap import Segments
 
 _BLOCK_SEGMENTS = 8192
 _SYN = 2
+_COLUMNS = (np.uint16, np.uint32, np.int64, np.int64)
+"""port, seq, payload_bytes, at_ns."""
 
 _Array = npt.NDArray[Any]
 
@@ -29,7 +31,8 @@ class SegmentLog:
         """Of the newest stream to each port the sequence number of its first byte, and when it began."""
         self._blocks: dict[int, tuple[_Array, ...]] = {}
         """Whole blocks by number: port, seq, payload_bytes, at_ns, sorted by port, in a port by arrival."""
-        self._open: list[tuple[_Array, ...]] = []
+        self._open = tuple(np.empty(2 * _BLOCK_SEGMENTS, dtype) for dtype in _COLUMNS)
+        """The block that is being filled, in the order of arrival."""
         self._open_segments = 0
         self._number = 0
 
@@ -38,14 +41,21 @@ class SegmentLog:
         for index in np.flatnonzero(segments.flags & _SYN):
             first_seq = (int(segments.seq[index]) + 1) & 0xFFFFFFFF
             self._streams[int(segments.port[index])] = first_seq, int(segments.at_ns[index])
-        self._open.append((segments.port, segments.seq, segments.payload_bytes, segments.at_ns))
-        self._open_segments += len(segments)
-        if self._open_segments >= _BLOCK_SEGMENTS:
-            columns = [np.concatenate(column) for column in zip(*self._open, strict=True)]
-            order = np.argsort(columns[0], kind="stable")
-            self._blocks[self._number] = tuple(column[order] for column in columns)
-            self._number += 1
-            self._open, self._open_segments = [], 0
+        columns = (segments.port, segments.seq, segments.payload_bytes, segments.at_ns)
+        for start in range(0, len(segments), _BLOCK_SEGMENTS):
+            rows = slice(start, start + _BLOCK_SEGMENTS)
+            filled = self._open_segments + len(segments.port[rows])
+            for kept, column in zip(self._open, columns, strict=True):
+                kept[self._open_segments : filled] = column[rows]
+            self._open_segments = filled
+            if filled >= _BLOCK_SEGMENTS:
+                self._close_block()
+
+    def _close_block(self) -> None:
+        order = np.argsort(self._open[0][: self._open_segments], kind="stable")
+        self._blocks[self._number] = tuple(column[order] for column in self._open)
+        self._number += 1
+        self._open_segments = 0
 
     def mark(self) -> int:
         """Now, as a place in the log: what comes from here on is found from this mark on."""
@@ -66,17 +76,18 @@ class SegmentLog:
             return None
         first_seq, began_ns = self._streams[port]
         parts = [self._of_block(block, port) for number, block in self._blocks.items() if number >= mark]
-        parts += [tuple(column[part[0] == port] for column in part[1:]) for part in self._open]
+        mine = np.flatnonzero(self._open[0][: self._open_segments] == port)
+        parts.append(tuple(column[mine] for column in self._open[1:]))
         seq, payload_bytes, at_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
         if not (at_ns >= began_ns).all():  # some are of a connection before this one
-            mine = at_ns >= began_ns
-            seq, payload_bytes, at_ns = seq[mine], payload_bytes[mine], at_ns[mine]
+            newer = at_ns >= began_ns
+            seq, payload_bytes, at_ns = seq[newer], payload_bytes[newer], at_ns[newer]
         found = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, seq, payload_bytes, at_ns)
         return found if len(found[0]) and found[0][-1] >= wanted_bytes else None
 
     @staticmethod
     def _of_block(block: tuple[_Array, ...], port: int) -> tuple[_Array, ...]:
-        first, last = np.searchsorted(block[0], (port, port + 1))
+        first, last = np.searchsorted(block[0], np.array((port, port + 1), dtype=block[0].dtype))
         return tuple(column[first:last] for column in block[1:])
 
 
