@@ -3,9 +3,9 @@
     python -m benchmarks.together [--people 400,50] [--rounds 5] [--clock auto]
 
 The engine's own driver, reader and scheduler on one core, the emulator's fixed schedule on another. All
-people begin at once, every answer has exactly 100 tokens in the same second, and each person asks again as soon
-as the answer is whole. Lateness is from the answer's last byte to the departure of the next request: of the
-first, the median and the 99th percentile of the people.
+people begin at once, every answer has exactly 100 tokens in the same second, and each person asks again as
+soon as the answer is whole. Lateness is from the answer's last byte to the departure of the next request: of
+the first, the median and the 99th percentile of the people.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ def record_of(
     job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, secrets: list[str]
 ) -> TurnRecord:
     """The record of one attempt; secrets are scrubbed from what the server said."""
+    exchange.settle()
     log, reply = exchange.log, exchange.reply
     text, sent_ns, at_ns = reply.text, log.sent_ns, log.at_ns
     begin_ns = sent_ns or 0

@@ -198,14 +198,21 @@ class Exchange:
         plain = self.log.plain
         if plain is not None and self.encoding.strip().lower() in ("", "identity"):
             self.reply = self.dialect.read(plain.events)
-            self.reply.event_reads = self.log.reads_of([plain.ends[place] for place in self.reply.events])
         else:
+            self.log.settle()
             self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
         # What a server reported before it fell silent says more than the silence.
         if self.outcome == "ok" or (self.outcome in ("stalled", "deadline") and self.reply.problem):
             self.outcome, self.error = outcome_of(self.reply, self.log)
             if self.outcome == "context_full":
                 self.refused = "context_full"
+
+    def settle(self) -> None:
+        """For the record, after the turn's end: when each event came."""
+        plain = self.log.plain
+        self.log.settle()
+        if plain is not None and not self.reply.event_reads:
+            self.reply.event_reads = self.log.reads_of([plain.ends[place] for place in self.reply.events])
 
     def end_ns(self, now_ns: int) -> int:
         """When the answer was whole, or, for one that is not, now."""

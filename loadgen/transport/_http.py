@@ -79,7 +79,7 @@ class StampedHandler(ResponseHandler):
         if self.log is None:
             self._reader.take(self)
         else:  # the pool was quicker than the end of the request before
-            self._reader.finish(self, self.log)
+            self._reader.finish(self.log)
         if not self._stamps_sends:
             self._stamps_sends, self._written_bytes = True, 0
             self._reader.stamp_sends(self)
@@ -94,7 +94,7 @@ class StampedHandler(ResponseHandler):
             if not log.sent_by_kernel:  # a stamp that came later would wake asyncio until somebody reads it
                 self._stamps_sends = False
                 self._reader.stop_stamping_sends(self)
-            self._reader.finish(self, log)
+            self._reader.finish(log)
             self._reader.give_back(self)
             self.log = None
 

@@ -7,7 +7,7 @@ import re
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
@@ -45,8 +45,10 @@ class ReadLog:
     read_ends: array[int] | None = None
     read_at_ns: array[int] | None = None
     """Those of the reads, once packets have taken their place."""
-    place: tuple[int, int, int] | None = None
-    """Where the wire clock finds this response; None: nowhere."""
+    port: int | None = None
+    """The local port, where the wire clock sees it."""
+    look_up: Callable[[ReadLog], None] | None = None
+    """Takes the arrivals from the wire, once the response is over; None: there is nothing to take."""
     records: RecordSplitter | None = None
     """Under TLS with a wire clock: what was decrypted out of which ciphertext."""
     deferred_from: int | None = None
@@ -78,6 +80,12 @@ class ReadLog:
             self.lag_ns_max = lag_ns
         if self.records is not None:
             self.records.decrypted(len(raw))
+
+    def settle(self) -> None:
+        """The response is over: take the arrivals from the wire, if they are there."""
+        look_up, self.look_up = self.look_up, None
+        if look_up is not None:
+            look_up(self)
 
     def take_arrivals(self, ends: npt.NDArray[np.int64], at_ns: npt.NDArray[np.int64]) -> None:
         """Replace the reads by the packets: those of the ciphertext, where that is what came."""

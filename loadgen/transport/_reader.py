@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from functools import partial
 from typing import Any, Protocol
 
 from loadgen.transport._read_log import ReadLog, RecordSplitter
-from loadgen.transport._wire import PortRange, WireClock
+from loadgen.transport._wire import PortRange, WireClock, WirePlace
 from turnbench.clock import (
     ANCILLARY_BYTES,
     KERNEL_STAMPS,
@@ -75,26 +76,29 @@ class StampedReader:
         """A request begins on a taken connection."""
         if self._wire is not None:
             sock = _plain_socket(connection.raw_transport)
-            log.place = self._wire.begin(sock)
-            if log.place is not None:
-                self._by_port[log.place[0]] = sock.fileno()
+            place = self._wire.begin(sock)
+            if place is not None:
+                log.port, log.look_up = place.port, partial(self._take_from_wire, place)
+                self._by_port[place.port] = sock.fileno()
                 if (taken := self._taken.get(sock.fileno())) is not None and taken[2] is not None:
                     log.records = RecordSplitter()
 
     def hold(self, connection: TakenConnection) -> None:
         """A stream begins, which may be read seldom from now on; under TLS its end could not be seen then."""
         log = connection.log
-        if self._wire is not None and log is not None and log.place is not None and log.records is None:
+        if self._wire is not None and log is not None and log.look_up is not None and log.records is None:
             self._wire.hold(_plain_socket(connection.raw_transport))
 
-    def finish(self, connection: TakenConnection, log: ReadLog) -> None:
-        """A request is over: take its arrivals from the wire, if they are there."""
-        if self._wire is None or log.place is None:
-            return
-        self._wire.release(log.place[0])
-        self._by_port.pop(log.place[0], None)
+    def finish(self, log: ReadLog) -> None:
+        """A request is over: its socket wakes us at the first byte again."""
+        if self._wire is not None and log.port is not None:
+            self._wire.release(log.port)
+            self._by_port.pop(log.port, None)
+
+    def _take_from_wire(self, place: WirePlace, log: ReadLog) -> None:
+        assert self._wire is not None
         wanted_bytes = len(log.raw) if log.records is None else log.records.passed_bytes
-        found = self._wire.arrivals(log.place, wanted_bytes)
+        found = self._wire.arrivals(place, wanted_bytes)
         if found is not None:
             log.take_arrivals(*found)
 

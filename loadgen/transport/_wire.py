@@ -16,7 +16,8 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 from loadgen.transport._segments import Columns, SegmentLog
 from loadgen.transport._tap import Tap
@@ -125,6 +126,15 @@ def received_bytes(sock: Any) -> int | None:
     return None
 
 
+class WirePlace(NamedTuple):
+    """Where a response lies among all segments."""
+
+    number: int
+    port: int
+    skipped_bytes: int
+    """Bytes of the connection's stream before it."""
+
+
 class WireClock:
     """Drains the tap, keeps its log, and says which sockets to read; one an engine."""
 
@@ -152,16 +162,19 @@ class WireClock:
         self._may_have_ended: set[int] = set()
         """Ports whose streams may have ended since then."""
         self._marks: dict[int, int] = {}
+        """Of each response that may still be looked up, where its segments begin in the log."""
+        self._number = count()
         self._timer = loop.call_later(_CALM_S, self._tick)
 
-    def begin(self, sock: Any) -> tuple[int, int, int] | None:
-        """The place of a connection's next response: (port, bytes read before it, mark in the log)."""
+    def begin(self, sock: Any) -> WirePlace | None:
+        """The place of a connection's next response; the log keeps its segments until it is looked up."""
         port = sock.getsockname()[1]
         skipped_bytes = received_bytes(sock)
         if skipped_bytes is None or port not in self.ports.ports:
             return None
-        mark = self._marks[port] = self._log.mark()
-        return port, skipped_bytes, mark
+        number = next(self._number)
+        self._marks[number] = self._log.mark()
+        return WirePlace(number, port, skipped_bytes)
 
     def hold(self, sock: Any) -> None:
         """A stream begins on this socket: while much comes, read it seldom."""
@@ -176,10 +189,10 @@ class WireClock:
         if (sock := self._held.pop(port, None)) is not None:
             _set_low_water(sock, 1)
 
-    def arrivals(self, place: tuple[int, int, int], wanted_bytes: int) -> Columns | None:
-        """(ends, at_ns) of a response's bytes; None where the tap missed a part of it."""
-        port, skipped_bytes, mark = place
-        self._marks.pop(port, None)
+    def arrivals(self, place: WirePlace, wanted_bytes: int) -> Columns | None:
+        """(ends, at_ns) of a response's bytes, asked for once; None where the tap missed a part of it."""
+        mark = self._marks.pop(place.number)
+        port, skipped_bytes = place.port, place.skipped_bytes
         found = self._log.arrivals(port, skipped_bytes, mark, wanted_bytes)
         if found is None:  # its last packets wait in the tap
             self._drain()
