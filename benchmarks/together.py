@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from loadgen._messages import EngineMessage, Job, TurnEnded
+from loadgen.engine.__main__ import _COLLECTIONS
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._run import EngineRun, watch
 from loadgen.options._settings import Settings
@@ -66,6 +68,9 @@ async def play(url: str, people: int, clock: str) -> list[float]:
         tasks.add(task)
         return task
 
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)  # as the engine's own process does
     driver = LoadDriver(run, parse(SCENARIO), spawn)
     spawn(watch(run))
     spawn(run.keep_reporting())
