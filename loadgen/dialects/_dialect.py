@@ -90,8 +90,6 @@ class StreamedReply:
     event_reads: list[int] = field(default_factory=list)
     """Index of the read that completed each content event; the transport sets it."""
     event_tokens: list[int] = field(default_factory=list)
-    event_words: list[int] = field(default_factory=list)
-    """Words that begin in each content event."""
     answer_event: int | None = None
     """Index, among content events, of the first that is not reasoning alone."""
     parts: list[str] = field(default_factory=list)
@@ -113,7 +111,6 @@ class StreamedReply:
     _counts: list[int] = field(default_factory=list)
     """The server's count in each content event that carried one."""
     _counted_tokens: int = 0
-    _in_word: bool = False
     _thoughts: list[str] = field(default_factory=list)
     _answer_chars: int = 0
     _thought_chars: int = 0
@@ -156,12 +153,6 @@ class StreamedReply:
             self._counts.append(running_tokens)
             if grown > 0:
                 self._counted_tokens = running_tokens
-        words = len(text.split())
-        if text:
-            if words and self._in_word and not text[0].isspace():
-                words -= 1  # it goes on with the last word of the text before
-            self._in_word = not text[-1].isspace()
-        self.event_words.append(words)
 
     def _new_in(self, text: str, said: list[str]) -> str:
         """What of an event's text is new, if it begins with all that was said: some servers send it so.
@@ -215,6 +206,19 @@ class StreamedReply:
             if passed > begin:
                 self.answer_event = number if self._tool_event is None else min(number, self._tool_event)
                 return
+
+    def event_words(self) -> list[int]:
+        """Words that begin in each content event; counted when the record is made."""
+        found: list[int] = []
+        in_word = False
+        for text in self.parts:
+            words = len(text.split())
+            if text:
+                if words and in_word and not text[0].isspace():
+                    words -= 1  # it goes on with the last word of the text before
+                in_word = not text[-1].isspace()
+            found.append(words)
+        return found
 
     @property
     def text(self) -> str:

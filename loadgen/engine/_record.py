@@ -37,6 +37,7 @@ def record_of(
     """The record of one attempt; secrets are scrubbed from what the server said."""
     exchange.settle()
     log, reply = exchange.log, exchange.reply
+    event_words = reply.event_words()
     text, sent_ns, at_ns = reply.text, log.sent_ns, log.at_ns
     begin_ns = sent_ns or 0
     unsent = _unsent(job, attempt)
@@ -52,7 +53,7 @@ def record_of(
         connect_us=log.connect_ns // 1000 if log.connection is not None else None,
         event_us=[(at_ns[read] - begin_ns) // 1000 for read in reply.event_reads],
         event_tokens=None if all(n == 1 for n in reply.event_tokens) else reply.event_tokens,
-        event_words=reply.event_words,
+        event_words=event_words,
         answer_event=reply.answer_event,
         lag_us_max=log.lag_ns_max // 1000,
         coalesced=len(reply.event_reads) - len(set(reply.event_reads)),
@@ -62,7 +63,7 @@ def record_of(
         reasoning_tokens=reply.reasoning_tokens,
         token_source=reply.token_source,
         chars=len(text),
-        words=sum(reply.event_words),
+        words=sum(event_words),
         finish_reason=reply.finish_reason,
         status=exchange.status,
         outcome=exchange.outcome,

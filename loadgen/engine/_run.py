@@ -103,6 +103,7 @@ class EngineRun:
         self._session = session
         self._url = URL(address_of(job.settings.host).of(self.dialect.path))
         self._headers = headers_of(job.settings, job.dialect)
+        session.headers.update(self._headers)
         self._sends_id = REQUEST_ID.lower() not in {name.lower() for name in self._headers}
         self.secrets = secrets_of(job.settings, self._headers)
 
@@ -125,8 +126,7 @@ class EngineRun:
         turn.exchange = exchange = Exchange(self.dialect)
         turn.first = turn.first or exchange
         own = self.form.headers(attempt.request_id(self.job.run)) if self._sends_id else {}
-        headers = self._headers | own
-        post = partial(self._session.post, self._url, data=body, headers=headers, allow_redirects=False)
+        post = partial(self._session.post, self._url, data=body, headers=own, allow_redirects=False)
         await exchange.run(post, self.scheduler)
         turn.exchange = None
         if exchange.refused is None:

@@ -35,7 +35,7 @@ _LINGER_S = 60.0
 """A closed connection keeps its port so long (TIME_WAIT)."""
 _MOST_USED = 0.9
 
-_CALM_S, _BUSY_S = 0.05, 0.005
+_CALM_S, _BUSY_S = 0.05, 0.003
 """Time between two drains of the tap."""
 _BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
 """Segments per second above which sockets are read seldom, and below which they are read at once again."""

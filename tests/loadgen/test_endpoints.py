@@ -338,7 +338,7 @@ def mutated(draw: Any) -> tuple[str, list[bytes]]:
 def test_no_stream_makes_a_dialect_raise(case: tuple[str, list[bytes]]) -> None:
     name, datas = case
     reply = DIALECTS[name].read(datas)
-    assert len(reply.events) == len(reply.event_tokens) == len(reply.event_words) == len(reply.parts)
+    assert len(reply.events) == len(reply.event_tokens) == len(reply.event_words()) == len(reply.parts)
     assert reply.events == sorted(set(reply.events))
     assert all(0 <= place < len(datas) for place in reply.events)
     json.dumps(reply.text).encode()

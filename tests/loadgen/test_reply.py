@@ -182,7 +182,7 @@ def test_the_first_answer_comes_after_the_reasoning(field: str) -> None:
 
 def test_reasoning_and_answer_in_one_event_are_both_kept() -> None:
     reply = reply_to(delta(reasoning="Hm. ", content="Yes"), STOP)
-    assert (reply.text, reply.answer, reply.answer_event, reply.event_words) == ("Hm. Yes", ["Yes"], 0, [2])
+    assert (reply.text, reply.answer, reply.answer_event, reply.event_words()) == ("Hm. Yes", ["Yes"], 0, [2])
 
 
 def test_reasoning_under_two_names_is_counted_once() -> None:
@@ -195,7 +195,7 @@ def test_a_tool_call_is_content_and_an_answer() -> None:
     reply, log = stream(ROLE, delta(tool_calls=call), delta(finish="tool_calls"))
     assert outcome_of(reply, log) == ("ok", None)
     assert (reply.event_reads, reply.answer_event, reply.tool_calls) == ([2], 0, True)
-    assert (reply.event_words, reply.text) == ([0], "")
+    assert (reply.event_words(), reply.text) == ([0], "")
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,9 @@ def test_a_word_over_several_events_is_counted_once(texts: list[str]) -> None:
     reply = reply_to(*said(*texts), STOP)
     whole = "".join(texts)
     assert reply.text == whole
-    assert sum(reply.event_words) == len(whole.split())
+    assert sum(reply.event_words()) == len(whole.split())
     for number in range(len(texts)):
-        assert sum(reply.event_words[: number + 1]) == len("".join(texts[: number + 1]).split())
+        assert sum(reply.event_words()[: number + 1]) == len("".join(texts[: number + 1]).split())
 
 
 @given(
@@ -314,7 +314,7 @@ json_values = st.recursive(
 @given(st.lists(json_values, max_size=4))
 def test_any_json_leaves_aligned_lists_and_numbers_that_can_be_written(values: list[Any]) -> None:
     reply, _ = stream(*[json.dumps(value).encode() for value in values])
-    assert len(reply.event_reads) == len(reply.event_tokens) == len(reply.event_words) == len(reply.parts)
+    assert len(reply.event_reads) == len(reply.event_tokens) == len(reply.event_words()) == len(reply.parts)
     msgspec.msgpack.encode([reply.event_tokens, reply.output_tokens, reply.text])
 
 
