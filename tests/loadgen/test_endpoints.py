@@ -243,7 +243,7 @@ def test_a_tool_s_use_is_a_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "outcome"), [("Overloaded", "server_error"), ("prompt is too long: 9 > 8", "server_error")]
+    ("message", "outcome"), [("Overloaded", "server_error"), ("prompt is too long: 9 > 8", "context_full")]
 )
 def test_an_error_event_is_the_message_s_problem(message: str, outcome: str) -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": message}}
