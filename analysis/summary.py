@@ -25,6 +25,7 @@ def summarise(study: Study) -> Summary:
     return Summary(
         run=study.run.path.resolve().name,
         emulated=study.emulated,
+        answer_lengths=_answer_lengths(study),
         partial=study.manifest.status != "finished",
         verdict=Verdict(worst(findings), findings),
         levels=levels,
@@ -37,6 +38,13 @@ def summarise(study: Study) -> Summary:
         outcomes=outcomes_of(study, ledger),
         ledger=ledger,
     )
+
+
+def _answer_lengths(study: Study) -> str | None:
+    """None where an emulator did not choose them."""
+    source = study.manifest.server.get("answer_lengths")
+    chosen = study.emulated and not study.manifest.settings.get("exact_tokens")
+    return str(source) if source and chosen else None
 
 
 def _level(study: Study, level: Level, findings: list[Finding]) -> LevelSummary:

@@ -72,6 +72,10 @@ def pooled(sweep: Sweep, summaries: list[Summary]) -> Summary:
     found = Summary(
         run=sweep.name,
         emulated=any(summary.emulated for summary in summaries),
+        answer_lengths=", ".join(
+            dict.fromkeys(each.answer_lengths for each in summaries if each.answer_lengths)
+        )
+        or None,
         partial=any(summary.partial for summary in summaries),
         verdict=Verdict(status, _tagged(summaries, lambda summary: summary.verdict.findings)),
         levels=_tagged(summaries, lambda summary: summary.levels),

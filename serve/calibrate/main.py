@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from serve.calibrate.fit import LEAST_TURNS, fit, too_few
+from serve.calibrate.lengths import answer_lengths
 from serve.calibrate.recorded import (
     CannotCalibrate,
     LevelFigures,
@@ -53,6 +54,9 @@ def calibrate(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     calibration = fit(chosen, _facts(run, options.levels))
     rows = [_row(level, calibration, level in chosen) for level in run.levels.values()]
     calibration = calibration.model_copy(update=_median_errors(rows))
+    if options.lengths:
+        lengths = answer_lengths(Path(options.directory).resolve(), say)
+        calibration = calibration.model_copy(update={"answer_lengths": lengths})
     print(table(run, rows))
     file = Path(options.out) if options.out else Path(options.directory).resolve() / FILE_NAME
     write_calibration(calibration, file)

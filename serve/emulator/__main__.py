@@ -175,9 +175,11 @@ def _schedule(
     # What was measured holds the front end's share already.
     front_end = FrontEnd()
     token_ns = 0 if options.calibration else front_end.token_ns
+    lengths = None
     if options.calibration is not None:
         measured = measured_machine(Path(options.calibration), options.model)
         facts, frontend_ns = measured.calibration, measured.frontend_ns
+        lengths = facts.answer_lengths
         scheduler = BatchScheduler(measured, facts.max_num_seqs, facts.max_batched_tokens)
     else:
         assert known is not None
@@ -191,7 +193,7 @@ def _schedule(
         seqs, tokens = batch_limits(machine.gpu)
         seqs, tokens = options.max_num_seqs or seqs, options.max_num_batched_tokens or tokens
         scheduler, frontend_ns = BatchScheduler(machine, seqs, tokens), front_end.request_ns
-    draws = AnswerDraws(options.model, options.seed)
+    draws = AnswerDraws(options.model, options.seed, lengths)
     return RooflineSchedule(
         scheduler, draws, reactor.at, records.counters, model.max_model_len, frontend_ns, token_ns
     )

@@ -12,6 +12,7 @@ import hashlib
 import math
 import random
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -38,6 +39,8 @@ LengthOfAnswers = tuple[float, float]
 class AnswerLengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """replies.yaml: how long the models' answers are."""
 
+    source: str
+    """Where the lengths are from, in a word or two."""
     tasks: dict[str, str]
     """Task to the words (a regular expression) by which it is recognised."""
     default: dict[str, LengthOfAnswers]
@@ -57,15 +60,25 @@ class DrawnAnswer:
     """The letter that it chooses, if one was asked for."""
 
 
-class AnswerDraws:
-    """One model's way of answering."""
+def read_lengths() -> AnswerLengths:
+    """replies.yaml."""
+    return msgspec.convert(yaml.safe_load(REPLIES_FILE.read_text(encoding="utf-8")), AnswerLengths)
 
-    def __init__(self, model: str, seed: int, lengths: AnswerLengths | None = None) -> None:
-        if lengths is None:
-            text = REPLIES_FILE.read_text(encoding="utf-8")
-            lengths = msgspec.convert(yaml.safe_load(text), AnswerLengths)
+
+def known_tasks() -> set[str]:
+    """The tasks that the emulator tells apart."""
+    return {*read_lengths().tasks, CHAT}
+
+
+class AnswerDraws:
+    """One model's way of answering; `measured`: its lengths by task, before those of replies.yaml."""
+
+    def __init__(self, model: str, seed: int, measured: Mapping[str, Sequence[float]] | None = None) -> None:
+        lengths = read_lengths()
         self._tasks = [(task, re.compile(words, re.IGNORECASE)) for task, words in lengths.tasks.items()]
-        self._lengths = lengths.models.get(model, lengths.default)
+        self._lengths = lengths.models.get(model, lengths.default) | {
+            task: (median, sigma) for task, (median, sigma) in (measured or {}).items()
+        }
         self._key = f"{model}\0{seed}\0"
 
     def task(self, first_message: str) -> str:

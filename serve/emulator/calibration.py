@@ -54,6 +54,8 @@ class Calibration(BaseModel):
     kv_tokens: Count
     max_num_seqs: Count
     max_batched_tokens: Count
+    answer_lengths: dict[Text, Annotated[list[Time], Field(min_length=2, max_length=2)]] | None = None
+    """How long the run's answers were, by task: median in tokens, sigma of the logarithm; null: not taken."""
     ttft_error: Error = None
     tpot_error: Error = None
     tps_error: Error = None

@@ -9,10 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 
 from serve.emulator import VERSION
+from serve.emulator.answers import read_lengths
+from serve.emulator.calibration import read_calibration
 from serve.launch.checks import vllm_versions
 from serve.launch.command import LaunchRequest, ServerCommand
 from serve.launch.run import GRACE_S, is_healthy
@@ -29,11 +32,14 @@ def describe_server(
 ) -> ServerFacts:
     """Everything that a report should say of the server, free of secrets."""
     emulated = request.backend == "emulator"
-    version, hardware = VERSION, None
+    version, hardware, lengths = VERSION, None, None
     if emulated:
         # It plays a GPU's data sheet, or a server that was measured.
         measured = request.calibration
         hardware = request.hardware if measured is None else f"as measured: {measured}"
+        lengths = read_lengths().source
+        if measured is not None and (facts := read_calibration(Path(measured))).answer_lengths:
+            lengths = f"as in the run {facts.run}"
     else:
         package = "transformers" if request.backend == "transformers" else "vllm"
         found = vllm_versions(command.command[0]).items()
@@ -54,6 +60,7 @@ def describe_server(
         gpu=gpu or None,
         driver=driver or None,
         emulated=emulated,
+        answer_lengths=lengths,
         port=request.port,
         pid=os.getpid(),
         pid_started_s=psutil.Process().create_time(),

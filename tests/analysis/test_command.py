@@ -222,6 +222,22 @@ def test_an_emulated_run_says_so_over_its_table(made: MadeRun, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[0].startswith("EMULATED")
 
 
+def test_assumed_lengths_are_said_under_the_table_and_in_the_report(
+    made: MadeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.manifest |= {"emulated": True, "server": {"answer_lengths": "assumed"}}
+    path = simple(made)
+    said = "Lengths of its answers: assumed, and with them what depends on who says more."
+    main([str(path)])
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (path / "report.html").read_text(encoding="utf-8")
+    assert json.loads((path / "summary.json").read_text())["answer_lengths"] == "assumed"
+    # Forced lengths hang on nothing.
+    made.manifest["settings"] = {"exact_tokens": True}
+    main([str(made.write())])
+    assert "assumed" not in capsys.readouterr().out
+
+
 def test_a_mean_in_place_of_a_median_is_marked(made: MadeRun, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(simple(made, 5))])
     out = capsys.readouterr().out

@@ -18,6 +18,7 @@ from serve.__main__ import main
 from serve.calibrate.fit import fit
 from serve.calibrate.recorded import RecordedLevel, RecordedTurn, read_recorded
 from serve.calibrate.replay import replay_people
+from serve.emulator.answers import AnswerDraws
 from serve.emulator.calibration import (
     BadCalibration,
     Calibration,
@@ -94,6 +95,7 @@ def record_of(turn: RecordedTurn) -> str:
         cached_tokens=turn.cached_tokens,
         output_tokens=turn.output_tokens,
         outcome="ok" if turn.ok else "cut",
+        finish_reason="stop" if turn.ok else None,
     )
     return encode(record).decode()
 
@@ -314,3 +316,27 @@ def test_a_calibration_with_a_mistake_names_the_line(
     with pytest.raises(BadCalibration, match=re.escape(words)) as caught:
         read_calibration(file)
     assert str(caught.value).startswith(f"{file}:")
+
+
+def test_the_lengths_of_a_real_run_are_taken_if_asked_for(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run", [answered(1), answered(8)])
+    assert calibrate(str(folder)).returncode == 0
+    assert read_calibration(folder / "calibration.yaml").answer_lengths is None
+    assert calibrate(str(folder), "--lengths").returncode == 0
+    lengths = read_calibration(folder / "calibration.yaml").answer_lengths
+    assert lengths is not None
+    # Drawn evenly from 20 to 300 tokens, the stop token among them.
+    assert list(lengths) == ["chat"]
+    assert lengths["chat"][0] == pytest.approx(159, abs=20)
+    draws = AnswerDraws("tiny", 0, lengths)
+    drawn = sorted(draws.draw(str(number), "Hello.").tokens for number in range(400))
+    assert drawn[200] == pytest.approx(lengths["chat"][0], rel=0.15)
+    # A task that the run did not play keeps its assumed length.
+    assert draws.draw("x", "Answer with the letter only.").tokens < 16
+
+
+def test_forced_lengths_are_no_lengths(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run", [answered(1), answered(8)], settings={"exact_tokens": True})
+    done = calibrate(str(folder), "--lengths")
+    assert done.returncode == 2
+    assert "--lengths needs a run without --exact-tokens" in done.stderr

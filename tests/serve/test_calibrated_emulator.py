@@ -87,6 +87,14 @@ def test_the_description_and_the_status_say_what_was_measured(tmp_path: Path) ->
         facts = json.loads((root / ".serve" / f"{url.rsplit(':', 1)[1]}.json").read_text())
     assert f"{url}  tiny  fp16  EMULATED as measured: {file}  healthy" in told
     assert (facts["emulated"], facts["hardware"]) == (True, f"as measured: {file}")
+    assert facts["answer_lengths"] == "assumed"
+
+
+def test_the_description_says_from_which_run_lengths_are(tmp_path: Path) -> None:
+    with emulator("tiny", written(tmp_path, answer_lengths={"chat": [20.0, 0.5]})) as url:
+        root = Path(__file__).parents[2]
+        facts = json.loads((root / ".serve" / f"{url.rsplit(':', 1)[1]}.json").read_text())
+    assert facts["answer_lengths"] == "as in the run made"
 
 
 def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ class ServerFacts(msgspec.Struct, kw_only=True):
     driver: str | None = None
     emulated: bool = False
     """Whether an emulator answers."""
+    answer_lengths: str | None = None
+    """Where an emulator's answer lengths are from: assumed, or a run; null for a real server."""
     started_at: str = ""
     """When it was ready, ISO 8601, UTC."""
 

@@ -243,6 +243,8 @@ class Summary(msgspec.Struct, kw_only=True):
     """Name of the run directory, or of the sweep."""
     emulated: bool
     """Whether an emulator answered, in any run."""
+    answer_lengths: str | None = None
+    """Where lengths of emulated answers are from: assumed, or a run; null where real or forced."""
     partial: bool
     """Whether a run did not finish."""
     verdict: Verdict
