@@ -29,7 +29,7 @@ from loadgen._messages import EngineMessage, FinishRun, Job, Ping, StartRun
 from loadgen.control._run_files import RunWriter, new_manifest, new_run_dir
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.control._worker import TO_CONTROLLER, TO_WORKER
-from loadgen.options._headers import dialect_of
+from loadgen.options._headers import dialect_of, secrets_here
 from loadgen.options._prepare import Prepared
 from turnbench import exits
 from turnbench.formats import Finding, WorkerEntry
@@ -70,7 +70,7 @@ class RunController:
         salt = settings.salt or secrets.token_hex(8)
         workers = {name: WorkerState(index, name) for index, name in enumerate(self.worker_ids())}
         writer = RunWriter(path, new_manifest(prepared, salt, started), prepared.scenario.text)
-        run = self.run = RunState(prepared, writer, workers)
+        run = self.run = RunState(prepared, writer, workers, secrets=secrets_here(settings))
         for worker in workers.values():
             self._send_job(run, worker)
         logger.info("run directory %s", path)

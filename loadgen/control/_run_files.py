@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 
 from loadgen.options._endpoint import without_secrets
-from loadgen.options._headers import recorded
+from loadgen.options._headers import recorded, secrets_here
 from loadgen.options._prepare import Prepared, machine, versions
 from turnbench.formats import EndpointEntry, RunManifest
 from turnbench.names import slug
@@ -43,7 +43,7 @@ def new_run_dir(asked: str | None, scenario: str, started: datetime, again: bool
 def new_manifest(prepared: Prepared, salt: str, started: datetime) -> RunManifest:
     """run.json as it is when the run begins."""
     settings, endpoint = prepared.settings, prepared.endpoint
-    shown = recorded(settings, prepared.shape)
+    shown, secrets = recorded(settings, prepared.shape), secrets_here(settings)
     return RunManifest(
         started_at=started.isoformat(timespec="milliseconds"),
         settings=shown,
@@ -51,8 +51,8 @@ def new_manifest(prepared: Prepared, salt: str, started: datetime) -> RunManifes
         salt=salt,
         versions=versions(),
         host=machine(),
-        endpoint=EndpointEntry(url=without_secrets(endpoint.url), model=prepared.model),
-        server=endpoint.server | prepared.facts,
+        endpoint=EndpointEntry(url=without_secrets(endpoint.url), model=secrets.scrubbed(prepared.model)),
+        server=secrets.scrubbed_json(endpoint.server | prepared.facts),
         emulated=endpoint.emulated or bool(prepared.facts.get("emulated")),
         labels=shown["labels"],
         slo=prepared.slo,

@@ -13,10 +13,12 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
 from loadgen.control._run_files import RunWriter, iso_now
 from loadgen.options._prepare import Prepared
 from turnbench.clock import Timeline
+from turnbench.credentials import Secrets
 from turnbench.formats import Finding, RunManifest, RunStatus
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class RunState:
     """Users for whom no conversation was left, by worker."""
     turns: int = 0
     failed: int = 0
+    secrets: Secrets = field(default_factory=Secrets)
+    """Taken out of every finding: one may repeat what a server said."""
     on_record: Callable[[WorkerState, bytes], None] | None = None
     """Gets every turn's record as it comes in."""
 
@@ -86,6 +90,7 @@ class RunState:
 
     def report(self, finding: Finding) -> None:
         """Write a finding down, and log it; the same one only once."""
+        finding = replace(finding, what=self.secrets.scrubbed(finding.what))
         if finding not in self.manifest.findings:
             self.manifest.findings.append(finding)
             severity = logging.ERROR if finding.level == "invalid" else logging.WARNING

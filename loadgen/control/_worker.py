@@ -42,7 +42,9 @@ from loadgen._messages import (
     pack,
 )
 from loadgen.control._state import spawn_guarded
+from loadgen.options._headers import secrets_here
 from turnbench import exits
+from turnbench.credentials import Secrets
 from turnbench.outcomes import is_failure
 
 logger = logging.getLogger(__name__)
@@ -139,6 +141,7 @@ class Worker:
         self._exhausted: set[int] = set()
         self._users = 0
         self._run = ""
+        self._secrets = Secrets()
         self._lines: list[tuple[str, bytes]] = []
         self._turns = self._failed = 0
         self._batches = 0
@@ -189,7 +192,9 @@ class Worker:
         self._run = message["job"]["run"]
         if self._engine is None:
             self._start_engine()
-        self._send(msgspec.convert(message, StartRun))
+        start = msgspec.convert(message, StartRun)
+        self._secrets = secrets_here(start.job.settings)
+        self._send(start)
 
     # --- messages of the engine ---
 
@@ -243,7 +248,7 @@ class Worker:
         self.close()
         self._ready.clear()
         self._flush()
-        self._report("engine_lost", why=why)
+        self._report("engine_lost", why=self._secrets.scrubbed(why))
 
     # --- plumbing ---
 

@@ -25,7 +25,6 @@ from loadgen.options._endpoint import address_of
 from loadgen.options._headers import secrets_of
 from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
-from turnbench.cleaning import scrubbed_all
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine
 from turnbench.server_metrics import HISTOGRAMS, PREFIXES, TELLING_LABELS, bucket_name, is_share
@@ -161,8 +160,12 @@ async def watch_server(
                         text = await _page(response)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 pass  # a server that is down for a while is asked again
-            if found := scrubbed_all(await samples(text), secrets):
-                emit(ServerSampled(msgspec.json.encode({"t_ns": timeline.now_ns()} | found)))
+            if found := await samples(text):
+                emit(
+                    ServerSampled(
+                        msgspec.json.encode({"t_ns": timeline.now_ns()} | secrets.scrubbed_json(found))
+                    )
+                )
             await asyncio.sleep(_EVERY_S)
 
 

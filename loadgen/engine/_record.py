@@ -9,8 +9,8 @@ from msgspec import structs
 from loadgen._messages import Job
 from loadgen.transport._exchange import Exchange
 from loadgen.transport._read_log import ReadLog
-from turnbench.cleaning import scrubbed, scrubbed_all
 from turnbench.clock import KERNEL_STAMPS
+from turnbench.credentials import Secrets
 from turnbench.formats import TurnRecord
 
 
@@ -31,9 +31,7 @@ class AttemptId:
         return f"{run}/{self.conversation}/{self.turn}/{self.attempt}"
 
 
-def record_of(
-    job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, secrets: list[str]
-) -> TurnRecord:
+def record_of(job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, secrets: Secrets) -> TurnRecord:
     """The record of one attempt; secrets are scrubbed from what the server said."""
     exchange.settle()
     log, reply = exchange.log, exchange.reply
@@ -64,11 +62,12 @@ def record_of(
         token_source=reply.token_source,
         chars=len(text),
         words=sum(event_words),
-        finish_reason=reply.finish_reason,
+        finish_reason=reply.finish_reason and secrets.scrubbed(reply.finish_reason),
         status=exchange.status,
         outcome=exchange.outcome,
-        error=exchange.error and scrubbed(exchange.error, secrets),
-        text=scrubbed_all(text, secrets) if job.settings.keep_text else None,
+        error=exchange.error and secrets.scrubbed(exchange.error),
+        text=secrets.scrubbed_json(text) if job.settings.keep_text else None,
+        model=secrets.scrubbed(job.model),
     )
 
 

@@ -132,10 +132,10 @@ class EngineRun:
         if exchange.refused is None:
             exchange.asks_again = self.form.learn(exchange.status, exchange.error, body, own.values())
             for note in self.form.take_notes():
-                self.emit(RequestChanged(note))
+                self.emit(RequestChanged(self.secrets.scrubbed(note)))
         if not self._compressed and exchange.encoding.strip().lower() not in ("", "identity"):
             self._compressed = True
-            self.emit(StreamsCompressed(exchange.encoding[:40]))
+            self.emit(StreamsCompressed(self.secrets.scrubbed(exchange.encoding)[:40]))
         for name in exchange.reply.oddities:
             self.note(ODDITIES[name])
         return exchange

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from base64 import b64encode
 from contextlib import suppress
+from netrc import NetrcParseError, netrc
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,12 +16,10 @@ from loadgen.options._endpoint import address_of, secrets_in, without_secrets
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
 from loadgen.options._shapes import shape_of
-from turnbench.cleaning import scrubbed_all
+from turnbench.credentials import Secrets
 
 _DEFAULT_DIALECT = "chat"
 _KEY_HEADERS = ("authorization", "x-api-key")
-_SHORTEST_SECRET = 4
-"""A header's value of less is no secret, and hiding it would garble every message."""
 
 
 def dialect_of(settings: Settings) -> str:
@@ -38,37 +36,16 @@ def headers_of(settings: Settings, dialect: str | None = None) -> dict[str, str]
 
     `dialect`: the run's, where it is known already.
 
-    Raises ValueError naming a variable that is not set.
+    Raises ValueError naming a variable that is not set, or two credentials of which one alone can be sent.
     """
+    _refuse_two_credentials(settings)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     headers["Accept-Encoding"] = "identity"
     headers |= DIALECTS[dialect or dialect_of(settings)].headers(_variable(settings.api_key_env) or "")
     for name, value in settings.headers.items():
         ours = next((known for known in headers if known.lower() == name.lower()), name)
         headers[ours] = _from_environment(name, value)
-    _check_one_login(settings, headers)
     return headers
-
-
-def _check_one_login(settings: Settings, headers: dict[str, str]) -> None:
-    """A key and a password both want the Authorization header: raises ValueError with what to take out."""
-    if "Authorization" not in headers:
-        return
-    key = "a header" if any(name.lower() == "authorization" for name in settings.headers) else "a key"
-    where = f"{key} (${settings.api_key_env})" if key == "a key" else f"{key} (--header Authorization)"
-    try:
-        parts = urlsplit(settings.host)
-        named = parts.username is not None or parts.password is not None
-    except ValueError:
-        return
-    remedy = f"unset {settings.api_key_env}, or name an unset variable with --api-key-env"
-    if named:
-        raise ValueError(f"a password in the URL and {where} exclude each other: take one out ({remedy})")
-    if settings.trust_env and parts.hostname:
-        with suppress(OSError, netrc.NetrcParseError):
-            if netrc.netrc(os.environ.get("NETRC")).authenticators(parts.hostname):
-                both = f".netrc has a password for {parts.hostname} and there is {where}"
-                raise ValueError(f"{both}: leave out --trust-env, or {remedy}")
 
 
 def key_advice(settings: Settings) -> str:
@@ -81,24 +58,28 @@ def key_advice(settings: Settings) -> str:
     return f"set the key in the environment variable {name} (--api-key-env names another)"
 
 
-def secrets_of(settings: Settings, headers: dict[str, str]) -> list[str]:
-    """What must never be written down, longest first: keys, header values, the password of the URL.
+def secrets_of(settings: Settings, headers: dict[str, str]) -> Secrets:
+    """What must never be written down: keys, header values, the user's name and password in the URL.
 
     A server may repeat a key with or without `Bearer` before it.
     """
     secret = {name.lower() for name in settings.headers} | set(_KEY_HEADERS)
     values = [value for name, value in headers.items() if name.lower() in secret]
     values += secrets_in(settings.host)
-    parts = urlsplit(settings.host)
-    if parts.password is not None:
-        password = unquote(parts.password)
-        pair = f"{unquote(parts.username or '')}:{password}"
-        values += [password, parts.password, b64encode(pair.encode()).decode()]
-    found = {word for value in values for word in (value, value.rpartition(" ")[2])}
-    return sorted((word for word in found if len(word) >= _SHORTEST_SECRET), key=len, reverse=True)
+    with suppress(ValueError):  # a host that is none is refused elsewhere
+        parts = urlsplit(settings.host)
+        if parts.password is not None:
+            password = unquote(parts.password)
+            pair = f"{unquote(parts.username or '')}:{password}"
+            values += [password, parts.password, b64encode(pair.encode()).decode()]
+        elif parts.username:  # a token alone, as in https://TOKEN@host
+            values += [parts.username, unquote(parts.username)]
+    if settings.trust_env:
+        values += _environment_passwords(settings)
+    return Secrets(values)
 
 
-def secrets_here(settings: Settings) -> list[str]:
+def secrets_here(settings: Settings) -> Secrets:
     """The secrets that are known on this machine, which may lack a variable that a worker has."""
     known = {}
     for name, value in ({"Authorization": f"${settings.api_key_env}"} | settings.headers).items():
@@ -125,8 +106,59 @@ def recorded(settings: Settings, shape: Shape | None = None) -> dict[str, Any]:
     found |= (shape or shape_of(settings)).recorded()
     found["headers"] = dict.fromkeys(settings.headers, "***")
     found["host"] = without_secrets(settings.host)
-    cleaned: dict[str, Any] = scrubbed_all(found, secrets_here(settings))
+    cleaned: dict[str, Any] = secrets_here(settings).scrubbed_json(found)
     return cleaned
+
+
+def _refuse_two_credentials(settings: Settings) -> None:
+    """ValueError where a request would carry the one or the other, and nobody could tell which."""
+    try:
+        in_url = urlsplit(settings.host).username is not None
+    except ValueError:  # a host that is none is refused elsewhere
+        return
+    if any(name.lower() == "authorization" for name in settings.headers):
+        named, instead = "--header Authorization", "drop the header"
+    elif _variable(settings.api_key_env):
+        named = f"a key in {settings.api_key_env}"
+        instead = f"unset {settings.api_key_env} (or name another variable with --api-key-env)"
+    else:
+        return
+    if in_url:
+        raise ValueError(
+            f"a user or password in the URL and {named} exclude each other; take the one out of the URL, or "
+            f"{instead}"
+        )
+    if _netrc_entry(settings) is not None:
+        raise ValueError(
+            f".netrc has a password for {urlsplit(settings.host).hostname} (--trust-env): it and {named} "
+            f"exclude each other; set NETRC=/dev/null, or {instead}"
+        )
+
+
+def _netrc_entry(settings: Settings) -> tuple[str, str, str] | None:
+    """What .netrc has for the server, where --trust-env lets it be asked."""
+    if not settings.trust_env:
+        return None
+    path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+    try:
+        return netrc(path).authenticators(urlsplit(settings.host).hostname or "")
+    except (OSError, NetrcParseError, UnicodeDecodeError):  # nobody else can read it either
+        return None
+
+
+def _environment_passwords(settings: Settings) -> list[str]:
+    """Passwords of .netrc and of proxies, which --trust-env lets requests carry."""
+    entry = _netrc_entry(settings)
+    found = [] if entry is None else [entry[2], b64encode(f"{entry[0]}:{entry[2]}".encode()).decode()]
+    for name, value in os.environ.items():
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+            with suppress(ValueError):
+                parts = urlsplit(value)
+                if parts.password:
+                    found += [parts.password, unquote(parts.password)]
+                    pair = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+                    found.append(b64encode(pair.encode()).decode())
+    return found
 
 
 def _from_environment(name: str, value: str) -> str:

@@ -19,11 +19,12 @@ import psutil
 from loadgen.dialects import DIALECTS
 from loadgen.options._command_line import OptionErrors, settings_from
 from loadgen.options._endpoint import Endpoint, without_secrets
-from loadgen.options._headers import dialect_of
+from loadgen.options._headers import dialect_of, headers_of, secrets_here
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
 from loadgen.options._shapes import shape_of
 from scenarios import Scenario, ScenarioError, fitting, load, rows_too_long
+from turnbench.cleaning import clean
 from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file
 
@@ -81,6 +82,10 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     facts, mistakes = read_facts_file(settings.server_facts) if settings.server_facts else ({}, [])
     problems += mistakes
     problems += _not_carried(scenario, dialect_of(settings))
+    try:
+        headers_of(settings)
+    except ValueError as error:
+        problems.append(str(error))
     if problems:
         raise OptionErrors(problems)
     endpoint = _ask(settings)
@@ -149,7 +154,8 @@ def _ask(settings: Settings) -> Endpoint:
         raise OptionErrors([f"-H {host}: no answer in {_PROBE_LIMIT_S:g} s"]) from None
     if asked.returncode:
         lines = asked.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise OptionErrors([f"-H {host}: {lines[-1] if lines else 'no answer'}"])
+        why = secrets_here(settings).scrubbed(lines[-1]) if lines else "no answer"
+        raise OptionErrors([f"-H {host}: {why}"])
     return msgspec.json.decode(asked.stdout, type=Endpoint)
 
 
@@ -162,8 +168,11 @@ def _model(settings: Settings, endpoint: Endpoint) -> str:
             raise OptionErrors([f"-H {host}: no model to ask ({why}); start a server there or give --model"])
         return endpoint.models[0]
     if endpoint.refused_model is not None:
+        secrets = secrets_here(settings)
         near = get_close_matches(settings.model, endpoint.models, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it serves {', '.join(endpoint.models[:5])}"
+        served = near or endpoint.models[:5]
+        names = ", ".join(secrets.scrubbed(clean(name.encode("utf-8", "replace"))) for name in served)
+        hint = f"did you mean {names}?" if near else f"it serves {names}"
         why = f"not served at {host} ({endpoint.refused_model}); {hint}"
         raise OptionErrors([f"--model {settings.model}: {why}"])
     return settings.model

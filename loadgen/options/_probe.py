@@ -18,7 +18,7 @@ import msgspec
 
 from loadgen.dialects import DIALECTS, TurnRequest, failure_of_data
 from loadgen.options._endpoint import Address, Endpoint, address_of
-from loadgen.options._headers import dialect_of, headers_of, key_advice
+from loadgen.options._headers import dialect_of, headers_of, key_advice, secrets_of
 from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
 from scenarios import parse, plan
@@ -202,9 +202,16 @@ def main() -> int:
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
     try:
         found = asyncio.run(probe(settings))
+        said = secrets_of(settings, headers_of(settings))
     except ValueError as error:  # a header's variable that is not set here
         print(error, file=sys.stderr)
         return 2
+    # Models keep their names: requests carry them. Whoever shows one takes the secrets out.
+    found.problem = found.problem and said.scrubbed(found.problem)
+    found.refused_model = found.refused_model and said.scrubbed(found.refused_model)
+    found.version = found.version and said.scrubbed(found.version)
+    found.notes = [said.scrubbed(note) for note in found.notes]
+    found.server = said.scrubbed_json(found.server)
     sys.stdout.buffer.write(msgspec.json.encode(found))
     return 0
 

@@ -167,7 +167,9 @@ def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
     """Starts Locust with our locustfile; kills whatever is left of it and its children."""
     started: list[Load] = []
 
-    def start(*options: str, where: Path | None = None, **popen: Any) -> Load:
+    def start(
+        *options: str, where: Path | None = None, env: dict[str, str] | None = None, **popen: Any
+    ) -> Load:
         folder = where or tmp_path / f"run-{uuid.uuid4().hex[:8]}"  # request ids begin with it
         worker = "--worker" in options
         run_dir = [] if worker else ["--run-dir", str(folder)]
@@ -180,7 +182,7 @@ def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=tmp_path,
-            env=os.environ | {"COLUMNS": "120"},
+            env=os.environ | {"COLUMNS": "120"} | (env or {}),
             start_new_session=True,
             **popen,
         )
