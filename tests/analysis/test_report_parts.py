@@ -147,6 +147,7 @@ def test_waiting_is_drawn_by_turn_and_by_context_with_what_a_cache_spared(made: 
     assert expected["y"] == [0, 210, 410]
 
 
+@pytest.mark.slow
 def test_no_two_models_of_a_figure_share_both_dash_and_shape(tmp_path: Path) -> None:
     cells = []
     for number in range(8):

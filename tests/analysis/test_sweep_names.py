@@ -72,6 +72,7 @@ def test_the_sweeps_own_word_for_a_runs_options_names_it_where_nothing_else_does
     assert names(played("yi-natural", variant="natural"), exact)[1] == ("yi 256 tokens", "yi 256 tokens")
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_run_for_each_task_load_and_length_is_read_as_one_study(tmp_path: Path) -> None:
     """As `make paper` lays it out, in any order: five figures of one model are one line of each."""
     cells = []

@@ -13,7 +13,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def shared_servers() -> Iterator[dict[tuple[str, ...], Server]]:
         one.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def server(
     shared_servers: dict[tuple[str, ...], Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Server]:
@@ -162,15 +162,15 @@ class Load:
         wait_until(enough, f"{count} turns in {self.where}")
 
 
-@pytest.fixture
-def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
-    """Starts Locust with our locustfile; kills whatever is left of it and its children."""
+@contextmanager
+def launcher(home: Path) -> Iterator[Callable[..., Load]]:
+    """Starts Locust with our locustfile in this folder; kills whatever is left of it and its children."""
     started: list[Load] = []
 
     def start(
         *options: str, where: Path | None = None, env: dict[str, str] | None = None, **popen: Any
     ) -> Load:
-        folder = where or tmp_path / f"run-{uuid.uuid4().hex[:8]}"  # request ids begin with it
+        folder = where or home / f"run-{uuid.uuid4().hex[:8]}"  # request ids begin with it
         worker = "--worker" in options
         run_dir = [] if worker else ["--run-dir", str(folder)]
         if "--processes" in options:  # Locust's default port would be every test's
@@ -181,7 +181,7 @@ def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            cwd=tmp_path,
+            cwd=home,
             env=os.environ | {"COLUMNS": "120"} | (env or {}),
             start_new_session=True,
             **popen,
@@ -196,6 +196,20 @@ def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
             load.process.kill()
         if load.process.stdout is not None and not load.process.stdout.closed:
             load.process.communicate()
+
+
+@pytest.fixture
+def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
+    """Starts Locust with our locustfile."""
+    with launcher(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def locust_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Load]]:
+    """The same for runs that several tests look at; these belong to one xdist_group."""
+    with launcher(tmp_path_factory.mktemp("runs")) as start:
+        yield start
 
 
 @pytest.fixture

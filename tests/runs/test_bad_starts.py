@@ -28,8 +28,16 @@ import pytest
             ],
         ),
         (["--arrival-rate", "1..9"], ["say with -t within what time"]),
-        (["--arrival-rate", "1,9", "-t", "9s"], ["say with --hold how long each lasts"]),
-        (["--arrival-rate", "1,9", "--find-capacity"], ["--find-capacity takes one --arrival-rate"]),
+        pytest.param(
+            ["--arrival-rate", "1,9", "-t", "9s"],
+            ["say with --hold how long each lasts"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--arrival-rate", "1,9", "--find-capacity"],
+            ["--find-capacity takes one --arrival-rate"],
+            marks=pytest.mark.slow,
+        ),
         (["--model", "yi-7b"], ["did you mean yi-6b?"]),
         (["--header", "X-A: $NOT_SET_ANYWHERE"], ["NOT_SET_ANYWHERE is not set"]),
         (["-u", "50", "-r", "1", "-t", "20s"], ["leaves nothing to measure"]),

@@ -90,8 +90,12 @@ def test_rows_that_the_model_has_no_context_for_are_passed_over_and_told(
     ("options", "says"),
     [
         (["--replay-speed", "2", "-u", "3"], "--replay-speed and -u exclude each other"),
-        (["--replay-speed", "2", "--levels", "3"], "--replay-speed and --levels exclude each other"),
-        (["--replay-speed", "0"], "'0' is not a number from 1e-06"),
+        pytest.param(
+            ["--replay-speed", "2", "--levels", "3"],
+            "--replay-speed and --levels exclude each other",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["--replay-speed", "0"], "'0' is not a number from 1e-06", marks=pytest.mark.slow),
         (["--warmup", "9s"], "no request of azure is due between 9 s and 3.95 s of its replay"),
     ],
 )

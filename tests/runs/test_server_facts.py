@@ -66,7 +66,10 @@ def test_a_server_without_a_launcher_is_described_by_its_answers_alone(
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("gpu: [", "not valid YAML"), ("weights: some", "weights: must be one of real, dummy, none")],
+    [
+        ("gpu: [", "not valid YAML"),
+        pytest.param("weights: some", "weights: must be one of real, dummy, none", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bad_file_of_facts_is_refused_in_a_line_before_any_request(
     server: Callable[..., Any], headless: Callable[..., Any], tmp_path: Path, text: str, words: str

@@ -99,6 +99,7 @@ def test_two_starts_of_the_form_make_two_analysed_run_directories(
     assert all(turn.output_tokens == 5 for turn in turns)
 
 
+@pytest.mark.slow
 def test_levels_in_the_form_step_by_themselves_and_end_the_run(
     ui: Any, server: Any, tools: Any, tmp_path: Path
 ) -> None:
