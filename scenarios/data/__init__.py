@@ -10,6 +10,7 @@ from scenarios.data._data_file import DataFile, DataNote, DataRow, DataSource, M
 from scenarios.data._dialogues import ChatLogFile, MessagesFile, PreferenceFile, RequestsFile, ShareGptFile
 from scenarios.data._prompts import AlpacaFile, MmluFile, PromptsFile
 from scenarios.data._records import HUB
+from scenarios.data._spans import GenAiSpans
 from scenarios.data._traces import AzureTrace, BailianTrace, BurstGptTrace, MooncakeTrace
 from turnbench.problems import FileProblems, Problem, listed
 
@@ -33,6 +34,7 @@ KINDS: list[type[DataFile]] = [
     ShareGptFile,
     MessagesFile,
     ChatLogFile,
+    GenAiSpans,
     BailianTrace,
     MooncakeTrace,
     AzureTrace,

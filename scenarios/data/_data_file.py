@@ -38,9 +38,6 @@ class RowTurn:
     answer_tokens: int | None = None
     think_s: float | None = None
     """Seconds before this turn, where the file says so."""
-    after: tuple[int, ...] | None = None
-    """The turns of its row, from 0, that must have ended before; None: the one before, whose reply it
-    follows. A turn that says so is a request of its own, whatever was replied before."""
 
 
 @dataclass(frozen=True, slots=True)

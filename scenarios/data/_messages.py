@@ -27,6 +27,7 @@ ROLES: dict[str, str] = {
     **dict.fromkeys(("tool", "function", "observation", "function_call"), "tool"),
 }
 """The roles that occur in files, and what each is."""
+_TALKERS = {name: role for name, role in ROLES.items() if role != "tool"}
 _COMMON_ROLES = ("user", "human", "assistant", "gpt", "system", "tool")
 _TEXT_KEYS = ("content", "value", "text")
 _FIELDS = {
@@ -78,6 +79,10 @@ def listed_messages(value: Any, column: str) -> list[Any]:
 def message_of(part: Any, number: int, seen: SeenInRows, every_field: bool) -> Message:
     """A message as the API takes it; with `every_field` also fields that the API does not know. Raises
     ValueError."""
+    if isinstance(part, dict) and len(part) == 2:  # nearly all of them, and there are many
+        text, role = part.get("content", part.get("value")), part.get("role", part.get("from"))
+        if isinstance(text, str) and isinstance(role, str) and role in _TALKERS:
+            return {"role": _TALKERS[role], "content": text}
     if isinstance(part, str):
         raise ValueError(f"message {number} is a text; write " + '{"role": "user", "content": "..."}')
     if not isinstance(part, dict):
@@ -224,9 +229,9 @@ def turns_of(
         turns.append(_turn(pending, turns, replies))
     elif turns:
         turns[-1] = _answered(turns[-1], replies)
-    seen.needs |= needs_of(
-        [*messages[:start], *(each for turn in turns for each in (*turn.given, *turn.added))], []
-    )
+    if any(len(message) > 2 or message["role"] == "tool" for message in messages):
+        sent = (each for turn in turns for each in (*turn.given, *turn.added))
+        seen.needs |= needs_of([*messages[:start], *sent], [])
     return "\n\n".join(text for text in systems if text.strip()) or None, turns
 
 

@@ -62,7 +62,7 @@ class Trace(RecordFile):
         return DataRow([asked(self._filler_of(i), answer_tokens=self._answer_tokens(i))])
 
     def _filler_of(self, i: int) -> str:
-        return _filler(round(self._inputs[i] * CHARACTERS_PER_TOKEN), "row", i)
+        return filler(round(self._inputs[i] * CHARACTERS_PER_TOKEN), "row", i)
 
     def _answer_tokens(self, i: int) -> int | None:
         return None if self._outputs[i] < 0 else max(1, self._outputs[i])
@@ -227,8 +227,8 @@ class MooncakeTrace(Trace):
             length = round(self._inputs[row] * CHARACTERS_PER_TOKEN)
             block = round(self._block_tokens * CHARACTERS_PER_TOKEN)
             ids = record.get("hash_ids") or []
-            text = "".join(_filler(block, "block", number) for number in ids)[:length]
-            text += _filler(length - len(text), "row", row)
+            text = "".join(filler(block, "block", number) for number in ids)[:length]
+            text += filler(length - len(text), "row", row)
         message = {"role": "user", "content": text}
         return RowTurn([message], answer_tokens=self._answer_tokens(row), think_s=delay_s)
 
@@ -286,7 +286,7 @@ def time_of(value: Any) -> float:
         raise ValueError(f"{shown(value)} is no time such as 2023-11-16 18:15:46.68") from None
 
 
-def _filler(length: int, *name: str | int) -> str:
+def filler(length: int, *name: str | int) -> str:
     """So many characters of our own pages, from a place decided by the name."""
     text = pages()
     start = int(next(stream("filler", *name)) * len(text))

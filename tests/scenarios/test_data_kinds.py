@@ -566,6 +566,68 @@ def test_wrong_rows_of_a_trace_are_named(file):
     ]
 
 
+def span(start, tokens, operation="chat", **more):
+    usage = {"gen_ai.usage.input_tokens": tokens, "gen_ai.usage.output_tokens": 7}
+    return {
+        "name": operation,
+        "start_time": start,
+        "attributes": {"gen_ai.operation.name": operation} | usage | more,
+    }
+
+
+def otlp(start_ns, tokens):
+    values = {
+        "gen_ai.operation.name": {"stringValue": "chat"},
+        "gen_ai.usage.input_tokens": {"intValue": str(tokens)},
+    }
+    values["gen_ai.usage.output_tokens"] = {"intValue": "7"}
+    attributes = [{"key": key, "value": value} for key, value in values.items()]
+    return {"name": "chat m", "startTimeUnixNano": str(start_ns), "attributes": attributes}
+
+
+def exported(*spans):
+    return {"resourceSpans": [{"resource": {}, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]}
+
+
+AT_NS = 1_715_299_200_000_000_000
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [
+            span("2024-05-10T00:00:02.5Z", 30),
+            span("2024-05-10T00:00:00Z", 20),
+            span("2024-05-10T00:00:00Z", 99, "invoke_agent"),
+        ],
+        [exported(otlp(AT_NS + 2_500_000_000, 30), {"name": "GET /"}, otlp(AT_NS, 20))],
+        [exported(otlp(AT_NS, 20)), exported(otlp(AT_NS + 2_500_000_000, 30)), exported({"name": "GET /"})],
+    ],
+)
+def test_spans_of_models_are_requests_at_their_own_times(file, rows):
+    trace = scenarios.load(file("a.jsonl", rows))
+    assert (trace.tasks, trace.size) == (("otel",), 2)
+    assert starts(trace) == [0, 2.5]
+    assert [round(len(plan(trace, 0, k).turns[0].user) / 4.5) for k in range(2)] == [20, 30]
+    assert plan(trace, 0, 0).turns[0].max_tokens == 7
+
+
+def test_the_messages_that_a_span_recorded_are_sent(file):
+    parts = [{"role": "system", "parts": [{"type": "text", "content": "Be kind."}]}]
+    parts.append({"role": "user", "parts": [{"type": "text", "content": "Weather?"}]})
+    row = span("2024-05-10T00:00:00Z", 20, **{"gen_ai.input.messages": json.dumps(parts)})
+    conversation = plan(scenarios.load(file("a.jsonl", [row])), 0, 0)
+    assert [message["content"] for message in wire(conversation)] == ["Be kind.", "Weather?"]
+
+
+def test_wrong_spans_are_named(file):
+    rows = [span("2024-05-10T00:00:00Z", 20), span("soon", 20), span("2024-05-10T00:00:00Z", "many")]
+    assert [problem.rpartition("/a.")[2] for problem in refusals(file("a.jsonl", rows))] == [
+        "jsonl:2: 'soon' is no time; write nanoseconds or a date; mend or remove this row",
+        "jsonl:3: 'many' is no number of tokens; mend or remove this row",
+    ]
+
+
 # --- bad rows ---
 
 
