@@ -23,6 +23,7 @@ from scenarios.data._records import (
 )
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed, quoted
 
+_TOKENS_MAX = 100_000_000
 Message = dict[str, Any]
 """One message as the chat completions API takes it."""
 
@@ -249,6 +250,8 @@ def tokens_of(record: Record, *names: str) -> int | None:
         number = float(value) if isinstance(value, str) and value.replace(".", "", 1).isdecimal() else value
         if isinstance(number, bool) or not isinstance(number, int | float) or number != int(number):
             raise ValueError(f"{shown(value)} is no number of tokens")
+        if abs(number) > _TOKENS_MAX:
+            raise ValueError(f"{shown(value)} tokens; no context has more than {_TOKENS_MAX:,}")
         return int(number)
     return None
 

@@ -128,18 +128,17 @@ def _content(content: Any, number: int, seen: SeenInRows) -> Any:
             )
         filled = {key: _without_nulls(value) for key, value in part.items() if value is not None}
         kind = filled.setdefault("type", "text" if "text" in filled else None)
+        if not isinstance(kind, str):
+            what = f"message {number} has a part of no type; write " + '{"type": "text", "text": ...}'
+            raise ValueError(what)
         if kind in _PLACES and (kind != "image_url" or "image_url" not in filled):
             lost[_PLACES[kind]] += 1
         elif kind in ("text", "input_text"):
             if isinstance(text := filled.get("text"), str):
                 parts.append(filled | {"type": "text", "text": text})
-        elif isinstance(kind, str):
+        else:
             seen.needs.add("parts")
             parts.append(filled)
-        else:
-            raise ValueError(
-                f"message {number} has a part of no type; write " + '{"type": "text", "text": ...}'
-            )
     if lost:
         seen.parts += lost
         if len(parts) == 1 and parts[0].keys() == {"type", "text"}:

@@ -99,9 +99,14 @@ def _spans_of(record: Record) -> Iterator[Record]:
     if not isinstance(groups, list):
         yield record
         return
-    for group in groups:
-        for scope in group.get("scopeSpans") or group.get("scope_spans") or ():
-            yield from scope.get("spans") or ()
+    for group in _objects(groups):
+        for scope in _objects(group.get("scopeSpans") or group.get("scope_spans")):
+            yield from _objects(scope.get("spans"))
+
+
+def _objects(value: Any) -> list[Record]:
+    """The objects of a list; whatever else stands there is none of ours."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _attributes(span: Record) -> Record:
@@ -115,7 +120,9 @@ def _attributes(span: Record) -> Record:
     for each in has:
         if isinstance(each, dict) and isinstance(value := each.get("value"), dict) and value:
             kind, inner = next(iter(value.items()))
-            found[str(each.get("key"))] = int(inner) if kind == "intValue" else inner
+            if kind == "intValue" and isinstance(inner, str) and inner.isdecimal():
+                inner = int(inner)
+            found[str(each.get("key"))] = inner
     return found
 
 

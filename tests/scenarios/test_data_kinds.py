@@ -1,6 +1,7 @@
 """Every kind of file that people have, as they have it: what is said, what is on the wire, what is refused."""
 # ruff: noqa: E501 - rows of files stand on one line, as they do there
 
+import contextlib
 import gzip
 import json
 import sys
@@ -9,9 +10,12 @@ from types import SimpleNamespace
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import scenarios
 from scenarios import ScenarioError, arrivals, dialogue, parse, plan
+from tests.tries import tries
 
 
 @pytest.fixture
@@ -664,6 +668,44 @@ def test_a_bad_row_in_the_middle_of_many_is_named(file, name):
     place = {"a.json": 1, "a.jsonl": 2501, "a.csv": 2502, "a.parquet": 2501}[name]
     assert f"{name}:{place}: no text in prompt; mend or remove this row" in problem
     assert scenarios.load(file(name, content), skip_bad_rows=True).size == 4999
+
+
+VALUES = st.recursive(
+    st.sampled_from(
+        [None, True, 0, -1, 3.5, 10**30, "", "x", "user", "assistant", "tool", "function_call", "text", "image", '[{"a"',
+         '[{"role": "user", "content": "x"}]', "2024-05-10T00:00:00Z"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.fixed_dictionaries({"role": inner, "content": inner}, optional={"tool_calls": inner})
+        | st.dictionaries(st.sampled_from(["from", "value", "type", "text", "id", "function", "messages", "spans"]), inner)
+    ),
+    max_leaves=12,
+)  # fmt: skip
+COLUMNS = [
+    "prompt", "question", "instruction", "input", "messages", "conversations", "conversation", "turns", "chosen", "body",
+    "custom_id", "tools", "system", "history", "choices", "answer", "timestamp", "input_length", "output_length",
+    "hash_ids", "session_id", "delay", "text_input", "max_tokens", "attributes", "resourceSpans",
+]  # fmt: skip
+
+
+@tries(60)
+@given(
+    st.lists(st.dictionaries(st.sampled_from(COLUMNS), VALUES, max_size=6), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_any_rows_are_played_or_named(tmp_path_factory, rows, skip):
+    path = tmp_path_factory.mktemp("any") / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with contextlib.suppress(ScenarioError):
+        scenario = scenarios.load(str(path), skip_bad_rows=skip)
+        for k in range(scenario.size):
+            conversation = plan(scenario, 0, k)
+            for n in range(len(conversation.turns)):
+                messages = dialogue(conversation, "salt", 1, ["reply"] * n)
+                scenarios.characters_of(scenarios.without_system(messages))
+        scenarios.rows_too_long(scenario, 10)
+        assert not scenario.timed or len(list(arrivals(scenario))) == scenario.size
 
 
 # --- sets of the hub ---
