@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from analysis.compare.baseline import THRESHOLD, compare
 from analysis.pipeline import Analysed, analyse, several
 from analysis.summary import exit_code
 from analysis.tables import export, markdown, terminal
+from analysis.tables.sentences import outcome
 from turnbench import exits
 from turnbench.cleaning import printable
 from turnbench.command_line import CommandParser
@@ -60,7 +60,7 @@ def command_parser(prog: str) -> CommandParser:
         type=Path,
         metavar="BASELINE",
         nargs="+",
-        help="compare with these; exit 1 if RUN is worse, 3 if it can't be judged",
+        help="compare with these; exit 1 if RUN is worse, 4 if that can't be judged, 3 if a run is INVALID",
     )
     parser.add_argument(
         "--threshold",
@@ -68,6 +68,11 @@ def command_parser(prog: str) -> CommandParser:
         metavar="SHARE",
         default=THRESHOLD,
         help="how much worse a median may be with --compare (0.05)",
+    )
+    parser.add_argument(
+        "--single",
+        action="store_true",
+        help="judge medians with one run a side too, by what differs within these two runs",
     )
     parser.add_argument(
         "--reading-speed",
@@ -129,20 +134,29 @@ def _compared(options: argparse.Namespace) -> int:
     a, b = (
         [analyse(path, options.reading_speed) for path in side] for side in (options.run, options.compare)
     )
-    found = compare([one.turns for one in a], [one.turns for one in b], options.threshold)
-    found = replace(found, emulated=(_any_emulated(a), _any_emulated(b)))
+    new, base = ([turns for one in side for turns in one.runs] for side in (a, b))
+    found = compare(new, base, options.threshold, single=options.single)
+    found.emulated = (_any_emulated(a), _any_emulated(b))
+    invalid = [one for one in a + b if one.summary.verdict.status == "invalid"]
+    code = exits.INVALID if invalid else found.exit_code
     terminal.show_comparison(found, options.threshold, terminal.console())
-    changes = [change.written() for change in found.changes]
-    written = ComparisonFile(emulated=any(found.emulated), changes=changes)
+    written = ComparisonFile(
+        emulated=any(found.emulated),
+        exit_code=code,
+        outcome=outcome(found, options.threshold),
+        single=found.single,
+        changes=found.changes,
+        shares=found.shares,
+        lengths=found.lengths,
+        vanished=found.vanished,
+        unjudged=found.unjudged,
+    )
     export.write_json(written, options.run[0] / "compare.json")
     if options.markdown:
         markdown.write_comparison(found, options.threshold, options.markdown)
-    invalid = [one for one in a + b if one.summary.verdict.status == "invalid"]
     for one in invalid:
         print(printable(f"{one.path}: INVALID; see the findings in {one.report}"), file=sys.stderr)
-    if invalid or not found.changes:
-        return exits.INVALID
-    return exits.MISSED if found.regressions else exits.OK
+    return code
 
 
 def _any_emulated(side: list[Analysed]) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.compare.causes import ratios_of
 from analysis.compare.ranking import comparison_of, orders_by_precision
-from analysis.compare.variants import VARIANT, sample_of, side_by_side, variant_of
+from analysis.compare.variants import VARIANT, sample_of, side_by_side, variant_of, with_waits
 from analysis.report.facts import RunFacts, facts_of
 from analysis.report.page import write_report
 from analysis.summary import summarise
@@ -41,8 +41,14 @@ class Analysed:
 
     @property
     def turns(self) -> pd.DataFrame:
-        """The turns of all its runs, with a `name` that distinguishes models."""
-        return side_by_side(self.samples, names_of(self.summary))
+        """The turns of all its runs that have waits, with a `name` that distinguishes models."""
+        return side_by_side([with_waits(sample) for sample in self.samples], names_of(self.summary))
+
+    @property
+    def runs(self) -> list[pd.DataFrame]:
+        """All measured turns, failed ones too, a table a run, with such names."""
+        names = names_of(self.summary)
+        return [side_by_side([sample], names) for sample in self.samples]
 
 
 def analyse(path: Path, words_per_min: float = WORDS_PER_MIN) -> Analysed:

@@ -1,224 +1,223 @@
-"""Is run A worse than baseline B? Paired cells, Holm's adjustment (1979), and a practical threshold.
+"""Is run A worse than baseline B? Waits, failures, goodput, and cells that are gone.
 
-The change of a cell is the ratio of its two medians. Its interval joins the two medians' own (Donner and
-Zou 2012, MOVER, on the log scale); where runs were repeated, runs are the unit: a t interval of the mean log
-medians, so that what differs from run to run counts. Without repeats that difference is not known.
+Medians are adjusted for their number (Holm 1979) and held to a practical threshold. Runs, not turns, are the
+unit: with one run a side, what differs between runs is not known, and medians are judged only if that is
+asked for, as a test within these two runs. A rise of the failed share, and a fall of goodput that no drift
+between runs explains, are judged always.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import exp, inf, isfinite, log, sqrt
-from typing import Literal
+from dataclasses import dataclass, field
+from math import isfinite
 
-import numpy as np
 import pandas as pd
 
-from analysis.compare.variants import clusters
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
-from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
-from analysis.stats.percentiles import allowed, effective_turns, quantile_ends
-from analysis.turns.frame import floats
-from turnbench.formats.comparison import MedianChange
-from turnbench.turns import Floats, Ints
+from analysis.compare.shares import SHARES, ShareKind, ShareSides
+from analysis.compare.sides import CENSORED, SidePair, matched
+from turnbench import exits
+from turnbench.formats.comparison import ChangeVerdict, LengthChange, MedianChange, ShareChange
+from turnbench.outcomes import ANSWERED
 
-Key = tuple[str, str, str, str]
-"""Model ("" where each side has only one), task, load and metric of a cell."""
-Verdict = Literal["worse", "better", "same"]
-METRICS = ("ttft_ms", "ttg_ms", "tpot_ms")
+METRICS = ("ttft_ms", "tpot_ms", "ttg_ms", "ttg_equal_ms")
 THRESHOLD = 0.05
-_ALPHA = 0.05
-_LEAST_SE = 1e-6
-_MOST_LOG = 700.0
-"""exp of more overflows."""
+LENGTHS_DIFFER = 0.05
+"""Change of the mean length of an answer above which TTG at equal length decides, and TTG does not."""
+ONE_RUN = "differences between runs are not known with one run a side"
+_ALPHA_MEDIANS, _ALPHA_SHARES = 0.04, 0.01
+"""5 % in all, divided between both kinds of tests."""
 
-
-@dataclass(frozen=True)
-class Side:
-    """One metric of one cell on one side: its turns' values and conversations, a run at a time."""
-
-    runs: list[tuple[Floats, Ints]]
-
-    def judgeable(self) -> bool:
-        """Whether every run has enough conversations, and enough turns for a median."""
-        return all(
-            conversations_in(talks) >= LEAST_CONVERSATIONS
-            and "p50" in allowed(effective_turns(values, talks))
-            for values, talks in self.runs
-        )
-
-    def log_medians(self) -> Floats:
-        """Of each run; infinite where it falls among unfinished turns."""
-        return np.array([log(_median(values)) for values, _ in self.runs])
-
-    def median(self) -> float:
-        """The geometric mean of the runs' medians."""
-        return exp(float(np.mean(self.log_medians())))
-
-    def ends(self, confidence: float) -> tuple[float, float]:
-        """Interval of a single run's median; an end that is not known is infinite."""
-        values, talks = self.runs[0]
-        low, high = quantile_ends(np.sort(values), values, talks, 0.5, confidence)
-        return low or _median(values), inf if high is None else high
-
-
-@dataclass(frozen=True)
-class SidePair:
-    """Run A's side of a cell with baseline B's."""
-
-    key: Key
-    a: Side
-    b: Side
-
-    @property
-    def repeated(self) -> bool:
-        """Whether a side has several runs: then runs are the unit."""
-        return len(self.a.runs) + len(self.b.runs) > 2
-
-    @property
-    def finite(self) -> bool:
-        return isfinite(self.a.median()) and isfinite(self.b.median())
-
-    @property
-    def ratio(self) -> float:
-        """A's median over B's."""
-        if isfinite(self.b.median()):
-            return self.a.median() / self.b.median()
-        return 1.0 if self.a.median() == inf else 0.0
-
-    def clearness(self) -> float:
-        """How many standard errors apart; with repeats, as a quantile of the normal with the same p."""
-        if not self.finite:
-            return 0.0 if self.a.median() == self.b.median() else inf
-        apart = abs(log(self.ratio))
-        if self.repeated:
-            se, df = self._repeat_error()
-            return -normal_quantile(max(t_tail(apart / max(se, _LEAST_SE), df), 1e-300))
-        widths = [log(high / low) / 2 for low, high in (self.a.ends(0.95), self.b.ends(0.95))]
-        return apart / max(sqrt(sum((width / 1.96) ** 2 for width in widths)), _LEAST_SE)
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Of the ratio."""
-        a, b = self.a.median(), self.b.median()
-        if self.repeated and self.finite:
-            se, df = self._repeat_error()
-            width = t_quantile((1 + confidence) / 2, df) * se
-            return exp(log(a / b) - width), exp(min(log(a / b) + width, _MOST_LOG))
-        (a_low, a_high), (b_low, b_high) = self.a.ends(confidence), self.b.ends(confidence)
-        if not self.finite:
-            return (a_low / b_high if isfinite(b_high) else 0.0), inf
-        up_a, up_b = (
-            (log(high / mid) if isfinite(high) else inf) for high, mid in ((a_high, a), (b_high, b))
-        )
-        low = sqrt(log(a / a_low) ** 2 + up_b**2)
-        high = sqrt(up_a**2 + log(b / b_low) ** 2)
-        return exp(log(a / b) - low), exp(min(log(a / b) + high, _MOST_LOG))
-
-    def _repeat_error(self) -> tuple[float, int]:
-        """(standard error of the difference of mean log medians, degrees of freedom), runs as the unit."""
-        sides = [self.a.log_medians(), self.b.log_medians()]
-        df = sum(len(side) - 1 for side in sides)
-        variance = sum(float(((side - side.mean()) ** 2).sum()) for side in sides) / df
-        return sqrt(variance * sum(1 / len(side) for side in sides)), df
+CellKey = tuple[str, str, str]
+"""Model ("" where each side has only one), task and load."""
 
 
 @dataclass
-class Change:
-    """One cell's change; `ratio` - 1 is the share by which A's median is above B's."""
-
-    model: str
-    task: str
-    load: str
-    metric: str
-    a_ms: float
-    b_ms: float
-    ratio: float
-    ci: tuple[float, float]
-    """Holm-adjusted interval of the ratio."""
-    verdict: Verdict
-    """worse, better (both by more than the threshold, and the interval excludes 1) or same."""
-
-    def written(self) -> MedianChange:
-        """As compare.json has it: null for what isn't finite."""
-        return MedianChange(
-            model=self.model,
-            task=self.task,
-            load=self.load,
-            metric=self.metric,
-            a_ms=_finite(self.a_ms),
-            b_ms=_finite(self.b_ms),
-            ratio=_finite(self.ratio),
-            ci=[_finite(end) for end in self.ci],
-            verdict=self.verdict,
-        )
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """All judged cells, those that were too small to judge, and how many runs stood on each side."""
+    """What was judged of every cell, what could not be, and why."""
 
-    changes: list[Change]
-    unjudged: list[str]
-    runs: tuple[int, int]
+    single: bool
+    """Whether medians of one run a side are judged, within these runs."""
+    changes: list[MedianChange] = field(default_factory=list)
+    shares: list[ShareChange] = field(default_factory=list)
+    lengths: list[LengthChange] = field(default_factory=list)
+    """Cells in which the mean length of an answer changed by more than 5 %."""
+    vanished: list[str] = field(default_factory=list)
+    """Cells of the baseline that A did not play."""
+    unjudged: dict[str, str] = field(default_factory=dict)
+    """Why, by cell."""
+    one_run: bool = False
+    """Whether a cell has only one run on each side."""
     emulated: tuple[bool, bool] = (False, False)
     """Whether a run of A, or of B, is an emulator's."""
 
     @property
-    def regressions(self) -> list[Change]:
+    def judged(self) -> list[MedianChange]:
+        return [change for change in self.changes if change.verdict in ("worse", "better", "same")]
+
+    @property
+    def regressions(self) -> list[MedianChange]:
         return [change for change in self.changes if change.verdict == "worse"]
 
+    @property
+    def worse_shares(self) -> list[ShareChange]:
+        return [change for change in self.shares if change.verdict == "worse"]
 
-def compare(a: list[pd.DataFrame], b: list[pd.DataFrame], threshold: float = THRESHOLD) -> Comparison:
-    """Compare the turns of runs A (one table each, with `name`, `task`, `load`) with those of baseline B."""
-    models = [{name for frame in side for name in frame["name"]} for side in (a, b)]
-    # Cells pair by model too, unless each side has one model: then those two are compared.
-    alone = all(len(names) == 1 for names in models)
-    keys = ["task", "load"] if alone else ["name", "task", "load"]
-    sides_a, sides_b = _sides(a, keys), _sides(b, keys)
-    judged, unjudged = [], []
-    for key in sorted(set(sides_a) | set(sides_b)):
-        side_a, side_b = sides_a.get(key), sides_b.get(key)
-        if side_a and side_b and side_a.judgeable() and side_b.judgeable():
-            judged.append(SidePair(key, side_a, side_b))
-        elif key[-1] == "ttg_ms":
-            unjudged.append(" ".join(part for part in key[:-1] if part))
-    return Comparison(_judged(judged, threshold), unjudged, (len(a), len(b)))
+    @property
+    def exit_code(self) -> int:
+        """1 if anything is a regression, else 4 if anything was not judged, else 0."""
+        if self.regressions or self.worse_shares or self.vanished:
+            return exits.MISSED
+        return exits.NOT_JUDGED if self.unjudged or not self.judged else exits.OK
 
 
-def _sides(frames: list[pd.DataFrame], keys: list[str]) -> dict[Key, Side]:
-    found: dict[Key, Side] = {}
-    for frame in frames:
-        for names, rows in frame.groupby(keys, sort=False):
-            talks = clusters(rows)
-            for metric in METRICS:
-                values = floats(rows[metric])
-                values[(rows["outcome"] == "unfinished").to_numpy()] = inf
-                keep = ~np.isnan(values)
-                if keep.any():
-                    model, task, load = (*[""] * (3 - len(keys)), *map(str, names))
-                    found.setdefault((model, task, load, metric), Side([])).runs.append(
-                        (values[keep], talks[keep])
-                    )
+def compare(
+    a: list[pd.DataFrame], b: list[pd.DataFrame], threshold: float = THRESHOLD, *, single: bool = False
+) -> Comparison:
+    """Compare the measured turns of runs A, a table each as `side_by_side` has them, with baseline B's.
+
+    `threshold`: the share by which a median has to be worse. `single`: judge medians with one run a side too,
+    by what differs within these two runs.
+    """
+    found = Comparison(single)
+    medians: list[tuple[CellKey, str, SidePair]] = []
+    shares: list[tuple[CellKey, ShareKind, ShareSides]] = []
+    for key, (of_a, of_b) in _cells(a, b).items():
+        name = cell_name(*key)
+        if not of_a:
+            found.vanished.append(name)
+        elif not of_b:
+            found.unjudged[name] = "the baseline did not play it"
+        else:
+            found.one_run |= len(of_a) == len(of_b) == 1
+            shares += [(key, kind, kind.sides(of_a, of_b)) for kind in SHARES if kind.known(of_a + of_b)]
+            medians += _judgeable_medians(found, key, of_a, of_b)
+    found.changes += _judged_medians(medians, threshold)
+    found.changes.sort(key=lambda c: (c.model, c.task, len(c.load), c.load, METRICS.index(c.metric)))
+    found.shares = _judged_shares(shares)
     return found
 
 
-def _median(values: Floats) -> float:
-    with np.errstate(invalid="ignore"):
-        return max(float(np.median(values)), 1e-9) if np.isfinite(np.median(values)) else inf
+def cell_name(model: str, task: str, load: str) -> str:
+    """A cell in words."""
+    return f"{model} {task} at {load}".strip()
 
 
-def _judged(pairs: list[SidePair], threshold: float) -> list[Change]:
+def _cells(
+    a: list[pd.DataFrame], b: list[pd.DataFrame]
+) -> dict[CellKey, tuple[list[pd.DataFrame], list[pd.DataFrame]]]:
+    """The turns of each cell, a table a run. Cells pair by model too, unless each side has one model: then
+    those two are compared."""
+    models = [{name for frame in side for name in frame["name"].unique()} for side in (a, b)]
+    keys = ["task", "load"] if all(len(names) == 1 for names in models) else ["name", "task", "load"]
+    found: dict[CellKey, tuple[list[pd.DataFrame], list[pd.DataFrame]]] = {}
+    for side, frames in enumerate((a, b)):
+        for frame in frames:
+            for names, rows in frame.groupby(keys, sort=False):
+                model, task, load = (*[""] * (3 - len(keys)), *map(str, names))
+                found.setdefault((model, task, load), ([], []))[side].append(rows)
+    return dict(sorted(found.items()))
+
+
+def _judgeable_medians(
+    found: Comparison, key: CellKey, of_a: list[pd.DataFrame], of_b: list[pd.DataFrame]
+) -> list[tuple[CellKey, str, SidePair]]:
+    """The medians of a cell that a test can judge; the others are noted with the reason."""
+    name = cell_name(*key)
+    with_waits = [*ANSWERED, *CENSORED]
+    sides = ([rows[rows["outcome"].isin(with_waits)] for rows in side] for side in (of_a, of_b))
+    waits = matched(*sides)
+    if not all(len(rows) for rows in [*waits.a, *waits.b]):
+        found.unjudged[name] = "a run has no turn that was answered"
+        return []
+    tokens = waits.tokens()
+    grown = tokens[0] / tokens[1] if all(tokens) else 1.0
+    differ = max(grown, 1 / grown) > 1 + LENGTHS_DIFFER
+    judgeable = []
+    for metric in METRICS:
+        pair = waits.pair(metric)
+        if not (pair.a.runs and pair.b.runs):
+            continue  # no turn has it, such as TPOT where every answer is one event
+        why = None
+        if not (pair.a.judgeable() and pair.b.judgeable()):
+            why = "too few turns or conversations for a median"
+        elif not (pair.repeated or found.single):
+            why = ONE_RUN
+        if metric == "ttg_equal_ms" and differ:
+            found.lengths.append(
+                LengthChange(
+                    model=key[0],
+                    task=key[1],
+                    load=key[2],
+                    a_tokens=tokens[0],
+                    b_tokens=tokens[1],
+                    ttg_equal_ratio=_finite(pair.ratio),
+                )
+            )
+        if metric == "ttg_ms" and differ:
+            found.changes.append(_change(key, metric, pair, "lengths differ"))
+        elif why:
+            found.changes.append(_change(key, metric, pair, "not judged"))
+            found.unjudged.setdefault(name, why)
+        else:
+            judgeable.append((key, metric, pair))
+    return judgeable
+
+
+def _judged_medians(medians: list[tuple[CellKey, str, SidePair]], threshold: float) -> list[MedianChange]:
     """Holm's steps: the clearest change against alpha / m, the next against alpha / (m - 1) and so on."""
     changes, still_clear = [], True
-    for step, pair in enumerate(sorted(pairs, key=lambda pair: -pair.clearness())):
-        ends, ratio = pair.interval(1 - _ALPHA / (len(pairs) - step)), pair.ratio
+    for step, (key, metric, pair) in enumerate(sorted(medians, key=lambda one: -one[2].clearness())):
+        confidence = 1 - _ALPHA_MEDIANS / (len(medians) - step)
+        ends, ratio = pair.interval(confidence), pair.ratio
         still_clear = still_clear and (ends[0] > 1 or ends[1] < 1)
-        verdict: Verdict = "same"
+        verdict: ChangeVerdict = "same"
         if still_clear and (ratio > 1 + threshold or ratio < 1 / (1 + threshold)):
             verdict = "worse" if ratio > 1 else "better"
-        changes.append(Change(*pair.key, pair.a.median(), pair.b.median(), ratio, ends, verdict))
-    return sorted(changes, key=lambda c: (c.model, c.task, len(c.load), c.load, METRICS.index(c.metric)))
+        changes.append(_change(key, metric, pair, verdict, confidence))
+    return changes
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if isfinite(value) else None
+def _change(
+    key: CellKey, metric: str, pair: SidePair, verdict: ChangeVerdict, confidence: float = 0.95
+) -> MedianChange:
+    """As compare.json has it: null for what isn't finite, and for the interval of what was not judged."""
+    judged = verdict in ("worse", "better", "same")
+    ends = pair.interval(confidence) if judged else (None, None)
+    return MedianChange(
+        model=key[0],
+        task=key[1],
+        load=key[2],
+        metric=metric,
+        a_ms=_finite(pair.a.median()),
+        b_ms=_finite(pair.b.median()),
+        ratio=_finite(pair.ratio),
+        ci=[_finite(end) for end in ends],
+        verdict=verdict,
+    )
+
+
+def _judged_shares(shares: list[tuple[CellKey, ShareKind, ShareSides]]) -> list[ShareChange]:
+    """Holm's steps as well, over failed shares and goodput of all cells together."""
+    changes, still_clear = [], True
+    for step, (key, kind, sides) in enumerate(sorted(shares, key=lambda one: -one[2].clearness)):
+        ends = sides.interval(1 - _ALPHA_SHARES / (len(shares) - step))
+        still_clear = still_clear and (ends[0] > 0 or ends[1] < 0)
+        changes.append(
+            ShareChange(
+                model=key[0],
+                task=key[1],
+                load=key[2],
+                share=kind.name,
+                a=sides.a,
+                b=sides.b,
+                a_turns=sides.turns[0],
+                b_turns=sides.turns[1],
+                ci=list(ends),
+                verdict=kind.verdict(sides, still_clear),
+            )
+        )
+    return sorted(changes, key=lambda c: (c.model, c.task, len(c.load), c.load, c.share))
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and isfinite(value) else None

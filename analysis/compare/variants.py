@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import combinations
 
 import numpy as np
@@ -140,8 +141,11 @@ _KEPT = (
     "task",
     "level",
     "talk",
+    "conversation",
     "turn",
     "outcome",
+    "meets",
+    "prompt_tokens",
     "ttft_ms",
     "tpot_ms",
     "ttg_ms",
@@ -150,18 +154,32 @@ _KEPT = (
     "later_tokens",
     "words",
 )
+_OF_RUN = ("precision", "exact", "plan", "limits")
 _NAMES = ("name", "any_length", "any_precision")
 """What a model is called, see `ModelName`; beside them its `setting`."""
 
 
 def sample_of(study: Study, run: str) -> pd.DataFrame:
-    """One row a measured turn that ended well or not at all; `load` is its level in words."""
+    """One row a measured turn, failed ones too; `load` is its level in words, `plan` what decides its prompt
+    beside its numbers ("" where that isn't known), `limits` those that it had to meet."""
     rows = study.measured
-    rows = rows[rows["outcome"].isin(["ok", "unfinished"])]
     loads = {level.index: level.load for level in study.levels}
     variant = variant_of(study.manifest)
     sample = rows[list(_KEPT)].assign(load=rows["level"].map(loads), run=run)
-    return sample.assign(precision=variant["precision"], exact=bool(variant[EXACT]))
+    limits = repr(sorted(study.manifest.slo.items()))
+    of_run = {"precision": variant["precision"], "plan": _plan_of(study), "limits": limits}
+    return sample.assign(**of_run, exact=bool(variant[EXACT]))
+
+
+def _plan_of(study: Study) -> str:
+    """The seed and a digest of the scenario: runs that share it play the same conversations."""
+    scenario = study.run.scenario_text()
+    return f"{study.manifest.seed}/{sha256(scenario.encode()).hexdigest()}" if scenario else ""
+
+
+def with_waits(turns: pd.DataFrame) -> pd.DataFrame:
+    """Those that were answered, and those that still ran when they were last seen."""
+    return turns[turns["outcome"].isin(["ok", "unfinished"])]
 
 
 def side_by_side(samples: list[pd.DataFrame], names: Names | None = None) -> pd.DataFrame:
@@ -171,7 +189,9 @@ def side_by_side(samples: list[pd.DataFrame], names: Names | None = None) -> pd.
     """
     samples = [sample for sample in samples if len(sample)]
     if not samples:
-        return pd.DataFrame(columns=[*_KEPT, "load", "run", "precision", "exact", *_NAMES, "setting"])
+        return pd.DataFrame(
+            columns=[*_KEPT, "load", "run", "precision", "exact", "plan", "limits", *_NAMES, "setting"]
+        )
     pooled = pd.concat(samples, ignore_index=True)
     order = pooled["load"].map({load: load_order(load) for load in pooled["load"].unique()}).to_numpy()
     if (np.diff(order) < 0).any():  # a long run is in order already, and need not be copied
@@ -194,4 +214,6 @@ def load_order(load: str) -> float:
 
 def clusters(rows: pd.DataFrame) -> Ints:
     """The conversation of each row, from 0; conversations of two runs are never one."""
-    return np.asarray(rows.groupby(["run", "talk"], sort=False).ngroup(), dtype=np.int64)
+    run, runs = pd.factorize(rows["run"])
+    pairs = rows["talk"].to_numpy() * len(runs) + run
+    return np.asarray(pd.factorize(pairs)[0], dtype=np.int64)

@@ -7,6 +7,7 @@ To add a table, write a function here that returns a TextTable, and a term in th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from msgspec import UnsetType
 
@@ -25,6 +26,7 @@ from analysis.tables.writing import (
     seconds,
     signed,
     task,
+    tenths,
 )
 from turnbench.formats.comparison import ModelComparison, ModelPair, RankingCell, StudyTables, TimeShares
 from turnbench.formats.summary import CellSummary, Distribution, GrowthRow, LevelSummary, Summary
@@ -32,7 +34,14 @@ from turnbench.formats.summary import CellSummary, Distribution, GrowthRow, Leve
 Rows = list[list[str]]
 _MOST_CELLS = 40
 _MOST_SWAPPED = 12
-_CHANGED = {"ttft_ms": "TTFT p50", "ttg_ms": "TTG p50", "tpot_ms": "TPOT p50"}
+_CHANGED = {
+    "ttft_ms": "TTFT p50",
+    "ttg_ms": "TTG p50",
+    "ttg_equal_ms": "TTG p50 = length",
+    "tpot_ms": "TPOT p50",
+}
+_OF_MEDIANS = ("worse", "better", "same")
+"""Verdicts that an interval stands beside."""
 STUDY_NAME = "the study (2024)"
 
 
@@ -340,22 +349,34 @@ def precisions_table(study: StudyTables | None) -> TextTable:
 
 
 def changes_table(comparison: Comparison) -> TextTable:
-    """Runs A against baseline B: a row a cell and metric."""
+    """Runs A against baseline B: a row a cell and metric; then failed shares and goodput."""
     rows = []
     for one in comparison.changes:
         write = milliseconds if one.metric == "tpot_ms" else seconds
+        # An end that is null is open, but the interval of what was not judged is not known.
+        low, high = (one.ci[0] or 0.0, inf if one.ci[1] is None else one.ci[1])
         rows.append(
             [
                 one.model,
                 one.task,
                 one.load,
                 _CHANGED[one.metric],
-                *("∞" if value == float("inf") else write(value) for value in (one.a_ms, one.b_ms)),
-                change(one.ratio),
-                interval(one.ci, change),
+                *("∞" if value is None else write(value) for value in (one.a_ms, one.b_ms)),
+                NONE if one.ratio is None else change(one.ratio),
+                interval((low, high), change) if one.verdict in _OF_MEDIANS else NONE,
                 one.verdict,
             ]
         )
+    for share in comparison.shares:
+        if share.share == "goodput" or share.a or share.b:
+            points = f"{(share.a - share.b) * 100:+.1f} pts"
+            ends = interval(share.ci, lambda end: f"{end * 100:+.1f}")
+            values = (tenths(share.a), tenths(share.b), points, ends)
+            name = "failed" if share.share == "failed" else "within limits"
+            rows.append([share.model, share.task, share.load, name, *values, share.verdict])
     heads = ("model", "task", "people", "metric", "A", "B", "change", "interval", "verdict")
-    note = "A is the run, B the baseline; intervals are 95% ones, adjusted for their number (Holm)."
+    note = (
+        "A is the run, B the baseline; intervals are adjusted for their number (Holm), 96% ones of medians "
+        "and 99% ones of shares. = length: with the baseline's lengths of answers."
+    )
     return TextTable("A against baseline B", heads, rows, (0, 1, 2, 3, 8), note)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from analysis.compare.baseline import Comparison
+from collections.abc import Sequence
+
+from analysis.compare.baseline import ONE_RUN, Comparison
 from analysis.compare.causes import LENGTHS, PARTS
 from analysis.compare.ranking import SIGNIFICANT
 from analysis.measures.cells import ALL
 from analysis.tables.rows import name_of, run_of
-from analysis.tables.writing import interval, number, people, percent, seconds, signed, stamp
-from turnbench.formats.comparison import ModelPair, RankingCell, StudyTables
+from analysis.tables.writing import (
+    change,
+    interval,
+    number,
+    people,
+    percent,
+    seconds,
+    signed,
+    stamp,
+    tenths,
+)
+from turnbench.formats.comparison import LengthChange, ModelPair, RankingCell, ShareChange, StudyTables
 from turnbench.formats.run import Finding
 from turnbench.formats.summary import CellSummary, LevelSummary, Summary
 
@@ -18,6 +30,8 @@ _OFFSETS = -0.005
 _MOST_TASKS = 6
 _MOST_MODELS = 8
 _MOST_NAMED = 10
+_MARKED_FAILED = 0.01
+"""Failed share from which it stands beside every latency of its cell."""
 _EMULATED = {
     (True, True): "Both sides are EMULATED: this compares emulators, not servers.",
     (True, False): "A is EMULATED and B was measured: their difference says nothing about a server.",
@@ -202,16 +216,56 @@ def said_of(finding: Finding) -> str:
 
 def outcome(comparison: Comparison, threshold: float) -> str:
     """What came of comparing runs with a baseline."""
-    worse, judged = comparison.regressions, len(comparison.changes)
+    worse, judged = comparison.regressions, len(comparison.judged)
+    found = [_share_in_words(change) for change in comparison.worse_shares]
+    if comparison.vanished:
+        found.append(f"{_listed(comparison.vanished)} {_are(comparison.vanished)} gone")
+    if worse:
+        over = f"{len(worse)} of {judged} medians {_are(worse)} worse by more than {threshold * 100:g}%"
+        found.append(over + " (within these two runs)" * comparison.single)
     mark = stamp(any(comparison.emulated))
-    if not judged:
-        return (
-            f"{mark}Nothing could be compared: no task was played at the same load on both sides with at "
-            "least 20 conversations and enough turns for a median."
-        )
-    found = f"{len(worse)} of {judged} medians are" if worse else f"none of {judged} medians is"
-    verdict = "REGRESSION" if worse else "NO REGRESSION"
-    return f"{mark}{verdict}: {found} worse by more than {threshold * 100:g}%."
+    changed = "".join(f"; {_lengths_in_words(one)}" for one in comparison.lengths[:1])
+    if found:
+        return f"{mark}REGRESSION: {'; '.join(found)}{changed}."
+    unjudged = comparison.unjudged
+    if unjudged or not judged:
+        reasons = "; ".join(dict.fromkeys(unjudged.values())) or "there is no cell on both sides"
+        shares = "; neither failures nor goodput are worse" if comparison.shares else ""
+        return f"{mark}NOT JUDGED: {reasons}{shares}{changed}."
+    within = "within these two runs " if comparison.single and comparison.one_run else ""
+    return (
+        f"{mark}NO REGRESSION: {within}none of {judged} medians is worse by more than {threshold * 100:g}%, "
+        f"and neither failures nor goodput are{changed}."
+    )
+
+
+def _are(things: Sequence[object]) -> str:
+    return "is" if len(things) == 1 else "are"
+
+
+def _listed(cells: Sequence[str]) -> str:
+    more = len(cells) - _MOST_NAMED
+    return ", ".join(cells[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _share_in_words(found: ShareChange) -> str:
+    cell = f"{found.model} {found.task} at {found.load}".strip()
+    a, b = (tenths(share) for share in (found.a, found.b))
+    if found.share == "failed":
+        counts = f"{round(found.a * found.a_turns)} of {found.a_turns} turns"
+        return f"the failed share of {cell} rose from {b} to {a} ({counts})"
+    return f"goodput of {cell} fell: {a} of its turns met all limits, {b} before"
+
+
+def _sentence(text: str) -> str:
+    """Its first letter as a capital, and names in it as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def _lengths_in_words(one: LengthChange) -> str:
+    grown = one.a_tokens / one.b_tokens
+    cell = f"{one.model} {one.task} at {one.load}".strip()
+    return f"answers {'grew' if grown > 1 else 'shrank'} by {abs(grown - 1):.0%} in {cell}"
 
 
 def caveats(comparison: Comparison) -> list[str]:
@@ -219,14 +273,29 @@ def caveats(comparison: Comparison) -> list[str]:
     found = []
     if any(comparison.emulated):
         found.append(_EMULATED[comparison.emulated])
-    if comparison.unjudged:
-        cells = ", ".join(comparison.unjudged[:_MOST_NAMED])
-        more = len(comparison.unjudged) - _MOST_NAMED
-        also = f" and {more} more" if more > 0 else ""
-        found.append(f"Not judged (in one run only, or too few turns or conversations): {cells}{also}.")
-    if min(comparison.runs) < 2:
+    for one in comparison.lengths[:_MOST_NAMED]:
+        equal = "" if one.ttg_equal_ratio is None else f": {change(one.ttg_equal_ratio)} at the median"
         found.append(
-            "A side has only one run, so differences from run to run are not known. "
-            "Repeat runs on both sides to measure them."
+            f"{_sentence(_lengths_in_words(one))}, from {number(one.b_tokens)} to {number(one.a_tokens)} "
+            f"tokens on average. TTG at equal length decides and TTG does not{equal}."
+        )
+    for share in comparison.shares:
+        if share.share == "failed" and max(share.a, share.b) >= _MARKED_FAILED:
+            sides = ((share.a, share.a_turns), (share.b, share.b_turns))
+            of_a, of_b = (f"{turns - round(failed * turns)} of {turns}" for failed, turns in sides)
+            cell = f"{share.model} {share.task} at {share.load}".strip()
+            found.append(f"Medians of {cell} are of those answered: {of_a} in A, {of_b} in B.")
+    by_reason: dict[str, list[str]] = {}
+    for cell, reason in comparison.unjudged.items():
+        by_reason.setdefault(reason, []).append(cell)
+    found += [f"Not judged ({reason}): {_listed(cells)}." for reason, cells in by_reason.items()]
+    if ONE_RUN in by_reason:
+        found.append(
+            "Repeat runs on both sides, three or more, to judge medians; --single tests within two runs."
+        )
+    elif comparison.single and comparison.one_run:
+        found.append(
+            "The test is within these two runs (--single): what differs from run to run is not known, and "
+            "may be all of a change."
         )
     return found

@@ -28,7 +28,7 @@ from analysis.tables.writing import NONE, for_terminal, middle, number, seconds,
 from turnbench.formats import Finding, Summary
 
 _COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
-_OF_VERDICT = {"worse": "red", "better": "green", "same": "dim"}
+_OF_VERDICT = {"worse": "red", "better": "green", "same": "dim", "not judged": "yellow"}
 _PLAIN_WIDTH = 100
 _LEAST_NAME = 16
 """Columns of names are folded when they are very long, but never to less than this; numbers never are."""

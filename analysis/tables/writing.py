@@ -50,6 +50,11 @@ def percent(share: float) -> str:
     return f"{round(share * 100)}%"
 
 
+def tenths(share: float) -> str:
+    """A share in percent with one decimal; without it where it is whole."""
+    return f"{share * 100:.1f}%".replace(".0%", "%")
+
+
 def change(ratio: float) -> str:
     """A ratio of two times as a change in percent: 1.05 is +5.0%; never -0.0%."""
     return f"{round((ratio - 1) * 100, 1) + 0.0:+.1f}%" if ratio < 100 else "∞"

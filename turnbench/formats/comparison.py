@@ -163,6 +163,9 @@ class StudyTables(msgspec.Struct, kw_only=True):
     precisions: list[PrecisionAgreement]
 
 
+ChangeVerdict = Literal["worse", "better", "same", "not judged", "lengths differ"]
+
+
 class MedianChange(msgspec.Struct, kw_only=True):
     """The median of one metric in one cell, run A against baseline B."""
 
@@ -172,17 +175,49 @@ class MedianChange(msgspec.Struct, kw_only=True):
     load: str
     """Simulated people at the same time, or conversations arriving per second as in `5/s`."""
     metric: str
-    """ttft_ms, ttg_ms or tpot_ms."""
+    """ttft_ms, tpot_ms, ttg_ms, or ttg_equal_ms: A's TTFT and TPOT with the baseline's lengths of answers."""
     a_ms: float | None
     """Median of A, milliseconds; null where it falls among turns that never finished."""
     b_ms: float | None
     """Median of B, in the same way."""
     ratio: float | None
-    """A over B."""
+    """A over B; of turns in pairs the median of their ratios."""
     ci: list[float | None]
-    """Interval of the ratio, adjusted for the number of cells (Holm 1979); null: open."""
+    """Interval of the ratio, adjusted for the number of cells (Holm 1979); null: open, or not judged."""
+    verdict: ChangeVerdict
+    """worse and better: by more than the threshold, with an interval that excludes 1. lengths differ: answers
+    changed by over 5 %, so ttg_equal_ms decides."""
+
+
+class ShareChange(msgspec.Struct, kw_only=True):
+    """A share of one cell's turns, run A against baseline B."""
+
+    model: str
+    task: str
+    load: str
+    share: Literal["failed", "goodput"]
+    """failed: turns that failed. goodput: of the turns with limits, those that met them all."""
+    a: float
+    b: float
+    a_turns: int
+    """Turns that the share is of."""
+    b_turns: int
+    ci: list[float]
+    """Interval of a - b, adjusted for the number of shares."""
     verdict: Literal["worse", "better", "same"]
-    """worse and better: by more than the threshold, with an interval that excludes 1."""
+
+
+class LengthChange(msgspec.Struct, kw_only=True):
+    """A cell in which the mean length of an answer changed by more than 5 %."""
+
+    model: str
+    task: str
+    load: str
+    a_tokens: float
+    """Mean output tokens of an answer."""
+    b_tokens: float
+    ttg_equal_ratio: float | None
+    """Time to generate with the baseline's lengths of answers, A over B."""
 
 
 class ComparisonFile(msgspec.Struct, kw_only=True):
@@ -190,5 +225,19 @@ class ComparisonFile(msgspec.Struct, kw_only=True):
 
     emulated: bool
     """Whether any of the runs is an emulator's."""
+    exit_code: int = 0
+    """1: a regression; 4: something could not be judged; 0: neither."""
+    outcome: str = ""
+    """What came of it, in words."""
+    single: bool = False
+    """Whether medians were judged within one run a side, because `--single` asked for that."""
     changes: list[MedianChange]
-    """One for each cell and metric that could be judged."""
+    """One for each cell and metric."""
+    shares: list[ShareChange] = []
+    """Failed shares and goodput."""
+    lengths: list[LengthChange] = []
+    """Where answers changed by more than 5 %."""
+    vanished: list[str] = []
+    """Cells of the baseline that A did not play."""
+    unjudged: dict[str, str] = {}
+    """Cells of which something could not be judged, with the reason."""
