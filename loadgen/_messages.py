@@ -14,6 +14,7 @@ import msgspec
 
 from loadgen.options._settings import Settings
 from loadgen.options._shape import EngineLoad
+from turnbench.draws import pick, stream
 from turnbench.outcomes import Outcome
 
 
@@ -30,12 +31,22 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     """The scenario's text, whole."""
     salt: str
     model: str
+    """As the run's record shows it; `model_of` says which one a conversation has."""
+    models: dict[str, float] = {}
+    """Of several models their shares; empty: there is one."""
     usage_in_events: bool
     """Whether the server knows stream_options.continuous_usage_stats."""
     context: int | None = None
     """Tokens of the model's context, where the server tells."""
     dialect: str = "chat"
     """Key of loadgen.dialects.DIALECTS: how the server is asked."""
+
+    def model_of(self, conversation: int) -> str:
+        """The model of this conversation: of several, drawn from the seed and its number alone."""
+        if not self.models:
+            return self.model
+        draw = next(stream(self.settings.seed, "model", conversation))
+        return list(self.models)[pick(draw, tuple(self.models.values()))]
 
 
 class EngineMessage(msgspec.Struct, tag_field="op"):

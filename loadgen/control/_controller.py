@@ -212,6 +212,7 @@ class RunController:
             scenario=prepared.scenario.text,
             salt=run.manifest.salt,
             model=prepared.model,
+            models=prepared.models,
             usage_in_events=prepared.endpoint.usage_in_events,
             context=prepared.endpoint.max_model_len,
             dialect=dialect_of(prepared.settings),

@@ -20,7 +20,7 @@ from loadgen.dialects._failures import failure_of_data, message_of, problem_of, 
 from scenarios import Conversation, characters_of, dialogue, drop_oldest, without_system
 
 _DONE = b"[DONE]"
-_FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
+FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
 _COMPLETE = re.compile(rb"data: *\[DONE\]\s*$")
 
 
@@ -105,7 +105,7 @@ class ChatCompletions:
             if answer or reasoning or tool_call:
                 count = None if chunk.usage is None else chunk.usage.completion_tokens
                 reply.add(number, answer, reasoning, count, tool_call)
-        if reply.finish_reason is not None and _FAILED_FINISH.search(reply.finish_reason):
+        if reply.finish_reason is not None and FAILED_FINISH.search(reply.finish_reason):
             problem = problem or ("server_error", f"the server ended the answer as {reply.finish_reason}")
         for data in events[end + 1 :]:
             if failure := failure_of_data(data):

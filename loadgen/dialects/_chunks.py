@@ -80,7 +80,7 @@ NO_DELTA = ChatDelta()
 
 _decoder = msgspec.json.Decoder(ChatChunk)
 _NO_CHUNK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_COMMENT = re.compile(rb"\s*(:|(ping|pong|heart-?beat|keep-?alive)\s*$)", re.I)
+COMMENT = re.compile(rb"\s*(:|(ping|pong|heart-?beat|keep-?alive)\s*$)", re.I)
 
 
 def chunks_of(events: list[bytes], oddities: set[str]) -> tuple[list[ChatChunk], Problem | None]:
@@ -203,7 +203,7 @@ class _LenientReader:
             return NOTHING
         with contextlib.suppress(*_NO_CHUNK):
             return _decoder.decode(data)
-        if _COMMENT.match(data):
+        if COMMENT.match(data):
             self._oddities.add("comments")
             return NOTHING
         value = json.loads(data.decode("utf-8", "surrogateescape"), parse_constant=lambda _: None)

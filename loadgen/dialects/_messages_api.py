@@ -8,14 +8,23 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from loadgen.dialects._chat import ChatCompletions
+from loadgen.dialects._chat import FAILED_FINISH, ChatCompletions
 from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest
-from loadgen.dialects._typed_events import count_at, error_of, events_of, last_line, part, text_at
+from loadgen.dialects._typed_events import (
+    count_at,
+    events_of,
+    failed_later,
+    failure_of,
+    last_line,
+    part,
+    text_at,
+)
 from scenarios import Conversation, text_of
 
 _VERSION = "2023-06-01"
 """Of the API; the only one since then."""
 _ENDED = re.compile(rb'^data: ?\{.*"type": ?"message_stop"')
+_QUIET = ("ping", "content_block_stop")
 _FINISHED = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -80,8 +89,8 @@ class AnthropicMessages:
 
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every event up to message_stop or the first problem."""
-        found, problem = events_of(events)
         reply, done = StreamedReply(), False
+        found, problem = events_of(events, reply)
         for place, event in enumerate(found):
             match text_at(event, "type"):
                 case "message_start":
@@ -98,10 +107,13 @@ class AnthropicMessages:
                         reply.finish_reason = _FINISHED.get(reason, reason)
                 case "message_stop":
                     done = True
+                    failed_later(events, reply, place)
                     break
-                case kind if kind == "error" or event.get("error"):
-                    reply.problem = error_of(event.get("error") or event)
+                case kind if kind not in _QUIET and (failure := failure_of(event)):
+                    reply.problem = failure
                     break
+        if reply.finish_reason is not None and FAILED_FINISH.search(reply.finish_reason):
+            problem = problem or ("server_error", f"the server ended the answer as {reply.finish_reason}")
         reply.end(done, problem)
         return reply
 

@@ -13,7 +13,17 @@ from typing import Any
 
 from loadgen.dialects._chat import ChatCompletions
 from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest, bearer
-from loadgen.dialects._typed_events import Event, count_at, error_of, events_of, last_line, part, text_at
+from loadgen.dialects._failures import message_of, problem_of
+from loadgen.dialects._typed_events import (
+    Event,
+    count_at,
+    events_of,
+    failed_later,
+    failure_of,
+    last_line,
+    part,
+    text_at,
+)
 from scenarios import Conversation, text_of
 
 _TEXT = ("response.output_text.delta", "response.refusal.delta")
@@ -21,6 +31,7 @@ _REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.
 _CALL = ("response.function_call_arguments.delta",)
 _ENDS = ("response.completed", "response.incomplete")
 _LAST = re.compile(rb'"type": ?"response\.(completed|incomplete|failed)"')
+_FAILED = ("response.failed", "response.cancelled")
 _CUT = {"max_output_tokens": "length", "max_tokens": "length"}
 """A reason for an incomplete response, in chat's words."""
 
@@ -80,8 +91,8 @@ class Responses:
 
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every event up to the last, or to the first problem."""
-        found, problem = events_of(events)
         reply, done = StreamedReply(), False
+        found, problem = events_of(events, reply)
         for place, event in enumerate(found):
             kind = text_at(event, "type")
             if kind in _TEXT:
@@ -98,13 +109,15 @@ class Responses:
             elif kind in _ENDS:
                 done = True
                 _take_end(reply, event)
+                failed_later(events, reply, place)
                 break
-            elif kind == "response.failed":
+            elif kind in _FAILED:
                 _take_usage(reply, event)
-                reply.problem = error_of(part(event, "response", "error") or "the response failed")
+                error = part(event, "response", "error")
+                reply.problem = problem_of(message_of(error) if error else "the response failed")
                 break
-            elif kind == "error" or event.get("error"):
-                reply.problem = error_of(event.get("error") or event)
+            elif not kind.startswith("response.") and (failure := failure_of(event)):
+                reply.problem = failure
                 break
         reply.end(done, problem)
         return reply

@@ -125,7 +125,7 @@ def body_of_turn(
     if settings.top_p is not None:
         sampling["top_p"] = settings.top_p
     request = TurnRequest(
-        model=job.model,
+        model=job.model_of(conversation.index),
         prompt=prompt,
         max_tokens=max_tokens_of(job, turn),
         exact_tokens=settings.exact_tokens,

@@ -67,7 +67,7 @@ def record_of(job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, sec
         outcome=exchange.outcome,
         error=exchange.error and secrets.scrubbed(exchange.error),
         text=secrets.scrubbed_json(text) if job.settings.keep_text else None,
-        model=secrets.scrubbed(job.model),
+        model=secrets.scrubbed(unsent.model),
     )
 
 
@@ -91,7 +91,7 @@ def _unsent(job: Job, attempt: AttemptId) -> TurnRecord:
         last=attempt.last,
         attempt=attempt.attempt,
         task=attempt.task,
-        model=job.model,
+        model=job.model_of(attempt.conversation),
         worker=job.worker,
         due_ns=attempt.due_ns,
         clock="kernel" if job.settings.clock != "user" and KERNEL_STAMPS else "user",

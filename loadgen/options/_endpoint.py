@@ -39,7 +39,9 @@ class Endpoint(msgspec.Struct, kw_only=True):
     usage_in_events: bool = False
     """Whether it is known to understand stream_options.continuous_usage_stats (vLLM and its like)."""
     refused_model: str | None = None
-    """The server's words where it knows no model of the name that was asked for."""
+    """The server's words where it knows no model of a name that was asked for."""
+    refused_name: str = ""
+    """That name."""
     server: dict[str, Any] = {}
     notes: list[str] = []
     """What the server says of itself that can't be so, a sentence each."""

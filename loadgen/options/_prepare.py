@@ -23,6 +23,7 @@ from loadgen.options._headers import dialect_of, headers_of, secrets_here
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
 from loadgen.options._shapes import shape_of
+from loadgen.options._values import model_shares
 from scenarios import Scenario, ScenarioError, fitting, load, rows_too_long
 from turnbench.cleaning import clean
 from turnbench.formats import Finding
@@ -53,6 +54,12 @@ class Prepared:
     skipped: dict[str, int] = field(default_factory=dict)
     """Tasks that need more context than the model has, and how much."""
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def models(self) -> dict[str, float]:
+        """The shares of several models; empty where there is one."""
+        shares = model_shares(self.model)
+        return shares if len(shares) > 1 else {}
 
 
 def prepare(options: Mapping[str, Any]) -> Prepared:
@@ -102,8 +109,9 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     findings += [
         Finding("note", "endpoint", note, "nothing to do: it was not used") for note in endpoint.notes
     ]
-    if endpoint.models and model not in endpoint.models:
-        findings.append(_unlisted(model, endpoint.models))
+    if endpoint.models:
+        unlisted = [name for name in model_shares(model) if name not in endpoint.models]
+        findings += [_unlisted(name, endpoint.models) for name in unlisted]
     slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
     return Prepared(settings, shape, scenario, endpoint, model, facts, slo, skipped, findings)
 
@@ -169,13 +177,14 @@ def _model(settings: Settings, endpoint: Endpoint) -> str:
         return endpoint.models[0]
     if endpoint.refused_model is not None:
         secrets = secrets_here(settings)
-        near = get_close_matches(settings.model, endpoint.models, 1)
+        near = get_close_matches(endpoint.refused_name, endpoint.models, 1)
         served = near or endpoint.models[:5]
         names = ", ".join(secrets.scrubbed(clean(name.encode("utf-8", "replace"))) for name in served)
         hint = f"did you mean {names}?" if near else f"it serves {names}"
         why = f"not served at {host} ({endpoint.refused_model}); {hint}"
-        raise OptionErrors([f"--model {settings.model}: {why}"])
-    return settings.model
+        raise OptionErrors([f"--model {endpoint.refused_name}: {why}"])
+    shares = model_shares(settings.model)
+    return settings.model if len(shares) > 1 else next(iter(shares))
 
 
 def _unlisted(model: str, listed: list[str]) -> Finding:

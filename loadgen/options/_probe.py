@@ -21,6 +21,7 @@ from loadgen.options._endpoint import Address, Endpoint, address_of
 from loadgen.options._headers import dialect_of, headers_of, key_advice, secrets_of
 from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
+from loadgen.options._values import model_shares
 from scenarios import parse, plan
 from turnbench.cleaning import clean
 from turnbench.server_facts import described_server
@@ -105,8 +106,12 @@ async def probe(settings: Settings) -> Endpoint:
             endpoint.problem = clean((str(error) or type(error).__name__).encode("utf-8", "replace"))
             return endpoint
         entries = _entries(models.value)
-        if entries and settings.model and settings.model not in [entry["id"] for entry in entries]:
-            endpoint.refused_model = await _try_model(session, address, settings, settings.model)
+        names = [] if settings.model is None else list(model_shares(settings.model))
+        listed = [entry["id"] for entry in entries or ()]
+        for name in names if entries else ():
+            if name not in listed and endpoint.refused_model is None:
+                endpoint.refused_model = await _try_model(session, address, settings, name)
+                endpoint.refused_name = name
         await asyncio.wait({version})
         about = None if version.exception() is not None else version.result().value
     endpoint.emulated = "X-Turnbench-Emulated" in models.headers
@@ -114,9 +119,9 @@ async def probe(settings: Settings) -> Endpoint:
         endpoint.problem = _refusal(models, settings)
         return endpoint
     endpoint.models = [entry["id"] for entry in entries]
-    asked = [entry for entry in entries if entry["id"] == settings.model] or entries
-    if asked:
-        endpoint.max_model_len = _context(asked[0], endpoint.notes)
+    asked = [entry for entry in entries if entry["id"] in names] or entries[:1]
+    contexts = [_context(entry, endpoint.notes) for entry in asked]
+    endpoint.max_model_len = min((each for each in contexts if each is not None), default=None)
     if isinstance(about, dict) and isinstance(about.get("version"), str):
         endpoint.version = clean(about["version"].encode("utf-8", "replace"))[:_TEXT_CHARS]
         endpoint.usage_in_events = True

@@ -41,7 +41,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         ),
     ] = False
     model: Annotated[
-        str | None, Option("Model named in requests; default: the endpoint's first.", str, "NAME")
+        str | None,
+        Option(
+            "Model named in requests; default: the endpoint's first. A=0.7,B=0.3: several of one server, "
+            "each conversation with one of them, drawn by these shares.",
+            values.model,
+            "NAME",
+        ),
     ] = None
     dialect: Annotated[
         str,

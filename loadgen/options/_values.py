@@ -22,6 +22,32 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
+def model(text: str) -> str:
+    """--model: a name, or several with their shares."""
+    model_shares(text)
+    return text
+
+
+def model_shares(text: str) -> dict[str, float]:
+    """The models of A=0.7,B=0.3 with their shares, which add up to 1; of a plain name that one alone."""
+    parts = [part.strip() for part in text.split(",")]
+    if not any(re.search(r"=[0-9.]+$", part) for part in parts) or len(parts) == 1:
+        return {text: 1.0}  # a name may hold commas and equals signs of its own
+    found: dict[str, float] = {}
+    for part in parts:
+        name, separator, share = part.rpartition("=")
+        if not (
+            separator and name and re.fullmatch(r"[0-9]{0,9}(\.[0-9]{0,9})?", share) and share.strip(".")
+        ):
+            raise ValueError(f"{part!r}: give every model its share, as in A=0.7,B=0.3")
+        if name in found:
+            raise ValueError(f"{name!r} stands there twice")
+        if not float(share) > 0:
+            raise ValueError(f"{part!r}: a share is more than 0")
+        found[name] = float(share)
+    return {name: share / sum(found.values()) for name, share in found.items()}
+
+
 def levels(text: str) -> list[int]:
     """--levels: numbers of people, with commas between."""
     try:

@@ -262,6 +262,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
         scenario: str = "",
         context: int | None = None,
         dialect: str = "chat",
+        models: dict[str, float] | None = None,
         load: EngineLoad = EngineLoad(),  # noqa: B008 (frozen)
         **settings: Any,
     ) -> Client:
@@ -269,7 +270,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
         scenario = scenario or (ONE_TURN if turns == 1 else TWO_TURNS)
         job = Job(
             run="run", worker=0, workers=1, settings=asked, scenario=scenario, salt="ab", model="m",
-            usage_in_events=False, context=context, dialect=dialect, load=load,
+            usage_in_events=False, context=context, dialect=dialect, load=load, models=models or {},
         )  # fmt: skip
         timeline = Timeline()
         reader, _ = open_reader(asyncio.get_running_loop(), timeline, asked.clock, connections=1024)

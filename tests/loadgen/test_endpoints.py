@@ -251,6 +251,45 @@ def test_an_error_event_is_the_message_s_problem(message: str, outcome: str) -> 
     assert reply.problem == (outcome, message)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"type": "error", "error": {"type": "api_error", "message": "boom"}},
+        {"type": "error", "message": "boom", "code": 500},
+        {"error": "boom"},
+        {"object": "error", "message": "boom"},
+        {"detail": "boom"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("name", ["responses", "messages"])
+def test_a_failure_of_any_shape_is_found_also_behind_the_end(
+    name: str, late: bool, failure: dict[str, Any]
+) -> None:
+    events = GOOD[name]
+    reply = said(DIALECTS[name], *([*events, failure] if late else [*events[:2], failure, *events[2:]]))
+    assert reply.problem is not None
+    assert (reply.problem[0], "boom" in reply.problem[1], reply.done) == ("server_error", True, False)
+
+
+@pytest.mark.parametrize("name", ["responses", "messages"])
+def test_what_is_odd_and_harmless_is_read(name: str) -> None:
+    events = GOOD[name]
+    reply = said(DIALECTS[name], *events[:1], b": ping", b"  ", b"null", {"type": "unheard_of"}, *events[1:])
+    assert (reply.text, reply.done, reply.problem, reply.oddities) == ("Hi", True, None, {"comments"})
+    halves = said(DIALECTS[name], json.dumps(events[1]).replace("Hi", "\\ud83d").encode(), *events[2:])
+    assert (halves.text, halves.problem) == ("\ufffd", None)
+
+
+def test_a_message_that_the_server_gave_up_is_no_answer() -> None:
+    assert said(MESSAGES, start(), delta(), *stop("error")).problem == (
+        "server_error", "the server ended the answer as error"
+    )  # fmt: skip
+    failed = said(RESPONSES, CREATED, response_text("Hi"), {"type": "response.cancelled", "response": {}})
+    assert failed.problem == ("server_error", "the response failed")
+
+
 def test_a_full_context_is_known_in_anthropic_s_words() -> None:
     assert MESSAGES.refusal(400, "prompt is too long: 210000 tokens > 200000 maximum") == "context_full"
     assert MESSAGES.refusal(400, "`max_tokens` exceed context limit: 1 + 2 > 3") == "context_full"
