@@ -237,7 +237,7 @@ class _LenientReader:
         return ChatChoice(
             index=_count(value.get("index")) or 0,
             delta=self._delta(delta) if isinstance(delta, dict) else ChatDelta(content=self._text(delta)[0]),
-            finish_reason=str(finish) if finish else None,
+            finish_reason=_well_formed(str(finish)) if finish else None,
         )
 
     def _delta(self, value: dict[str, Any]) -> ChatDelta:
