@@ -27,7 +27,8 @@ _DEPTH = 6
 _CONTEXT_FULL = re.compile(
     r"context[ _-]?(length|size|window|limit)|max_(model_len|seq_len|num_tokens|input_len)|session[_ ]len"
     r"|max(imum)?[ _]((allowed|supported|model|input|sequence|prompt|total)[ _])+(len\w*|tokens|token count)"
-    r"|(prompt|inputs?|messages?|sequence|conversation|requested tokens?|tokens? count|number of tokens)\b"
+    r"|(prompt|inputs?|messages?|sequence|conversation|requested tokens?|tokens? count|number of tokens)"
+    r"\b(?!\"\s*:)"  # a field's name is not what it is about
     r"[^.!?]{0,120}?\b(exceeds?|exceeded|exceeding|is too (long|large)|longer than|larger than|greater than"
     r"|must have less than|must be (<=?|less than|at most)|cannot exceed|can't exceed|should not exceed)\b"
     r"|tokens \+ `max_new_tokens` must be|length (of \w+ )?(is )?\d+(, but `max_length`| > \d+)"
