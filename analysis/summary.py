@@ -7,6 +7,7 @@ from analysis.checks.verdict import findings_of
 from analysis.measures.by_turn import by_context, by_turn, conversations_of
 from analysis.measures.cells import cells_of
 from analysis.measures.client import client_of
+from analysis.measures.energy import energy_of
 from analysis.measures.ledger import ledger_of, outcomes_of
 from analysis.measures.throughput import little, load_curve, streams_mean
 from analysis.turns.frame import floats
@@ -14,6 +15,7 @@ from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench import exits
 from turnbench.formats import Finding, LevelSummary, Summary, Verdict
+from turnbench.formats.server import GpuSample
 from turnbench.limits import holds
 
 
@@ -21,7 +23,8 @@ def summarise(study: Study) -> Summary:
     """The summary of one run; every number is finite or null."""
     ledger = ledger_of(study)
     findings = findings_of(RunEvidence(study, ledger))
-    levels = [_level(study, level, findings) for level in study.levels]
+    gpus = list(study.run.gpus())
+    levels = [_level(study, level, findings, gpus) for level in study.levels]
     return Summary(
         run=study.run.path.resolve().name,
         emulated=study.emulated,
@@ -47,7 +50,7 @@ def _answer_lengths(study: Study) -> str | None:
     return str(source) if source and chosen else None
 
 
-def _level(study: Study, level: Level, findings: list[Finding]) -> LevelSummary:
+def _level(study: Study, level: Level, findings: list[Finding], gpus: list[GpuSample]) -> LevelSummary:
     rows = study.measured[study.measured["level"] == level.index]
     limited = rows[rows["meets"].notna()]
     shares = limited["task"].map({task: item.share for task, item in study.limits.items()}).astype(float)
@@ -62,6 +65,7 @@ def _level(study: Study, level: Level, findings: list[Finding]) -> LevelSummary:
         streams_mean=streams,
         little=little(rows, level, streams),
         conversations=conversations_of(study, level),
+        energy=energy_of(study, level, gpus),
         holds_limits=holds(int(limited["meets"].astype(int).sum()), floats(shares)),
     )
 

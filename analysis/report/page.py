@@ -86,6 +86,7 @@ def _tables(summary: Summary) -> dict[str, Any]:
     tables = {
         "waits": rows.waits_table(summary),
         "levels": rows.levels_table(summary),
+        "energy": rows.energy_table(summary),
         "rankings": rows.rankings_table(comparison),
         "effects": rows.effects_table(comparison),
         "ratios": rows.ratios_table(study),

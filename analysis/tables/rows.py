@@ -185,6 +185,26 @@ def levels_table(summary: Summary) -> TextTable:
     return TextTable("Load levels", (*heads, "duration p50", "status", "limits"), rows, (0, 9, 10))
 
 
+def energy_table(summary: Summary) -> TextTable:
+    """One row a level whose energy or cost is known."""
+    rows = []
+    for level in summary.levels:
+        if (found := level.energy) is not None:
+            pairs = (
+                (found.joules_per_answer, found.joules_per_answer_ci95),
+                (found.joules_per_1000_tokens, found.joules_per_1000_tokens_ci95),
+                (found.cost_per_1000_answers, found.cost_per_1000_answers_ci95),
+                (found.cost_per_million_tokens, found.cost_per_million_tokens_ci95),
+            )
+            cells = [
+                number(value) + (f" ({number(ci95[0])} to {number(ci95[1])})" if ci95 else "")
+                for value, ci95 in pairs
+            ]
+            rows.append([run_of(level) or summary.run, level.load, number(found.mean_power_w), *cells])
+    heads = ("run", "people", "mean power W", "J per answer", "J per 1,000 tokens", "cost of 1,000 answers")
+    return TextTable("Energy and cost", (*heads, "cost of a million tokens"), rows, (0,))
+
+
 def rankings_table(comparison: ModelComparison | None) -> TextTable:
     """One row a task and load: agreement of both rankings, clearest reversal, sources of the variation."""
     rows = []

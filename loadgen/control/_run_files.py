@@ -72,8 +72,8 @@ class RunWriter:
         point_latest(path)
 
     def append(self, kind: str, worker: int, line: bytes) -> None:
-        """Add a line to turns-W.jsonl, health-W.jsonl or server.jsonl."""
-        name = "server.jsonl" if kind == "server" else f"{kind}-{worker}.jsonl"
+        """Add a line to turns-W.jsonl, health-W.jsonl, server.jsonl or gpu.jsonl."""
+        name = f"{kind}.jsonl" if kind in ("server", "gpu") else f"{kind}-{worker}.jsonl"
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = (self.path / name).open("ab")

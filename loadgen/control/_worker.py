@@ -28,6 +28,7 @@ from loadgen._messages import (
     ConversationEnded,
     EngineMessage,
     FromEngine,
+    GpuSampled,
     HealthSampled,
     NothingToPlay,
     PlayConversation,
@@ -210,6 +211,8 @@ class Worker:
                 self._lines.append(("health", line))
             case ServerSampled(line):
                 self._lines.append(("server", line))
+            case GpuSampled(line):
+                self._lines.append(("gpu", line))
             case ConversationEnded(user):
                 self._release(user)
             case NothingToPlay(user):

@@ -49,7 +49,7 @@ from loadgen._messages import (
 )
 from loadgen.dialects import DIALECTS
 from loadgen.engine._driver import LoadDriver
-from loadgen.engine._health import Health, watch_server
+from loadgen.engine._health import Health, watch_gpus, watch_server
 from loadgen.engine._run import EngineRun, watch
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of
@@ -170,6 +170,8 @@ class EngineProcess:
         self._spawn(health.run())
         if job.worker == 0:
             self._spawn(watch_server(settings, headers, self._timeline, self.emit))
+            if settings.gpu_metrics:
+                self._spawn(watch_gpus(settings.gpu_metrics, self._timeline, self.emit))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_COLLECTIONS)

@@ -19,7 +19,7 @@ import msgspec
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadgen._messages import HealthSampled, ServerSampled
+from loadgen._messages import GpuSampled, HealthSampled, ServerSampled
 from loadgen.engine._run import EngineRun
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import secrets_of
@@ -27,6 +27,7 @@ from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine
+from turnbench.gpu_metrics import gpu_samples
 from turnbench.server_metrics import HISTOGRAMS, PREFIXES, TELLING_LABELS, bucket_name, is_share
 
 _TICK_S = 0.02
@@ -166,6 +167,22 @@ async def watch_server(
                         msgspec.json.encode({"t_ns": timeline.now_ns()} | secrets.scrubbed_json(found))
                     )
                 )
+            await asyncio.sleep(_EVERY_S)
+
+
+async def watch_gpus(url: str, timeline: Timeline, emit: Callable[[GpuSampled], None]) -> None:
+    """Emit what the GPUs draw once a second until cancelled, from a DCGM exporter's page."""
+    timeout = aiohttp.ClientTimeout(total=_EVERY_S)
+    async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        while True:
+            text, asked_ns = "", timeline.now_ns()
+            try:
+                async with session.get(url, allow_redirects=False) as response:
+                    text = await _page(response) if response.status == 200 else ""
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                pass  # an exporter that is down for a while is asked again
+            for sample in gpu_samples(text, (asked_ns + timeline.now_ns()) // 2):
+                emit(GpuSampled(msgspec.json.encode(sample)))
             await asyncio.sleep(_EVERY_S)
 
 

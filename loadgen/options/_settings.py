@@ -257,6 +257,16 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         str,
         Option("Environment variable that holds the API key.", values.variable, "NAME", "OPENAI_API_KEY"),
     ] = "OPENAI_API_KEY"
+    gpu_metrics: Annotated[
+        str | None,
+        Option("DCGM exporter (or serve gpu-metrics) beside the server.", values.page_url, "URL"),
+    ] = None
+    gpu_price: Annotated[
+        float | None,
+        Option(
+            "Price of the server's GPUs for an hour, for the cost of answers.", values.number(0, 1e6), "N"
+        ),
+    ] = None
     server_facts: Annotated[
         str | None, Option("JSON or YAML file that describes a remote server.", str, "FILE")
     ] = None

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -104,6 +105,14 @@ def endpoint_url(text: str) -> str:
     """-H: where requests go."""
     address_of(text)
     return text
+
+
+def page_url(text: str) -> str:
+    """The address of a page of metrics; one without a path means /metrics."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{text!r} is not an address such as http://gpu-host:9400/metrics")
+    return text if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/metrics"
 
 
 def dialect(text: str) -> str:

@@ -57,6 +57,8 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "cert": ("", "cert", None),
     "trust-env": (False, "trust_env", False),
     "api-key-env": ("OPENAI_API_KEY", "api_key_env", "OPENAI_API_KEY"),
+    "gpu-metrics": ("", "gpu_metrics", None),
+    "gpu-price": ("", "gpu_price", None),
     "server-facts": ("", "server_facts", None),
 }  # type: ignore[assignment]
 

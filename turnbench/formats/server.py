@@ -62,6 +62,21 @@ server itself answered (owned_by, version, max_model_len), and whatever else a -
 name, with a text, a number, true, false, null or a list of these."""
 
 
+class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
+    """One line a second and GPU of gpu.jsonl."""
+
+    t_ns: int
+    """When it was asked, on the clock of the process that wrote run.json."""
+    gpu: str
+    """Which of the machine's GPUs."""
+    power_w: float
+    """Power that it drew."""
+    clock_mhz: float | None = None
+    """Clock of its processors; null where not known, as the next ones."""
+    memory_used_bytes: float | None = None
+    temperature_c: float | None = None
+
+
 class ServerSample(msgspec.Struct, frozen=True):
     """One line a second of server.jsonl, the server's own metrics; the file has the values beside t_ns."""
 

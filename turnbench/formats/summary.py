@@ -100,6 +100,29 @@ class ConversationCounts(msgspec.Struct):
     """From when the first turn was due to the end of the last, of the completed ones."""
 
 
+class LevelEnergy(msgspec.Struct, kw_only=True):
+    """Energy and cost of one level's window. null: power or price is not known."""
+
+    answers: float
+    """Answered turns, each by the share of it that lies in the window."""
+    tokens: float
+    """Tokens that arrived in the window."""
+    joules: float | None = None
+    """Energy of all GPUs that were sampled."""
+    mean_power_w: float | None = None
+    """Over the window."""
+    joules_per_answer: float | None = None
+    joules_per_answer_ci95: Interval | None = None
+    """Its 95 % interval, over twentieths of the window; so are the next ones."""
+    joules_per_1000_tokens: float | None = None
+    joules_per_1000_tokens_ci95: Interval | None = None
+    cost_per_1000_answers: float | None = None
+    """In the currency of --gpu-price."""
+    cost_per_1000_answers_ci95: Interval | None = None
+    cost_per_million_tokens: float | None = None
+    cost_per_million_tokens_ci95: Interval | None = None
+
+
 class LevelSummary(msgspec.Struct, kw_only=True):
     """One load that was held."""
 
@@ -123,6 +146,8 @@ class LevelSummary(msgspec.Struct, kw_only=True):
     """What became of its conversations."""
     holds_limits: bool | None
     """Whether enough of its turns met all limits; null without limits."""
+    energy: LevelEnergy | None = None
+    """null where neither the GPUs' power nor their price is known."""
     run: str | msgspec.UnsetType = msgspec.UNSET
 
 
