@@ -184,6 +184,7 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
                 think_s,
                 tokens,
                 stop=content.stop,
+                prompt_tokens=each.prompt_tokens,
                 read_wpm=read_wpm,
                 type_wpm=type_wpm,
                 canned=reply or None,

@@ -23,6 +23,8 @@ class Turn:
     """Seconds the person waits after the reply before; 0.0 for the first turn."""
     max_tokens: int
     stop: tuple[str, ...] = ()
+    prompt_tokens: int | None = None
+    """Tokens that the request should have, where a trace says; its text is filler of about that length."""
     read_wpm: float | None = None
     """Not None: the wait before follows from the real reply (see think_after); think_s is then a guess."""
     type_wpm: float | None = None

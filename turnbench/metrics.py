@@ -126,8 +126,10 @@ def ttg256_ms(turns: Turns) -> Floats:
 @metric(label="TPOT", unit="ms", source=_USUAL, limit=True, null_meets_limit=True)
 def tpot_ms(turns: Turns) -> Floats:
     """Time per output token after the first event, (a_k - a_1) / (N_k - n_1); none where all tokens came
-    with the first event."""
-    return _ratio(ttg_ms(turns) - ttft_ms(turns), turns.later_tokens)
+    with the first event, or where a gateway held the answer back and sent it whole."""
+    found = _ratio(ttg_ms(turns) - ttft_ms(turns), turns.later_tokens)
+    found[turns.buffered] = np.nan
+    return found
 
 
 @metric(label="inter-event", unit="ms", source=_USUAL, per="gap")

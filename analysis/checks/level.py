@@ -12,18 +12,31 @@ from analysis.checks.evidence import LevelEvidence, RunEvidence
 from analysis.stats.percentiles import LEAST_N, effective_turns
 from analysis.stats.steadiness import too_short
 from analysis.turns.frame import floats
-from turnbench.formats import Finding, Severity
+from turnbench.formats import Finding, RunManifest, Severity
 from turnbench.outcomes import ANSWERED, STILL_RUNNING
 
 MOST_FAILED = 0.01
 """Share of turns without an answer up to which no percentile below p99 can hide them."""
 
 
+_WORDS_CHARS = 160
+"""Of a server's words, in a sentence about many turns."""
+_REMEDIES = {
+    "context_full": "plan fewer or shorter turns (at_context_end says what then happens), or serve the model "
+    "with a longer context",
+    "empty": "see the server's log: a context that is full looks so with some servers, and so does a "
+    "template that the model was not made for",
+    "http_429": "ask for less than the limit of the gateway or server allows, or raise it there",
+    "reasoning_only": "see whether the server's reasoning parser is the model's, and raise --max-tokens",
+    "tls": "name the authority with --ca, or a client certificate with --cert; --insecure checks nothing",
+}
+
+
 def nothing_finished(run: RunEvidence) -> Iterator[Finding]:
     """No turn of the whole run got its answer."""
     turns = run.study.frame[run.study.frame["counts"]]
     if not turns["outcome"].isin(ANSWERED).any():
-        yield _nothing_finished(turns, "in the run", None)
+        yield _nothing_finished(turns, "in the run", None, run.study.manifest)
 
 
 def not_whole(at: LevelEvidence) -> Iterator[Finding]:
@@ -35,13 +48,17 @@ def not_whole(at: LevelEvidence) -> Iterator[Finding]:
 def no_turns(at: LevelEvidence) -> Iterator[Finding]:
     """No turn of this level got its answer."""
     if not at.rows["outcome"].isin(ANSWERED).any():
-        yield _nothing_finished(at.rows, f"in the window of level {at.level.index}", at.level.index)
+        where = f"in the window of level {at.level.index}"
+        yield _nothing_finished(at.rows, where, at.level.index, at.study.manifest)
 
 
-def _nothing_finished(turns: pd.DataFrame, where: str, at: int | None) -> Finding:
+def _nothing_finished(turns: pd.DataFrame, where: str, at: int | None, manifest: RunManifest) -> Finding:
     seen = turns["outcome"].value_counts()
-    named = ", ".join(f"{count} {name}" for name, count in seen.items()) or "no turn was sent"
+    parts = (f"{count} {name}{_words(turns[turns['outcome'] == name])}" for name, count in seen.items())
+    named = ", ".join(parts) or "no turn was sent"
     remedy = "see that the server answers and the window is longer than an answer takes (--hold, --drain)"
+    if len(turns):
+        remedy = _remedy(turns, manifest) or remedy
     return Finding("invalid", "no_turns", f"no turn finished {where} ({named})", remedy, at)
 
 
@@ -52,10 +69,29 @@ def failed(at: LevelEvidence) -> Iterator[Finding]:
     named = []
     for outcome, part in bad.groupby("outcome"):
         first_s, last_s = (at.second(int(part["moment_ns"].agg(end))) for end in ("min", "max"))
-        named.append(f"{len(part)} {outcome} sent from {first_s:.0f} to {last_s:.0f} s")
+        named.append(f"{len(part)} {outcome}{_words(part)} sent from {first_s:.0f} to {last_s:.0f} s")
     what = f"{len(bad)} of {len(at.rows)} turns failed: {', '.join(named)} of the window"
     remedy = "see the errors in turns-*.jsonl and the server's log: times are of the turns that got through"
-    yield at.finding("suspect", "failed", what, remedy)
+    yield at.finding("suspect", "failed", what, _remedy(bad, at.study.manifest) or remedy)
+
+
+def _words(turns: pd.DataFrame) -> str:
+    """What was said of most of these turns: the server's own words, where it said any."""
+    said = turns["error"].dropna()
+    if said.empty:
+        return ""
+    words = str(said.value_counts().index[0])
+    return f" ({words[:_WORDS_CHARS]}{'...' if len(words) > _WORDS_CHARS else ''})"
+
+
+def _remedy(turns: pd.DataFrame, manifest: RunManifest) -> str | None:
+    """What to do about the commonest way to fail, where that is known."""
+    outcome = str(turns["outcome"].value_counts().index[0])
+    statuses = turns.loc[turns["outcome"] == outcome, "status"].dropna()
+    if outcome == "http_4xx" and statuses.isin([401, 403]).any():
+        name = manifest.settings.get("api_key_env") or "OPENAI_API_KEY"
+        return f"set the server's key in the environment variable {name} (--api-key-env names another)"
+    return _REMEDIES.get(outcome)
 
 
 def unfinished(at: LevelEvidence) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ Every check stands in one of the lists below, in the order in which findings are
 
 from __future__ import annotations
 
-from analysis.checks import client, level, records, server
+from analysis.checks import answers, client, level, records, server
 from analysis.checks.evidence import LevelCheck, RunCheck, RunEvidence
 from turnbench.formats import Finding
 
@@ -36,7 +36,10 @@ LEVEL_CHECKS: list[LevelCheck] = [
     client.coalesced,
     client.busy,
     client.stolen,
+    answers.buffered,
+    answers.limits_missed,
     level.failed,
+    answers.rate_limited,
     level.unfinished,
     level.few_turns,
     level.warm_up,
@@ -46,7 +49,15 @@ LEVEL_CHECKS: list[LevelCheck] = [
 ]
 """Made of those that have measured turns."""
 
-SERVER_CHECKS: list[RunCheck] = [server.lengths, server.restarts, server.warm_cache]
+SERVER_CHECKS: list[RunCheck] = [
+    answers.longer_than_asked,
+    answers.not_exact,
+    answers.prompts_unlike,
+    answers.cut_reasoning,
+    server.lengths,
+    server.restarts,
+    server.warm_cache,
+]
 """Made of such a run as a whole."""
 
 

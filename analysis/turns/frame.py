@@ -103,6 +103,7 @@ def _measured(turns: Turns, limits: Mapping[str, TaskLimits]) -> pd.DataFrame:
     columns["shown_tokens"] = turns.shown_tokens
     columns["even_tokens"] = turns.even_tokens
     columns["later_tokens"] = turns.later_tokens
+    columns["buffered"] = turns.buffered
     columns["fluid_met"], columns["fluid_total"] = fluidity(turns.events, *deadlines_ms(turns.tasks, limits))
     met, limited = meets(turns, limits)
     columns["meets"] = pd.arrays.BooleanArray(met, ~limited)

@@ -8,7 +8,8 @@ from typing import Literal
 
 from msgspec import structs
 
-from loadgen.engine._history import History
+from loadgen._messages import Job
+from loadgen.engine._history import History, max_tokens_of
 from loadgen.engine._person import SimulatedPerson, patience_of, think_s
 from loadgen.engine._record import AttemptId, dropped_record, record_of
 from loadgen.engine._run import EngineRun, OpenTurn
@@ -78,14 +79,23 @@ def drop_turn(run: EngineRun, conversation: Conversation, index: int, due_ns: in
     """Record a turn that became due and could not begin before the level's end: it is never made up for."""
     run.ledger.planned += 1
     run.ledger.dropped += 1
-    record = dropped_record(run.job, _attempt_id(conversation, index, 1, due_ns))
+    record = dropped_record(run.job, _attempt_id(run.job, conversation, index, 1, due_ns))
     run.report(record, done=True)
     return TurnEnd("dropped", due_ns)
 
 
-def _attempt_id(conversation: Conversation, index: int, attempt: int, due_ns: int) -> AttemptId:
-    last = index + 1 == len(conversation.turns)
-    return AttemptId(conversation.index, index + 1, attempt, conversation.task, due_ns, last)
+def _attempt_id(job: Job, conversation: Conversation, index: int, attempt: int, due_ns: int) -> AttemptId:
+    turn = conversation.turns[index]
+    return AttemptId(
+        conversation.index,
+        index + 1,
+        attempt,
+        conversation.task,
+        due_ns,
+        last=index + 1 == len(conversation.turns),
+        max_tokens=max_tokens_of(job, turn),
+        asked_prompt_tokens=turn.prompt_tokens,
+    )
 
 
 async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: int, body: bytes) -> TurnEnd:
@@ -93,7 +103,7 @@ async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: in
     attempt = 0
     while True:
         attempt += 1
-        attempt_id = _attempt_id(history.conversation, history.index, attempt, due_ns)
+        attempt_id = _attempt_id(run.job, history.conversation, history.index, attempt, due_ns)
         shortened = history.shortened
         exchange = await run.attempt(turn, attempt_id, body)
         if exchange.refused == "system_role":

@@ -137,7 +137,13 @@ def body_of_turn(
     return dialect.body(request) | settings.body
 
 
+_LIMITS_IN_BODY = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
 def max_tokens_of(job: Job, turn: Turn) -> int:
-    """Tokens of the longest answer that is asked for; a replay keeps to the trace's lengths."""
+    """Tokens of the longest answer that is asked for; a replay keeps to the trace's lengths, --body wins."""
+    for name in _LIMITS_IN_BODY:
+        if type(typed := job.settings.body.get(name)) is int:
+            return typed
     one_length = job.settings.exact_tokens and not job.load.scenario_lengths
     return job.settings.max_tokens or (EXACT_TOKENS if one_length else turn.max_tokens)

@@ -25,6 +25,10 @@ class AttemptId:
     due_ns: int
     last: bool = False
     """Whether the plan ends the conversation with this turn."""
+    max_tokens: int | None = None
+    """Tokens of the longest answer that was asked for."""
+    asked_prompt_tokens: int | None = None
+    """Tokens that the prompt should have, where a trace says."""
 
     def request_id(self, run: str) -> str:
         """What the request's X-Request-Id says."""
@@ -94,5 +98,7 @@ def _unsent(job: Job, attempt: AttemptId) -> TurnRecord:
         model=job.model_of(attempt.conversation),
         worker=job.worker,
         due_ns=attempt.due_ns,
+        max_tokens=attempt.max_tokens,
+        asked_prompt_tokens=attempt.asked_prompt_tokens,
         clock="kernel" if job.settings.clock != "user" and KERNEL_STAMPS else "user",
     )

@@ -255,7 +255,7 @@ def read_reply(body: Body, dialect: Dialect) -> StreamedReply:
     found, failed = stream.events, stream.failed
     last = stream.unfinished
     unclosed = bool(last) and (is_json(last) or dialect.is_complete(body.data[-_TAIL_BYTES:]))
-    if unclosed or (last and failed == len(found)):
+    if unclosed or failed == len(found):
         found.append((last, len(body.data)))
     reply = dialect.read([data for data, _ in found[:failed]])
     reply.event_reads = body.reads_of([found[place][1] for place in reply.events])

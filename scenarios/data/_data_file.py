@@ -37,6 +37,8 @@ class RowTurn:
     given: list[Message] = field(default_factory=list)
     """Messages of the model that stand before, in place of its real reply: calls of tools."""
     answer_tokens: int | None = None
+    prompt_tokens: int | None = None
+    """Tokens of the whole request, where a trace says."""
     think_s: float | None = None
     """Seconds before this turn, where the file says so."""
 

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -59,7 +60,8 @@ class Trace(RecordFile):
         return True
 
     def row(self, i: int) -> DataRow:
-        return DataRow([asked(self._filler_of(i), answer_tokens=self._answer_tokens(i))])
+        turn = asked(self._filler_of(i), answer_tokens=self._answer_tokens(i))
+        return DataRow([replace(turn, prompt_tokens=self._inputs[i])])
 
     def _filler_of(self, i: int) -> str:
         return filler(round(self._inputs[i] * CHARACTERS_PER_TOKEN), "row", i)

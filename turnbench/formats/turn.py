@@ -67,6 +67,10 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     """The longest time between the kernel receiving a read of this turn and the client seeing it."""
     coalesced: int = 0
     """Content events that shared a read with an earlier content event, so carry a later arrival."""
+    max_tokens: int | None = None
+    """Tokens of the longest answer that the request allowed."""
+    asked_prompt_tokens: int | None = None
+    """Tokens that the prompt should have had, where a trace says."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None

@@ -1,0 +1,172 @@
+"""What the answers themselves show: longer or shorter than asked, held back on their way, refused, cut in
+their reasoning, slower than their limits allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from analysis.checks.evidence import LevelEvidence, RunEvidence
+from analysis.turns.frame import column_of, floats
+from turnbench.formats import Finding, Severity
+from turnbench.metrics import METRICS
+from turnbench.outcomes import ANSWERED
+
+MOST_BUFFERED = 0.5
+"""Share of answers that came whole, from which on it is the way and not a hiccup."""
+MOST_UNLIKE = 0.01
+"""Share of answers that may miss the length that was asked for before it is said."""
+FAR_PROMPT, NOTED_PROMPT = 0.25, 0.10
+"""How far the median prompt may be from the tokens that a trace asks for."""
+_DEFAULT_EXACT = 256
+_GATEWAY = (
+    "switch buffering off there: with nginx proxy_buffering off, with haproxy option http-no-delay; "
+    "else measure without the gateway, or by TTG"
+)
+
+
+def buffered(at: LevelEvidence) -> Iterator[Finding]:
+    """Answers that came whole, long after they were asked for, though the client was not late."""
+    answered = _answered(at.rows)
+    held = answered["buffered"]
+    if held.any() and held.mean() > MOST_BUFFERED:
+        what = (
+            f"all tokens of an answer arrive at once in {int(held.sum())} of {len(answered)} turns although "
+            "the client was not late: something between you and the server buffers, or the server itself "
+            "does; TTFT is then TTG, TPOT is not known, and limits on it are missed"
+        )
+        yield at.finding("suspect", "buffered", what, _GATEWAY)
+
+
+def longer_than_asked(run: RunEvidence) -> Iterator[Finding]:
+    """More output tokens than the request allowed, by the server's count."""
+    answered = _answered(run.study.measured)
+    asked, tokens = _asked(run, answered), floats(answered["tokens"])
+    over = np.flatnonzero(tokens > asked)
+    if len(over):
+        worst = over[np.argmax(tokens[over])]
+        events = run.study.events.counts[answered.index.to_numpy()[worst]]
+        what = (
+            f"{len(over)} of {len(answered)} answers have more tokens than were asked for: "
+            f"{tokens[worst]:.0f} of {asked[worst]:.0f} allowed, in {events} events"
+        )
+        remedy = "the server ignores its limit or counts otherwise: don't trust tokens per second and TPOT"
+        yield Finding("suspect", "more_tokens", what, remedy)
+
+
+def not_exact(run: RunEvidence) -> Iterator[Finding]:
+    """--exact-tokens that the server did not honour."""
+    if not run.study.manifest.settings.get("exact_tokens"):
+        return
+    answered = _answered(run.study.measured)
+    asked, tokens = _asked(run, answered), floats(answered["tokens"])
+    # Where events are counted, the stop token that has none is missing.
+    slack = np.where(answered["token_source"] == "events", 1.0, 0.0)
+    unlike = answered[np.abs(tokens - asked) > slack]
+    if len(unlike) > MOST_UNLIKE * len(answered):
+        typical = ", ".join(f"{length:g}" for length in sorted(set(asked[~np.isnan(asked)]))[:3])
+        what = (
+            f"{len(unlike)} of {len(answered)} answers were not {typical} tokens long, as --exact-tokens "
+            f"asks, but {floats(unlike['tokens']).min():g} to {floats(unlike['tokens']).max():g}: the server "
+            "ignores ignore_eos and min_tokens"
+        )
+        remedy = "don't compare these times as those of equal answers: use TPOT, or another server"
+        yield Finding("suspect", "not_exact", what, remedy)
+
+
+def prompts_unlike(run: RunEvidence) -> Iterator[Finding]:
+    """Prompts whose length, by the server's count, is far from what the trace asks for."""
+    rows = _answered(run.study.measured).dropna(subset=["asked_prompt_tokens", "prompt_tokens"])
+    rows = rows[rows["asked_prompt_tokens"] > 0]
+    if rows.empty:
+        return
+    ratio = float(np.median(floats(rows["prompt_tokens"]) / floats(rows["asked_prompt_tokens"])))
+    if abs(ratio - 1) <= NOTED_PROMPT:
+        return
+    severity: Severity = "suspect" if abs(ratio - 1) > FAR_PROMPT else "note"
+    what = (
+        f"prompts are {ratio:.0%} as long as the trace asks for (median of {len(rows)}; {_example(rows)}): "
+        "the model's tokens are not as long as those that the filler text was made for"
+    )
+    remedy = "see times as those of such prompts; a text that fits this model's tokens comes nearer"
+    yield Finding(severity, "prompt_lengths", what, remedy)
+
+
+def _example(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    asked, got = int(first["asked_prompt_tokens"]), int(first["prompt_tokens"])
+    return f"{asked} asked for, {got} counted by the server"
+
+
+def cut_reasoning(run: RunEvidence) -> Iterator[Finding]:
+    """Answers whose limit of tokens ended them inside their reasoning."""
+    answered = _answered(run.study.measured)
+    with_text = answered[answered["finish_reason"].notna()]
+    cut = with_text[with_text["answer_event"].isna()]
+    if len(cut):
+        what = (
+            f"{len(cut)} of {len(answered)} answers did not begin: the limit of tokens (finish reason "
+            f"{cut['finish_reason'].iloc[0]}) ended them inside their reasoning. They count as answered; "
+            "TTFAT is of the others"
+        )
+        yield Finding("note", "cut_reasoning", what, "raise --max-tokens, or have the model reason less")
+
+
+def rate_limited(at: LevelEvidence) -> Iterator[Finding]:
+    """Turns that a gateway, or the server, refused for coming too fast."""
+    refused = at.rows[at.rows["outcome"] == "http_429"]
+    if len(refused):
+        what = (
+            f"{len(refused)} of {len(at.rows)} turns were refused with 429: a gateway or the server limits "
+            "the rate, so this level measures that limit"
+        )
+        remedy = "raise the limit there, measure without the gateway, or ask for less than it allows"
+        yield at.finding("note", "rate_limited", what, remedy)
+
+
+def limits_missed(at: LevelEvidence) -> Iterator[Finding]:
+    """Which limit a level misses, and who set it: the reason for exit 1."""
+    limited = at.rows[at.rows["meets"].notna()]
+    kept = limited["meets"].astype(bool)
+    typed = at.study.manifest.settings.get("slo")
+    of_command = typed if isinstance(typed, dict) else {}
+    missed = []
+    for task, item in at.study.limits.items():
+        rows = limited[limited["task"] == task]
+        if rows.empty or kept[rows.index].mean() >= item.share:
+            continue
+        answered = _answered(rows)
+        parts = []
+        for key, limit in item.limits.items():
+            values, metric = floats(answered[column_of(key)]), METRICS[key]
+            over = values < limit if metric.higher_is_better else values > limit
+            if metric.null_meets_limit:
+                over |= np.isnan(values) & answered["buffered"].to_numpy(dtype=bool)
+            else:
+                over |= np.isnan(values)
+            if over.any():
+                origin = "--slo" if key in of_command else "the scenario"
+                parts.append(f"{key}={limit:g} of {origin} by {int(over.sum())}")
+        if len(answered) < len(rows):
+            parts.append(f"{len(rows) - len(answered)} had no answer")
+        share = f"{kept[rows.index].mean():.1%} of {len(rows)} turns of {task} keep their limits"
+        missed.append(f"{share}, {item.share:.0%} must: missed {', '.join(parts)}")
+    if missed:
+        remedy = "lower the load or the limits, or see what makes the server slow; this is why the exit is 1"
+        yield at.finding("note", "limits_missed", "; ".join(missed), remedy)
+
+
+def _answered(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["outcome"].isin(ANSWERED)]
+
+
+def _asked(run: RunEvidence, rows: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Tokens of the longest answer that each turn's request allowed; NaN where nobody knows any more."""
+    asked = floats(rows["max_tokens"])
+    settings = run.study.manifest.settings
+    whole = settings.get("max_tokens") or (_DEFAULT_EXACT if settings.get("exact_tokens") else None)
+    if isinstance(whole, int) and not isinstance(whole, bool):  # runs that did not write it beside each turn
+        asked[np.isnan(asked)] = whole
+    return asked

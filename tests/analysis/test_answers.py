@@ -1,0 +1,178 @@
+"""Findings about the answers themselves: held back, too long, too short, refused, cut in their reasoning."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.conftest import MadeRun, checks, exit_code_of, summary_of, turn
+from turnbench.formats import TurnRecord
+
+
+def turns(count: int = 40, **fields: Any) -> list[TurnRecord]:
+    return [turn(n, sent_s=6 + 50 * n / count, **fields) for n in range(count)]
+
+
+def what(made: MadeRun, check: str) -> tuple[str, str]:
+    """(what, remedy) of the one finding of this check."""
+    (found,) = [f for f in summary_of(made)["verdict"]["findings"] if f["check"] == check]
+    return found["what"], found["remedy"]
+
+
+def cell(made: MadeRun) -> dict[str, Any]:
+    found: dict[str, Any] = summary_of(made)["cells"][0]
+    return found
+
+
+def test_a_gateway_that_buffers_is_named_and_tpot_is_withheld(made: MadeRun) -> None:
+    made.manifest["slo"] = {"chat": {"tpot_ms": 1000.0}}
+    made.turns = turns(ttft_ms=2000, gap_ms=0, events=40, coalesced=39)
+    assert checks(summary_of(made))["buffered"] == "suspect"
+    said, remedy = what(made, "buffered")
+    assert "40 of 40 turns" in said
+    assert "proxy_buffering off" in remedy
+    assert "http-no-delay" in remedy
+    assert (cell(made)["tpot_ms"]["n"], cell(made)["tpot_ms"]["p50"]) == (0, None)
+    assert exit_code_of(made.path) == 1, "a limit on what is not known is not met"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ttft_ms": 2000, "gap_ms": 20, "events": 40},
+        {"ttft_ms": 2000, "gap_ms": 0, "events": 5},
+        {"ttft_ms": 2000, "gap_ms": 0, "events": 40, "lag_us_max": 1_900_000},
+        {"event_us": [100_000, *([2_000_000] * 39)], "events": 40},
+    ],
+    ids=["a stream", "too few events to say", "a late client", "a burst at the end"],
+)
+def test_other_answers_are_not_buffered(made: MadeRun, fields: dict[str, Any]) -> None:
+    made.turns = turns(**fields)
+    assert "buffered" not in checks(summary_of(made))
+
+
+def test_a_few_segments_of_one_burst_are_one_piece(made: MadeRun) -> None:
+    burst = [2_000_000 + 40 * n for n in range(40)]
+    made.turns = turns(events=40, event_us=burst, clock="wire")
+    assert checks(summary_of(made))["buffered"] == "suspect"
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(256, None), (257, "suspect"), (10**6, "suspect")])
+def test_more_tokens_than_asked_for(made: MadeRun, tokens: int, expected: str | None) -> None:
+    made.turns = turns(events=15, output_tokens=tokens, max_tokens=256)
+    assert checks(summary_of(made)).get("more_tokens") == expected
+    if expected:
+        said, _ = what(made, "more_tokens")
+        assert f"{tokens} of 256 allowed, in 15 events" in said
+
+
+def test_an_old_run_knows_what_was_asked_for_by_its_settings(made: MadeRun) -> None:
+    made.manifest["settings"] = {"max_tokens": 5}
+    made.turns = turns(events=10)
+    assert checks(summary_of(made))["more_tokens"] == "suspect"
+
+
+@pytest.mark.parametrize("source", ["usage", "events"])
+def test_exact_tokens_that_were_not_honoured(made: MadeRun, source: str) -> None:
+    made.manifest["settings"] = {"exact_tokens": True}
+    made.turns = turns(events=5, max_tokens=256, token_source=source)
+    said, _ = what(made, "not_exact")
+    assert "40 of 40 answers were not 256 tokens long" in said
+    assert checks(summary_of(made))["not_exact"] == "suspect"
+
+
+def test_exact_tokens_that_were_honoured(made: MadeRun) -> None:
+    made.manifest["settings"] = {"exact_tokens": True}
+    made.turns = [*turns(20, events=256, max_tokens=256)]
+    made.turns += [
+        turn(n + 50, sent_s=20, events=255, max_tokens=256, token_source="events") for n in range(20)
+    ]
+    assert "not_exact" not in checks(summary_of(made))
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"), [(1000, None), (1150, "note"), (1732, "suspect"), (400, "suspect")]
+)
+def test_prompts_far_from_what_a_trace_asks_for(made: MadeRun, counted: int, expected: str | None) -> None:
+    made.turns = turns(asked_prompt_tokens=978, prompt_tokens=counted)
+    assert checks(summary_of(made)).get("prompt_lengths") == expected
+    if expected:
+        assert f"978 asked for, {counted} counted by the server" in what(made, "prompt_lengths")[0]
+
+
+@pytest.mark.parametrize("outcome", ["ok", "reasoning_only"])
+def test_reasoning_that_its_limit_cut_is_an_answer(made: MadeRun, outcome: str) -> None:
+    """Runs before 0.2.0 recorded it as reasoning_only."""
+    made.turns = turns(outcome=outcome, finish_reason="length", answer_event=None, events=64)
+    summary = summary_of(made)
+    assert (summary["outcomes"], summary["verdict"]["status"]) == ({"ok": 40}, "valid")
+    found = summary["cells"][0]
+    assert [found[key]["n"] for key in ("ttft_ms", "tpot_ms", "ttfat_ms")] == [40, 40, 0]
+    said, remedy = what(made, "cut_reasoning")
+    assert "40 of 40 answers did not begin" in said
+    assert "--max-tokens" in remedy
+
+
+def test_reasoning_that_ends_by_itself_is_a_failure(made: MadeRun) -> None:
+    made.turns = turns(30) + [turn(99 + n, sent_s=20, outcome="reasoning_only") for n in range(10)]
+    assert summary_of(made)["outcomes"] == {"ok": 30, "reasoning_only": 10}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "error", "says", "advises"),
+    [
+        ("http_4xx", 401, "No api key passed in.", "No api key passed in.", "MY_KEY"),
+        ("http_4xx", 400, "logprobs is not allowed", "logprobs is not allowed", "see "),
+        ("http_429", 429, "slow down (Retry-After: 2 s)", "slow down", "limit"),
+        ("empty", 200, "the reply had no content", "no content", "context that is full"),
+        ("context_full", 400, "maximum context length is 9", "maximum context length", "longer context"),
+    ],
+)
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_a_failure_has_the_servers_words_and_what_to_do(
+    made: MadeRun, outcome: str, status: int, error: str, says: str, advises: str, all_of_them: bool
+) -> None:
+    made.manifest["settings"] = {"api_key_env": "MY_KEY"}
+    bad = {"outcome": outcome, "status": status, "error": error, "events": 0, "output_tokens": None}
+    made.turns = turns(20, **bad) + ([] if all_of_them else [turn(99 + n, sent_s=20) for n in range(20)])
+    said, remedy = what(made, "no_turns" if all_of_them else "failed")
+    assert says in said
+    assert advises in remedy
+
+
+def test_a_limit_on_the_rate_is_named(made: MadeRun) -> None:
+    refused = {"outcome": "http_429", "status": 429, "events": 0, "output_tokens": None}
+    made.turns = turns(30) + [turn(99 + n, sent_s=20, **refused) for n in range(10)]
+    assert "10 of 40 turns were refused with 429" in what(made, "rate_limited")[0]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_exit_1_names_the_limit_and_where_it_came_from(made: MadeRun, typed: bool) -> None:
+    made.manifest["slo"] = {"chat": {"ttft_ms": 50.0, "tpot_ms": 500.0}}
+    made.manifest["settings"] = {"slo": {"ttft_ms": 50.0} if typed else {}}
+    made.turns = turns()
+    said, _ = what(made, "limits_missed")
+    assert exit_code_of(made.path) == 1
+    assert f"missed ttft_ms=50 of {'--slo' if typed else 'the scenario'} by 40" in said
+    assert "tpot_ms" not in said
+    made.manifest["slo"] = {"chat": {"ttft_ms": 500.0}}
+    assert "limits_missed" not in checks(summary_of(made))
+
+
+CASE = Path("/work/shared/cases/gateway-buffers/run-haproxy-default")
+
+
+@pytest.mark.skipif(not CASE.exists(), reason="a run that somebody made")
+def test_the_run_behind_haproxys_defaults(tmp_path: Path) -> None:
+    from analysis.pipeline import analyse
+
+    run = tmp_path / "run"
+    shutil.copytree(CASE, run)
+    run.chmod(0o755)
+    analyse(run)
+    summary = json.loads((run / "summary.json").read_bytes())
+    assert {f["check"]: f["level"] for f in summary["verdict"]["findings"]}["buffered"] == "suspect"
