@@ -175,6 +175,15 @@ class TurnEnded(EngineMessage, tag="turn"):
     ttg_ms: float | None
 
 
+class TurnBegun(EngineMessage, tag="begun"):
+    """A turn begins. The counts are cumulative, this turn included; they are what a kill leaves behind."""
+
+    planned: int
+    dropped: int
+    begun: int
+    finished: int
+
+
 class HealthSampled(EngineMessage, tag="health"):
     """A line of health-W.jsonl."""
 
@@ -261,6 +270,7 @@ class AnswersOdd(EngineMessage, tag="odd"):
 FromEngine = (
     RunReady
     | JobRefused
+    | TurnBegun
     | TurnEnded
     | HealthSampled
     | ServerSampled

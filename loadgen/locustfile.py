@@ -5,9 +5,15 @@ The only file here without a leading underscore, because Locust loads every othe
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+# Ctrl-C in the middle of an import is quiet too; from `init` on there is an end in good order.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from locust import User, constant, task
 

@@ -63,8 +63,11 @@ class RunDirectory:
             yield record
 
     def health(self) -> Iterator[HealthLine]:
-        """One line a second and worker, about the engines themselves."""
-        for line in self._lines("health-*.jsonl"):
+        """One line a second and worker, about the engines themselves.
+
+        Of a worker that was killed one more, of counts alone: as they were when its last turn began.
+        """
+        for line in self._lines("health-*.jsonl", "counts-*.json"):
             try:
                 yield _health_decoder.decode(line)
             except (msgspec.DecodeError, RecursionError):
@@ -101,8 +104,8 @@ class RunDirectory:
             self.torn += 1
             return None
 
-    def _lines(self, pattern: str) -> Iterator[bytes]:
-        for path in sorted(self.path.glob(pattern)):
+    def _lines(self, *patterns: str) -> Iterator[bytes]:
+        for path in (path for pattern in patterns for path in sorted(self.path.glob(pattern))):
             with path.open("rb") as file:
                 yield from (line for line in file if line.strip())
 

@@ -8,9 +8,12 @@ of our own messages before Locust may quit.
 from __future__ import annotations
 
 import logging
+import random
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -31,6 +34,7 @@ from turnbench import exits
 
 logger = logging.getLogger(__name__)
 
+_LOCUST_PORT = 5557
 DEFAULT_HOST = "http://127.0.0.1:8000"
 
 _MISLEADING = (
@@ -64,6 +68,8 @@ class LocustAdapter:
 
     def start(self, web_ui: Any) -> None:
         """Set up this process's side: the controller on the master, a worker where load is made."""
+        if not self.options.headless or isinstance(self.runner, WorkerRunner):  # Locust ends these in order
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self.environment.stop_timeout = 0
         self.environment.process_exit_code = exits.OK
         if not isinstance(self.runner, WorkerRunner):
@@ -75,12 +81,14 @@ class LocustAdapter:
         if not isinstance(self.runner, MasterRunner):
             self.worker = Worker(self.environment)
         if self.worker is not None and self.controller is None and self.options.processes:
-            # Ctrl-C in a terminal hits forked workers too; they end when the master says so.
-            gevent.signal_handler(signal.SIGINT, lambda: None)
+            # Ctrl-C in a terminal, or its end, hits forked workers too; they end when the master says so.
+            for number in (signal.SIGINT, signal.SIGHUP):
+                gevent.signal_handler(number, lambda: None)
 
     def _take_signals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            gevent.signal_handler(number, self._on_signal, number)
+        for number in exits.OF_SIGNAL:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                gevent.signal_handler(number, self._on_signal, number)
 
     def _start_controller(self, web_ui: Any) -> None:
         # Locust must not end the run by itself: it would lose the last records.
@@ -189,7 +197,7 @@ class LocustAdapter:
             run.stop.set()
         elif self._idle.is_set() and self.options.headless:
             gevent.kill(self._main, SystemExit(exits.OF_SIGNAL[signal.Signals(number)]))
-        elif self._idle.is_set() and number == signal.SIGINT:
+        elif self._idle.is_set() and number != signal.SIGTERM:  # of which Locust has a handler of its own
             gevent.kill(self._main, KeyboardInterrupt)
 
     def on_quitting(self) -> None:
@@ -216,6 +224,7 @@ def register() -> None:
     def on_parser(parser: Any, **_: Any) -> None:
         add_options(parser)
         parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
+        _choose_master_port(parser)
 
     def on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
         adapter = _adapters[id(environment)] = LocustAdapter(environment)
@@ -229,6 +238,31 @@ def register() -> None:
 
     events.init_command_line_parser.add_listener(on_parser)
     events.init.add_listener(on_init)
+
+
+def _free_port() -> int:
+    """A free port below those that the kernel hands out, so that nobody gets it before the master has it."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+
+
+def _choose_master_port(parser: Any) -> None:
+    """Give --processes a free port, unless one is named: two runs would meet on Locust's fixed one."""
+    parse = parser.parse_args
+    parser.set_defaults(master_bind_port=None, master_port=None)
+
+    def parse_args(*args: Any, **more: Any) -> Any:
+        options = parse(*args, **more)
+        named = options.master_bind_port or options.master_port
+        port = named or (_free_port() if options.processes and not options.worker else _LOCUST_PORT)
+        options.master_bind_port = options.master_bind_port or port
+        options.master_port = options.master_port or port
+        return options
+
+    parser.parse_args = parse_args
 
 
 # --- what of Locust's own is silenced, since it would mislead beside ours ---

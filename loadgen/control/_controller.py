@@ -237,6 +237,8 @@ class RunController:
         match message["op"]:
             case "batch":
                 run.take_batch(worker, message)
+            case "counts":
+                run.take_counts(worker, message)
             case "engine_lost":
                 worker.lost = True
                 what = f"worker {worker.index}: {message['why']}"

@@ -6,6 +6,7 @@ Errors of the disk are raised as OSError; the run's state decides what they mean
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,11 @@ import msgspec
 from loadgen.options._endpoint import without_secrets
 from loadgen.options._headers import recorded, secrets_here
 from loadgen.options._prepare import Prepared, machine, versions
-from turnbench.formats import EndpointEntry, RunManifest
+from turnbench.formats import EndpointEntry, HealthLine, RunManifest
 from turnbench.names import slug
+
+_COUNTS_BYTES = 256
+"""More than a line of counts has: one replaces the other in place."""
 
 
 def new_run_dir(asked: str | None, scenario: str, started: datetime, again: bool = False) -> Path:
@@ -67,6 +71,7 @@ class RunWriter:
         self.path = path
         self.manifest = manifest
         self._files: dict[str, IO[bytes]] = {}
+        self._counts: dict[int, IO[bytes]] = {}
         (path / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
         self.write_manifest()
         point_latest(path)
@@ -79,15 +84,32 @@ class RunWriter:
             file = self._files[name] = (self.path / name).open("ab")
         file.write(line + b"\n")
 
+    def count(self, line: HealthLine) -> None:
+        """Replace counts-W.json, a worker's newest counts, at once: nothing of it waits for `flush`."""
+        file = self._counts.get(line.worker)
+        if file is None:
+            file = self._counts[line.worker] = (self.path / f"counts-{line.worker}.json").open(
+                "wb", buffering=0
+            )
+        os.pwrite(file.fileno(), msgspec.json.encode(line).ljust(_COUNTS_BYTES) + b"\n", 0)
+
     def flush(self) -> None:
         """Write every line so far to the disk."""
         for file in self._files.values():
             file.flush()
 
-    def close(self) -> None:
-        """Close every file; the first OSError is raised after all were tried."""
+    def close(self, lost: Iterable[int] = ()) -> None:
+        """Close every file; the first OSError is raised after all were tried.
+
+        Of a worker that was not lost the last health line has the same counts.
+        """
         files, self._files = self._files, {}
+        counts, self._counts = self._counts, {}
         with ExitStack() as closing:
+            for worker, file in counts.items():
+                file.close()
+                if worker not in lost:
+                    (self.path / f"counts-{worker}.json").unlink(missing_ok=True)
             for file in files.values():
                 closing.callback(file.close)
 

@@ -19,7 +19,7 @@ from loadgen.control._run_files import RunWriter, iso_now
 from loadgen.options._prepare import Prepared
 from turnbench.clock import Timeline
 from turnbench.credentials import Secrets
-from turnbench.formats import Finding, RunManifest, RunStatus
+from turnbench.formats import Finding, HealthLine, RunManifest, RunStatus
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,14 @@ class RunState:
             self.report(Finding("suspect", "abort_errors", what, remedy))
             self.end("errors")
 
+    def take_counts(self, worker: WorkerState, message: dict[str, Any]) -> None:
+        """Keep on disk how many turns this worker has begun: after a kill those without a record are lost."""
+        counts = {name: message[name] for name in ("planned", "dropped", "begun", "finished")}
+        try:
+            self.writer.count(HealthLine(t_ns=self.timeline.now_ns(), worker=worker.index, **counts))
+        except OSError as error:
+            self._disk_failed(error)
+
     def check_records(self) -> None:
         """Compare what each worker says it sent with what came, after all were asked to finish."""
         for worker in self.alive():
@@ -172,7 +180,7 @@ class RunState:
     def close(self) -> None:
         """Close the records, and write down how the run ended."""
         try:
-            self.writer.close()
+            self.writer.close([worker.index for worker in self.workers.values() if worker.lost])
         except OSError as error:
             self._disk_failed(error)
         self.manifest.status = _STATUS.get(self.ending, "failed")

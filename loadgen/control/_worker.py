@@ -37,6 +37,7 @@ from loadgen._messages import (
     ServerSampled,
     StartRun,
     ToEngine,
+    TurnBegun,
     TurnEnded,
     Unpacker,
     UserLeaves,
@@ -54,6 +55,8 @@ TO_WORKER, TO_CONTROLLER = "turnbench-to-worker", "turnbench-to-controller"
 """Locust message types; the data's `op` says which message it is."""
 
 _BATCH_S = 0.25
+_COUNTS_S = 0.05
+"""How often the controller hears at most of turns that began: after a kill it knows how many are lost."""
 _BATCH_LINES = 500
 _MASTER_SILENCE_S = 5.0
 _STDERR_TAIL_BYTES = 2000
@@ -72,14 +75,31 @@ class EngineLink:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (read after the engine's death)
         ours, theirs = socket.socketpair()
         self._socket = ours
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loadgen.engine", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stderr=self._stderr,
-            start_new_session=True,  # Ctrl-C in a terminal must not hit it
-        )
-        theirs.close()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = Event()
+        spawn_guarded(self._on_failure, self._start, theirs)
+
+    def _start(self, theirs: socket.socket) -> None:
+        """Start the process, in a greenlet: a busy machine takes seconds between fork and exec.
+
+        Other greenlets run meanwhile, so the link must be known to them by then: messages wait in the outbox.
+        """
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "loadgen.engine", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=self._stderr,
+                start_new_session=True,  # Ctrl-C in a terminal must not hit it
+            )
+        except OSError as error:
+            if not self._closing:
+                self.close()
+                self._on_death(f"the engine could not be started: {error}")
+            return
+        finally:
+            theirs.close()
+            self._started.set()
         spawn_guarded(self._on_failure, self._write)
         spawn_guarded(self._on_failure, self._read)
 
@@ -94,7 +114,8 @@ class EngineLink:
 
     def wait(self) -> int:
         """Wait for the process to end; its exit code, negative for a signal."""
-        return self._process.wait()
+        self._started.wait()
+        return -1 if self._process is None else self._process.wait()
 
     def _write(self) -> None:
         try:
@@ -147,6 +168,8 @@ class Worker:
         self._turns = self._failed = 0
         self._batches = 0
         self._records = 0
+        self._counts: TurnBegun | None = None
+        self._counts_wait = False
         self._master_seen_s: float | None = None
         self.runner.register_message(TO_WORKER, self._on_message)
         self._start_engine()
@@ -189,7 +212,7 @@ class Worker:
         if message["job"]["run"] == self._run:
             return  # sent again, since our `ready` had not come to the master yet
         self._batches = self._records = 0
-        self._lines, self._exhausted = [], set()
+        self._lines, self._exhausted, self._counts = [], set(), None
         self._run = message["job"]["run"]
         if self._engine is None:
             self._start_engine()
@@ -207,6 +230,12 @@ class Worker:
                 self._turns += message.done
                 self._failed += message.done and is_failure(message.outcome)
                 self._feed_statistics(message)
+            case TurnBegun():
+                self._counts = message
+                if not self._counts_wait:
+                    self._counts_wait = True
+                    self._report_counts()
+                    gevent.spawn_later(_COUNTS_S, self._report_late_counts)
             case HealthSampled(line):
                 self._lines.append(("health", line))
             case ServerSampled(line):
@@ -228,6 +257,15 @@ class Worker:
                 self._report("done", batches=self._batches, records=self._records)
             case _:
                 self._report(**msgspec.to_builtins(message))
+
+    def _report_counts(self) -> None:
+        counts, self._counts = self._counts, None
+        if counts is not None:
+            self._report("counts", **{name: getattr(counts, name) for name in counts.__struct_fields__})
+
+    def _report_late_counts(self) -> None:
+        self._counts_wait = False
+        self._report_counts()
 
     def _release(self, user: int) -> None:
         if user in self._waiting:
@@ -251,6 +289,7 @@ class Worker:
         self.close()
         self._ready.clear()
         self._flush()
+        self._report_counts()
         self._report("engine_lost", why=self._secrets.scrubbed(why))
 
     # --- plumbing ---

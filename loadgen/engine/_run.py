@@ -12,7 +12,15 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from loadgen._messages import AnswersOdd, EngineMessage, Job, RequestChanged, StreamsCompressed, TurnEnded
+from loadgen._messages import (
+    AnswersOdd,
+    EngineMessage,
+    Job,
+    RequestChanged,
+    StreamsCompressed,
+    TurnBegun,
+    TurnEnded,
+)
 from loadgen.dialects import DIALECTS, ODDITIES
 from loadgen.engine._person import PatienceTimer, SimulatedPerson
 from loadgen.engine._record import AttemptId
@@ -113,9 +121,12 @@ class EngineRun:
         return [turn.exchange for turn in self.open if turn.exchange is not None]
 
     def begin(self, turn: OpenTurn) -> None:
-        self.ledger.planned += 1
-        self.ledger.begun += 1
+        counts = self.ledger
+        counts.planned += 1
+        counts.begun += 1
         self.open.add(turn)
+        # At once, before its request: whoever outlives this process knows of every turn that the server saw.
+        self.emit(TurnBegun(counts.planned, counts.dropped, counts.begun, counts.finished))
 
     def end(self, turn: OpenTurn) -> None:
         self.open.discard(turn)

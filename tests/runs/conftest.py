@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -168,12 +169,19 @@ def launcher(home: Path) -> Iterator[Callable[..., Load]]:
     started: list[Load] = []
 
     def start(
-        *options: str, where: Path | None = None, env: dict[str, str] | None = None, **popen: Any
+        *options: str,
+        where: Path | None = None,
+        env: dict[str, str] | None = None,
+        own_port: bool = True,
+        rlimit_files: tuple[int, int] | None = None,
+        **popen: Any,
     ) -> Load:
         folder = where or home / f"run-{uuid.uuid4().hex[:8]}"  # request ids begin with it
         worker = "--worker" in options
         run_dir = [] if worker else ["--run-dir", str(folder)]
-        if "--processes" in options:  # Locust's default port would be every test's
+        if rlimit_files is not None:
+            popen["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, rlimit_files)
+        if "--processes" in options and own_port:  # Locust's default port would be every test's
             port = str(free_port())
             options += ("--master-bind-port", port, "--master-port", port)
         process = subprocess.Popen(

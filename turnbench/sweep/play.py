@@ -41,7 +41,6 @@ from turnbench.sweep.runs import (
 from turnbench.units import duration
 
 _TAIL_LINES = 15
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_S = 0.1
 _GENTLE_SIGNALS = 2
 """Signals after which the next one means: by force."""
@@ -90,7 +89,9 @@ def _play(record: SweepRecord, took_s: dict[str, float]) -> int:
     if sweep.signal is not None:
         print(f"interrupted; to go on: turnbench sweep --resume {record.folder}", file=sys.stderr)
         return exits.OF_SIGNAL[sweep.signal]
-    signal.signal(signal.SIGTERM, _end_with_analysis)
+    for number in _heard():
+        if number != signal.SIGINT:
+            signal.signal(number, _end_with_analysis)
     try:
         code = subprocess.run(
             [sys.executable, "-P", "-m", "analysis", str(record.folder)], check=False
@@ -99,6 +100,12 @@ def _play(record: SweepRecord, took_s: dict[str, float]) -> int:
         print(f"interrupted; the report: turnbench report {record.folder}", file=sys.stderr)
         return exits.OF_SIGNAL[signal.SIGINT]
     return exits.INVALID if code in (exits.OK, exits.MISSED) and (sweep.failed or unlike) else code
+
+
+def _heard() -> list[signal.Signals]:
+    """The signals that end a sweep in good order; under nohup the end of the terminal is none."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in exits.OF_SIGNAL if not (nohup and number == signal.SIGHUP)]
 
 
 def _end_with_analysis(number: int, _frame: object) -> None:
@@ -127,7 +134,7 @@ class SweepRunner:
     async def play(self) -> None:
         """Until every run has been played, or the first signal: then runs drain, then servers stop."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in _heard():
             loop.add_signal_handler(number, self._on_signal, number)
         self.progress.begin()
         ticking = loop.create_task(self.progress.tick())
@@ -136,7 +143,7 @@ class SweepRunner:
             await asyncio.gather(*(Lane(self).play() for _ in range(lanes)))
         finally:
             ticking.cancel()
-            for number in _SIGNALS:
+            for number in _heard():
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
