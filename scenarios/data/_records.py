@@ -427,18 +427,21 @@ class CsvRecords(Records):
             yield start, start + len(pending), begun, pending
 
 
-@lru_cache
-def _quoted_fields(delimiter: str) -> re.Pattern[bytes]:
-    mark = re.escape(delimiter).encode()
-    return re.compile(rb"(?:^|(?<=" + mark + rb'))"(?:[^"]|"")*"(?=' + mark + rb"|\r?\n|\r?$)")
-
-
 def _is_open(record: bytes, delimiter: str) -> bool:
     """Whether a quoted field goes on in the next line. A quote within an unquoted field is a letter."""
     if record.count(b'"') % 2 == 0:
         return False
-    rest = _quoted_fields(delimiter).sub(b"", record)
-    return rest.startswith(b'"') or delimiter.encode() + b'"' in rest
+    mark, at = delimiter.encode(), 0
+    while True:
+        if record[at : at + 1] == b'"':
+            at = record.find(b'"', at + 1)
+            while at >= 0 and record[at + 1 : at + 2] == b'"':
+                at = record.find(b'"', at + 2)
+            if at < 0:
+                return True
+        at = record.find(mark, at) + 1
+        if at == 0:
+            return False
 
 
 def fields_of(row: bytes, delimiter: str = ",") -> list[str]:
