@@ -4,7 +4,8 @@
 
 The emulator has one core, a client that only reads has another. Lateness is the emulator's own: when each
 event was handed to the kernel, less when its schedule wanted it. CPU and memory are the kernel's account.
-The roofline is that of a model and a GPU which give about 20 tokens/s to each of 2,000 streams.
+The roofline's scheduler gets its steps from `capacity.yaml`: no GPU of the catalogue gives 20 tokens/s to
+each of 2,000 streams.
 
 A client that sleeps is woken for every event, which costs the server too; one that naps looks at its sockets
 every so often, as one that is busy does. A run from which the host took more than 1 % of a core is disturbed,
@@ -36,7 +37,7 @@ LATENESS_P99_MS = 10.0
 MEMORY_MB = 500.0
 SCHEDULES = {
     "fixed": ("--schedule", "fixed", "--ttft", "100ms", "--itl", f"{1000 // TOKENS_PER_S}ms"),
-    "roofline": ("--model", "yi-6b", "--hardware", "h200-141gb", "--max-num-seqs", "4096"),
+    "roofline": ("--model", "yi-6b", "--calibration", str(Path(__file__).with_name("capacity.yaml"))),
 }
 LATENESS = re.compile(r"lateness: (\d+) events sent, p50 ([\d.]+) ms, p99 ([\d.]+) ms")
 
