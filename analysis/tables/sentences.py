@@ -24,7 +24,6 @@ from turnbench.formats.comparison import LengthChange, ModelPair, RankingCell, S
 from turnbench.formats.run import Finding
 from turnbench.formats.summary import CellSummary, LevelSummary, Summary
 
-_SURE = 0.95
 _OFFSETS = -0.005
 """A share of the variation that reads as negative."""
 _MOST_TASKS = 6
@@ -97,8 +96,10 @@ def in_words(cells: list[RankingCell]) -> str:
     widest = max(tasks, key=_gap)
     sentences = [
         f"{at}, the rankings of the models by tokens per second and by time agree on {listed}.",
+        _shuffled(widest),
         _reversal(widest),
     ]
+    sentences = [sentence for sentence in sentences if sentence]
     if shares := widest.shares:
         ends = [end for end in (shares.ci95 or {}).get("verbosity", []) if end is not None]
         known = f" ({interval(ends, percent)})" if ends else ""
@@ -135,9 +136,26 @@ def _agreement(cell: RankingCell) -> str:
 
 
 def _clearest(cell: RankingCell) -> ModelPair | None:
-    """Of the pairs that swap places in 95% of resamples, the one furthest apart in time."""
-    pairs = [pair for pair in cell.pairs if pair.swaps and (pair.p or 0) >= _SURE]
+    """Of the pairs that surely swap places, the one furthest apart in time."""
+    pairs = [pair for pair in cell.pairs if pair.swaps and _is_sure(pair)]
     return max(pairs, key=lambda pair: _ratio(cell, pair), default=None)
+
+
+def _shuffled(cell: RankingCell) -> str:
+    """Whether the lengths of answers change the order, against lengths that say nothing of the model."""
+    if cell.tau is None or cell.tau_shuffled is None or cell.tau_shuffled_ci95 is None:
+        return ""
+    low, high = cell.tau_shuffled_ci95
+    below = cell.tau < low
+    return (
+        f"Were the lengths of answers in {cell.task} shuffled among the models, tau would be "
+        f"{signed(cell.tau_shuffled)} on average ({interval([low, high], signed)}): verbosity "
+        f"{'changes' if below else 'is not shown to change'} the order."
+    )
+
+
+def _is_sure(pair: ModelPair) -> bool:
+    return pair.p_adjusted is not None and pair.p_adjusted < SIGNIFICANT
 
 
 def _ratio(cell: RankingCell, pair: ModelPair) -> float:
@@ -155,19 +173,19 @@ def _reversal(cell: RankingCell) -> str:
     pair = _clearest(cell)
     if pair is None:
         return (
-            "No model clearly (in 95% of resamples) generates more tokens per second than another "
-            "and takes longer to finish."
+            "No model surely generates more tokens per second than another and takes longer to finish "
+            "(p under 0.05, adjusted for all pairs, tasks and loads shown)."
         )
     fast, soon = (
         next(model for model in cell.models if model.name == name) for name in (pair.faster, pair.sooner)
     )
     if fast.time_ms is None or soon.time_ms is None or pair.p is None:
         return f"{fast.name} has turns that never finished."
-    share = "all" if pair.p == 1 else f"{min(pair.p, 0.999):.1%} of"  # never rounded up to all
     return (
         f"In {cell.task}, {fast.name} generates more tokens per second than {soon.name} "
         f"({number(fast.tps)} vs. {number(soon.tps)}) but takes longer to finish "
-        f"({seconds(fast.time_ms)} vs. {seconds(soon.time_ms)} on average; in {share} resamples)."
+        f"({seconds(fast.time_ms)} vs. {seconds(soon.time_ms)} on average; surely: p = "
+        f"{max(pair.p_adjusted or 0.0, 1e-4):.2g} adjusted for all pairs, tasks and loads shown)."
     )
 
 

@@ -89,7 +89,62 @@ def test_nothing_is_said_of_an_order_from_too_few_conversations() -> None:
     assert told is not None
     assert told.cells[0].tau_ci95 is None
     assert "too few conversations for an interval" in in_words(told.cells)
-    assert "No model clearly" in in_words(told.cells)
+    assert "No model surely" in in_words(told.cells)
+
+
+def test_one_unfinished_turn_of_a_thousand_does_not_rank_a_model_last() -> None:
+    fast, slow = rows("fast", 100, 10, 50, n=1000), rows("slow", 100, 20, 50, n=1000)
+    fast.loc[0, "outcome"] = "unfinished"
+    fast["ttg_ms"] *= np.linspace(0.9, 1.1, 1000)
+    found = ranking_of(pd.concat([fast, slow]))
+    assert found is not None
+    assert [model.rank_time for model in found.models] == [1, 2]
+    assert found.horizon_ms == pytest.approx(660)
+
+
+def test_rankings_agree_by_chance_already_where_lengths_say_nothing_of_the_model() -> None:
+    """Both share the time to generate: lengths and speeds that are independent give a tau far above 0."""
+    taus, shuffled = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        models = [
+            rows(f"m{n}", 100, 20 * np.exp(rng.normal(0, 0.4)), 100 * np.exp(rng.normal(0, 0.4)), n=25)
+            for n in range(8)
+        ]
+        found = ranking_of(pd.concat(models))
+        assert found is not None
+        taus.append(found.tau)
+        shuffled.append(found.tau_shuffled)
+    assert 0.3 < np.mean(taus) < 0.7
+    assert np.mean(shuffled) == pytest.approx(np.mean(taus), abs=0.15)
+
+
+def test_lengths_that_belong_to_the_model_change_the_order_and_it_is_said() -> None:
+    models = [rows(f"m{n}", 100, 10 + n, 200 - 20 * n) for n in range(8)]
+    told = comparison_of(pd.concat(models))
+    assert told is not None
+    assert "verbosity changes the order" in in_words(told.cells)
+    assert told.cells[0].tau == -1
+
+
+def test_a_swap_is_called_sure_only_after_adjustment_for_all_pairs_shown() -> None:
+    rng = np.random.default_rng(1)
+
+    def noisy(name: str, pace: float, later: float, task: str) -> pd.DataFrame:
+        return rows(name, 100, pace, later * np.exp(rng.normal(0, 0.5, 40)), n=40, task=task)
+
+    one = comparison_of(pd.concat([noisy("a", 10, 62, "t"), noisy("b", 12, 41, "t")]))
+    assert one is not None
+    (pair,) = one.cells[0].pairs
+    assert pair.p_adjusted == pair.p_value
+    many = comparison_of(
+        pd.concat([noisy(n, p, k, f"t{i}") for i in range(20) for n, p, k in (("a", 10, 62), ("b", 12, 41))])
+    )
+    assert many is not None
+    pairs = [pair for cell in many.cells for pair in cell.pairs]
+    assert all(pair.p_adjusted >= pair.p_value for pair in pairs)
+    surest = min(pairs, key=lambda pair: pair.p_value)
+    assert surest.p_adjusted == pytest.approx(min(21 * surest.p_value, 1))  # 20 tasks and all of them
 
 
 def test_the_shares_of_a_planted_law_are_found_within_3_points() -> None:

@@ -24,6 +24,9 @@ MAY_DIFFER: dict[str, str] = {
     "*client/read_after_packet_ms": "new: what reading would have added to packets",
     "run: verdict/findings/1/what": '"not given" for "not told"',
     "run: verdict/findings/3/what": '"shown" for "told"',
+    "sweep: comparison/cells/*tau_shuffled*": "new: what shuffled lengths of answers give",
+    "sweep: comparison/cells/*horizon_ms": "new: to what times are restricted where a turn never finished",
+    "sweep: comparison/cells/*/p_*ed": "new: adjusted for all pairs",
     "sweep: comparison/words": "the same statements in plainer words",
 }
 """What may differ in summary.json, and why: a pattern of the paths below -> the reason.

@@ -24,7 +24,7 @@ class RankedModel(msgspec.Struct, kw_only=True):
     tps: float
     """All tokens of its answers over the sum of their times to generate, per second."""
     time_ms: float | None
-    """Mean time to generate, milliseconds; null where a turn never finished: then the model ranks last."""
+    """Mean time to generate, milliseconds; restricted to the cell's `horizon_ms` where there is one."""
     tokens_mean: float
     """Mean output tokens of an answer, by the model's own tokenizer."""
     words_per_s: float
@@ -45,6 +45,10 @@ class ModelPair(msgspec.Struct, kw_only=True):
     """Whether that is so in the sample; if not, only in some resamples."""
     p: float | None
     """Share of the resamples in which it is so; null with too few conversations."""
+    p_value: float | None = None
+    """Of it not being so, by a normal tail of the resamples."""
+    p_adjusted: float | None = None
+    """The same, adjusted for all pairs, tasks and loads shown (Holm 1979)."""
 
 
 class TimeShares(msgspec.Struct, kw_only=True):
@@ -83,6 +87,13 @@ class RankingCell(msgspec.Struct, kw_only=True):
     models: list[RankedModel]
     tau: float | None
     """Kendall's tau-b (1945) of both rankings: +1 the same, -1 the reverse; null where all are tied."""
+    tau_shuffled: float | None = None
+    """Mean of tau where each model takes another one's lengths of answers: the benchmark for what verbosity
+    does to the order."""
+    tau_shuffled_ci95: Ends | None = None
+    """The middle 95 % of those."""
+    horizon_ms: float | None = None
+    """Where a turn never finished: the time to which times to generate are restricted, for all models."""
     pairs_agreeing: int
     pairs_in_all: int
     tau_ci95: Ends | None
