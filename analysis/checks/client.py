@@ -58,7 +58,8 @@ def late(at: LevelEvidence) -> Iterator[Finding]:
     if p99_ms <= SUSPECT_LATE_MS:
         return
     severity: Severity = "invalid" if p99_ms > INVALID_LATE_MS else "suspect"
-    remedy = "use fewer people a worker (--processes, more machines) or a faster client machine"
+    fewer = "" if at.level.users == 1 else "use fewer people a worker (--processes, more machines) or "
+    remedy = f"{fewer}a faster client machine, or end what else runs on this one"
     if _p99(late_ms - np.nan_to_num(floats(at.rows["connect_us"])) / 1e3) <= SUSPECT_LATE_MS:
         remedy = (
             "opening connections takes this long: see the network and the server's accept queue, and --warmup"

@@ -15,15 +15,12 @@ from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import RunManifest
 from turnbench.outcomes import TROUBLE
+from turnbench.server_metrics import BY_KEY
 from turnbench.turns import Bools, Floats
 
 SHARES = 101
 """Points of a distribution: from the least to the largest in steps of one percent."""
-SERVER_METRICS = {
-    "running": ("vllm:num_requests_running", "sglang:num_running_reqs"),
-    "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "tgi_queue_size"),
-    "kv_share": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage"),
-}
+SERVER_METRICS = {key: BY_KEY[key].names for key in ("running", "waiting", "kv_share")}
 """Where servers report each: the first of these names that this one has."""
 _MOST_POINTS = 240
 _MOST_ERRORS = 400

@@ -1,0 +1,27 @@
+"""A short stretch of the fuzzed streams; `python -m benchmarks.fuzz_streams` plays 300,000 of them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from benchmarks.fuzz_streams import fuzz, read_once
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_stream_escapes(seed: int) -> None:
+    outcomes, _ = fuzz(1000, seed)
+    assert outcomes.total() == 1000
+    assert {"ok", "server_error", "bad_json", "truncated"} <= outcomes.keys()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"event: error\ndata: ", b"event: error\n\n", b'data: {"choices": [{"finish_reason": "sto\xdf"}]}\n\n'],
+    ids=["an error without data", "an error without a word", "half a character in a finish reason"],
+)
+@pytest.mark.parametrize("dialect", ["chat", "completions", "responses", "messages"])
+def test_what_fuzzing_found_is_mended(body: bytes, dialect: str) -> None:
+    outcome, _ = read_once(random.Random(1), b"HTTP/1.1 200 OK\r\n\r\n" + body, False, "identity", dialect)
+    assert outcome in ("server_error", "truncated", "bad_json", "empty")
