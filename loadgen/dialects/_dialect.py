@@ -157,18 +157,16 @@ class StreamedReply:
     def _new_in(self, text: str, said: list[str]) -> str:
         """What of an event's text is new, if it begins with all that was said: some servers send it so.
 
-        The second text of a stream may begin with the first by chance; the third tells. Short texts repeat
-        by chance at any time.
+        The second text of a stream may begin with the first by chance; the third tells.
         """
-        if len(text) < _LEAST_REPEATED:
-            return text
         if not text.startswith(said[0]) or len(said) == 1:
             return text
-        if len(said) == 2 and said[1].startswith(said[0]) and text.startswith(said[1]) and text != said[1]:
+        grows = len(said) == 2 and len(said[0]) < len(said[1]) < len(text)
+        if grows and said[1].startswith(said[0]) and text.startswith(said[1]):
             said[1] = said[1][len(said[0]) :]
             self.parts[-1] = self.parts[-1][len(said[0]) :]
         before = "".join(said)
-        if not text.startswith(before):
+        if not text.startswith(before) or (text == before and len(text) < _LEAST_REPEATED):
             return text
         self.oddities.add("repeats")
         return text[len(before) :]
