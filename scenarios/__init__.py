@@ -9,12 +9,22 @@ and whatever was planned before.
 """
 
 from scenarios._load import fitting, load, parse
-from scenarios._messages import characters_of, dialogue, drop_oldest, opening, text_of, without_system
+from scenarios._messages import (
+    NO_TAGS,
+    characters_of,
+    dialogue,
+    drop_oldest,
+    opening,
+    text_of,
+    with_common_start,
+    without_system,
+)
 from scenarios._plan import arrivals, plan, rows_too_long, think_after
 from scenarios._scenario import Conversation, Scenario, ScenarioError, Turn
 from scenarios._texts import names
 
 __all__ = [
+    "NO_TAGS",
     "Conversation",
     "Scenario",
     "ScenarioError",
@@ -32,5 +42,6 @@ __all__ = [
     "rows_too_long",
     "text_of",
     "think_after",
+    "with_common_start",
     "without_system",
 ]

@@ -8,10 +8,15 @@ from __future__ import annotations
 import json
 from base64 import b32encode
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from scenarios._scenario import Conversation, Turn
 from scenarios.data import Message
+
+NO_TAGS = "none"
+"""The salt with which prompts are sent as they are."""
+_COMMON = tuple("the house keeps its rules in a book that every guest may read before it asks".split())  # noqa: SIM905
 
 
 def dialogue(conversation: Conversation, salt: str, level: int, replies: Sequence[str]) -> list[Message]:
@@ -107,7 +112,24 @@ def text_of(message: Message) -> str:
     return content or ""
 
 
+def with_common_start(conversation: Conversation, share: float) -> Conversation:
+    """The conversation with so much of its first request the same for everybody, as a shared system message.
+
+    Counted in words. The text is the start of one that has no end, so that requests of different lengths
+    share all that the shorter one has of it.
+    """
+    own = len((conversation.system or "").split()) + len(conversation.turns[0].user.split())
+    count = round(own * share / (1 - share))
+    if count == 0:
+        return conversation
+    words = (f"{_COMMON[n % len(_COMMON)]}{'' if (n + 1) % len(_COMMON) else f' {n}.'}" for n in range(count))
+    system = " ".join(words) + (f"\n\n{conversation.system}" if conversation.system else "")
+    return replace(conversation, system=system, shared_system=True)
+
+
 def _tag(salt: str, level: int, which: int | str) -> str:
     """`[8 letters] `: 40 bits, so that a million conversations hardly ever share one."""
+    if salt == NO_TAGS:
+        return ""
     digest = sha256(f"{level}/{which}/{salt}".encode()).digest()
     return f"[{b32encode(digest[:5]).decode().lower()}] "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis.stats.steadiness import change_point
 from analysis.turns.frame import floats
 from turnbench.formats import Finding, ServerSample
 from turnbench.outcomes import ANSWERED
+from turnbench.server_metrics import named
 
 LEAST_DRIFT_TURNS = 200
 """Five turns in each of the 40 batches in which a change is looked for."""
@@ -24,6 +26,10 @@ SURE_OF_LENGTH = 0.001
 """p of Welch's t-test: every model and task of a sweep is tested."""
 MOST_WARM = 0.10
 """Share of prompts in the prefix cache beyond what the plan allows."""
+MUCH_QUICKER = 0.5
+"""Share of the time of the same prompts at a lower load that no chance explains at 20 turns each."""
+LEAST_COLD_MS = 20.0
+"""A quicker first turn is not made of computing its prompt."""
 LEAST_WARM_TURNS = 20
 """Turns that say how much of their prompt was cached, below which nothing is concluded."""
 
@@ -106,7 +112,10 @@ def warm_cache(run: RunEvidence) -> Iterator[Finding]:
     """
     rows = with_expected(run.study)
     first = rows["turn"] == 1
-    shared = "shared: true" in (run.study.run.scenario_text() or "")
+    cache = str(run.study.manifest.settings.get("cache"))
+    if cache == "warm":
+        return  # as asked for
+    shared = "shared: true" in (run.study.run.scenario_text() or "") or cache.startswith("shared")
     if not shared and (share := _beyond(rows[first])) > MOST_WARM:
         what = (
             f"{share:.0%} of the first turns' prompts came from the server's prefix cache, where none should"
@@ -117,6 +126,61 @@ def warm_cache(run: RunEvidence) -> Iterator[Finding]:
         what = f"{later:.0%} of follow-up prompts came from the prefix cache though nobody had said it before"
         remedy = "see if another load sends the same texts, or how the server counts cached_tokens"
         yield Finding("suspect", "warm_cache", what, remedy)
+
+
+def warm_by_metrics(run: RunEvidence) -> Iterator[Finding]:
+    """The same by the server's own counts, where its usage says nothing of cached tokens."""
+    study = run.study
+    silent = study.measured["cached_tokens"].isna().all()
+    shared = "shared: true" in (study.run.scenario_text() or "")
+    if not silent or shared or str(study.manifest.settings.get("cache", "cold")) != "cold":
+        return
+    counts = [counted for sample in study.server if "cache_hits" in (counted := named(sample.values))]
+    if len(counts) < 2 or restart_times(study.server):
+        return
+    hits, queries = (counts[-1].get(k, 0.0) - counts[0].get(k, 0.0) for k in ("cache_hits", "cache_queries"))
+    queries = queries or counts[-1].get("prompt_tokens", 0.0) - counts[0].get("prompt_tokens", 0.0)
+    turns = study.frame[study.frame["counts"]]
+    later = turns[turns["turn"] > 1]
+    if later["prompt_tokens"].isna().any():
+        return  # what they may find there is not known
+    # More than a conversation's own turns can leave: the last one's prompt and answer are counted too.
+    own = float(turns[["prompt_tokens", "tokens"]].sum().sum()) if len(later) else 0.0
+    if queries > 0 and (share := (hits - own) / queries) > MOST_WARM:
+        what = f"by its metrics the server found {share:.0%} of prompts in its prefix cache: none should be"
+        remedy = "don't fix --salt over runs against one server, or restart the server between them"
+        yield Finding("suspect", "warm_cache", what, remedy)
+
+
+def warm_by_time(run: RunEvidence) -> Iterator[Finding]:
+    """First turns at a higher load that came much quicker than ones of the same length at a lower load.
+
+    Load alone makes nobody quicker: what an earlier level left in the prefix cache does.
+    """
+    study = run.study
+    if str(study.manifest.settings.get("cache", "cold")) != "cold":
+        return
+    first = study.measured[(study.measured["turn"] == 1) & study.measured["outcome"].isin(ANSWERED)]
+    first = first.dropna(subset=["ttft_ms", "prompt_tokens"])
+    levels = [level for level in study.levels if (first["level"] == level.index).any()]
+    for low, high in pairwise(levels):
+        if low.amount > high.amount:
+            continue
+        a, b = (first[first["level"] == level.index] for level in (low, high))
+        sizes = [np.log2(np.maximum(floats(part["prompt_tokens"]), 1)).round() for part in (a, b)]
+        for size in np.intersect1d(sizes[0], sizes[1]):
+            cold, warm = (floats(part["ttft_ms"])[of == size] for part, of in zip((a, b), sizes, strict=True))
+            if min(len(cold), len(warm)) < LEAST_WARM_TURNS:
+                continue
+            if np.median(warm) < MUCH_QUICKER * np.median(cold) and np.median(cold) > LEAST_COLD_MS:
+                what = (
+                    f"first turns of about {2**size:.0f} tokens took {np.median(warm):.0f} ms at load "
+                    f"{high.load} and {np.median(cold):.0f} ms at load {low.load}: the earlier level "
+                    "warmed the server's cache"
+                )
+                remedy = "leave --salt and --cache alone, or restart the server between levels"
+                yield Finding("suspect", "warm_cache", what, remedy, high.index)
+                break
 
 
 def _beyond(rows: pd.DataFrame) -> float:

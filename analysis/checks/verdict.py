@@ -57,6 +57,8 @@ SERVER_CHECKS: list[RunCheck] = [
     server.lengths,
     server.restarts,
     server.warm_cache,
+    server.warm_by_metrics,
+    server.warm_by_time,
 ]
 """Made of such a run as a whole."""
 

@@ -31,6 +31,7 @@ from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.control._worker import TO_CONTROLLER, TO_WORKER
 from loadgen.options._headers import dialect_of, secrets_here
 from loadgen.options._prepare import Prepared
+from scenarios import NO_TAGS
 from turnbench import exits
 from turnbench.formats import Finding, WorkerEntry
 
@@ -67,7 +68,7 @@ class RunController:
         settings = prepared.settings
         started = datetime.now(UTC)
         path = new_run_dir(settings.run_dir, prepared.scenario.name, started, again)
-        salt = settings.salt or secrets.token_hex(8)
+        salt = settings.salt or (NO_TAGS if settings.cache == "warm" else secrets.token_hex(8))
         workers = {name: WorkerState(index, name) for index, name in enumerate(self.worker_ids())}
         writer = RunWriter(path, new_manifest(prepared, salt, started), prepared.scenario.text)
         run = self.run = RunState(prepared, writer, workers, secrets=secrets_here(settings))

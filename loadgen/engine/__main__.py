@@ -49,7 +49,7 @@ from loadgen._messages import (
 )
 from loadgen.dialects import DIALECTS
 from loadgen.engine._driver import LoadDriver
-from loadgen.engine._health import Health, watch_gpus, watch_server
+from loadgen.engine._health import Health, reset_prefix_cache, watch_gpus, watch_server
 from loadgen.engine._run import EngineRun, watch
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of
@@ -90,6 +90,7 @@ class EngineProcess:
         self._timeline = Timeline()
         self._played: _PlayedRun | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._can_reset = True
         self._writer: asyncio.StreamWriter | None = None
 
     def emit(self, message: EngineMessage) -> None:
@@ -147,6 +148,7 @@ class EngineProcess:
             self.emit(JobRefused(str(error)))
             return
         await self._forget_run()
+        self._can_reset = True
         # A Unix socket has no packets, and the kernel stamps none of its reads.
         clock = settings.clock if address_of(settings.host).socket is None else "user"
         try:
@@ -177,6 +179,7 @@ class EngineProcess:
         gc.set_threshold(*_COLLECTIONS)
         if why is not None:
             self.emit(NotOnTheWire(why))
+        await self._reset_cache(job)
         self.emit(RunReady())
 
     async def _close_level(self, driver: LoadDriver, level: int, drain_s: float) -> None:
@@ -185,7 +188,13 @@ class EngineProcess:
     async def _cut_level(self, driver: LoadDriver, level: int) -> None:
         await driver.cut()
         gc.collect()  # nobody is measured now
+        await self._reset_cache(driver.run.job)
         self.emit(LevelCut(level, next=driver.next_conversation))
+
+    async def _reset_cache(self, job: Job) -> None:
+        """Have the server forget what it was asked, where it can and nobody wants it warm."""
+        if job.worker == 0 and job.usage_in_events and job.settings.cache != "warm" and self._can_reset:
+            self._can_reset = await reset_prefix_cache(job.settings)
 
     async def _stop_turns(self, driver: LoadDriver, drain_s: float) -> None:
         await driver.stop_turns(drain_s)

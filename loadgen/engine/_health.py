@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadgen._messages import GpuSampled, HealthSampled, ServerSampled
 from loadgen.engine._run import EngineRun
 from loadgen.options._endpoint import address_of
-from loadgen.options._headers import secrets_of
+from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
 from turnbench.clock import Timeline
@@ -31,6 +31,8 @@ from turnbench.gpu_metrics import gpu_samples
 from turnbench.server_metrics import HISTOGRAMS, PREFIXES, TELLING_LABELS, bucket_name, is_share
 
 _TICK_S = 0.02
+_RESET_S = 3.0
+_OF_A_TURN = ("Content-Type", "Accept")
 T = TypeVar("T")
 
 
@@ -129,6 +131,28 @@ _PAGE_BYTES = 4 << 20
 _LINE_CHARS = 4096
 _LINES_A_ROUND = 10
 """Lines that are parsed before the event loop looks at its sockets again: a page takes milliseconds."""
+
+
+async def reset_prefix_cache(settings: Settings) -> bool:
+    """Ask the server to empty its prefix cache, as vLLM's development mode can; False if it can't."""
+    address = address_of(settings.host)
+    sent = {name: value for name, value in headers_of(settings).items() if name not in _OF_A_TURN}
+    connector: aiohttp.BaseConnector = (
+        aiohttp.TCPConnector(ssl=ssl_of(settings))
+        if address.socket is None
+        else aiohttp.UnixConnector(address.socket)
+    )
+    timeout = aiohttp.ClientTimeout(total=min(settings.connect_timeout_s, _RESET_S))
+    try:
+        async with (
+            aiohttp.ClientSession(
+                timeout=timeout, headers=sent, trust_env=settings.trust_env, connector=connector
+            ) as session,
+            session.post(address.of_server("/reset_prefix_cache"), allow_redirects=False) as response,
+        ):
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return False
 
 
 async def watch_server(

@@ -9,7 +9,7 @@ import msgspec
 from loadgen._messages import Job
 from loadgen.dialects import Dialect, Prompt, StreamedReply, TurnRequest
 from loadgen.engine._request_form import RequestForm
-from scenarios import Conversation, Turn
+from scenarios import Conversation, Turn, with_common_start
 
 EXACT_TOKENS = 256
 """Length of an answer under --exact-tokens without --max-tokens."""
@@ -28,7 +28,7 @@ class History:
         level: int,
         form: RequestForm | None = None,
     ) -> None:
-        self.conversation = conversation
+        self.conversation = _sharing(conversation, job.settings.cache)
         self.stopped = False
         """The conversation ends before its plan does: the turn at hand would not fit."""
         self.system_role = True
@@ -112,6 +112,12 @@ class History:
             return True
         prompt_tokens = self._tokens_per_character * self._prompt().characters
         return prompt_tokens + max_tokens_of(self._job, self.turn) <= self._job.context
+
+
+def _sharing(conversation: Conversation, cache: str) -> Conversation:
+    """The conversation with the common start that --cache shared:SHARE asks for."""
+    kind, _, share = cache.partition(":")
+    return with_common_start(conversation, float(share)) if kind == "shared" else conversation
 
 
 def body_of_turn(

@@ -211,11 +211,22 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     salt: Annotated[
         str | None,
         Option(
-            "Keeps prompts of different runs apart in prefix caches; default: random.",
-            values.hexadecimal,
-            "HEX",
+            "Keeps prompts of different runs apart in prefix caches; default: random. none: as they are.",
+            values.salt,
+            "HEX|none",
         ),
     ] = None
+    cache: Annotated[
+        str,
+        Option(
+            "What of a prompt the server may know already: cold, nothing; warm, whatever was asked before, "
+            "also in an earlier run or level; shared:SHARE, so much of each is the same for everybody.",
+            values.cache,
+            "HOW",
+            "cold",
+        ),
+    ] = "cold"
+    """cold | warm | shared:SHARE."""
     run_dir: Annotated[str | None, Option("Where the run goes; default: runs/TIME-SCENARIO.", str, "DIR")] = (
         None
     )

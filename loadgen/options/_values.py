@@ -229,11 +229,21 @@ def clock(text: str) -> str:
     return text
 
 
-def hexadecimal(text: str) -> str:
-    """--salt, in small letters."""
-    if not text or set(text.lower()) - set("0123456789abcdef"):
-        raise ValueError(f"{text!r} is not hexadecimal")
+def salt(text: str) -> str:
+    """--salt: hexadecimal, in small letters, or none."""
+    if text.lower() != "none" and (not text or set(text.lower()) - set("0123456789abcdef")):
+        raise ValueError(f"{text[:40]!r} is not hexadecimal, nor none")
     return text.lower()
+
+
+def cache(text: str) -> str:
+    """--cache: cold, warm, or shared:SHARE."""
+    kind, colon, share = text.partition(":")
+    if kind == "shared":
+        return f"shared:{number(0, 0.99)(share):g}"
+    if colon or kind not in ("cold", "warm"):
+        raise ValueError(f"{text[:40]!r} is none of cold, warm and shared:SHARE such as shared:0.5")
+    return kind
 
 
 def variable(text: str) -> str:

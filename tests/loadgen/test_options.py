@@ -47,6 +47,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "clock": ("auto", "clock", "auto"),
     "seed": ("0", "seed", 0),
     "salt": ("", "salt", None),
+    "cache": ("cold", "cache", "cold"),
     "run-dir": ("", "run_dir", None),
     "label": (None, "labels", {}),
     "no-analysis": (False, "no_analysis", False),
