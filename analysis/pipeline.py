@@ -17,7 +17,7 @@ from analysis.report.page import write_report
 from analysis.summary import summarise
 from analysis.sweep import Sweep, missing, names_of, pooled, sweep_at
 from analysis.tables.export import write_csv, write_parquet, write_summary
-from analysis.tables.sentences import in_words
+from analysis.tables.sentences import in_words, invalid_first
 from analysis.turns.study import study_run
 from turnbench.formats import StudyTables, Summary
 from turnbench.run_directory import RunError, read_run
@@ -113,7 +113,7 @@ def several(found: list[Analysed], into: Path | None = None) -> Analysed:
 def _compare_models(one: Analysed) -> None:
     turns = one.turns
     if comparison := comparison_of(turns):
-        comparison.words = in_words(comparison.cells)
+        comparison.words = " ".join(filter(None, [invalid_first(one.summary), in_words(comparison.cells)]))
     one.summary.comparison = comparison
     one.summary.study = StudyTables(ratios=ratios_of(turns), precisions=orders_by_precision(turns))
 

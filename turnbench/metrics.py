@@ -44,6 +44,8 @@ class Metric:
     """Whether --slo and a scenario's `slo` may limit it."""
     null_meets_limit: bool = False
     """Whether a turn without this number meets a limit on it."""
+    early: bool = False
+    """Whether it is settled before the answer ends, so that a turn which never ended may have it."""
 
 
 METRICS: dict[str, Metric] = {}
@@ -59,6 +61,7 @@ def metric(
     higher_is_better: bool = False,
     limit: bool = False,
     null_meets_limit: bool = False,
+    early: bool = False,
 ) -> Callable[[Compute], Compute]:
     """Register a function as the metric of its name, its docstring's first paragraph as the definition."""
 
@@ -66,7 +69,17 @@ def metric(
         first_paragraph = inspect.cleandoc(compute.__doc__ or "").split("\n\n")[0]
         key, definition = compute.__name__, " ".join(first_paragraph.split())
         METRICS[key] = Metric(
-            key, label, unit, definition, source, compute, per, higher_is_better, limit, null_meets_limit
+            key,
+            label,
+            unit,
+            definition,
+            source,
+            compute,
+            per,
+            higher_is_better,
+            limit,
+            null_meets_limit,
+            early,
         )
         return compute
 
@@ -77,14 +90,14 @@ _USUAL = "as vLLM's and other serving benchmarks define it, with arrivals stampe
 _STUDY = "Conde et al., IEEE Computer 2024"
 
 
-@metric(label="TTFT", unit="ms", source=_USUAL, limit=True)
+@metric(label="TTFT", unit="ms", source=_USUAL, limit=True, early=True)
 def ttft_ms(turns: Turns) -> Floats:
     """Time to first token, a_1 - sent: from the last byte of the request to the arrival of the first event
     with content, of any kind."""
     return turns.events.first(turns.events.at_us) / 1e3
 
 
-@metric(label="TTFAT", unit="ms", source="TTFT for models that reason before they answer")
+@metric(label="TTFAT", unit="ms", source="TTFT for models that reason before they answer", early=True)
 def ttfat_ms(turns: Turns) -> Floats:
     """Time to first answer token: as TTFT, of the first event that is not reasoning."""
     index, events = turns.answer_event, turns.events
@@ -99,6 +112,7 @@ def ttfat_ms(turns: Turns) -> Floats:
     unit="ms",
     source="counting from when a request was due avoids coordinated omission (Tene 2013)",
     limit=True,
+    early=True,
 )
 def response_delay_ms(turns: Turns) -> Floats:
     """First token minus the moment the turn was due, a_1 - due: what the person waited, also for a client or
@@ -116,7 +130,7 @@ def ttg_ms(turns: Turns) -> Floats:
 _EXACT_TOKENS = 256
 
 
-@metric(label="TTG@256", unit="ms", source=f"{_STUDY}, whose answers had 256 tokens")
+@metric(label="TTG@256", unit="ms", source=f"{_STUDY}, whose answers had 256 tokens", early=True)
 def ttg256_ms(turns: Turns) -> Floats:
     """From the last byte of the request to the arrival of the 256th token; none where the answer was shorter,
     never extrapolated."""

@@ -73,9 +73,19 @@ def of_class(*names: OutcomeClass) -> tuple[str, ...]:
 ANSWERED = of_class("answered")
 """Turns that give all their values to a distribution, and that may meet limits."""
 
+CENSORED = of_class("censored")
+"""Turns whose wait is known only to have been longer: they stand in a distribution above all that ended."""
+
+BROKEN_OFF: tuple[Outcome, ...] = ("truncated", "disconnected")
+"""Failed turns that, after their first content, are censored in the waits as well: the answer was on
+its way."""
+
+IN_FAILED_SHARE = of_class("failed", "client_fault")
+"""Turns of a cell's failed share, which stands beside its waits."""
+
 STILL_RUNNING: tuple[Outcome, ...] = ("unfinished",)
-"""Turns whose waits stand in a distribution as longer than all others. They are no failure of the server:
-the run stopped watching. The other censored turns count as failed, in live views and reports alike."""
+"""Turns that are no failure of the server: the run stopped watching. The other censored turns count as failed
+while a run is watched: in live views, --abort-errors and the findings."""
 
 NOT_MEASURED = of_class("not_measured")
 """Turns in no share and no distribution. A conversation that ended with one was cut, not failed."""

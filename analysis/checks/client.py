@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 
 from analysis.checks.evidence import LevelEvidence
 from analysis.measures.client import cpu_busy, lag_p99_ms, stolen_shares
 from analysis.measures.distribution import MOST_COALESCED, coalesced_share
+from analysis.measures.throughput import streams_mean
+from analysis.stats.distributions import binomial_tail
+from analysis.stats.percentiles import LEAST_N
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import Finding, Severity
 from turnbench.outcomes import CLIENT_FAULTS, NOT_BEGUN
-from turnbench.turns import Bools, Ints
+from turnbench.turns import Bools, Floats, Ints
 
 INVALID_LATE_MS = 100.0
-"""p99 of sent - due: a tenth of a second is what people notice as a delay (Miller 1968)."""
+"""Open loop, p99 of sent - due: a tenth of a second is what people notice as a delay (Miller 1968)."""
 SUSPECT_LATE_MS = 10.0
 """A tenth of that."""
+INVALID_LATE_SHARE, SUSPECT_LATE_SHARE = 0.10, 0.01
+"""Closed loop, sum of lateness over that of lateness and time to generate: the load that was not made."""
+SURE_OF_LATE = 0.05
+"""p of the binomial test that more than 1 % of turns were late, where there are too few for a p99."""
 INVALID_LAG_MS = 20.0
 """p99 of late seeing, where no kernel stamp corrects for it: a token's time on a quick server."""
 BUSY_SECONDS = 0.10
@@ -31,8 +37,10 @@ SUSPECT_STOLEN, NOTED_STOLEN = 0.05, 0.01
 """Share of a CPU's time that the machine's host took."""
 INVALID_RATE, SUSPECT_RATE = 0.95, 0.99
 """Conversations begun, as a share of those that should have been."""
+EXACT_ARRIVALS = 100
+"""Arrivals in a window from which the plan fixes their count exactly."""
 RATE_SIGMAS = 3.0
-"""A shortfall of arrivals within so many standard deviations of their process is chance."""
+"""Of fewer, a shortfall within so many standard deviations of their process is chance."""
 
 _FAULT_REMEDIES = {
     "client_ports": "no local port was left: use fewer new connections a second, more workers, or widen "
@@ -52,25 +60,60 @@ def faults(at: LevelEvidence) -> Iterator[Finding]:
 
 
 def late(at: LevelEvidence) -> Iterator[Finding]:
-    """Turns sent after they were due."""
-    late_ms = at.rows["first_late_ms"]
-    p99_ms = _p99(late_ms)
-    if p99_ms <= SUSPECT_LATE_MS:
+    """Turns sent after they were due.
+
+    In closed loop lateness after a reply enters no wait, it lowers the load: its share of the time is judged.
+    In open loop a turn that is late is late in its response delay: the p99 is judged.
+    """
+    late_ms = np.maximum(np.nan_to_num(floats(at.rows["first_late_ms"])), 0.0)
+    judge = _late_open if at.level.arrival_rate_per_s else _late_closed
+    found = judge(at, late_ms)
+    if found is None:
         return
-    severity: Severity = "invalid" if p99_ms > INVALID_LATE_MS else "suspect"
+    severity, what = found
     fewer = "" if at.level.users == 1 else "use fewer people a worker (--processes, more machines) or "
     remedy = f"{fewer}a faster client machine, or end what else runs on this one"
-    if _p99(late_ms - np.nan_to_num(floats(at.rows["connect_us"])) / 1e3) <= SUSPECT_LATE_MS:
+    connecting_ms = np.nan_to_num(floats(at.rows["connect_us"])) / 1e3
+    if judge(at, np.maximum(late_ms - connecting_ms, 0.0)) is None:
         remedy = (
             "opening connections takes this long: see the network and the server's accept queue, and --warmup"
         )
-    what = f"turns were sent late by the client, p99 {p99_ms:.1f} ms after they were due"
     yield at.finding(severity, "late", what, remedy)
 
 
-def _p99(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.quantile(0.99)) if len(known) else 0.0
+def _late_closed(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | None:
+    answering_ms = np.fmax(floats(at.rows["ttg_ms"]), floats(at.rows["end_ns"] - at.rows["sent_ns"]) / 1e6)
+    total_ms = float(late_ms.sum() + np.nansum(answering_ms))
+    share = float(late_ms.sum()) / total_ms if total_ms > 0 else 0.0
+    if share <= SUSPECT_LATE_SHARE:
+        return None
+    streams = streams_mean(at.study.frame, at.level)
+    reached = "" if streams is None else f": {streams:.1f} streams were in flight with {at.level.load} people"
+    what = f"turns were sent late by the client for {share:.1%} of the time, which lowers the load{reached}"
+    return "invalid" if share > INVALID_LATE_SHARE else "suspect", what
+
+
+def _late_open(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | None:
+    turns = len(late_ms)
+    severities: tuple[tuple[Severity, float], ...] = (
+        ("invalid", INVALID_LATE_MS),
+        ("suspect", SUSPECT_LATE_MS),
+    )
+    for severity, limit_ms in severities:
+        if turns >= LEAST_N["p99"]:
+            p99_ms = float(np.quantile(late_ms, 0.99))
+            if p99_ms > limit_ms:
+                what = f"turns were sent late by the client, p99 {p99_ms:.1f} ms after they were due"
+                return severity, what
+        elif turns:
+            over = int((late_ms > limit_ms).sum())
+            if over and binomial_tail(over, turns, 0.01) < SURE_OF_LATE:
+                what = (
+                    f"{over} of {turns} turns were sent over {limit_ms:g} ms late by the client, at most "
+                    f"{late_ms.max():.1f} ms: surely more than 1 %"
+                )
+                return severity, what
+    return None
 
 
 def before_sent(at: LevelEvidence) -> Iterator[Finding]:
@@ -148,11 +191,11 @@ def rate(at: LevelEvidence) -> Iterator[Finding]:
 
 
 def rate_reached(study: Study, level: Level) -> float | None:
-    """Conversations begun in the window as a share of those that should have been; None in closed loop.
+    """Conversations begun in the window over those that should have been; None in closed loop.
 
-    Arrivals are random, so a window may well hold fewer than rate x length. Those that became due in it
-    are what is compared, drops included; only a shortfall from rate x length that chance does not explain
-    (three standard deviations of the arrival process) is taken for one.
+    From 100 arrivals on the plan fixes their count, rate x length. Of fewer, a window may well hold less:
+    those that became due in it are what is compared, drops included, and only a shortfall that chance does
+    not explain (three standard deviations of the arrival process) is taken for one.
     """
     if not level.arrival_rate_per_s or level.window_s <= 0:
         return None
@@ -166,7 +209,7 @@ def rate_reached(study: Study, level: Level) -> float | None:
         "burstiness"
     )  # gamma gaps: a count's variance is its mean over it
     shape = float(burstiness) if isinstance(burstiness, int | float) and burstiness > 0 else 1.0
-    if nominal - wanted > RATE_SIGMAS * np.sqrt(nominal / shape):
+    if nominal >= EXACT_ARRIVALS or nominal - wanted > RATE_SIGMAS * np.sqrt(nominal / shape):
         wanted = round(nominal)
     return min(float(sent.sum()) / wanted, 1.0) if wanted else None
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.checks.evidence import LevelEvidence, RunEvidence
-from analysis.stats.percentiles import LEAST_N, effective_turns
+from analysis.stats.batches import batch_error, slot_sums, slots_of
+from analysis.stats.percentiles import LEAST_N, effective_at
 from analysis.stats.steadiness import too_short
 from analysis.turns.frame import floats
 from turnbench.formats import Finding, RunManifest, Severity
@@ -17,6 +18,8 @@ from turnbench.outcomes import ANSWERED, STILL_RUNNING
 
 MOST_FAILED = 0.01
 """Share of turns without an answer up to which no percentile below p99 can hide them."""
+LEAST_WANDERING_TURNS = 100
+"""Turns below which batches say little of each other."""
 
 
 _WORDS_CHARS = 160
@@ -111,9 +114,9 @@ def few_turns(at: LevelEvidence) -> Iterator[Finding]:
     if not at.level.whole:
         return
     least, worth = LEAST_N["p50"], {}
-    answered = at.rows[at.rows["outcome"].isin(ANSWERED)]
+    answered = at.rows[at.rows["outcome"].isin(ANSWERED) & at.rows["ttg_ms"].notna()]
     for (model, task), part in answered.groupby(["model", "task"], sort=False):
-        worth[model, task] = effective_turns(floats(part["ttg_ms"]), pd.factorize(part["talk"])[0])
+        worth[model, task] = effective_at(floats(part["ttg_ms"]), pd.factorize(part["talk"])[0], 0.5)
     few = {key: turns for key, turns in worth.items() if turns < least}
     if few:
         several = len({model for model, _ in worth}) > 1
@@ -125,14 +128,34 @@ def few_turns(at: LevelEvidence) -> Iterator[Finding]:
 
 
 def warm_up(at: LevelEvidence) -> Iterator[Finding]:
+    """By the time to first token and per token: how long answers are is no matter of warm-up."""
     answered = at.rows[at.rows["outcome"].isin(ANSWERED)].sort_values("moment_ns")
-    values = answered["ttg_ms"].dropna()
-    if early := too_short(values.to_numpy(dtype=np.float64)):
-        cut, share = early
-        seconds = at.second(int(answered.loc[values.index[cut], "moment_ns"]))
-        what = f"the first {cut} turns took {1 + share:.0%} as long as the rest: the warm-up was too short"
-        remedy = f"lengthen --warmup by {max(seconds, 1):.0f} s or more"
-        yield at.finding("suspect", "warmup", what, remedy)
+    for name, what_took in (("ttft_ms", "to their first token"), ("tpot_ms", "per token")):
+        values = answered[name].dropna()
+        if early := too_short(values.to_numpy(dtype=np.float64)):
+            cut, share = early
+            seconds = at.second(int(answered.loc[values.index[cut], "moment_ns"]))
+            what = (
+                f"the first {cut} turns took {1 + share:.0%} as long {what_took} as the rest: "
+                "the warm-up was too short"
+            )
+            yield at.finding(
+                "suspect", "warmup", what, f"lengthen --warmup by {max(seconds, 1):.0f} s or more"
+            )
+            return
+
+
+def wandering(at: LevelEvidence) -> Iterator[Finding]:
+    """Speed that wanders more slowly than the window can show."""
+    answered = at.rows[at.rows["outcome"].isin(ANSWERED) & (at.rows["tpot_ms"] > 0)]
+    slots = slots_of(floats(answered["position"]))
+    error = batch_error(slot_sums(slots, floats(answered["tpot_ms"])), slot_sums(slots))
+    if error is not None and error.alike and len(answered) >= LEAST_WANDERING_TURNS:
+        what = (
+            "time per token wanders more slowly than this window can show: its intervals may still be too "
+            "narrow"
+        )
+        yield at.finding("note", "wandering", what, "hold the level for longer (--hold)")
 
 
 def full_context(at: LevelEvidence) -> Iterator[Finding]:

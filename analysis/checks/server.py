@@ -43,9 +43,9 @@ def drift(at: LevelEvidence) -> Iterator[Finding]:
     tasks = pd.factorize(pd.MultiIndex.from_frame(rows[["model", "task"]]))[0]
     logs -= (np.bincount(tasks, logs) / np.bincount(tasks))[tasks]
     if found := change_point(logs):
-        cut, change = found
-        after_s = at.second(int(rows["moment_ns"].iloc[cut]))
-        what = f"time per token changed by {change:+.0%} about {after_s:.0f} s into the window and stayed so"
+        after_s = at.second(int(rows["moment_ns"].iloc[found.start]))
+        lasting = "and stayed so" if found.stayed else "on average, and did not stay so"
+        what = f"time per token changed by {found.share:+.0%} about {after_s:.0f} s into the window {lasting}"
         remedy = "look for throttling, other users or a growing cache on the server, then run the level again"
         yield at.finding("suspect", "drift", what, remedy)
 

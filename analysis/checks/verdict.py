@@ -43,6 +43,7 @@ LEVEL_CHECKS: list[LevelCheck] = [
     level.unfinished,
     level.few_turns,
     level.warm_up,
+    level.wandering,
     level.full_context,
     server.drift,
     client.rate,

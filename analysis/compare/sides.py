@@ -18,7 +18,7 @@ import pandas as pd
 from analysis.compare.variants import clusters
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
 from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
-from analysis.stats.percentiles import allowed, effective_turns, quantile_ends
+from analysis.stats.percentiles import LEAST_N, effective_at, quantile_ends
 from analysis.turns.frame import floats
 from turnbench.outcomes import of_class
 from turnbench.turns import Floats, Ints
@@ -41,7 +41,7 @@ class Side:
         """Whether every run has enough conversations, and enough turns for a median."""
         return bool(self.runs) and all(
             conversations_in(talks) >= LEAST_CONVERSATIONS
-            and "p50" in allowed(effective_turns(values, talks))
+            and effective_at(values, talks, 0.5) >= LEAST_N["p50"]
             for values, talks in self.runs
         )
 

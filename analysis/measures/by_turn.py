@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.distribution import distribution
+from analysis.measures.distribution import Sample, distribution
+from analysis.stats.batches import slots_of
 from analysis.stats.bootstrap import Resampler
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
@@ -64,10 +65,11 @@ def _row(rows: pd.DataFrame, **names: Any) -> GrowthRow:
     talks = pd.factorize(rows["talk"])[0]
     resampler = Resampler(int(talks.max()) + 1)
     found: dict[str, Any] = {}
+    slots = slots_of(floats(rows["position"]))
     for name in ("ttft_ms", "ttg_ms"):
         values = floats(rows[name])
         known = ~np.isnan(values)
-        found[name] = distribution(values[known], talks[known], resampler)
+        found[name] = distribution(Sample(values[known], talks[known], slots[known]), resampler)
     for name in ("prompt_tokens", "cached_tokens", "expected_cached"):
         found[f"{name}_mean"] = _mean(floats(rows[name]))
     return GrowthRow(n=len(rows), **names, **found)
@@ -88,5 +90,5 @@ def conversations_of(study: Study, level: Level) -> ConversationCounts:
         completed=int(counts.get(PLAN, 0)),
         failed=int(counts.get(FAILED, 0)),
         cut=int(counts.get(CUT, 0)),
-        duration_ms=distribution(values, np.arange(len(values)), Resampler(max(len(values), 1))),
+        duration_ms=distribution(Sample(values, np.arange(len(values))), Resampler(max(len(values), 1))),
     )

@@ -9,26 +9,30 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from analysis.measures.censored import is_censored, values_of
 from analysis.measures.distribution import (
     MOST_COALESCED,
+    Sample,
+    TurnSums,
     coalesced_share,
     distribution,
     gap_distribution,
 )
-from analysis.measures.throughput import arrived_tokens
-from analysis.stats.bootstrap import Resampler
-from analysis.turns.frame import column_of, floats
-from analysis.turns.study import Study, kept_and_cut
+from analysis.measures.throughput import Arrived, arrived_tokens
+from analysis.stats.batches import SLOTS, batch_error, slots_of
+from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler
+from analysis.turns.frame import floats
+from analysis.turns.study import PLAN, Study, kept_and_cut
 from turnbench.formats import CellSummary
 from turnbench.metrics import METRICS
-from turnbench.outcomes import ANSWERED, STILL_RUNNING
+from turnbench.outcomes import ANSWERED, IN_FAILED_SHARE
 
 ALL = "all"
 
 
 def cells_of(study: Study) -> list[CellSummary]:
     """Every cell with at least one measured turn, from the finest to all of them together."""
-    tokens = arrived_tokens(study)
+    arrived = arrived_tokens(study)
     made: dict[bytes, CellSummary] = {}
     found = []
     for (model, task, level), rows in _groups(study):
@@ -36,7 +40,7 @@ def cells_of(study: Study) -> list[CellSummary]:
         if same not in made:  # with one task only, the cell over all tasks holds the same turns
             made[same] = _of_turns(study, rows)
         cell = msgspec.structs.replace(made[same], model=model, task=task, level=level)
-        _add_rates(cell, study, rows, tokens)
+        _add_rates(cell, study, rows, arrived)
         found.append(cell)
     return found
 
@@ -58,23 +62,27 @@ def _groups(study: Study) -> Iterator[tuple[tuple[Any, Any, Any], pd.DataFrame]]
 def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
     """What follows from the cell's turns alone; it has no names yet."""
     answered = rows["outcome"].isin(ANSWERED).to_numpy()
-    running = rows["outcome"].isin(STILL_RUNNING).to_numpy()
-    ok, known = rows[answered], rows[answered | running]
+    censored = is_censored(rows)
+    failed = rows["outcome"].isin(IN_FAILED_SHARE).to_numpy()
     talks = pd.factorize(rows["talk"])[0]
+    slots = slots_of(floats(rows["position"]))
     resampler = Resampler(int(talks.max()) + 1)
     own_reads = coalesced_share(rows, study) <= MOST_COALESCED
+    ok, known = rows[answered], answered | censored
     distributions = {}
     for key, metric in METRICS.items():
         if metric.per == "gap":
-            distributions[key] = gap_distribution(study, ok, talks[answered], resampler, own_reads)
+            turns = Sample(np.zeros(0), talks[answered], slots[answered])
+            distributions[key] = gap_distribution(study, ok, turns, resampler, own_reads)
             continue
-        values = floats(known[column_of(key)])
-        # A turn that was still running ranks worse than all that ended.
-        values[running[answered | running]] = -np.inf if metric.higher_is_better else np.inf
+        values, so_far = values_of(rows[known], metric, censored[known])
         has = ~np.isnan(values)
-        distributions[key] = distribution(values[has], talks[answered | running][has], resampler)
-    ttg_s = floats(ok["ttg_ms"]).sum() / 1e3
+        sample = Sample(values[has], talks[known][has], slots[known][has], so_far[has])
+        distributions[key] = distribution(sample, resampler)
+    ttg_s, tokens = floats(ok["ttg_ms"]) / 1e3, floats(ok["tokens"])
+    per_token = (ttg_s / np.where(tokens > 0, tokens, np.nan))[~np.isnan(tokens) & (tokens > 0)]
     cached = ok[ok["cached_tokens"].notna() & ok["prompt_tokens"].notna()]
+    timed = TurnSums(talks[answered], slots[answered], resampler)
     return CellSummary(
         model="",
         task="",
@@ -82,31 +90,51 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
         turns=len(rows),
         conversations=int(talks.max()) + 1,
         ok=len(ok),
-        failed=len(rows) - len(known),
-        unfinished=int(running.sum()),
+        failed=int(failed.sum()),
+        unfinished=len(rows) - len(ok) - int(failed.sum()),
+        failed_share=float(failed.mean()),
         values=distributions,
-        tps=_rate(floats(ok["tokens"]).sum(), ttg_s),
-        chars_per_s=_rate(float(ok["chars"].sum()), ttg_s),
-        words_per_s=_rate(float(ok["words"].sum()), ttg_s),
+        tps=_rate(np.nansum(tokens), np.nansum(ttg_s)),
+        visible_tps=_rate(float(ok["shown_tokens"].sum()), np.nansum(ttg_s)),
+        normalised_latency_s=float(per_token.mean()) if len(per_token) else None,
+        chars_per_s=_rate(float(ok["chars"].sum()), np.nansum(ttg_s)),
+        words_per_s=_rate(float(ok["words"].sum()), np.nansum(ttg_s)),
         cached_share=_rate(floats(cached["cached_tokens"]).sum(), floats(cached["prompt_tokens"]).sum()),
         fluidity=_rate(float(ok["fluid_met"].sum()), float(ok["fluid_total"].sum())),
+        ci95={
+            "tps": timed.ends(tokens, ttg_s),
+            "visible_tps": timed.ends(floats(ok["shown_tokens"]), ttg_s),
+            "normalised_latency_s": timed.ends(np.where(tokens > 0, ttg_s / tokens, np.nan), tokens > 0),
+            "fluidity": timed.ends(floats(ok["fluid_met"]), floats(ok["fluid_total"])),
+        },
+        intervals="both" if int(talks.max()) + 1 >= LEAST_CONVERSATIONS else "batches",
     )
 
 
-def _add_rates(cell: CellSummary, study: Study, rows: pd.DataFrame, tokens: pd.DataFrame) -> None:
+def _add_rates(cell: CellSummary, study: Study, rows: pd.DataFrame, arrived: Arrived) -> None:
     """What is counted per second of the level's window."""
     window_s = study.window_s(cell.level)
-    mine = tokens
-    for column, value in (("model", cell.model), ("task", cell.task), ("level", cell.level)):
-        mine = mine if value == ALL else mine[mine[column] == value]
-    cell.aggregate_tps = _rate(float(mine["tokens"].sum()), window_s)
-    limited = rows["meets"].dropna()
+    mine, by_slot = arrived.of(cell.model, cell.task, cell.level)
+    cell.aggregate_tps = _rate(mine, window_s)
+    cell.ci95 = dict(cell.ci95)
+    if window_s > 0 and by_slot.sum() > 0:
+        error = batch_error(by_slot * mine / by_slot.sum(), np.full(SLOTS, window_s / SLOTS))
+        cell.ci95["aggregate_tps"] = None if error is None else [max(error.ends[0], 0.0), error.ends[1]]
+    limited = rows[rows["meets"].notna()]
     if len(limited):
-        cell.turn_goodput_per_s = _rate(float(limited.astype(int).sum()), window_s)
+        met = limited["meets"].to_numpy(dtype=np.float64)
+        cell.turn_goodput_per_s = _rate(float(met.sum()), window_s)
+        codes = pd.factorize(limited["talk"])[0]
+        turns = TurnSums(codes, slots_of(floats(limited["position"])), Resampler(int(codes.max()) + 1))
+        cell.ci95["turn_goodput_per_s"] = turns.per_second(met, window_s)
     talks = study.conversations[study.conversations.index.isin(rows["talk"].unique())]
-    if kept := kept_and_cut(talks if cell.level == ALL else talks[talks["level"] == cell.level]):
+    talks = talks if cell.level == ALL else talks[talks["level"] == cell.level]
+    if kept := kept_and_cut(talks):
         cell.conversation_goodput_per_s = _rate(kept[0], window_s)
         cell.conversations_cut = kept[1]
+        good = ((talks["end"] == PLAN) & talks["keeps"].fillna(False)).to_numpy(dtype=np.float64)
+        whole = TurnSums(np.arange(len(good)), slots_of(floats(talks["position"])), Resampler(len(good)))
+        cell.ci95["conversation_goodput_per_s"] = whole.per_second(good, window_s)
 
 
 def _rate(above: float, below: float) -> float | None:

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
+from analysis.stats.batches import SLOTS
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import LevelSummary, LoadCurve
 from turnbench.turns import Floats, Ints
 
-_BLOCKS = 20
 _REPEATS = 1000
 _GAIN = 0.05
 """A level that adds less than this share of throughput buys none."""
 
 
-def arrived_tokens(study: Study) -> pd.DataFrame:
-    """Columns `model task level tokens`: tokens of ALL records that arrived inside each level's window.
+@dataclass(frozen=True)
+class Arrived:
+    """Tokens that arrived inside each level's window, by model, task and level."""
+
+    frame: pd.DataFrame
+    """Columns `model task level tokens`."""
+    by_slot: Floats
+    """Of each row, the tokens by twentieth of the window, a turn's spread evenly over its stream."""
+
+    def of(self, model: str, task: str, level: int | str) -> tuple[float, Floats]:
+        """(tokens, tokens by slot) of one of each, or of "all"."""
+        mine = np.ones(len(self.frame), dtype=bool)
+        for column, value in (("model", model), ("task", task), ("level", level)):
+            if value != "all":
+                mine &= (self.frame[column] == value).to_numpy(dtype=bool)
+        return float(self.frame["tokens"].to_numpy()[mine].sum()), self.by_slot[mine].sum(axis=0)
+
+
+def arrived_tokens(study: Study) -> Arrived:
+    """Tokens of ALL records that arrived inside each level's window.
 
     Counted by arrival, so failed turns, ramps and tails cut by the window's end all weigh what they were.
     Tokens after the last content event (the stop token) arrive with the end of the stream.
     """
     frame, events = study.frame, study.events
     if frame.empty or not study.levels:
-        return pd.DataFrame({"model": [], "task": [], "level": [], "tokens": []})
+        empty = pd.DataFrame({"model": [], "task": [], "level": [], "tokens": []})
+        return Arrived(empty, np.zeros((0, SLOTS)))
     origin_ns = study.levels[0].start_ns
     sent_us = np.nan_to_num(floats(frame["sent_ns"] - origin_ns) / 1e3)
     end_us = floats(frame["end_ns"] - origin_ns) / 1e3
@@ -35,8 +56,9 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
     codes = np.asarray(frame.groupby(names, sort=False).ngroup(), dtype=np.int64)
     keys = frame[names].drop_duplicates()  # in the order in which groups are numbered: of first appearance
     first_us, last_us = (sent_us + floats(frame[edge]) * 1e3 for edge in ("ttft_ms", "ttg_ms"))
-    parts = []
+    parts, by_slot = [], []
     for level in study.levels:
+        by_slot.append(tokens_by_block(frame, level, codes, len(keys)))
         window = (level.window_start_ns - origin_ns) / 1e3, (level.window_end_ns - origin_ns) / 1e3
         whole = (first_us >= window[0]) & (last_us < window[1])
         found = np.bincount(codes[whole], counted[whole], len(keys)).astype(np.float64)
@@ -46,7 +68,7 @@ def arrived_tokens(study: Study) -> pd.DataFrame:
         found += _inside(sent_us[turn] + events.at_us[event], weights, codes[turn], window, len(keys))
         found += _inside(end_us, after, codes, window, len(keys))
         parts.append(keys.assign(level=level.index, tokens=found))
-    return pd.concat(parts, ignore_index=True)
+    return Arrived(pd.concat(parts, ignore_index=True), np.concatenate(by_slot))
 
 
 def _inside(at_us: Floats, weights: Floats, code: Ints, window: tuple[float, float], size: int) -> Floats:
@@ -85,7 +107,7 @@ def load_curve(study: Study, levels: list[LevelSummary]) -> LoadCurve | None:
     blocks = np.stack([tokens_by_block(study.frame, level) / level.window_s for level in order])
     found = _saturation(blocks.sum(axis=1)[None, :])[0]
     rng = np.random.default_rng(0)
-    draws = rng.integers(0, _BLOCKS, (len(order), _REPEATS, _BLOCKS))
+    draws = rng.integers(0, SLOTS, (len(order), _REPEATS, SLOTS))
     rates = np.stack([part[chosen].sum(axis=1) for part, chosen in zip(blocks, draws, strict=True)], axis=1)
     ends = np.quantile(_saturation(rates), (0.025, 0.975), method="inverted_cdf").astype(int)
     names = [*(level.load for level in order[:-1]), None]
@@ -102,8 +124,13 @@ def _saturation(rates: Floats) -> Ints:
     return np.asarray(np.argmax(flat, axis=1), dtype=np.int64)
 
 
-def tokens_by_block(frame: pd.DataFrame, level: Level) -> Floats:
-    """Tokens that arrived in each twentieth of the window, a turn's spread evenly over its stream."""
+def tokens_by_block(frame: pd.DataFrame, level: Level, codes: Ints | None = None, size: int = 1) -> Floats:
+    """Tokens that arrived in each twentieth of the window, a turn's spread evenly over its stream.
+
+    `codes`: the group of each turn, of `size` groups; then a row each.
+    """
+    by_group = codes is not None
+    codes = np.zeros(len(frame), dtype=np.int64) if codes is None else codes
     sent, first, last = (
         np.nan_to_num(part)
         for part in (
@@ -114,9 +141,14 @@ def tokens_by_block(frame: pd.DataFrame, level: Level) -> Floats:
     )
     begin, end = sent + first, sent + np.maximum(last, first + 1e-3)
     tokens = np.nan_to_num(floats(frame["tokens"]))
-    edges = np.linspace(0, level.window_s * 1e3, _BLOCKS + 1)
-    by_edge = [float((tokens * np.clip((edge - begin) / (end - begin), 0, 1)).sum()) for edge in edges]
-    return np.diff(by_edge)
+    near = (end > 0) & (begin < level.window_s * 1e3)
+    begin, end, tokens, codes = begin[near], end[near], tokens[near], codes[near]
+    edges = np.linspace(0, level.window_s * 1e3, SLOTS + 1)
+    by_edge = [
+        np.bincount(codes, tokens * np.clip((edge - begin) / (end - begin), 0, 1), size) for edge in edges
+    ]
+    found: Floats = np.diff(by_edge, axis=0).T
+    return found if by_group else found[0]
 
 
 def _capacity(order: list[Level], levels: list[LevelSummary]) -> str | None:

@@ -35,20 +35,35 @@ class Resampler:
         self.group: Ints = np.random.default_rng(seed).permutation(conversations) % self.groups
         self._weights = _resamples(self.groups, seed)
 
-    def intervals(self, values: Floats, clusters: Ints, quantiles: list[str]) -> dict[str, Interval]:
-        """Interval of the mean and of these percentiles; an end that falls among infinite values is None."""
+    def intervals(
+        self,
+        values: Floats,
+        clusters: Ints,
+        quantiles: list[str],
+        parts: Floats | None = None,
+        ordered: Floats | None = None,
+    ) -> dict[str, Interval]:
+        """Interval of the mean and of these percentiles; an end that falls among infinite values is None.
+
+        `parts`: what the mean is of, if not of the values; `ordered`: the values in rising order.
+        """
         if conversations_in(clusters) < LEAST_CONVERSATIONS:
             return {}
+        parts = values if parts is None else parts
         mean: Interval = [None, None]
-        if np.isfinite(values).all():
-            above, below = self.sums(np.stack([values, np.ones(len(values))], axis=1), clusters).T
-            means = np.full(len(above), np.nan)
-            mean = self.ends(np.divide(above, below, out=means, where=below > 0))
+        if np.isfinite(parts).all():
+            mean = self.ratio_ends(parts, np.ones(len(parts)), clusters)
         found = {"mean": mean}
-        ordered = np.sort(values) if quantiles else values
+        ordered = np.sort(values) if ordered is None and quantiles else ordered
         for name in quantiles:
+            assert ordered is not None
             found[name] = list(quantile_ends(ordered, values, clusters, QUANTILES[name]))
         return found
+
+    def ratio_ends(self, above: Floats, below: Floats, clusters: Ints) -> Interval:
+        """Interval of the sum of `above` over the sum of `below`."""
+        over, under = self.sums(np.stack([above, below], axis=1), clusters).T
+        return self.ends(np.divide(over, under, out=np.full(len(over), np.nan), where=under > 0))
 
     def sums(self, columns: Floats, clusters: Ints) -> Floats:
         """Sums of each column over the turns of each resample: one row a resample."""

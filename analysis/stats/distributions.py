@@ -32,3 +32,13 @@ def t_tail(x: float, df: float) -> float:
 def beta_quantile(share: float, a: float, b: float) -> float:
     """The x at or under which a beta distribution with parameters a and b lies with this probability."""
     return float(special.betaincinv(a, b, share))
+
+
+def binomial_tail(least: int, n: int, share: float) -> float:
+    """P(X >= least) of a binomial X of n trials."""
+    return float(special.bdtrc(least - 1, n, share)) if least > 0 else 1.0
+
+
+def f_quantile(share: float, above: float, below: float) -> float:
+    """The x at or under which an F distribution with these degrees of freedom lies with this probability."""
+    return float(special.fdtri(above, below, share))

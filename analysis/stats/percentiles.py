@@ -10,18 +10,61 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.stats.distributions import beta_quantile, normal_quantile, t_quantile
+from analysis.stats.batches import batch_error, slot_sums
+from analysis.stats.distributions import beta_quantile, f_quantile, normal_quantile, t_quantile
 from turnbench.turns import Bools, Floats, Ints
 
 Ends = tuple[float | None, float | None]
-QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-LEAST_N = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
+QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+LEAST_N = {"p50": 11, "p90": 64, "p95": 130, "p99": 662, "p999": 6636}
 """MLPerf's early-stopping rule at 99 % confidence with one excess allowed, in effective turns."""
 
 
-def allowed(effective: float) -> list[str]:
-    """The percentiles that so many effective turns are enough for."""
-    return [name for name, least in LEAST_N.items() if effective >= least]
+_MANY = 100
+"""Conversations from which their correlation is known well enough; below, its upper bound counts."""
+_BOUND = 0.8
+
+
+def reportable(ordered: Floats, values: Floats, clusters: Ints, turns: int | None = None) -> list[str]:
+    """The percentiles that these turns are enough for, counted in effective turns at each of them.
+
+    `ordered`: the values in rising order; `turns`: how many they are a sample of, if of more.
+    """
+    if not len(values):
+        return []
+    more, largest = (turns or len(values)) / len(values), cluster_size(clusters)
+    found = []
+    for name, least in LEAST_N.items():
+        if len(values) * more < least:
+            break
+        rho = _indicator_correlation(ordered, values, clusters, QUANTILES[name]) if largest > 1 else 0.0
+        if len(values) * more / (1 + (largest - 1) * rho) >= least:
+            found.append(name)
+    return found
+
+
+def effective_at(values: Floats, clusters: Ints, quantile: float) -> float:
+    """n / (1 + (m - 1) rho): what these turns are worth for one percentile.
+
+    m: turns a conversation, as a turn sees it (Kish 1965); rho: how alike the turns of one conversation are
+    in being at or under the percentile. A lucky estimate of it would let a percentile through too soon, so
+    of fewer than 100 conversations the upper 80 % bound counts (Searle 1971).
+    """
+    if not len(values):
+        return 0.0
+    rho = _indicator_correlation(np.sort(values), values, clusters, quantile)
+    return len(values) / (1 + (cluster_size(clusters) - 1) * rho)
+
+
+def cluster_size(clusters: Ints) -> float:
+    """Turns a conversation, as a turn sees it: the sum of squares over the sum."""
+    sizes = np.bincount(clusters).astype(np.float64)
+    return float((sizes**2).sum() / sizes.sum())
+
+
+def _indicator_correlation(ordered: Floats, values: Floats, clusters: Ints, quantile: float) -> float:
+    below = values <= ordered[min(int((len(values) - 1) * quantile), len(values) - 1)]
+    return _correlation(below.astype(np.float64), clusters)
 
 
 def percentile(values: Floats, quantile: float) -> float | None:
@@ -38,23 +81,8 @@ def percentile(values: Floats, quantile: float) -> float | None:
     return float(below if share == 0 else below + (above - below) * share)
 
 
-def effective_turns(values: Floats, clusters: Ints) -> float:
-    """n / (1 + (m - 1) rho): what turns are worth that resemble others of their conversation.
-
-    m: turns a conversation, as a turn sees it (Kish 1965); rho: their intraclass correlation by one-way
-    analysis of variance. Infinite values count in n and m only.
-    """
-    if not len(values):
-        return 0.0
-    sizes = np.bincount(clusters)
-    sizes = sizes[sizes > 0]
-    mean_size = float((sizes.astype(float) ** 2).sum() / sizes.sum())
-    return len(values) / (1 + (mean_size - 1) * _correlation(values, clusters))
-
-
 def _correlation(values: Floats, clusters: Ints) -> float:
-    finite: Bools = np.isfinite(values)
-    values, clusters = values[finite], clusters[finite]
+    """Intraclass correlation by one-way analysis of variance, of few conversations its upper bound."""
     present = np.bincount(clusters) > 0
     clusters = (np.cumsum(present) - 1)[clusters]
     sizes = np.bincount(clusters)
@@ -67,6 +95,8 @@ def _correlation(values: Floats, clusters: Ints) -> float:
     between = float((sizes * (means - values.mean()) ** 2).sum()) / (groups - 1)
     within = float(((values - means[clusters]) ** 2).sum()) / (n - groups)
     size = (n - float((sizes.astype(float) ** 2).sum()) / n) / (groups - 1)
+    if groups < _MANY:
+        between /= f_quantile(1 - _BOUND, groups - 1, n - groups)
     spread = between + (size - 1) * within
     if spread <= 1e-18 * max(1.0, float(np.abs(values).max()) ** 2):
         return 0.0  # all values are equal
@@ -82,6 +112,21 @@ def quantile_ends(
     """
     below = values <= ordered[min(int((len(values) - 1) * quantile), len(values) - 1)]
     worth = effective_share_turns(below, clusters, quantile, confidence)
+    return inverted(ordered, quantile, worth, confidence)
+
+
+def batch_quantile_ends(ordered: Floats, values: Floats, slots: Ints, quantile: float) -> Ends | None:
+    """The 95 % interval of a quantile by time batches; None where they hold too few turns."""
+    below = values <= ordered[min(int((len(values) - 1) * quantile), len(values) - 1)]
+    error = batch_error(slot_sums(slots, below.astype(np.float64)), slot_sums(slots))
+    if error is None:
+        return None
+    worth = min(quantile * (1 - quantile) / error.se**2, len(values)) if error.se > 0 else float(len(values))
+    return inverted(ordered, quantile, worth * (normal_quantile(0.975) / error.t) ** 2, 0.95)
+
+
+def inverted(ordered: Floats, quantile: float, worth: float, confidence: float) -> Ends:
+    """The interval of a share known from so many independent turns, read back through the sample's order."""
     tail = (1 - confidence) / 2
     hits = quantile * worth
     shares = (beta_quantile(share, hits + 0.5, worth - hits + 0.5) for share in (tail, 1 - tail))

@@ -15,7 +15,7 @@ from analysis.tables.rows import (
     waits_table,
 )
 from analysis.tables.sentences import caveats, emulated_in_words, outcome, said_of
-from analysis.tables.writing import for_markdown, stamp
+from analysis.tables.writing import doubtful, for_markdown, stamp
 from turnbench.formats import Summary
 
 _MOST_ROWS = 100
@@ -40,7 +40,7 @@ def write_run(summary: Summary, path: Path) -> None:
     lines += [""] * bool(findings)
     waits = waits_table(summary)
     lines += _table(waits, mark)
-    if any(text.startswith("m ") or text == "∞" for row in waits.rows for text in row):
+    if any(doubtful(text) for row in waits.rows for text in row):
         lines += [for_markdown(waits.note), ""]
     if summary.comparison:
         lines += [for_markdown(summary.comparison.words), ""]

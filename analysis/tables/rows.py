@@ -33,6 +33,10 @@ from turnbench.formats.summary import CellSummary, Distribution, GrowthRow, Leve
 
 Rows = list[list[str]]
 _MOST_CELLS = 40
+_HIDDEN = 0.1
+"""Share of the tokens that nobody saw (more than the stop token of a short answer) from which both stand."""
+MOST_FAILED = 0.01
+"""Share of failed turns up to which a wait need not say of how many it is."""
 _MOST_SWAPPED = 12
 _CHANGED = {
     "ttft_ms": "TTFT p50",
@@ -145,19 +149,32 @@ def waits_table(summary: Summary) -> TextTable:
             middle(cell.of("ttft_ms"), seconds, cell.cell.turns),
             middle(cell.of("ttg_ms"), seconds, cell.cell.turns),
             middle(cell.of("tpot_ms"), milliseconds, cell.cell.turns),
-            number(cell.cell.tps),
+            number(cell.cell.tps) + _seen(cell.cell),
             number(cell.cell.aggregate_tps),
             number(cell.level.streams_mean),
-            str(cell.missed),
+            str(cell.missed) + _failed(cell.cell),
         ]
         for cell in shown
     ]
     heads = ("model", "task", "people", "n", "TTFT p50", "TTG p50", "TPOT p50", "tps", "agg. TPS", "streams")
     note = (
         "m: mean of the n turns (or of the number in brackets), too few for a median. "
-        "∞: too many turns did not finish to give the number."
+        "*: some never ended, and no wait counts beyond the longest that was watched. "
+        "≥, ∞: too many turns did not finish to give the number; it is at least what was seen of them."
     )
     return TextTable("Waiting times by model, task and load", (*heads, "failed"), rows, (0, 1), note)
+
+
+def _seen(cell: CellSummary) -> str:
+    """Tokens per second that a person saw, where they are not all."""
+    if cell.tps is None or cell.visible_tps is None or cell.visible_tps > (1 - _HIDDEN) * cell.tps:
+        return ""
+    return f" ({number(cell.visible_tps)} seen)"
+
+
+def _failed(cell: CellSummary) -> str:
+    """The share of failed turns, from 1 % on."""
+    return f" ({percent(cell.failed_share)} failed)" if cell.failed_share >= MOST_FAILED else ""
 
 
 def levels_table(summary: Summary) -> TextTable:

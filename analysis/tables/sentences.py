@@ -8,7 +8,7 @@ from analysis.compare.baseline import ONE_RUN, Comparison
 from analysis.compare.causes import LENGTHS, PARTS
 from analysis.compare.ranking import SIGNIFICANT
 from analysis.measures.cells import ALL
-from analysis.tables.rows import name_of, run_of
+from analysis.tables.rows import MOST_FAILED, name_of, run_of
 from analysis.tables.writing import (
     change,
     interval,
@@ -66,18 +66,38 @@ def answer(summary: Summary) -> list[str]:
 
 def _wait(cell: CellSummary, level: LevelSummary) -> str:
     load = f"with {people(level)}"
+    subject = "half of the answers"
+    if cell.failed_share >= MOST_FAILED:
+        load += f", of those answered ({cell.ok} of {cell.turns})"
+        subject = "half"
     whole, first = cell.values["ttg_ms"], cell.values["ttft_ms"]
     if whole.p50 is not None and first.p50 is not None:
         return (
-            f"{load}, half of the answers began within {seconds(first.p50)} "
+            f"{load}, {subject} began within {seconds(first.p50)} "
             f"and were complete within {seconds(whole.p50)}"
         )
+    if first.p50 is not None and "p50" in whole.bound:
+        return (
+            f"{load}, {subject} began within {seconds(first.p50)} and half took "
+            f"{seconds(whole.bound['p50'])} or longer: so many had not ended when they were last seen"
+        )
     if whole.mean is not None and first.mean is not None:
+        cut = "" if whole.mean_to is None else f", no wait counted beyond {seconds(whole.mean_to)}"
         return (
             f"{load}, an answer began after {seconds(first.mean)} and was complete after "
-            f"{seconds(whole.mean)} on average (only {whole.n} turns: too few for a median)"
+            f"{seconds(whole.mean)} on average (only {whole.n} turns: too few for a median{cut})"
         )
     return f"{load}, {cell.ok} of {cell.turns} turns finished, too few to say how long one takes"
+
+
+def invalid_first(summary: Summary) -> str:
+    """What stands before any finding of a run or sweep that is no measurement; "" where it is one."""
+    if summary.verdict.status != "invalid":
+        return ""
+    runs = summary.runs or []
+    bad = sum(run.verdict == "invalid" for run in runs)
+    whose = f"{bad} of {len(runs)} runs are" if len(runs) > 1 else "This is"
+    return f"INVALID: {whose} no measurement of the server; do not use these numbers, see the findings."
 
 
 def in_words(cells: list[RankingCell]) -> str:

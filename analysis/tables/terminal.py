@@ -23,8 +23,15 @@ from analysis.tables.rows import (
     typical_ms,
     waits_table,
 )
-from analysis.tables.sentences import caveats, emulated_in_words, outcome, reversal_in_words, said_of
-from analysis.tables.writing import NONE, for_terminal, middle, number, seconds, stamp
+from analysis.tables.sentences import (
+    caveats,
+    emulated_in_words,
+    invalid_first,
+    outcome,
+    reversal_in_words,
+    said_of,
+)
+from analysis.tables.writing import NONE, doubtful, for_terminal, middle, number, seconds, stamp
 from turnbench.formats import Finding, Summary
 
 _COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
@@ -59,6 +66,8 @@ def show(summary: Summary, report: Path | None, out: Console, *, study: bool = F
     words = ["EMULATED"] * summary.emulated + ["PARTIAL"] * summary.partial
     title = " · ".join([*words, summary.run])
     waits = waits_table(summary)
+    if before := invalid_first(summary):
+        out.print(Text(before, style=f"bold {_COLOURS['invalid']}"))
     sweep = _sweep_table(summary, title)
     out.print(sweep or _waits_table(waits, title))
     if study:
@@ -70,7 +79,7 @@ def show(summary: Summary, report: Path | None, out: Console, *, study: bool = F
         for line in (reversal, f"{failed} turns failed or did not finish." if failed else ""):
             if line:
                 out.print(Text(for_terminal(line)))
-    elif any(text.startswith("m ") or text == "∞" for row in waits.rows for text in row):
+    elif any(doubtful(text) for row in waits.rows for text in row):
         out.print(Text(waits.note, style="dim"))
     if summary.answer_lengths:
         out.print(Text(for_terminal(emulated_in_words(summary)), style="dim"))

@@ -66,14 +66,22 @@ def interval(ends: list[float] | tuple[float, float], write: Callable[[float], s
 
 
 def middle(distribution: Distribution, write: Callable[[float], str], turns: int) -> str:
-    """The median. Where there are too few turns for one: the mean, marked "m", and with its n unless that is
-    all `turns`. ∞ where too many of them are unfinished."""
+    """The median; ≥ where it falls among turns that never ended. Where there are too few turns for one:
+    the mean, marked "m", and with its n unless that is all `turns`; * marks a restricted mean. ∞ where
+    nothing is known of the unfinished ones."""
     if distribution.p50 is not None:
         return write(distribution.p50)
+    if "p50" in distribution.bound:
+        return f"≥ {write(distribution.bound['p50'])}"
     if distribution.mean is not None:
-        mean = f"m {write(distribution.mean)}"
+        mean = f"m {write(distribution.mean)}{'*' * (distribution.mean_to is not None)}"
         return mean if distribution.n == turns else f"{mean} ({distribution.n})"
     return "∞" if distribution.n else NONE
+
+
+def doubtful(text: str) -> bool:
+    """Whether a cell's text needs the note on means and unfinished turns."""
+    return text.startswith(("m ", "≥ ")) or text == "∞"
 
 
 def task(name: object) -> str:

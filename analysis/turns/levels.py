@@ -88,15 +88,19 @@ def _last_ns(manifest: RunManifest, frame: pd.DataFrame) -> int:
 
 
 def placed(frame: pd.DataFrame, levels: list[Level]) -> pd.DataFrame:
-    """Adds `moment_ns` (sent, or due where it was never sent), `level` and `in_window`."""
+    """Adds `moment_ns` (sent, or due where it was never sent), `level`, `in_window`, and `position`: where in
+    its level's window that was, from 0 to 1."""
     moment = frame["sent_ns"].fillna(frame["due_ns"]).to_numpy(dtype=np.int64)
     level = np.full(len(frame), NO_LEVEL)
     in_window = np.zeros(len(frame), dtype=bool)
+    position = np.full(len(frame), np.nan)
     for item in levels:
         inside = (moment >= item.start_ns) & (moment < item.end_ns)
         level[inside] = item.index
         in_window |= inside & (moment >= item.window_start_ns) & (moment < item.window_end_ns)
-    return frame.assign(moment_ns=moment, level=level, in_window=in_window)
+        if item.window_s > 0:
+            position[inside] = (moment[inside] - item.window_start_ns) / (item.window_s * 1e9)
+    return frame.assign(moment_ns=moment, level=level, in_window=in_window, position=position)
 
 
 def counted_once(frame: pd.DataFrame) -> pd.DataFrame:

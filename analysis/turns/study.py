@@ -77,7 +77,9 @@ def study_run(run: RunDirectory, words_per_min: float = WORDS_PER_MIN) -> Study:
 
 
 def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each conversation (`talk`) that began in a level's window: `level end keeps duration_ms`.
+    """A row for each conversation (`talk`) that began in a level's window.
+
+    Columns: `level end keeps duration_ms position`.
 
     A conversation belongs to the level in which its first turn was sent. It ends by `plan` where its last
     turn by plan ended well, as `failed` where a turn did not, else it was `cut`: by the level's end, in
@@ -94,7 +96,13 @@ def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
     limited = turns[turns["meets"].notna()]
     keeps = limited["meets"].astype(bool).groupby(limited["talk"]).all().astype("boolean")
     duration_ms = floats(last["end_ns"] - first["due_ns"]) / 1e6
-    columns = {"level": first["level"], "end": end, "keeps": keeps, "duration_ms": duration_ms}
+    columns = {
+        "level": first["level"],
+        "end": end,
+        "keeps": keeps,
+        "duration_ms": duration_ms,
+        "position": first["position"],
+    }
     return pd.DataFrame(columns, index=first.index)[begun]
 
 

@@ -37,7 +37,7 @@ def test_a_thin_run_has_a_page_a_summary_and_a_message(
     path = made.write()
     assert main([str(path)]) == code
     summary = json.loads((path / "summary.json").read_text())
-    assert (summary["format"], summary["verdict"]["status"]) == ("turnbench-summary/1", status)
+    assert (summary["format"], summary["verdict"]["status"]) == ("turnbench-summary/2", status)
     assert {finding["check"] for finding in summary["verdict"]["findings"]} == findings
     assert sum(summary["outcomes"].values()) == len(turns)
     assert [cell["turns"] for cell in summary["cells"]][-1:] == [len(turns)][: len(turns)]

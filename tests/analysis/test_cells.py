@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import numpy as np
 import pytest
 
-from tests.analysis.conftest import START_NS, MadeRun, S, cell_of, level, summary_of, turn
+from tests.analysis.conftest import MS, START_NS, MadeRun, S, cell_of, level, summary_of, turn
 
 
 def test_percentiles_are_of_pooled_turns_and_never_averaged_over_workers(made: MadeRun) -> None:
@@ -40,7 +41,11 @@ def test_tokens_of_failed_turns_are_work_the_server_did(made: MadeRun) -> None:
     made.turns = [turn(0, events=60), turn(1, events=30, outcome="disconnected", output_tokens=None)]
     cell = cell_of(summary_of(made))
     assert cell["aggregate_tps"] == pytest.approx(90 / 60)
-    assert (cell["ok"], cell["failed"], cell["ttg_ms"]["n"]) == (1, 1, 1)
+    assert (cell["ok"], cell["failed"], cell["failed_share"]) == (1, 1, 0.5)
+    assert (cell["ttg_ms"]["n"], cell["ttft_ms"]["n"]) == (
+        2,
+        2,
+    )  # broken off in its answer: a wait of its own
 
 
 def test_the_stop_token_arrives_with_the_end_of_the_stream(made: MadeRun) -> None:
@@ -56,15 +61,50 @@ def test_long_answers_are_not_cut_by_the_windows_end(made: MadeRun) -> None:
 
 def test_an_unfinished_turn_ranks_above_all_finished_ones(made: MadeRun) -> None:
     done = [turn(n, ttft_ms=100, events=11) for n in range(60)]
-    stuck = [turn(100 + n, events=3, outcome="unfinished") for n in range(20)]
+    watched = {"end_ns": START_NS + 22 * S, "outcome": "unfinished"}
+    stuck = [turn(100 + n, ttft_ms=100, events=3, **watched) for n in range(20)]
     made.turns = done + stuck
     cell = cell_of(summary_of(made))
     assert (cell["turns"], cell["unfinished"], cell["failed"]) == (80, 20, 0)
-    for name in ("ttg_ms", "ttft_ms", "tpot_ms"):
+    assert cell["ttft_ms"]["p90"] == 100  # its first token came
+    for name, seen in (("ttg_ms", 12_000), ("tpot_ms", 11_900 / 2)):
         assert cell[name]["n"] == 80
         assert cell[name]["p50"] is not None
         assert cell[name]["p90"] is None
-        assert cell[name]["mean"] is None
+        assert cell[name]["bound"] == pytest.approx({"p90": seen, "max": seen})
+        assert cell[name]["mean_to"] == pytest.approx(seen)
+    assert cell["ttg_ms"]["mean"] == pytest.approx(0.75 * 300 + 0.25 * 12_000)
+    assert cell["decode_tokens_per_s"]["mean"] is None
+
+
+def test_a_turn_without_a_first_token_is_censored_in_its_ttft_too(made: MadeRun) -> None:
+    waited = {"end_ns": START_NS + 15 * S, "outcome": "deadline", "output_tokens": None}
+    made.turns = [turn(n) for n in range(20)] + [turn(50 + n, events=0, **waited) for n in range(20)]
+    ttft = cell_of(summary_of(made))["ttft_ms"]
+    assert (ttft["n"], ttft["p50"], ttft["max"]) == (40, None, None)
+    assert ttft["bound"] == {"p50": pytest.approx((100 + 5000) / 2), "max": 5000}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6])
+def test_dropping_the_slow_ones_never_makes_a_server_look_quick(made: MadeRun, share: float) -> None:
+    """The slowest are ended by a deadline: what lies under it is as if they had been watched to their end."""
+    rng = np.random.default_rng(1)
+    true_ms = rng.lognormal(6.8, 0.5, 400).round(1)
+    deadline_ms = float(np.quantile(true_ms, 1 - share)) if share else np.inf
+    for n, ms in enumerate(true_ms.tolist()):
+        over = ms > deadline_ms
+        end_ns = START_NS + 10 * S + round(min(ms, deadline_ms) * MS)
+        record = turn(n, ttft_ms=50, gap_ms=(min(ms, deadline_ms) - 50) / 9, end_ns=end_ns)
+        made.turns.append(msgspec.structs.replace(record, outcome="deadline") if over else record)
+    ttg = cell_of(summary_of(made))["ttg_ms"]
+    for name, quantile in (("p50", 0.5), ("p90", 0.9)):
+        truth = float(np.quantile(true_ms, quantile))
+        if truth < deadline_ms * 0.999:
+            assert ttg[name] == pytest.approx(truth, abs=0.01)
+        else:
+            assert ttg[name] is None
+            assert ttg["bound"][name] == pytest.approx(deadline_ms, rel=0.01)
+    assert ttg["mean"] == pytest.approx(np.minimum(true_ms, deadline_ms).mean(), rel=1e-4)
 
 
 def test_half_unfinished_turns_leave_no_median_of_speeds_either(made: MadeRun) -> None:

@@ -40,7 +40,7 @@ def test_the_summary_has_the_keys_that_scripts_rely_on(made: MadeRun) -> None:
     path = simple(made)
     main([str(path)])
     summary = json.loads((path / "summary.json").read_text())
-    assert summary["format"] == "turnbench-summary/1"
+    assert summary["format"] == "turnbench-summary/2"
     assert {"verdict", "levels", "cells", "client", "outcomes"} <= set(summary)
     assert {"index", "users", "arrival_rate_per_s", "status", "window_s", "streams_mean"} <= set(
         summary["levels"][0]

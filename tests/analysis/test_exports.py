@@ -45,7 +45,7 @@ def sheets(path: Path) -> dict[str, str]:
 
 
 def test_a_runs_markdown_has_the_verdict_the_waits_and_what_to_mend(made: MadeRun, tmp_path: Path) -> None:
-    made.turns = [turn(n, sent_s=6 + n, late_ms=50) for n in range(40)]
+    made.turns = [turn(n, sent_s=6 + n, late_ms=5) for n in range(40)]
     target = tmp_path / "run.md"
     main([str(made.write()), "--markdown", str(target)])
     text = target.read_text()

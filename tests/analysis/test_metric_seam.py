@@ -36,7 +36,7 @@ def test_a_toy_metric_is_a_distribution_of_every_cell_and_a_table_of_the_report(
     main([str(path)])
     found = cell_of(json.loads((path / "summary.json").read_text()))[toy]
     assert (found["n"], found["mean"], found["p50"]) == (11, 25, 25)
-    assert found["ci95"].keys() == {"mean", "p50", "p90", "p95", "p99"}
+    assert found["ci95"].keys() == {"mean", "p50", "p90", "p95", "p99", "p999"}
     assert "last_gap_ms_p50" in (path / "summary.csv").read_text().splitlines()[0]
     assert "<summary>last gap ms</summary>" in (path / "report.html").read_text()
 

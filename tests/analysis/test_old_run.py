@@ -22,11 +22,39 @@ MAY_DIFFER: dict[str, str] = {
     "*client/sent_by_kernel_share": "new: who said when requests left",
     "*client/write_after_sent_ms": "new: what a stamp after the call would have hidden",
     "*client/read_after_packet_ms": "new: what reading would have added to packets",
-    "run: verdict/findings/1/what": '"not given" for "not told"',
-    "run: verdict/findings/3/what": '"shown" for "told"',
     "sweep: comparison/cells/*tau_shuffled*": "new: what shuffled lengths of answers give",
     "sweep: comparison/cells/*horizon_ms": "new: to what times are restricted where a turn never finished",
     "sweep: comparison/cells/*/p_*ed": "new: adjusted for all pairs",
+    "answer_lengths": "new: what the lengths of an emulator's answers are from",
+    "levels/*/energy": "new: energy and cost of a level",
+    "format": "the second version of the format",
+    **{
+        f"{path}/{key}": reason
+        for path in ("cells/*/*", "by_*", "levels/*")
+        for key, reason in {
+            "ci95/*": "the wider of two intervals: over conversations, and over batches of time",
+            "p999": "new",
+            "max": "new",
+            "bound": "new: what is known of a number that falls among turns that never ended",
+            "mean_to": "new: a mean is a restricted one",
+        }.items()
+    },
+    "cells/*/ci95/*": "new: intervals of rates and shares",
+    "cells/*/failed_share": "new",
+    "cells/*/visible_tps": "new",
+    "cells/*/normalised_latency_s": "new",
+    "cells/*/intervals": "new: of which kind they are",
+    "run: cells/*/*": "streams that broke off after their first content are censored; answers cut by their "
+    "length inside their reasoning are answered; percentiles need effective turns at that very percentile",
+    "run: by_turn/9/*": "an answer that was cut by its length inside its reasoning is an answer",
+    "run: by_context/3/*": "the same",
+    "run: levels/1/conversations/*": "the same",
+    "run: outcomes/*": "the same",
+    "run: verdict/findings/*": "a limit that was missed is a finding, which moves those after it; an answer "
+    "cut inside its reasoning has not failed; of few conversations the bound of their likeness counts",
+    "run: study/ratios/*": "the same",
+    "sweep: cells/*/itl_ms/p95": "the same: two conversations are too few for it",
+    "sweep: by_context/*/ttg_ms/p50": "the same",
     "sweep: comparison/words": "the same statements in plainer words",
 }
 """What may differ in summary.json, and why: a pattern of the paths below -> the reason.

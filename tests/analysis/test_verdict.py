@@ -34,9 +34,35 @@ def test_a_clean_run_is_valid_and_has_no_findings(made: MadeRun) -> None:
 @pytest.mark.parametrize(
     ("late_ms", "expected"), [(9, None), (11, "suspect"), (99, "suspect"), (101, "invalid")]
 )
-def test_turns_sent_late_by_the_client(made: MadeRun, late_ms: float, expected: str | None) -> None:
-    made.turns = turns(late_ms=late_ms)
+@pytest.mark.parametrize("count", [60, 700])
+def test_turns_sent_late_by_the_client_in_open_loop(
+    made: MadeRun, count: int, late_ms: float, expected: str | None
+) -> None:
+    made.levels = [level(users=None, arrival_rate_per_s=count / 60)]
+    made.turns = turns(count, late_ms=late_ms)
     assert checks(summary_of(made)).get("late") == expected
+
+
+@pytest.mark.parametrize(("late", "expected"), [(1, None), (2, None), (3, "suspect")])
+def test_few_late_turns_of_few_are_no_p99(made: MadeRun, late: int, expected: str | None) -> None:
+    made.levels = [level(users=None, arrival_rate_per_s=1.0)]
+    made.turns = _with(60, late, late_ms=50)
+    assert checks(summary_of(made)).get("late") == expected
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "expected"), [(2.7, None), (2.9, "suspect"), (31, "suspect"), (31.2, "invalid")]
+)
+def test_lateness_in_closed_loop_is_the_load_that_was_not_made(
+    made: MadeRun, late_ms: float, expected: str | None
+) -> None:
+    made.turns = turns(late_ms=late_ms)  # 280 ms to generate
+    assert checks(summary_of(made)).get("late") == expected
+
+
+def test_one_late_turn_of_24_in_closed_loop_is_nothing(made: MadeRun) -> None:
+    made.turns = _with(24, 1, late_ms=50)
+    assert "late" not in checks(summary_of(made))
 
 
 def test_a_retry_is_not_the_clients_lateness(made: MadeRun) -> None:
@@ -171,8 +197,14 @@ def test_the_arrival_rate_that_was_reached(made: MadeRun, sent: int, expected: s
     assert _open_loop(made, 600, sent).get("rate") == expected
 
 
-def test_chance_in_the_arrivals_is_not_a_missed_rate(made: MadeRun) -> None:
-    assert "rate" not in _open_loop(made, 560, 560)
+def test_chance_in_few_arrivals_is_not_a_missed_rate(made: MadeRun) -> None:
+    made.levels = [level(users=None, arrival_rate_per_s=1.0)]
+    made.turns = [turn(n, sent_s=6 + n) for n in range(50)]  # of 60
+    assert "rate" not in checks(summary_of(made))
+
+
+def test_from_a_hundred_arrivals_on_their_count_is_fixed(made: MadeRun) -> None:
+    assert _open_loop(made, 560, 560)["rate"] == "invalid"
 
 
 def test_a_generator_far_below_its_rate_is_caught_even_if_it_dropped_nothing(made: MadeRun) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from turnbench.formats.comparison import ModelComparison, StudyTables
 from turnbench.formats.run import Finding
 
-SUMMARY_FORMAT = "turnbench-summary/1"
+SUMMARY_FORMAT = "turnbench-summary/2"
 
 Status = Literal["valid", "suspect", "invalid"]
 Interval = list[float | None] | None
@@ -26,7 +26,8 @@ class Distribution(msgspec.Struct):
     n: int
     """How many values: turns, or gaps between events."""
     mean: float | None
-    """Arithmetic mean; null where some turn never ended."""
+    """Arithmetic mean; a restricted mean where `mean_to` is given; null for a rate of which a turn never
+    ended."""
     p50: float | None
     """Median of pooled raw turns; null below 11 effective turns."""
     p90: float | None
@@ -35,8 +36,18 @@ class Distribution(msgspec.Struct):
     """null below 130 effective turns."""
     p99: float | None
     """null below 662 effective turns."""
+    p999: float | None
+    """null below 6,636 effective turns."""
+    max: float | None
+    """The greatest value of the n; null where a turn never ended."""
+    mean_to: float | None
+    """Where some turns never ended, the mean is that of min(value, mean_to), by Kaplan and Meier; else
+    null."""
+    bound: dict[str, float]
+    """Of each number above that is null because it falls among turns that never ended: what it is at least
+    (of a rate: at most), by the time for which they were watched."""
     ci95: dict[str, Interval]
-    """The 95 % interval of each of these, over conversations."""
+    """The 95 % interval of each of these, the wider of two: over conversations, and over batches of time."""
 
 
 class CellSummary(msgspec.Struct, kw_only=True):
@@ -55,13 +66,20 @@ class CellSummary(msgspec.Struct, kw_only=True):
     ok: int
     """Turns that got their whole answer."""
     failed: int
-    """Turns that failed."""
+    """Turns that failed, by the server or by this machine."""
     unfinished: int
-    """Turns that had not ended when the drain was over."""
+    """Turns that did not fail and whose wait is known only to have been longer: those that still ran when the
+    drain was over, that a deadline or their person ended, and those that stalled."""
+    failed_share: float
+    """Failed turns as a share of all."""
     values: dict[str, Distribution]
     """A distribution for each metric, by its key. In the file they stand beside the other fields."""
     tps: float | None = None
     """Tokens of the answers over the sum of their times to generate: tokens per second, for rankings."""
+    visible_tps: float | None = None
+    """The same of the tokens that came with events: without reasoning that was counted and never streamed."""
+    normalised_latency_s: float | None = None
+    """Mean over the answers of time to generate per output token, seconds (Yu et al. 2022, Orca)."""
     chars_per_s: float | None = None
     """Characters over the sum of the times to generate."""
     words_per_s: float | None = None
@@ -78,6 +96,10 @@ class CellSummary(msgspec.Struct, kw_only=True):
     """Conversations per second that ended by plan and of which every turn met all limits."""
     conversations_cut: int | None = None
     """Conversations cut by the level's end, which are neither good nor bad."""
+    ci95: dict[str, Interval] = {}
+    """The 95 % interval of the rates and shares above, the wider of two as in a distribution."""
+    intervals: Literal["both", "batches"] | None = None
+    """batches: under 20 conversations intervals are over batches of time alone; null: none."""
     run: str | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
     """In a sweep: what the model is called, with what distinguishes its run from others."""
