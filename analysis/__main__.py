@@ -72,7 +72,7 @@ def command_parser(prog: str) -> CommandParser:
     parser.add_argument(
         "--single",
         action="store_true",
-        help="judge medians with one run a side too, by what differs within these two runs",
+        help="judge medians with one run a side too",
     )
     parser.add_argument(
         "--reading-speed",

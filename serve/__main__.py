@@ -124,17 +124,17 @@ def command_parser(prog: str) -> CommandParser:
     taken = "take the run's answer lengths too (they are assumed otherwise)"
     fitted.add_argument("--lengths", action="store_true", help=taken)
     fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
-    what = "offer what this machine's GPUs draw, as a DCGM exporter does"
+    what = "what this machine's GPUs draw, as a DCGM exporter"
     gpus = command("gpu-metrics", _gpu_metrics, what, " --port 9400", "\nNeeds the package nvidia-ml-py.")
     gpus.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
     gpus.add_argument("--port", type=int, default=9400, metavar="N", help="default 9400; 0 takes a free one")
-    what = "seconds and mean power of offline batches, as the emulator expects them"
+    what = "seconds and mean power of offline batches"
     more = "\nFILE is CSV with the columns gpu, model, batch, input_tokens and output_tokens; more are kept."
     predicted = command("predict", _predict, what, " batches.csv", more)
     predicted.add_argument("file", metavar="FILE", help="the batches, one a row")
     predicted.add_argument("--precision", choices=PRECISIONS, default="fp16", metavar="NAME", help=precisions)
     predicted.add_argument("--out", metavar="FILE", help="where to write (default: standard output)")
-    what = "fit the emulator's times and power to published measurements"
+    what = "fit the emulator to published measurements"
     more = "\nPrints how well points are predicted that were not fitted."
     from_published = command("fit", _fit, what, "", more)
     from_published.add_argument("--out", metavar="FILE", help="write the efficiency there (YAML)")

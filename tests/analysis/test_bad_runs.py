@@ -10,6 +10,7 @@ import pytest
 
 from analysis.__main__ import main
 from tests.analysis.conftest import MadeRun, turn
+from turnbench.exits import INVALID, NOT_JUDGED
 
 ERRORS = [turn(n, sent_s=6 + n, outcome="connect", events=0, error="refused") for n in range(30)]
 
@@ -18,7 +19,7 @@ ERRORS = [turn(n, sent_s=6 + n, outcome="connect", events=0, error="refused") fo
     ("turns", "code", "status", "findings", "told"),
     [
         ([turn(0, sent_s=6), turn(1, sent_s=7)], 0, "valid", {"few_turns"}, "too few turns for a median"),
-        (ERRORS, 3, "invalid", {"no_turns"}, "no turn finished in the run (30 connect)"),
+        (ERRORS, 3, "invalid", {"no_turns"}, "no turn finished in the run (30 connect (refused))"),
         ([turn(n, sent_s=6 + n) for n in range(30)], 0, "valid", set(), None),
         ([], 3, "invalid", {"no_turns"}, "no turn was sent"),
     ],
@@ -50,14 +51,17 @@ def test_a_thin_run_has_a_page_a_summary_and_a_message(
         assert told in page
 
 
-@pytest.mark.parametrize("turns", [ERRORS, [], [turn(0, sent_s=6), turn(1, sent_s=7)]])
+@pytest.mark.parametrize(
+    ("turns", "code"),
+    [(ERRORS, INVALID), ([], INVALID), ([turn(0, sent_s=6), turn(1, sent_s=7)], NOT_JUDGED)],
+)
 def test_a_comparison_of_a_thin_run_has_a_message(
-    made: MadeRun, turns: list[Any], capsys: pytest.CaptureFixture[str]
+    made: MadeRun, turns: list[Any], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made.turns = turns
     path = str(made.write())
-    assert main([path, "--compare", path]) == 3
-    assert "Nothing could be compared" in " ".join(capsys.readouterr().out.split())
+    assert main([path, "--compare", path]) == code
+    assert "NOT JUDGED" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("line", ['{"run":"made","conv', "[" * 100_000, "null", "\x00", '{"run": 7}'])

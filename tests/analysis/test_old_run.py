@@ -24,7 +24,6 @@ MAY_DIFFER: dict[str, str] = {
     "*client/read_after_packet_ms": "new: what reading would have added to packets",
     "sweep: comparison/cells/*tau_shuffled*": "new: what shuffled lengths of answers give",
     "sweep: comparison/cells/*horizon_ms": "new: to what times are restricted where a turn never finished",
-    "sweep: comparison/cells/*/p_*ed": "new: adjusted for all pairs",
     "answer_lengths": "new: what the lengths of an emulator's answers are from",
     "levels/*/energy": "new: energy and cost of a level",
     "format": "the second version of the format",

@@ -55,7 +55,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     yield start
     for process in started:
         process.terminate()
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 async def played(client: Any, url: str, dialect: str, turns: int = 1, count: int = 1) -> list[Any]:

@@ -29,7 +29,7 @@ COMPLETIONS, RESPONSES, MESSAGES = (DIALECTS[name] for name in ("completions", "
 
 
 def prompt(dialect: Dialect, replies: list[str], **more: Any) -> Prompt:
-    asked = {"salt": "none", "level": 0, "turns_dropped": 0, "system_role": True} | more
+    asked = {"salt": "ab", "level": 0, "turns_dropped": 0, "system_role": True} | more
     return dialect.prompt(plan(parse(CONVERSATION), 0, 0), replies, **asked)
 
 
