@@ -59,8 +59,7 @@ test-all: test-slow test-browser  ## what make test leaves out, real engines apa
 	  else echo 'several machines: skipped, network namespaces need root (make test-net)'; fi
 
 test-slow: $(ready)  ## long runs and sweeps, statistics, and every property with a hundred tries
-	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(slow) and not timing'
-	$(bin)/python -m pytest -m '$(slow) and timing'
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(slow)'
 	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(everyday) and hypothesis' --hypothesis-profile=thorough
 
 faults: $(ready)  ## what servers, people and machines do wrong (docs/reliability.md)

@@ -80,7 +80,8 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
         sample = Sample(values[has], talks[known][has], slots[known][has], so_far[has])
         distributions[key] = distribution(sample, resampler)
     ttg_s, tokens = floats(ok["ttg_ms"]) / 1e3, floats(ok["tokens"])
-    per_token = (ttg_s / np.where(tokens > 0, tokens, np.nan))[~np.isnan(tokens) & (tokens > 0)]
+    per_token = ttg_s / np.where(tokens > 0, tokens, np.nan)
+    has_both = ~np.isnan(per_token)
     cached = ok[ok["cached_tokens"].notna() & ok["prompt_tokens"].notna()]
     timed = TurnSums(talks[answered], slots[answered], resampler)
     return CellSummary(
@@ -96,7 +97,7 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
         values=distributions,
         tps=_rate(np.nansum(tokens), np.nansum(ttg_s)),
         visible_tps=_rate(float(ok["shown_tokens"].sum()), np.nansum(ttg_s)),
-        normalised_latency_s=float(per_token.mean()) if len(per_token) else None,
+        normalised_latency_s=float(per_token[has_both].mean()) if has_both.any() else None,
         chars_per_s=_rate(float(ok["chars"].sum()), np.nansum(ttg_s)),
         words_per_s=_rate(float(ok["words"].sum()), np.nansum(ttg_s)),
         cached_share=_rate(floats(cached["cached_tokens"]).sum(), floats(cached["prompt_tokens"]).sum()),
@@ -104,7 +105,7 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
         ci95={
             "tps": timed.ends(tokens, ttg_s),
             "visible_tps": timed.ends(floats(ok["shown_tokens"]), ttg_s),
-            "normalised_latency_s": timed.ends(np.where(tokens > 0, ttg_s / tokens, np.nan), tokens > 0),
+            "normalised_latency_s": timed.ends(per_token, has_both),
             "fluidity": timed.ends(floats(ok["fluid_met"]), floats(ok["fluid_total"])),
         },
         intervals="both" if int(talks.max()) + 1 >= LEAST_CONVERSATIONS else "batches",
