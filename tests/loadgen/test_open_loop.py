@@ -6,6 +6,8 @@ import asyncio
 from itertools import takewhile
 from typing import Any
 
+import pytest
+
 from loadgen._messages import ArrivalSchedule
 from loadgen.engine._arrivals import ExactTimer, arrivals_of
 from loadgen.options._shape import EngineLoad
@@ -43,6 +45,7 @@ async def test_only_what_was_due_before_the_levels_end_is_counted(serve: Any, cl
     assert sorted(record.conversation for record in one.records) == list(range(len(one.records)))
 
 
+@pytest.mark.timing  # 40 requests a second, each to be answered before the next but one
 async def test_a_connection_held_for_a_request_goes_to_it_and_on_to_others(serve: Any, client: Any) -> None:
     server, one, _ = await received(serve, client, 120)
     assert 1 <= sum((record.connect_us or 0) > 0 for record in one.records) <= server.connections

@@ -81,6 +81,7 @@ def test_a_signal_while_the_server_is_asked_who_it_is_ends_everything_at_once(
     tools.wait_until(lambda: not any(map(alive, family)), "all processes of the run to end", 10)
 
 
+@pytest.mark.timing  # must catch a process that lives for a second
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_second_signal_ends_the_analysis_too(server: Any, headless: Any, tools: Any) -> None:
     load = headless(server(), "--levels", "1", "--hold", "1s", "--warmup", "0")
