@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,18 +158,3 @@ def test_exit_1_names_the_limit_and_where_it_came_from(made: MadeRun, typed: boo
     assert "tpot_ms" not in said
     made.manifest["slo"] = {"chat": {"ttft_ms": 500.0}}
     assert "limits_missed" not in checks(summary_of(made))
-
-
-CASE = Path("/work/shared/cases/gateway-buffers/run-haproxy-default")
-
-
-@pytest.mark.skipif(not CASE.exists(), reason="a run that somebody made")
-def test_the_run_behind_haproxys_defaults(tmp_path: Path) -> None:
-    from analysis.pipeline import analyse
-
-    run = tmp_path / "run"
-    shutil.copytree(CASE, run)
-    run.chmod(0o755)
-    analyse(run)
-    summary = json.loads((run / "summary.json").read_bytes())
-    assert {f["check"]: f["level"] for f in summary["verdict"]["findings"]}["buffered"] == "suspect"
