@@ -15,7 +15,7 @@ from turnbench.metrics import METRICS
 from turnbench.outcomes import ANSWERED
 
 MOST_BUFFERED = 0.5
-"""Share of answers that came whole, from which on it is the way and not a hiccup."""
+"""Share of answers that came in large pieces, from which on it is the way and not a hiccup."""
 MOST_UNLIKE = 0.01
 """Share of answers that may miss the length that was asked for before it is said."""
 FAR_PROMPT, NOTED_PROMPT = 0.25, 0.10
@@ -28,16 +28,23 @@ _GATEWAY = (
 
 
 def buffered(at: LevelEvidence) -> Iterator[Finding]:
-    """Answers that came whole, long after they were asked for, though the client was not late."""
+    """Answers that came whole, or in a few large pieces, though the client was not late."""
     answered = _answered(at.rows)
     held = answered["buffered"]
-    if held.any() and held.mean() > MOST_BUFFERED:
+    if is_held_back(at):
         what = (
-            f"all tokens of an answer arrive at once in {int(held.sum())} of {len(answered)} turns although "
-            "the client was not late: something between you and the server buffers, or the server itself "
-            "does; TTFT is then TTG, TPOT is not known, and limits on it are missed"
+            "the tokens of an answer arrive all at once, or in a few large pieces, "
+            f"in {int(held.sum())} of {len(answered)} turns although the client was not late: something "
+            "between you and the server buffers, or the server itself does; TTFT is then the time of a whole "
+            "piece, TPOT is not known, and limits on it are missed"
         )
         yield at.finding("suspect", "buffered", what, _GATEWAY)
+
+
+def is_held_back(at: LevelEvidence) -> bool:
+    """Whether most answers of a level came whole or in a few large pieces."""
+    held = _answered(at.rows)["buffered"]
+    return bool(held.any() and held.mean() > MOST_BUFFERED)
 
 
 def longer_than_asked(run: RunEvidence) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from analysis.checks.answers import is_held_back
 from analysis.checks.evidence import LevelEvidence
 from analysis.measures.client import cpu_busy, lag_p99_ms, stolen_shares
 from analysis.measures.distribution import MOST_COALESCED, coalesced_share
@@ -143,7 +144,7 @@ def lag(at: LevelEvidence) -> Iterator[Finding]:
 
 def coalesced(at: LevelEvidence) -> Iterator[Finding]:
     share = coalesced_share(at.rows, at.study)
-    if share > MOST_COALESCED:
+    if share > MOST_COALESCED and not is_held_back(at):  # that is said by itself, and no worker helps there
         what = (
             f"{share:.1%} of events shared a read with an earlier one, "
             "so percentiles of the gaps between events are not given"
