@@ -150,10 +150,12 @@ class Turns:
     def buffered(self) -> Bools:
         """Whether something on its way held the answer back and passed it on in pieces of many events.
 
-        From 8 events on. Events within 0.1 ms of the one before are of its piece. The first piece has 8
-        events or more, and so has a piece on average (the last is what was left over); the time is spent
-        waiting for pieces, 9/10 of it or more, and not for the client, whose lag is less than the rest. No
-        model is so quick: a server that makes several tokens a step sends them as one event, or as a few.
+        From 8 events on. Events within 0.1 ms of the one before are of its piece. Time is spent waiting for
+        pieces, 9/10 of it or more, and not for the client, whose lag is less than the rest. Either by size:
+        the first piece has 8 events or more, and so has a piece on average (the last is what was left over).
+        No model is so quick: a server that makes several tokens a step sends them as one event, or as a few.
+        Or by time: pieces of 3 events and more come with TCP's 200 ms between them, for which Linux holds
+        back what a program says will go on (MSG_MORE, TCP_CORK), as haproxy does of itself.
         """
         events = self.events
         waits_us = np.diff(events.at_us.astype(np.int64), prepend=0)
@@ -164,16 +166,25 @@ class Turns:
         pieces = events.sums(begins.astype(np.int64))
         ordinal = events.before(begins.astype(np.int64)) + begins
         first = events.sums((ordinal == 1).astype(np.int64))
+        by_size = (first >= _LEAST_PIECE) & ((pieces - 1) * _LEAST_PIECE <= events.counts)
+        inner = begins & (ordinal > 1) & (ordinal < np.repeat(pieces, events.counts))  # the last ends early
+        held = inner & (waits_us >= _HELD_US[0]) & (waits_us <= _HELD_US[1])
+        inner_count, held_count = (events.sums(each.astype(np.int64)) for each in (inner, held))
+        by_time = (inner_count >= 1) & (held_count >= _MOST_HELD * inner_count)
+        by_time &= events.counts >= _LEAST_TIMED_PIECE * pieces
         last_us = events.last(events.at_us)
-        large = (first >= _LEAST_PIECE) & ((pieces - 1) * _LEAST_PIECE <= events.counts)
         waited = within_us <= (1 - _WAITING_SHARE) * last_us
         late = self.lag_ms * 1e3 > (1 - _WAITING_SHARE) * last_us
-        found: Bools = large & waited & ~late
+        found: Bools = (events.counts >= _LEAST_PIECE) & (by_size | by_time) & waited & ~late
         return found
 
 
 _TOGETHER_US = 100
 _LEAST_PIECE = 8
+_LEAST_TIMED_PIECE = 3
+_HELD_US = (195_000, 260_000)
+"""TCP's 200 ms, and what a busy machine adds to them."""
+_MOST_HELD = 0.8
 _WAITING_SHARE = 0.9
 
 

@@ -72,6 +72,16 @@ def test_a_gateway_that_passes_on_full_buffers_is_one(
     assert turns_of([turn(event_us=arrived, events=events)]).buffered.all()
 
 
+@pytest.mark.parametrize("gap_us", [10_000, 30_000, 60_000])
+@pytest.mark.parametrize("events", [40, 400])
+def test_a_gateway_that_says_more_will_come_is_one(events: int, gap_us: int) -> None:
+    """haproxy's defaults in front of a server of 30 ms a token: pieces of 7 after 209, 437, 649 ... ms."""
+    made = [50_000 + number * gap_us for number in range(events)]
+    held = [-(-at // 212_000) * 212_000 for at in made]
+    arrived = [min(at, made[-1]) for at in held]
+    assert turns_of([turn(event_us=arrived, events=events)]).buffered.all()
+
+
 @pytest.mark.parametrize(
     "arrived",
     [
@@ -84,6 +94,9 @@ def test_a_gateway_that_passes_on_full_buffers_is_one(
         [50_000 + 60 * n for n in range(1000)],
         [1_000 + 5 * n for n in range(400)],
         [50_000] * 8 + [70_000 + 20_000 * n for n in range(56)],
+        [300_000 + 210_000 * n for n in range(40)],
+        [300_000 + 210_000 * (n // 2) for n in range(40)],
+        [50_000 + 120_000 * (n // 4) for n in range(40)],
     ],
     ids=[
         "a stream",
@@ -95,6 +108,9 @@ def test_a_gateway_that_passes_on_full_buffers_is_one(
         "one of 16,000 tokens a second",
         "a server that answers at once",
         "a burst at the beginning",
+        "a slow server, 210 ms a token",
+        "a slow server that makes two tokens in 210 ms",
+        "a slow server that drafts four",
     ],
 )
 def test_other_answers_are_not_held_back(arrived: list[int]) -> None:
