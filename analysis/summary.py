@@ -9,6 +9,7 @@ from analysis.measures.cells import cells_of
 from analysis.measures.client import client_of
 from analysis.measures.energy import energy_of
 from analysis.measures.ledger import ledger_of, outcomes_of
+from analysis.measures.server import server_of
 from analysis.measures.throughput import little, load_curve, streams_mean
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
@@ -66,6 +67,7 @@ def _level(study: Study, level: Level, findings: list[Finding], gpus: list[GpuSa
         little=little(rows, level, streams),
         conversations=conversations_of(study, level),
         energy=energy_of(study, level, gpus),
+        server=server_of(study, level),
         holds_limits=holds(int(limited["meets"].astype(int).sum()), floats(shares)),
     )
 

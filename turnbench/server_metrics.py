@@ -64,25 +64,28 @@ SERVER_METRICS = (
     )),
     ServerMetric("cache_hits", "prompt tokens found in the prefix cache", "count", (
         "vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total", "sglang:cached_tokens_total",
+        "llamacpp:prompt_tokens_cached_total", "litellm_input_cached_tokens_metric_total",
     )),
     ServerMetric("cache_hit_share", "prompts found in the prefix cache", "share", (
         "sglang:cache_hit_rate", "vllm:gpu_prefix_cache_hit_rate", "trtllm_kv_cache_hit_rate",
     )),
     ServerMetric("preemptions", "requests computed again for want of memory", "count", (
         "vllm:num_preemptions_total", "sglang:num_retracted_requests_total",
+        "sglang:num_retracted_reqs_total",
     )),
     ServerMetric("drafted_tokens", "tokens drafted by speculation", "count", (
-        "vllm:spec_decode_num_draft_tokens_total",
+        "vllm:spec_decode_num_draft_tokens_total", "llamacpp:spec_decode_num_draft_tokens_total",
     )),
     ServerMetric("accepted_tokens", "drafted tokens that were accepted", "count", (
-        "vllm:spec_decode_num_accepted_tokens_total",
+        "vllm:spec_decode_num_accepted_tokens_total", "llamacpp:spec_decode_num_accepted_tokens_total",
     )),
     ServerMetric("acceptance_share", "drafted tokens that were accepted", "share", (
         "vllm:spec_decode_draft_acceptance_rate", "sglang:spec_accept_rate",
     )),
     ServerMetric("ttft_s", "time to first token", "histogram", (
         "vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds",
-        "trtllm_time_to_first_token_seconds", "litellm_llm_api_time_to_first_token_metric",
+        "trtllm_time_to_first_token_seconds", "nv_inference_first_response_histogram_ms",
+        "litellm_llm_api_time_to_first_token_metric",
     )),
     ServerMetric("itl_s", "time from token to token", "histogram", (
         "vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds",
@@ -178,9 +181,9 @@ def histogram(key: str, before: Mapping[str, float], after: Mapping[str, float])
         counts = [now - was for now, was in zip(totals, [0.0, *totals], strict=False)]
         if min(counts) < 0:
             return None
-        total = f"{name}_sum"
-        sum_s = after[total] - before.get(total, 0.0) if total in after else math.nan
-        return ServerHistogram(tuple(upper for upper, _ in ends), tuple(counts), sum_s)
+        total, unit_s = f"{name}_sum", 1e-3 if name.endswith("_ms") else 1.0
+        sum_s = (after[total] - before.get(total, 0.0)) * unit_s if total in after else math.nan
+        return ServerHistogram(tuple(upper * unit_s for upper, _ in ends), tuple(counts), sum_s)
     return None
 
 

@@ -15,13 +15,18 @@ from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import RunManifest
 from turnbench.outcomes import TROUBLE
-from turnbench.server_metrics import BY_KEY
+from turnbench.server_metrics import named
 from turnbench.turns import Bools, Floats
 
 SHARES = 101
 """Points of a distribution: from the least to the largest in steps of one percent."""
-SERVER_METRICS = {key: BY_KEY[key].names for key in ("running", "waiting", "kv_share")}
-"""Where servers report each: the first of these names that this one has."""
+LEVELS = ("running", "waiting", "kv_share", "cache_hit_share", "acceptance_share")
+"""What is drawn of a server's metrics as it stands in them."""
+GROWN_SHARES = {
+    "cache_hit_share": ("cache_hits", "cache_queries"),
+    "acceptance_share": ("accepted_tokens", "drafted_tokens"),
+}
+"""Shares of what was counted since the sample before, where there are counts."""
 _MOST_POINTS = 240
 _MOST_ERRORS = 400
 _MOST_LEVELS = 40
@@ -70,7 +75,7 @@ class ServerSeries:
 
     at_s: list[float]
     values: dict[str, list[float | None]]
-    """By the keys of SERVER_METRICS."""
+    """By the keys of LEVELS, and `preemptions`, those since the sample before."""
 
 
 @dataclass(frozen=True)
@@ -250,12 +255,30 @@ def _errors(frame: pd.DataFrame, level: Level) -> Errors:
 def _server(study: Study, level: Level) -> ServerSeries:
     samples = [sample for sample in study.server if level.start_ns <= sample.t_ns < level.end_ns]
     samples = samples[:: max(1, -(-len(samples) // _MOST_POINTS))]
-    values: dict[str, list[float | None]] = {}
-    for name, known in SERVER_METRICS.items():
-        key = next((key for key in known if any(key in sample.values for sample in samples)), None)
-        if key is not None:
-            values[name] = [round(s.values[key], 4) if key in s.values else None for s in samples]
-    return ServerSeries([round((s.t_ns - level.start_ns) / 1e9, 2) for s in samples], values)
+    seen = [named(sample.values) for sample in samples]
+    values: dict[str, list[float | None]] = {
+        key: [one.get(key) for one in seen] for key in LEVELS if any(key in one for one in seen)
+    }
+    for key, (part, whole) in GROWN_SHARES.items():
+        if any(whole in one for one in seen):
+            parts, wholes = _grown(seen, part), _grown(seen, whole)
+            values[key] = [
+                part / whole if part is not None and whole else None
+                for part, whole in zip(parts, wholes, strict=True)
+            ]
+    if any(preempted := _grown(seen, "preemptions")):
+        values["preemptions"] = preempted
+    rounded = {
+        key: [None if value is None else round(value, 4) for value in each] for key, each in values.items()
+    }
+    return ServerSeries([round((s.t_ns - level.start_ns) / 1e9, 2) for s in samples], rounded)
+
+
+def _grown(seen: list[dict[str, float]], key: str) -> list[float | None]:
+    """By how much a count grew since the sample before; null where it is not known, or fell."""
+    counts = [one.get(key) for one in seen]
+    pairs = zip([None, *counts], counts, strict=False)
+    return [now - was if was is not None and now is not None and now >= was else None for was, now in pairs]
 
 
 def _thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -87,6 +87,8 @@ def _tables(summary: Summary) -> dict[str, Any]:
         "waits": rows.waits_table(summary),
         "levels": rows.levels_table(summary),
         "energy": rows.energy_table(summary),
+        "server_waits": rows.server_waits_table(summary),
+        "server_counts": rows.server_counts_table(summary),
         "rankings": rows.rankings_table(comparison),
         "effects": rows.effects_table(comparison),
         "ratios": rows.ratios_table(study),

@@ -13,6 +13,11 @@ _MOST_TIMELINES = 40
 _MOST_RUNS = 16
 _MOST_LAGS = 64
 _GAP = 0.07
+_SHARES = {
+    "kv_share": "KV cache used",
+    "cache_hit_share": "prefix cache hits",
+    "acceptance_share": "drafts accepted",
+}
 _ERROR_SHAPES = ("x", "cross", "diamond", "triangle-up", "star", "square", "pentagon")
 
 
@@ -57,9 +62,15 @@ def _panels(level: LevelTimeline) -> Iterator[tuple[str, list[Trace]]]:
             streams.append(_over(at_s, values[key], f"{key} (server)", number))
     yield "streams", streams
     yield "tokens/s", [_over(level.at_s, level.tokens_per_s, "tokens/s", 5)]
-    if "kv_share" in values:
-        percent = [None if share is None else share * 100 for share in values["kv_share"]]
-        yield "KV cache, %", [_over(at_s, percent, "KV cache used, %", 6)]
+    shares = [
+        _over(at_s, [None if share is None else share * 100 for share in values[key]], f"{name}, %", number)
+        for number, (key, name) in enumerate(_SHARES.items(), 6)
+        if key in values
+    ]
+    if shares:
+        yield ("KV cache, %" if list(values.keys() & _SHARES) == ["kv_share"] else "server, %"), shares
+    if "preemptions" in values:
+        yield "preemptions", [_over(at_s, values["preemptions"], "preemptions (server)", 9)]
     if level.errors.count:
         yield "failed turns", _errors(level.errors)
 

@@ -10,7 +10,7 @@ import yaml
 from turnbench.metrics import METRICS
 
 _LAST_BEFORE_METRICS = "n"
-_ENDINGS = (" p50", " at 256", ", mean", " by time", " by tps")
+_ENDINGS = (" p50", " p90", " p99", " at 256", ", mean", " by time", " by tps")
 
 
 def glossary() -> dict[str, str]:

@@ -29,7 +29,15 @@ from analysis.tables.writing import (
     tenths,
 )
 from turnbench.formats.comparison import ModelComparison, ModelPair, RankingCell, StudyTables, TimeShares
-from turnbench.formats.summary import CellSummary, Distribution, GrowthRow, LevelSummary, Summary
+from turnbench.formats.summary import (
+    CellSummary,
+    Distribution,
+    GrowthRow,
+    Interval,
+    LevelSummary,
+    ServerWait,
+    Summary,
+)
 
 Rows = list[list[str]]
 _MOST_CELLS = 40
@@ -47,6 +55,8 @@ _CHANGED = {
 _OF_MEDIANS = ("worse", "better", "same")
 """Verdicts that an interval stands beside."""
 STUDY_NAME = "the study (2024)"
+SERVER_WAITS = {"ttft": "TTFT", "itl": "inter-event", "queue": "queue", "e2e": "TTG"}
+"""What the server's waits are called, by their names in the summary."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +230,56 @@ def energy_table(summary: Summary) -> TextTable:
             rows.append([run_of(level) or summary.run, level.load, number(found.mean_power_w), *cells])
     heads = ("run", "people", "mean power W", "J per answer", "J per 1,000 tokens", "cost of 1,000 answers")
     return TextTable("Energy and cost", (*heads, "cost of a million tokens"), rows, (0,))
+
+
+def server_waits_table(summary: Summary) -> TextTable:
+    """One row a level and wait that the server measures too."""
+    rows = []
+    for level in summary.levels:
+        for name in SERVER_WAITS if level.server else ():
+            wait: ServerWait | None = getattr(level.server, name)
+            if wait is not None:
+                pairs = (
+                    (wait.p50, wait.client_p50),
+                    (wait.p90, wait.client_p90),
+                    (wait.p99, wait.client_p99),
+                )
+                cells = [text for theirs, ours in pairs for text in (_bucket(theirs), number(ours))]
+                first = (run_of(level) or summary.run, level.load, SERVER_WAITS[name], str(wait.n))
+                ours_n = NONE if wait.client_n is None else str(wait.client_n)
+                means = [number(each) for each in (wait.mean_ms, wait.client_mean_ms, wait.difference_ms)]
+                rows.append([*first, ours_n, *means, *cells])
+    heads = ("run", "people", "wait", "n of server", "n of client", "server, mean", "client, mean")
+    sides = tuple(f"{side} {name}" for name in ("p50", "p90", "p99") for side in ("server", "client"))
+    note = (
+        "Between the same two looks at the server's /metrics, of every turn, measured or not. A percentile "
+        "of the server is known as the bounds of its bucket."
+    )
+    caption = "The server's own times beside the client's, in milliseconds"
+    return TextTable(caption, (*heads, "difference", *sides), rows, (0, 2), note)
+
+
+def _bucket(ends: Interval) -> str:
+    if ends is None or ends[0] is None:
+        return NONE
+    return f"over {number(ends[0])}" if ends[1] is None else f"{number(ends[0])} to {number(ends[1])}"
+
+
+def server_counts_table(summary: Summary) -> TextTable:
+    """One row a level in which the server counted something."""
+    rows = []
+    for level in summary.levels:
+        if found := level.server:
+            shares = [
+                NONE if s is None else tenths(s) for s in (found.cache_hit_share, found.acceptance_share)
+            ]
+            counts = (found.prompt_tokens, found.output_tokens, found.preemptions)
+            texts = [NONE if count is None else f"{count:,.0f}" for count in counts]
+            rows.append(
+                [run_of(level) or summary.run, level.load, f"{number(found.seconds)} s", *texts, *shares]
+            )
+    heads = ("run", "people", "time", "prompt tokens", "output tokens", "preemptions", "cache hits")
+    return TextTable("What the server counted", (*heads, "drafts accepted"), rows, (0,))
 
 
 def rankings_table(comparison: ModelComparison | None) -> TextTable:

@@ -176,7 +176,7 @@ async def watch_server(
         connector=connector,
     ) as session:
         while True:
-            text = ""
+            text, asked_ns = "", timeline.now_ns()
             try:
                 async with session.get(address.of_server("/metrics"), allow_redirects=False) as response:
                     if response.status < 500 and response.status != 200:
@@ -185,12 +185,9 @@ async def watch_server(
                         text = await _page(response)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 pass  # a server that is down for a while is asked again
+            at_ns = (asked_ns + timeline.now_ns()) // 2
             if found := await samples(text):
-                emit(
-                    ServerSampled(
-                        msgspec.json.encode({"t_ns": timeline.now_ns()} | secrets.scrubbed_json(found))
-                    )
-                )
+                emit(ServerSampled(msgspec.json.encode({"t_ns": at_ns} | secrets.scrubbed_json(found))))
             await asyncio.sleep(_EVERY_S)
 
 

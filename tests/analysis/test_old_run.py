@@ -26,6 +26,7 @@ MAY_DIFFER: dict[str, str] = {
     "sweep: comparison/cells/*horizon_ms": "new: to what times are restricted where a turn never finished",
     "answer_lengths": "new: what the lengths of an emulator's answers are from",
     "levels/*/energy": "new: energy and cost of a level",
+    "levels/*/server*": "new: what the server measured of itself",
     "format": "the second version of the format",
     **{
         f"{path}/{key}": reason

@@ -21,6 +21,8 @@ from analysis.tables.rows import (
     rank_tables,
     rankings_table,
     ratios_table,
+    server_counts_table,
+    server_waits_table,
     waits_table,
 )
 from tests.analysis.conftest import START_NS, MadeRun, S, level, turn
@@ -194,6 +196,8 @@ def test_every_head_of_every_table_has_its_term(tmp_path: Path) -> None:
         effects_table(found.comparison),
         ratios_table(found.study),
         precisions_table(found.study),
+        server_waits_table(found),
+        server_counts_table(found),
     ]
     assert len(tables) > 7
     assert [head for table in tables for head in table.heads if term_of(head) is None] == []

@@ -84,6 +84,9 @@ def test_counts_of_engines_are_summed_and_shares_averaged() -> None:
         ("llamacpp:tokens_predicted_total 90", "output_tokens", 90),
         ('nv_trt_llm_request_metrics{request_type="waiting"} 7', "waiting", 7),
         ("litellm_in_flight_requests 3", "running", 3),
+        ("sglang:num_retracted_reqs_total 2", "preemptions", 2),
+        ("llamacpp:spec_decode_num_accepted_tokens_total 5", "accepted_tokens", 5),
+        ("llamacpp:prompt_tokens_cached_total 6", "cache_hits", 6),
     ],
 )
 def test_each_servers_names_are_known(page: str, key: str, value: float) -> None:
@@ -104,6 +107,14 @@ def test_the_waits_of_a_servers_histograms_are_known_between_two_samples() -> No
     assert (found.percentile_s(0.2), found.percentile_s(0.99)) == ((0, 0.1), (0.1, 0.5))
     assert histogram("ttft_s", after, before) is None, "the server was restarted"
     assert histogram("itl_s", before, after) is None
+
+
+def test_a_histogram_of_milliseconds_is_one_of_seconds_by_our_key() -> None:
+    name = "nv_inference_first_response_histogram_ms"
+    page = f'{name}_bucket{{model="m",le="100"}} 3\n{name}_bucket{{model="m",le="+Inf"}} 4\n{name}_sum 900\n'
+    found = histogram("ttft_s", {}, asyncio.run(samples(page)))
+    assert found is not None
+    assert (found.percentile_s(0.5), found.mean_s) == ((0, 0.1), 0.225)
 
 
 def test_only_waits_keep_their_buckets() -> None:

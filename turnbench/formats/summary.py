@@ -145,6 +145,57 @@ class LevelEnergy(msgspec.Struct, kw_only=True):
     cost_per_million_tokens_ci95: Interval | None = None
 
 
+class ServerWait(msgspec.Struct, kw_only=True):
+    """One wait as the server measured it, and as the client did, between the same two moments."""
+
+    n: int
+    """Values in the server's histogram."""
+    mean_ms: float | None = None
+    """Their mean, exact; null where the server gives no sum."""
+    p50: Interval = None
+    """Bounds of the bucket in which the server's median lies, milliseconds; the upper one null: no bound.
+    null below 11 values; so the next ones."""
+    p90: Interval = None
+    """The same of the 90th percentile, from 64 values on."""
+    p99: Interval = None
+    """The same of the 99th percentile, from 662 values on."""
+    client_n: int | None = None
+    """Values of the client, of every turn between the two moments, measured or not; null where it can't see
+    this wait, as the next ones."""
+    client_mean_ms: float | None = None
+    client_p50: float | None = None
+    """Milliseconds; so the next ones."""
+    client_p90: float | None = None
+    client_p99: float | None = None
+    difference_ms: float | None = None
+    """The client's mean less the server's: what lies between the two."""
+
+
+class ServerMeasures(msgspec.Struct, kw_only=True):
+    """What the server said of itself by its /metrics in one level; null: it does not say."""
+
+    seconds: float
+    """Time between the two looks at its page, around the window."""
+    ttft: ServerWait | None = None
+    """Time to first token."""
+    itl: ServerWait | None = None
+    """Time from token to token; the client sees that from event to event."""
+    queue: ServerWait | None = None
+    """Wait in the server's queue, which no client sees."""
+    e2e: ServerWait | None = None
+    """The whole request; of the client the time to generate."""
+    prompt_tokens: float | None = None
+    """Tokens of prompts that it took in."""
+    output_tokens: float | None = None
+    """Tokens that it made."""
+    preemptions: float | None = None
+    """Requests that it computed again for want of memory."""
+    cache_hit_share: float | None = None
+    """Share of prompt tokens from its prefix cache."""
+    acceptance_share: float | None = None
+    """Share of the tokens drafted by speculation that it accepted."""
+
+
 class LevelSummary(msgspec.Struct, kw_only=True):
     """One load that was held."""
 
@@ -170,6 +221,8 @@ class LevelSummary(msgspec.Struct, kw_only=True):
     """Whether enough of its turns met all limits; null without limits."""
     energy: LevelEnergy | None = None
     """null where neither the GPUs' power nor their price is known."""
+    server: ServerMeasures | None = None
+    """What the server measured of itself; null where it has no metrics."""
     run: str | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -1,0 +1,120 @@
+"""What the server measured of itself during a level, beside what the client measured of the same answers.
+
+A server's histograms and counts only grow, so what lies between two looks at its /metrics is what happened
+between them. The client's side is made of every turn, measured or not, whose moment lies between the same two
+looks: the two sides then differ by what lies between server and client, and by what else asks the server.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+import numpy as np
+
+from analysis.stats.percentiles import LEAST_N, QUANTILES, percentile
+from analysis.turns.frame import floats
+from analysis.turns.levels import Level
+from analysis.turns.study import Study
+from turnbench.formats import ServerMeasures, ServerSample, ServerWait
+from turnbench.server_metrics import ServerHistogram, histogram, named
+from turnbench.turns import Floats
+
+WAITS = {
+    "ttft": "ttft_s",
+    "itl": "itl_s",
+    "queue": "queue_s",
+    "e2e": "e2e_s",
+}
+"""The waits that stand in the summary, by the key of the server's histogram."""
+_PERCENTILES = ("p50", "p90", "p99")
+
+
+def server_of(study: Study, level: Level) -> ServerMeasures | None:
+    """None where the server was not looked at twice around the level's window, or says nothing of waits."""
+    looks = _looks(study.server, level)
+    if looks is None:
+        return None
+    before, after = looks
+    ours = _client_waits(study, before.t_ns, after.t_ns)
+    found = {}
+    for name, key in WAITS.items():
+        theirs = histogram(key, before.values, after.values)
+        if theirs is not None and theirs.count > 0:
+            found[name] = _wait(theirs, ours.get(name))
+    was, now = named(before.values), named(after.values)
+    grown = {key: now[key] - was[key] for key in now if key in was and now[key] >= was[key]}
+    if not found and not grown:
+        return None
+    return ServerMeasures(
+        seconds=(after.t_ns - before.t_ns) / 1e9,
+        **found,
+        prompt_tokens=grown.get("prompt_tokens"),
+        output_tokens=grown.get("output_tokens"),
+        preemptions=grown.get("preemptions"),
+        cache_hit_share=_share(grown, "cache_hits", "cache_queries", _mean(study, level, "cache_hit_share")),
+        acceptance_share=_share(
+            grown, "accepted_tokens", "drafted_tokens", _mean(study, level, "acceptance_share")
+        ),
+    )
+
+
+def _looks(samples: list[ServerSample], level: Level) -> tuple[ServerSample, ServerSample] | None:
+    """The last look before the window and the first after it, else those that are next to these."""
+    mine = [sample for sample in samples if level.start_ns <= sample.t_ns <= level.end_ns]
+    early = list(takewhile(lambda sample: sample.t_ns <= level.window_start_ns, mine))
+    rest = mine[len(early) :]
+    until = next((n for n, sample in enumerate(rest, 1) if sample.t_ns >= level.window_end_ns), len(rest))
+    chosen = [*early[-1:], *rest[:until]]
+    return (chosen[0], chosen[-1]) if len(chosen) > 1 else None
+
+
+def _client_waits(study: Study, from_ns: int, to_ns: int) -> dict[str, Floats]:
+    """Milliseconds of every turn, attempts included, by the moment at which each wait ended."""
+    frame, events = study.frame, study.events
+    sent_ns = floats(frame["sent_ns"] - from_ns)
+    found = {}
+    for name, column in (("ttft", "ttft_ms"), ("e2e", "ttg_ms")):
+        waited_ms = floats(frame[column])
+        ended_ns = sent_ns + waited_ms * 1e6
+        found[name] = waited_ms[(ended_ns > 0) & (ended_ns <= to_ns - from_ns)]
+    streamed = np.flatnonzero((events.counts > 1) & ~frame["buffered"].to_numpy(dtype=bool))
+    turn, place = events.of(streamed)
+    later = place > events.offsets[:-1][turn]
+    turn, place = turn[later], place[later]
+    ended_ns = sent_ns[turn] + events.at_us[place].astype(np.float64) * 1e3
+    inside = (ended_ns > 0) & (ended_ns <= to_ns - from_ns)
+    found["itl"] = events.gaps_ms(place[inside])
+    return found
+
+
+def _wait(theirs: ServerHistogram, ours_ms: Floats | None) -> ServerWait:
+    wait = ServerWait(n=round(theirs.count))
+    if not np.isnan(theirs.mean_s):
+        wait.mean_ms = theirs.mean_s * 1e3
+    for name in _PERCENTILES:
+        if theirs.count >= LEAST_N[name]:
+            low_s, high_s = theirs.percentile_s(QUANTILES[name])
+            setattr(wait, name, [low_s * 1e3, high_s * 1e3 if np.isfinite(high_s) else None])
+    if ours_ms is None:
+        return wait
+    wait.client_n = len(ours_ms)
+    if len(ours_ms):
+        wait.client_mean_ms = float(ours_ms.mean())
+        if wait.mean_ms is not None:
+            wait.difference_ms = wait.client_mean_ms - wait.mean_ms
+        for name in _PERCENTILES:
+            if len(ours_ms) >= LEAST_N[name]:
+                setattr(wait, f"client_{name}", percentile(ours_ms, QUANTILES[name]))
+    return wait
+
+
+def _share(grown: dict[str, float], part: str, whole: str, else_said: float | None) -> float | None:
+    """By the counts; where there are none, as the server itself computes it."""
+    return grown[part] / grown[whole] if part in grown and grown.get(whole) else else_said
+
+
+def _mean(study: Study, level: Level, key: str) -> float | None:
+    """The mean of a share that the server itself computes, over the window."""
+    inside = [s for s in study.server if level.window_start_ns <= s.t_ns < level.window_end_ns]
+    values = [named(sample.values)[key] for sample in inside if key in named(sample.values)]
+    return sum(values) / len(values) if values else None
