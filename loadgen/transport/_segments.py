@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.transport._tap import Segments
+from loadgen.transport._tap import HEAD, Segments, payload_bytes
 
 _BLOCK_SEGMENTS = 8192
 _SYN = 2
-_COLUMNS = (np.uint16, np.uint32, np.int64, np.int64)
-"""port, seq, payload_bytes, at_ns."""
 
 _Array = npt.NDArray[Any]
 
@@ -29,33 +27,37 @@ class SegmentLog:
     def __init__(self) -> None:
         self._streams: dict[int, tuple[int, int]] = {}
         """Of the newest stream to each port the sequence number of its first byte, and when it began."""
-        self._blocks: dict[int, tuple[_Array, ...]] = {}
-        """Whole blocks by number: port, seq, payload_bytes, at_ns, sorted by port, in a port by arrival."""
-        self._open = tuple(np.empty(2 * _BLOCK_SEGMENTS, dtype) for dtype in _COLUMNS)
+        self._blocks: dict[int, tuple[_Array, _Array, _Array]] = {}
+        """Whole blocks by number: ports, heads and at_ns, sorted by port, in a port by arrival."""
+        self._heads, self._at_ns = (
+            np.empty(2 * _BLOCK_SEGMENTS, HEAD),
+            np.empty(2 * _BLOCK_SEGMENTS, np.int64),
+        )
         """The block that is being filled, in the order of arrival."""
-        self._open_segments = 0
+        self._filled = 0
         self._number = 0
 
     def add(self, segments: Segments) -> None:
         """Keep what came; a SYN begins a new stream of its port."""
-        for index in np.flatnonzero(segments.flags & _SYN):
-            first_seq = (int(segments.seq[index]) + 1) & 0xFFFFFFFF
-            self._streams[int(segments.port[index])] = first_seq, int(segments.at_ns[index])
-        columns = (segments.port, segments.seq, segments.payload_bytes, segments.at_ns)
-        for start in range(0, len(segments), _BLOCK_SEGMENTS):
+        heads = segments.heads
+        for index in np.flatnonzero(heads["flags"] & _SYN):
+            first_seq = (int(heads["seq"][index]) + 1) & 0xFFFFFFFF
+            self._streams[int(heads["port"][index])] = first_seq, int(segments.at_ns[index])
+        for start in range(0, len(heads), _BLOCK_SEGMENTS):
             rows = slice(start, start + _BLOCK_SEGMENTS)
-            filled = self._open_segments + len(segments.port[rows])
-            for kept, column in zip(self._open, columns, strict=True):
-                kept[self._open_segments : filled] = column[rows]
-            self._open_segments = filled
+            filled = self._filled + len(heads[rows])
+            self._heads[self._filled : filled] = heads[rows]
+            self._at_ns[self._filled : filled] = segments.at_ns[rows]
+            self._filled = filled
             if filled >= _BLOCK_SEGMENTS:
                 self._close_block()
 
     def _close_block(self) -> None:
-        order = np.argsort(self._open[0][: self._open_segments], kind="stable")
-        self._blocks[self._number] = tuple(column[order] for column in self._open)
+        ports = self._heads["port"][: self._filled]
+        order = np.argsort(ports, kind="stable")
+        self._blocks[self._number] = ports[order], self._heads[order], self._at_ns[order]
         self._number += 1
-        self._open_segments = 0
+        self._filled = 0
 
     def mark(self) -> int:
         """Now, as a place in the log: what comes from here on is found from this mark on."""
@@ -76,33 +78,34 @@ class SegmentLog:
             return None
         first_seq, began_ns = self._streams[port]
         parts = [self._of_block(block, port) for number, block in self._blocks.items() if number >= mark]
-        mine = np.flatnonzero(self._open[0][: self._open_segments] == port)
-        parts.append(tuple(column[mine] for column in self._open[1:]))
-        seq, payload_bytes, at_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        mine = np.flatnonzero(self._heads["port"][: self._filled] == port)
+        parts.append((self._heads[mine], self._at_ns[mine]))
+        heads, at_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
         if not (at_ns >= began_ns).all():  # some are of a connection before this one
             newer = at_ns >= began_ns
-            seq, payload_bytes, at_ns = seq[newer], payload_bytes[newer], at_ns[newer]
-        found = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, seq, payload_bytes, at_ns)
+            heads, at_ns = heads[newer], at_ns[newer]
+        found = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, heads["seq"], payload_bytes(heads), at_ns)
         return found if len(found[0]) and found[0][-1] >= wanted_bytes else None
 
     @staticmethod
-    def _of_block(block: tuple[_Array, ...], port: int) -> tuple[_Array, ...]:
-        first, last = np.searchsorted(block[0], np.array((port, port + 1), dtype=block[0].dtype))
-        return tuple(column[first:last] for column in block[1:])
+    def _of_block(block: tuple[_Array, _Array, _Array], port: int) -> tuple[_Array, _Array]:
+        ports, heads, at_ns = block
+        first, last = np.searchsorted(ports, np.array((port, port + 1), dtype=np.uint16))
+        return heads[first:last], at_ns[first:last]
 
 
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
-def in_order(start_seq: int, seq: _Array, payload_bytes: _Array, at_ns: _Array) -> Columns:
+def in_order(start_seq: int, seq: _Array, size_bytes: _Array, at_ns: _Array) -> Columns:
     """(ends, at_ns) of a stream whose byte 0 has sequence number `start_seq`, from segments as they came.
 
     One entry for each segment by which more of the stream was whole. Segments before byte 0, empty ones and
     those that bring nothing new have none. Offsets are taken modulo 2^32 and lie within 2^31 of byte 0.
     """
     starts = (seq.astype(np.int64) - start_seq + (1 << 31)) % (1 << 32) - (1 << 31)
-    ends = starts + payload_bytes
-    new = (payload_bytes > 0) & (ends > 0)
+    ends = starts + size_bytes
+    new = (size_bytes > 0) & (ends > 0)
     starts, ends, at_ns = starts[new], ends[new], at_ns[new]
     if len(starts) and starts[0] <= 0 and (starts[1:] == ends[:-1]).all():
         return ends, at_ns.astype(np.int64)

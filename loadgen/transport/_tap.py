@@ -34,32 +34,57 @@ FRAME_BYTES = 512
 _BLOCK_BYTES = 1 << 16
 _NET = 80
 """Where the IP header begins in a frame: TPACKET_ALIGN(header and address, 52 bytes) + 16."""
-_MOST_AT_ONCE = 4096
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 32, 4096
 _FIN, _SYN, _RST = 1, 2, 4
-_LAST_CHUNK = np.frombuffer(b"0\r\n\r\n", dtype=np.uint8)
+_EMPTY_LINE, _ZERO = int.from_bytes(b"\r\n\r\n", "little"), ord("0")
+"""The last chunk of a body is a zero and an empty line."""
+_IPV4_BYTES, _IPV6_BYTES = 20, 40
+_SHORT_BYTES = 84
+"""IPv4 packets up to this length may hold less than a last chunk: their headers take up to 80 bytes."""
 
 _Array = npt.NDArray[Any]
 
 
+HEAD = np.dtype(
+    [
+        ("whole", "u4"),
+        ("version", "u1"),
+        ("length", "u2"),
+        ("port", "u2"),
+        ("seq", "u4"),
+        ("words", "u1"),
+        ("flags", "u1"),
+    ]
+)
+"""Of a segment: the frame's length, the first byte and the length field of its IP header, and from its TCP
+header the destination port, the sequence number of its first byte, the byte with the header's length, and the
+flags (FIN 1, SYN 2, RST 4)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """TCP segments in the order in which they came; arrays of one length."""
+    """TCP segments in the order in which they came."""
 
-    port: _Array
-    """Local port (uint16)."""
-    seq: _Array
-    """Sequence number of the first payload byte (uint32); of a SYN, the initial one."""
-    payload_bytes: _Array
-    """(int64)"""
-    flags: _Array
-    """TCP flags (uint8): FIN 1, SYN 2, RST 4."""
+    heads: _Array
+    """An array of HEAD."""
     at_ns: _Array
-    """When the kernel received it, on the engine's time line (int64)."""
-    may_end: _Array
-    """Whether its payload may end a response: the last chunk, too short to tell, or not captured."""
+    """When the kernel received each, on the engine's time line (int64)."""
+    ending: list[int]
+    """Ports of those that may end a response: with the last chunk, too short to tell, or not captured."""
 
     def __len__(self) -> int:
-        return len(self.port)
+        return len(self.heads)
+
+
+def payload_bytes(heads: _Array) -> _Array:
+    """Bytes of the stream in each segment (int64)."""
+    version, length = heads["version"], heads["length"].astype(np.int64)
+    ipv4 = version >> 4 == 4
+    if not length.all():  # 0: a segment merged to 64 KiB or more, whose length only the frame knows
+        length = np.where(length == 0, heads["whole"] - np.where(ipv4, 0, _IPV6_BYTES), length)
+    # IPv6's length is that of what follows its header.
+    found: _Array = length - np.where(ipv4, (version & 15) * 4, 0) - (heads["words"] >> 4) * 4
+    return found
 
 
 class Tap:
@@ -120,28 +145,33 @@ class _Ring:
             raise
         self._frames = frames
         self._head = 0
+        self._looked_at = _LEAST_AT_ONCE
         self._bytes = np.frombuffer(self._map, dtype=np.uint8).reshape(frames, FRAME_BYTES)
         self._status = self._column("<u4", 0)
         self._captured = self._column("<u4", 8)
-        self._whole = self._column("<u4", 4)
         self._seconds = self._column("<u4", 16)
         self._nanoseconds = self._column("<u4", 20)
-        ip_bytes = 40 if self._ipv6 else 20
-        self._ip_length = self._column(">u2", _NET + (4 if self._ipv6 else 2))
-        self._port = self._column(">u2", _NET + ip_bytes + 2)
-        self._seq = self._column(">u4", _NET + ip_bytes + 4)
+        ip_bytes = _IPV6_BYTES if self._ipv6 else _IPV4_BYTES
+        self._heads = self._column(_head_in_frame(4 if self._ipv6 else 2, ip_bytes), 0)
+        # Every four bytes as one number: the last of each packet are looked at.
+        self._fours = np.ndarray((frames * FRAME_BYTES - 3,), "<u4", self._map, 0, (1,))
+        counted_from = _NET + (_IPV6_BYTES if self._ipv6 else 0)
+        self._last_fours = np.arange(frames, dtype=np.int64) * FRAME_BYTES + counted_from - 4
+        """Where those of a packet lie whose length field is 0."""
+        self._short = _SHORT_BYTES - (_IPV4_BYTES if self._ipv6 else 0)
 
-    def _column(self, kind: str, offset: int) -> _Array:
+    def _column(self, kind: Any, offset: int) -> _Array:
         return np.ndarray((self._frames,), kind, self._map, offset, (FRAME_BYTES,))
 
     def take(self, timeline: Timeline) -> Segments | None:
         """The next frames that lie in a row, given back to the kernel; None when there is none."""
         first = self._head
-        last = min(first + _MOST_AT_ONCE, self._frames)
         if not self._status[first] & 1:
             return None
-        ready = (self._status[first:last] & 1) != 0
+        # Each look at a frame is a line of memory: not many more than came the last time.
+        ready = self._status[first : first + self._looked_at] & 1
         count = len(ready) if ready.all() else int(ready.argmin())
+        self._looked_at = min(2 * count + _LEAST_AT_ONCE, _MOST_AT_ONCE)
         rows = slice(first, first + count)
         segments = self._segments(rows, timeline)
         self._status[rows] = 0
@@ -149,57 +179,34 @@ class _Ring:
         return segments
 
     def _segments(self, rows: slice, timeline: Timeline) -> Segments:
-        frames = self._bytes[rows]
-        if self._ipv6:
-            tcp_at: _Array | int = _NET + 40
-            ip_bytes: _Array | int = 0  # its length field counts what follows the header
-        else:
-            ip_bytes = (frames[:, _NET] & 15).astype(np.int64) * 4
-            tcp_at = _NET + ip_bytes
-            if (ip_bytes == 20).all():
-                ip_bytes, tcp_at = 20, _NET + 20
-        port, seq, tcp_bytes, flags = self._tcp(frames, rows, tcp_at)
-        length = self._ip_length[rows].astype(np.int64)
-        whole = self._whole[rows].astype(np.int64)
-        # 0: a segment merged to 64 KiB or more, whose length only the frame knows.
-        length = np.where(length == 0, whole - (40 if self._ipv6 else 0), length)
-        payload = length - ip_bytes - tcp_bytes
+        heads = self._heads[rows].astype(HEAD)
+        if not self._ipv6 and not (heads["version"] == 0x45).all():
+            self._read_behind_options(heads, self._bytes[rows])
         stamps = self._seconds[rows].astype(np.int64) * 1_000_000_000 + self._nanoseconds[rows]
-        return Segments(
-            port=port,
-            seq=seq,
-            payload_bytes=payload,
-            flags=flags,
-            at_ns=timeline.of_kernel_stamps(stamps),
-            may_end=self._may_end(frames, rows, tcp_at + tcp_bytes, payload, whole),
-        )
+        ending = heads["port"][self._may_end(heads, rows)].tolist()
+        return Segments(heads, timeline.of_kernel_stamps(stamps), ending)
 
-    def _tcp(
-        self, frames: _Array, rows: slice, tcp_at: _Array | int
-    ) -> tuple[_Array, _Array, _Array, _Array]:
-        """Destination port, sequence number, length of the header and flags of each frame."""
-        if isinstance(tcp_at, int):
-            tcp_bytes = (frames[:, tcp_at + 12] >> 4).astype(np.int64) * 4
-            flags: _Array = frames[:, tcp_at + 13].copy()
-            return self._port[rows].astype(np.uint16), self._seq[rows].astype(np.uint32), tcp_bytes, flags
-        index = np.arange(len(frames))[:, None]
-        head = frames[index, tcp_at[:, None] + np.arange(14)]
-        port: _Array = head[:, 2].astype(np.uint16) << 8 | head[:, 3]
-        seq = np.ascontiguousarray(head[:, 4:8]).view(">u4")[:, 0].astype(np.uint32)
-        return port, seq, (head[:, 12] >> 4).astype(np.int64) * 4, head[:, 13].copy()
+    @staticmethod
+    def _read_behind_options(heads: _Array, frames: _Array) -> None:
+        """Read the TCP headers where the IP headers end, since some are longer than usual."""
+        tcp_at = _NET + (heads["version"] & 15).astype(np.int64) * 4
+        tcp = frames[np.arange(len(frames))[:, None], tcp_at[:, None] + np.arange(14)]
+        heads["port"] = tcp[:, 2].astype(np.uint16) << 8 | tcp[:, 3]
+        heads["seq"] = np.ascontiguousarray(tcp[:, 4:8]).view(">u4")[:, 0]
+        heads["words"], heads["flags"] = tcp[:, 12], tcp[:, 13]
 
-    def _may_end(
-        self, frames: _Array, rows: slice, payload_at: _Array, payload: _Array, whole: _Array
-    ) -> _Array:
-        """Whether a payload ends in the last chunk of a body, or nobody can say."""
-        end = payload_at + payload
-        seen = (self._captured[rows].astype(np.int64) == whole) & (payload >= 5)
-        unsure = (payload > 0) & ~seen
-        candidates = np.flatnonzero(seen)
-        tails = frames[candidates[:, None], end[candidates][:, None] + np.arange(-5, 0)]
-        unsure[candidates] = (tails == _LAST_CHUNK).all(axis=1)
-        found: _Array = unsure
-        return found
+    def _may_end(self, heads: _Array, rows: slice) -> _Array:
+        """Rows whose payload ends in the last chunk of a body, or of which nobody can say."""
+        length = heads["length"]
+        at = self._last_fours[rows] + length
+        unsure = length <= self._short
+        seen = self._captured[rows] == heads["whole"]
+        if not seen.all():
+            at, unsure = np.where(seen, at, self._last_fours[rows] + _SHORT_BYTES), unsure | ~seen
+        empty_lines = np.flatnonzero(self._fours[at] == _EMPTY_LINE)
+        if len(empty_lines):  # many servers end every event with one
+            unsure[empty_lines] |= self._bytes.reshape(-1)[at[empty_lines] - 1] == _ZERO
+        return np.flatnonzero(unsure)
 
     def dropped(self) -> int:
         _, lost = struct.unpack("II", self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
@@ -210,6 +217,16 @@ class _Ring:
             delattr(self, name)  # a mapping can't be closed while arrays look into it
         self._map.close()
         self.socket.close()
+
+
+def _head_in_frame(length_at: int, ip_bytes: int) -> np.dtype[Any]:
+    """HEAD as it lies in a frame whose IP header has so many bytes."""
+    tcp_at = _NET + ip_bytes
+    places = {"whole": ("<u4", 4), "version": ("u1", _NET), "length": (">u2", _NET + length_at),
+              "port": (">u2", tcp_at + 2), "seq": (">u4", tcp_at + 4), "words": ("u1", tcp_at + 12),
+              "flags": ("u1", tcp_at + 13)}  # fmt: skip
+    formats, offsets = zip(*places.values(), strict=True)
+    return np.dtype({"names": list(places), "formats": formats, "offsets": offsets, "itemsize": FRAME_BYTES})
 
 
 # --- the filter: classic BPF, as packet(7) and the kernel's networking/filter.rst define it ---

@@ -229,7 +229,7 @@ class WireClock:
         for segments in self._tap.drain():
             self._log.add(segments)
             self._segments += len(segments)
-            self._may_have_ended.update(segments.port[segments.may_end].tolist())
+            self._may_have_ended.update(segments.ending)
 
     def _set_busy(self, busy: bool) -> None:
         if busy != self._busy:

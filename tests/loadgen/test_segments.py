@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.transport._segments import SegmentLog, in_order
-from loadgen.transport._tap import Segments
+from loadgen.transport._tap import HEAD, Segments, payload_bytes
 
 SEGMENTS = st.lists(st.tuples(st.integers(-40, 200), st.integers(0, 60)), max_size=40)
 
@@ -35,15 +35,12 @@ def test_a_byte_has_arrived_when_all_before_it_have(start_seq: int, segments: li
 
 
 def segments(port: int, seq: list[int], sizes: list[int], at_ns: list[int], flags: int = 24) -> Segments:
-    n = len(seq)
-    return Segments(
-        port=np.full(n, port, np.uint16),
-        seq=np.array([each % 2**32 for each in seq], np.uint32),
-        payload_bytes=np.array(sizes, np.int64),
-        flags=np.full(n, flags, np.uint8),
-        at_ns=np.array(at_ns, np.int64),
-        may_end=np.zeros(n, bool),
-    )
+    heads = np.zeros(len(seq), HEAD)
+    heads["version"], heads["words"] = 0x45, 8 << 4
+    heads["port"], heads["flags"] = port, flags
+    heads["seq"] = [each % 2**32 for each in seq]
+    heads["length"] = [20 + 32 + size for size in sizes]
+    return Segments(heads, np.array(at_ns, np.int64), [])
 
 
 def test_a_reused_connection_finds_its_second_response_behind_the_first_also_over_the_wrap() -> None:
@@ -97,3 +94,12 @@ def test_whole_blocks_are_searched_as_the_open_one_is_and_old_ones_can_be_let_go
     assert found[1].tolist() == list(range(3000))
     log.forget_before(log.mark())
     assert log.arrivals(7, 0, 0, 30_000) is None
+
+
+def test_the_payload_is_what_headers_of_either_family_leave_also_of_merged_segments() -> None:
+    heads = np.zeros(4, HEAD)
+    heads["version"] = 0x45, 0x47, 0x60, 0x45
+    heads["words"] = 0x80
+    heads["length"] = 152, 152, 152, 0
+    heads["whole"] = 152, 152, 192, 70_000
+    assert payload_bytes(heads).tolist() == [100, 92, 120, 69_948]

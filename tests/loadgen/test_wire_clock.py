@@ -17,7 +17,7 @@ import trustme
 
 from loadgen.transport import _wire
 from loadgen.transport._reader import StampedReader
-from loadgen.transport._tap import Tap
+from loadgen.transport._tap import Tap, payload_bytes
 from loadgen.transport._wire import PortRange
 from turnbench.clock import Timeline
 
@@ -151,7 +151,7 @@ async def test_a_packet_that_the_tap_missed_leaves_its_turn_the_times_of_its_rea
     drain = Tap.drain
 
     def with_a_hole(tap: Tap) -> Any:
-        return [one for one in drain(tap) if not (one.payload_bytes == 77).any()]
+        return [one for one in drain(tap) if not (payload_bytes(one.heads) == 77).any()]
 
     monkeypatch.setattr(Tap, "drain", with_a_hole)
 
@@ -166,6 +166,36 @@ async def test_a_packet_that_the_tap_missed_leaves_its_turn_the_times_of_its_rea
 
     record = (await play(script, clock="wire")).record
     assert (record.outcome, record.clock, len(record.event_us)) == ("ok", "kernel", 2)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_the_tap_shows_which_segments_may_end_a_response(address: str) -> None:
+    long = b"data: " + b"x" * 100
+    ends = [
+        (b"\r\n20\r\n" + long + b"\n\n\r\n", False),
+        (b"\r\n20\r\n" + long + b"\r\n\r\n\r\n", False),  # events that end in CRLF, as some servers' do
+        (long + b"\n\n\r\n0\r\n\r\n", True),
+        (b"0\r\n\r\n", True),
+        (b"\n", True),
+        (b"x" * 1000, True),
+    ]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with (
+        socket.create_server((address, 0), family=family) as listener,
+        socket.create_connection(listener.getsockname()[:2]) as client,
+        listener.accept()[0] as server,
+    ):
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        port = client.getsockname()[1]
+        tap = Tap(range(port, port + 1), Timeline(), frames=128)
+        found = []
+        for data, _ in ends:
+            server.send(data)
+            client.recv(4096)
+            (segments,) = tap.drain()
+            found.append((payload_bytes(segments.heads).tolist(), segments.ending))
+        tap.close()
+    assert found == [([len(data)], [port] if may_end else []) for data, may_end in ends]
 
 
 def test_two_engines_of_a_machine_have_ports_of_their_own_and_free_them(
