@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
+import numpy as np
 from msgspec import structs
 
 from loadgen._messages import Job
@@ -53,8 +55,8 @@ def record_of(job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, sec
         head_ns=exchange.head_ns,
         end_ns=at_ns[-1] if at_ns and exchange.outcome == "ok" else end_ns,
         connect_us=log.connect_ns // 1000 if log.connection is not None else None,
-        event_us=[(at_ns[read] - begin_ns) // 1000 for read in reply.event_reads],
-        event_tokens=None if all(n == 1 for n in reply.event_tokens) else reply.event_tokens,
+        event_us=_microseconds_after(begin_ns, at_ns, reply.event_reads),
+        event_tokens=None if reply.event_tokens.count(1) == len(reply.event_tokens) else reply.event_tokens,
         event_words=event_words,
         answer_event=reply.answer_event,
         lag_us_max=log.lag_ns_max // 1000,
@@ -73,6 +75,13 @@ def record_of(job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, sec
         text=secrets.scrubbed_json(text) if job.settings.keep_text else None,
         model=secrets.scrubbed(unsent.model),
     )
+
+
+def _microseconds_after(begin_ns: int, at_ns: array[int], reads: list[int]) -> list[int]:
+    if not reads:
+        return []
+    found: list[int] = ((np.frombuffer(at_ns, dtype=np.int64)[reads] - begin_ns) // 1000).tolist()
+    return found
 
 
 def _first_read_after_us(log: ReadLog, reads: list[int]) -> int | None:

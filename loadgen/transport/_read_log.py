@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -113,8 +114,8 @@ class ReadLog:
         """Whether what came ends as nearly every chunked body does: with the empty chunk, and no trailer."""
         return self.raw.endswith(b"\r\n0\r\n\r\n")
 
-    def reads_of(self, ends: list[int]) -> list[int]:
-        """Index of the read, or packet, that brought the byte just before each offset; offsets rise."""
+    def reads_of(self, ends: npt.ArrayLike) -> list[int]:
+        """Index of the read, or packet, that brought the byte just before each offset."""
         found: list[int] = np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), ends).tolist()
         return found
 
@@ -215,7 +216,7 @@ class PlainBody:
 
     events: list[bytes]
     """The data of each event."""
-    ends: list[int]
+    ends: npt.NDArray[np.int64]
     """Raw offset just after each event, where the chunk's own line end follows."""
     start: int
     """Raw offset of the first chunk."""
@@ -224,8 +225,8 @@ class PlainBody:
         """The first raw offset from `offset` on at which a chunk begins; None: none does."""
         if offset <= self.start:
             return self.start
-        place = bisect_left(self.ends, offset - _CHUNK_END_BYTES)
-        return self.ends[place] + _CHUNK_END_BYTES if place < len(self.ends) else None
+        place = self.ends.searchsorted(offset - _CHUNK_END_BYTES)
+        return int(self.ends[place]) + _CHUNK_END_BYTES if place < len(self.ends) else None
 
 
 _CHUNK_END_BYTES = 2
@@ -238,19 +239,28 @@ def plain_body(raw: bytes) -> PlainBody | None:
     if start is None:
         return None
     chunks = raw[start:].split(b"\n\n\r\n")
-    # No line end but those of the framing: 3 of an event's own, and that of its size.
-    if chunks.pop() != LAST_CHUNK or raw.count(b"\r", start) != 2 * len(chunks) + 2:
+    if chunks.pop() != LAST_CHUNK:
         return None
-    if raw.count(b"\n", start) != 4 * len(chunks) + 2:
+    sizes = list(map(len, chunks))
+    begins = list(map(_begin_of, sizes))
+    if not all(map(bytes.startswith, chunks, begins)):
         return None
-    events: list[bytes] = []
-    for chunk in chunks:
-        size, _, data = chunk.partition(b"\r\ndata: ")
-        if b"%x" % (len(data) + 8) != size:
-            return None
-        events.append(data)
-    ends = [end - 2 for end in accumulate([len(chunk) + 4 for chunk in chunks], initial=start)]
-    return PlainBody(events, ends[1:], start)
+    events = [chunk[len(begin) :] for chunk, begin in zip(chunks, begins, strict=True)]
+    data = b"".join(events)
+    if b"\n" in data or b"\r" in data:
+        return None
+    ends = np.cumsum(np.array(sizes, dtype=np.int64) + 4) + (start - _CHUNK_END_BYTES)
+    return PlainBody(events, ends, start)
+
+
+@lru_cache(maxsize=4096)
+def _begin_of(chunk_bytes: int) -> bytes:
+    """What comes before the data of a plain event, by the bytes of all but its three last line ends."""
+    for digits in range(1, chunk_bytes):
+        size = b"%x" % (chunk_bytes - digits)  # of the size's line only the digits don't count, but for two
+        if len(size) == digits:
+            return size + b"\r\ndata: "
+    return b"no size has this length"
 
 
 def head_end(raw: bytes | bytearray) -> int | None:

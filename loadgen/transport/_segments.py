@@ -27,8 +27,8 @@ class SegmentLog:
     def __init__(self) -> None:
         self._streams: dict[int, tuple[int, int]] = {}
         """Of the newest stream to each port the sequence number of its first byte, and when it began."""
-        self._blocks: dict[int, tuple[_Array, _Array, _Array]] = {}
-        """Whole blocks by number: ports, heads and at_ns, sorted by port, in a port by arrival."""
+        self._blocks: dict[int, tuple[dict[int, slice], _Array, _Array]] = {}
+        """Whole blocks by number: each port's rows; heads and at_ns, by port, in a port by arrival."""
         self._heads, self._at_ns = (
             np.empty(2 * _BLOCK_SEGMENTS, HEAD),
             np.empty(2 * _BLOCK_SEGMENTS, np.int64),
@@ -55,7 +55,10 @@ class SegmentLog:
     def _close_block(self) -> None:
         ports = self._heads["port"][: self._filled]
         order = np.argsort(ports, kind="stable")
-        self._blocks[self._number] = ports[order], self._heads[order], self._at_ns[order]
+        found, first = np.unique(ports[order], return_index=True)
+        rows = map(slice, first.tolist(), [*first[1:].tolist(), self._filled])
+        rows_of = dict(zip(found.tolist(), rows, strict=True))
+        self._blocks[self._number] = rows_of, self._heads[order], self._at_ns[order]
         self._number += 1
         self._filled = 0
 
@@ -77,7 +80,10 @@ class SegmentLog:
         if port not in self._streams:
             return None
         first_seq, began_ns = self._streams[port]
-        parts = [self._of_block(block, port) for number, block in self._blocks.items() if number >= mark]
+        parts = []
+        for number, (rows_of, heads, at_ns) in self._blocks.items():
+            if number >= mark and (rows := rows_of.get(port)) is not None:
+                parts.append((heads[rows], at_ns[rows]))
         mine = np.flatnonzero(self._heads["port"][: self._filled] == port)
         parts.append((self._heads[mine], self._at_ns[mine]))
         heads, at_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -86,12 +92,6 @@ class SegmentLog:
             heads, at_ns = heads[newer], at_ns[newer]
         found = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, heads["seq"], payload_bytes(heads), at_ns)
         return found if len(found[0]) and found[0][-1] >= wanted_bytes else None
-
-    @staticmethod
-    def _of_block(block: tuple[_Array, _Array, _Array], port: int) -> tuple[_Array, _Array]:
-        ports, heads, at_ns = block
-        first, last = np.searchsorted(ports, np.array((port, port + 1), dtype=np.uint16))
-        return heads[first:last], at_ns[first:last]
 
 
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
