@@ -76,6 +76,7 @@ class PatienceTimer:
         if waited_s <= min(s for s in (self.first_s, self.after_s) if s is not None):
             return None
         if exchange is not None and self._word_ns is None:
+            exchange.catch_up()
             seen = (exchange, len(exchange.log.ends))
             if seen != self._seen:
                 self._seen, self._word_ns = seen, exchange.first_word_ns()

@@ -30,6 +30,7 @@ from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
 from loadgen.transport._exchange import Exchange, WorkScheduler, WorkStage
 from loadgen.transport._http import StampedConnector
+from loadgen.transport._read_log import ReadLog
 from turnbench.clock import Timeline
 from turnbench.formats import TurnRecord
 from turnbench.formats.turn import encode
@@ -231,7 +232,9 @@ def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> None:
     log = exchange.log
     if log.sent_ns is None:
         return
-    silent_s = (now_ns - (log.at_ns[-1] if log.at_ns else log.sent_ns)) / 1e9
+    if _silent_s(log, log.sent_ns, now_ns) > settings.idle_timeout_s:
+        exchange.catch_up()
+    silent_s = _silent_s(log, log.sent_ns, now_ns)
     if (now_ns - log.sent_ns) / 1e9 > settings.deadline_s:
         exchange.cut("deadline", f"not done {settings.deadline_s:g} s after sending (--deadline)")
     elif silent_s > settings.idle_timeout_s:
@@ -240,3 +243,7 @@ def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> None:
         exchange.cut("ok", None)
     elif len(log.raw) > _OVERSIZED_BYTES:
         exchange.cut("oversized", f"over {_OVERSIZED_BYTES >> 20} MiB in one reply")
+
+
+def _silent_s(log: ReadLog, sent_ns: int, now_ns: int) -> float:
+    return (now_ns - (log.at_ns[-1] if log.at_ns else sent_ns)) / 1e9

@@ -114,8 +114,14 @@ class Exchange:
     def cut(self, outcome: Outcome, why: str | None) -> None:
         """End this request now, with this outcome; what has come so far is kept. `ok`: that is judged."""
         if self._ending is None and self._task is not None and not self._task.done():
+            self.catch_up()
             self._ending = (outcome, why)
             self._task.cancel()
+
+    def catch_up(self) -> None:
+        """Read what has come: where thousands of tokens come each second, sockets are read seldom."""
+        if self.log.connection is not None:
+            self.log.connection.catch_up()
 
     async def run(self, post: Post, scheduler: WorkScheduler) -> None:
         """Send the request that `post` makes and wait for its end."""
@@ -212,7 +218,7 @@ class Exchange:
         plain = self.log.plain
         self.log.settle()
         if plain is not None and not self.reply.event_reads:
-            self.reply.event_reads = self.log.reads_of([plain.ends[place] for place in self.reply.events])
+            self.reply.event_reads = self.log.reads_of(plain.ends[self.reply.events])
 
     def end_ns(self, now_ns: int) -> int:
         """When the answer was whole, or, for one that is not, now."""

@@ -102,6 +102,11 @@ class StampedHandler(ResponseHandler):
         """The head has said that an event stream follows."""
         self._reader.hold(self)
 
+    def catch_up(self) -> None:
+        """Read what has come and waits to be more."""
+        if self.log is not None:
+            self._reader.catch_up(self.log)
+
     def before_write(self, size_bytes: int) -> None:
         """The request's last byte leaves no earlier than now, as far as the kernel does not say better."""
         self._written_bytes += size_bytes

@@ -95,6 +95,11 @@ class StampedReader:
             self._wire.release(log.port)
             self._by_port.pop(log.port, None)
 
+    def catch_up(self, log: ReadLog) -> None:
+        """Read what waits below a low-water mark: what this log says now is what has come."""
+        if log.port is not None:
+            self._read_port(log.port)
+
     def _take_from_wire(self, place: WirePlace, log: ReadLog) -> None:
         assert self._wire is not None
         wanted_bytes = len(log.raw) if log.records is None else log.records.passed_bytes

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from loadgen.transport._segments import Columns, SegmentLog
 from loadgen.transport._tap import Tap
 from turnbench.clock import Timeline
@@ -40,7 +42,7 @@ _CALM_S, _BUSY_S = 0.05, 0.003
 _BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
 """Segments per second above which sockets are read seldom, and below which they are read at once again."""
 _PENDING_S = 0.25
-"""How often what waits below a low-water mark is read all the same, for idle limits and patience."""
+"""Silence after which what waits below a low-water mark is read all the same."""
 
 
 class PortRange:
@@ -159,6 +161,8 @@ class WireClock:
         self._ticked_ns = self._pending_ns = timeline.now_ns()
         self._segments = 0
         """Drained since the last tick."""
+        self._heard = np.zeros(1 << 16, bool)
+        """By port whether anything came since the last look at what is pending."""
         self._may_have_ended: set[int] = set()
         """Ports whose streams may have ended since then."""
         self._marks: dict[int, int] = {}
@@ -218,7 +222,8 @@ class WireClock:
             ended = self._may_have_ended & self._held.keys()
             if now_ns - self._pending_ns > _PENDING_S * 1e9:
                 self._pending_ns = now_ns
-                ended = set(self._held)
+                ended |= {port for port in self._held if not self._heard[port]}
+                self._heard[:] = False
             for port in ended:
                 self._read_now(port)
         self._may_have_ended.clear()
@@ -229,6 +234,7 @@ class WireClock:
         for segments in self._tap.drain():
             self._log.add(segments)
             self._segments += len(segments)
+            self._heard[segments.heads["port"]] = True
             self._may_have_ended.update(segments.ending)
 
     def _set_busy(self, busy: bool) -> None:
