@@ -10,16 +10,20 @@ from typing import Any
 from loadgen.dialects._chunks import (
     NO_CHOICE,
     NO_DELTA,
+    ChatChunk,
     ChatUsage,
     choice_of_answer,
     chunks_of,
+    plain_texts,
     usage_elsewhere,
 )
-from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest, bearer
+from loadgen.dialects._dialect import Problem, Prompt, Refused, StreamedReply, TurnRequest, bearer
 from loadgen.dialects._failures import failure_of_data, message_of, problem_of, refusal_of
 from scenarios import Conversation, characters_of, dialogue, drop_oldest, without_system
 
 _DONE = b"[DONE]"
+_FIRST_EVENTS, _LEAST_EVENTS, _LAST_EVENTS = 12, 8, 3
+"""Of a long answer the first and the last events are read one by one, those between them all at once."""
 FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
 _COMPLETE = re.compile(rb"data: *\[DONE\]\s*$")
 
@@ -77,10 +81,12 @@ class ChatCompletions:
         """Decode every chunk up to [DONE] or the first problem."""
         end = events.index(_DONE) if _DONE in events else _odd_end(events)
         reply = StreamedReply()
-        chunks, problem = chunks_of(events[:end], reply.oddities)
+        middle, places, chunks, problem = _decoded(events[:end], reply.oddities)
         ours = 0
         usage: ChatUsage | None = None
-        for number, chunk in enumerate(chunks):
+        for number, chunk in zip(places, chunks, strict=False):
+            if middle is not None and number == end - _LAST_EVENTS:
+                reply.add_answers(_FIRST_EVENTS, *middle)
             if chunk.error:
                 reply.problem = problem_of(message_of(chunk.error))
                 break
@@ -132,6 +138,27 @@ class ChatCompletions:
 
     def refusal(self, status: int, text: str) -> Refused | None:
         return refusal_of(status, text)
+
+
+def _decoded(
+    events: list[bytes], oddities: set[str]
+) -> tuple[tuple[list[str], list[int] | None] | None, Sequence[int], list[ChatChunk], Problem | None]:
+    """The texts and counts of a plain middle, if there is one, and places and chunks of the other events.
+
+    The last element is what was wrong with the event after these chunks.
+    """
+    last = len(events) - _LAST_EVENTS
+    if last - _FIRST_EVENTS >= _LEAST_EVENTS:
+        middle = plain_texts(events[_FIRST_EVENTS:last])
+        if middle is not None:
+            odd: set[str] = set()
+            chunks, problem = chunks_of(events[:_FIRST_EVENTS] + events[last:], odd)
+            one_choice = not any(c.choices and (len(c.choices) > 1 or c.choices[0].index) for c in chunks)
+            counted = middle[1] is None or any(chunk.usage is not None for chunk in chunks[_FIRST_EVENTS:])
+            if problem is None and not odd and one_choice and counted:
+                return middle, [*range(_FIRST_EVENTS), *range(last, len(events))], chunks, None
+    chunks, problem = chunks_of(events, oddities)
+    return None, range(len(events)), chunks, problem
 
 
 def _odd_end(events: list[bytes]) -> int:

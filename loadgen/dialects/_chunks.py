@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -73,14 +73,61 @@ class ChatChunk(msgspec.Struct, gc=False):
     error: Any = None
 
 
+class _PlainDelta(msgspec.Struct, gc=False):
+    content: str
+    reasoning: None = None
+    reasoning_content: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    delta: _PlainDelta
+    index: Literal[0] = 0
+    text: None = None
+    finish_reason: None = None
+
+
+class _PlainUsage(msgspec.Struct, gc=False):
+    completion_tokens: _Count
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """A chunk with a text of the answer and nothing else that matters: most are."""
+
+    choices: tuple[_PlainChoice]
+    usage: _PlainUsage | None = None
+    error: None = None
+
+
 NOTHING = ChatChunk()
 """Some servers keep a connection awake with an empty `data:`."""
 NO_CHOICE = ChatChoice()
 NO_DELTA = ChatDelta()
 
 _decoder = msgspec.json.Decoder(ChatChunk)
+_plain_decoder = msgspec.json.Decoder(list[_PlainChunk])
 _NO_CHUNK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 COMMENT = re.compile(rb"\s*(:|(ping|pong|heart-?beat|keep-?alive)\s*$)", re.I)
+
+
+def plain_texts(events: list[bytes]) -> tuple[list[str], list[int] | None] | None:
+    """(text, the server's count so far) of each event; no counts where no event has one.
+
+    None where an event has anything else to say, or some have counts and some have none.
+    """
+    if max(map(len, events), default=0) > EVENT_BYTES:
+        return None
+    try:
+        chunks = _plain_decoder.decode(b"[" + b",".join(events) + b"]")
+    except _NO_CHUNK:
+        return None
+    if len(chunks) != len(events):  # an event that is no JSON by itself
+        return None
+    texts = [chunk.choices[0].delta.content for chunk in chunks]
+    counts = [chunk.usage.completion_tokens for chunk in chunks if chunk.usage is not None]
+    return (texts, counts or None) if len(counts) in (0, len(chunks)) else None
 
 
 def chunks_of(events: list[bytes], oddities: set[str]) -> tuple[list[ChatChunk], Problem | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 from scenarios import Conversation
@@ -154,6 +155,23 @@ class StreamedReply:
             if grown > 0:
                 self._counted_tokens = running_tokens
 
+    def add_answers(self, first: int, texts: list[str], counts: list[int] | None) -> None:
+        """As `add` of each event in a row from `first` on that has nothing but a text of the answer."""
+        sizes = list(map(len, texts))
+        steps = [1] * len(texts) if counts is None else _steps(self._counted_tokens, counts)
+        if max(sizes) >= self._answer_chars or not min(sizes) or min(steps) <= 0 or self.answer_event is None:
+            for number, text in enumerate(texts):
+                if text:
+                    self.add(first + number, text, "", None if counts is None else counts[number])
+            return
+        self.events += range(first, first + len(texts))
+        self.answer += texts
+        self.parts += texts
+        self._answer_chars += sum(sizes)
+        self.event_tokens += steps
+        self._counted_tokens += sum(steps)
+        self._counts += counts or ()
+
     def _new_in(self, text: str, said: list[str]) -> str:
         """What of an event's text is new, if it begins with all that was said: some servers send it so.
 
@@ -235,6 +253,10 @@ class StreamedReply:
     def output_tokens(self) -> int:
         """The server's own count where it gave one, else the number of content events."""
         return len(self.events) if self.completion_tokens is None else self.completion_tokens
+
+
+def _steps(before: int, counts: list[int]) -> list[int]:
+    return [after - count for count, after in pairwise([before, *counts])]
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ from loadgen._messages import (
     StartRun,
     StopTurns,
     ToEngine,
+    TurnEnded,
     TurnsStopped,
     Unpacker,
     UserLeaves,
@@ -61,6 +62,7 @@ from turnbench.clock import Timeline
 
 _SPARE_FILES = 64
 _LEAST_PORTS, _OPEN_LOOP_PORTS = 2048, 8192
+_OUTBOX_S = 0.02
 _COLLECTIONS = (20_000, 1_000_000, 1_000_000)
 """When garbage is collected: the newest objects as they come, the others at the end of a level. What outlived
 one collection is ten times as much when it is looked through again, and stopped the loop for 10 to 20 ms; a
@@ -92,10 +94,24 @@ class EngineProcess:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._can_reset = True
         self._writer: asyncio.StreamWriter | None = None
+        self._outbox = bytearray()
+        self._sending: asyncio.TimerHandle | None = None
 
     def emit(self, message: EngineMessage) -> None:
+        """Send Locust a message: at once, but for records, which wait a moment for others."""
+        self._outbox += pack(message)
+        if not isinstance(message, TurnEnded):
+            self._send_outbox()
+        elif self._sending is None:
+            self._sending = asyncio.get_running_loop().call_later(_OUTBOX_S, self._send_outbox)
+
+    def _send_outbox(self) -> None:
         assert self._writer is not None
-        self._writer.write(pack(message))
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        self._writer.write(bytes(self._outbox))
+        self._outbox.clear()
 
     async def run(self) -> None:
         """Until the other end is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.dialects import DIALECTS, StreamedReply
+from loadgen.dialects import DIALECTS, StreamedReply, _chat
 from loadgen.transport._exchange import outcome_of, read_reply
 from loadgen.transport._read_log import ReadLog, body_of, plain_body
 
@@ -375,3 +376,44 @@ def test_what_nearly_every_server_sends_is_plain() -> None:
     plain = plain_body(HEAD + chunk * 3 + b"0\r\n\r\n")
     assert plain is not None
     assert plain.events == [data] * 3
+
+
+TEXTS = st.sampled_from([" w", "w", "word ", " a longer text than the others", "", "\u20ac", "ww"])
+ODD_CHUNKS = st.sampled_from(
+    [
+        {"choices": []},
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7}},
+        {"choices": [{"index": 1, "delta": {"content": "other"}}]},
+        {"choices": [{"delta": {"content": "b"}}, {"index": 1, "delta": {"content": "c"}}]},
+        {"choices": [{"delta": {"reasoning": "why"}}]},
+        {"choices": [{"delta": {"content": "x", "tool_calls": [{"id": "a"}]}}]},
+        {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]},
+        {"choices": [{"delta": {"content": ["x"]}}]},
+        {"choices": [{"delta": {"content": "x"}}], "usage": {"completion_tokens": "9"}},
+        {"error": {"message": "no"}},
+        {},
+    ]
+)
+
+
+@given(
+    texts=st.lists(st.sampled_from([" w", "word "]) | TEXTS, min_size=30, max_size=40)
+    | st.lists(st.sampled_from([" w", "word "]), min_size=30, max_size=40),
+    steps=st.none() | st.lists(st.integers(-1, 3), min_size=40, max_size=40) | st.just([1] * 40),
+    odd=st.lists(st.tuples(st.integers(0, 40), ODD_CHUNKS), max_size=2),
+    end=st.booleans(),
+)
+def test_a_long_answer_read_at_once_is_what_its_events_say_one_by_one(
+    texts: list[str], steps: list[int] | None, odd: list[tuple[int, Any]], end: bool
+) -> None:
+    chunks: list[Any] = [{"choices": [{"delta": {"content": text}}]} for text in texts]
+    for number, count in enumerate(accumulate(steps or [])):
+        if number < len(chunks):
+            chunks[number]["usage"] = {"completion_tokens": max(count, 0)}
+    for place, chunk in odd:
+        chunks.insert(place, chunk)
+    events = [json.dumps(chunk).encode() for chunk in chunks] + [b"[DONE]"] * end
+    at_once = CHAT.read(events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_chat, "_LEAST_EVENTS", 1000)
+        assert at_once == CHAT.read(events)
