@@ -149,6 +149,17 @@ def transmit_stamps(sock: socket.socket) -> list[tuple[int, int]]:
     return found
 
 
+def why_no_packets() -> str | None:
+    """Why this process may not see packets, as the wire clock does; None where it may."""
+    try:
+        socket.socket(getattr(socket, "AF_PACKET", -1), socket.SOCK_DGRAM).close()
+    except PermissionError:
+        return "it needs CAP_NET_RAW"
+    except (OSError, ValueError):
+        return "this system has no packet sockets"
+    return None
+
+
 def kernel_stamp_ns(ancillary: Ancillary) -> int | None:
     """CLOCK_REALTIME at which the kernel received the last byte of a read, or None where it did not say."""
     for level, kind, data in ancillary:

@@ -18,7 +18,7 @@ import psutil
 
 from loadgen.dialects import DIALECTS
 from loadgen.options._command_line import OptionErrors, settings_from
-from loadgen.options._endpoint import Endpoint, without_secrets
+from loadgen.options._endpoint import Endpoint, address_of, without_secrets
 from loadgen.options._headers import dialect_of, headers_of, secrets_here
 from loadgen.options._settings import Settings
 from loadgen.options._shape import Shape
@@ -26,6 +26,7 @@ from loadgen.options._shapes import shape_of
 from loadgen.options._values import model_shares
 from scenarios import Scenario, ScenarioError, fitting, load, rows_too_long
 from turnbench.cleaning import clean
+from turnbench.clock import why_no_packets
 from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file
 
@@ -89,6 +90,8 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     facts, mistakes = read_facts_file(settings.server_facts) if settings.server_facts else ({}, [])
     problems += mistakes
     problems += _not_carried(scenario, dialect_of(settings))
+    if settings.clock == "wire" and (options.get("processes") or not options.get("master")):
+        problems += _not_on_the_wire(settings)
     try:
         headers_of(settings)
     except ValueError as error:
@@ -114,6 +117,12 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         findings += [_unlisted(name, endpoint.models) for name in unlisted]
     slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
     return Prepared(settings, shape, scenario, endpoint, model, facts, slo, skipped, findings)
+
+
+def _not_on_the_wire(settings: Settings) -> list[str]:
+    """Why no process here can take arrivals from packets; other machines say so themselves."""
+    why = why_no_packets() if address_of(settings.host).socket is None else "a Unix socket has no packets"
+    return [] if why is None else [f"--clock wire: {why}; see docs/clocks.md, or use --clock auto"]
 
 
 def _not_carried(scenario: Scenario, dialect: str) -> list[str]:

@@ -244,6 +244,8 @@ def test_a_range_that_is_nearly_used_up_gives_sockets_without_bounds(monkeypatch
 def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is_refused() -> None:
     code = (
         "import asyncio\n"
+        "from loadgen.options._command_line import OptionErrors\n"
+        "from loadgen.options._prepare import prepare\n"
         "from loadgen.transport._reader import open_reader\n"
         "from turnbench.clock import Timeline\n"
         "async def main():\n"
@@ -255,6 +257,11 @@ def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is
         "    except ValueError as error:\n"
         "        print(error)\n"
         "asyncio.run(main())\n"
+        "for host in 'http://127.0.0.1:9', 'unix:/nowhere.sock':\n"
+        "    try:\n"
+        "        prepare({'host': host, 'clock': 'wire'})\n"
+        "    except OptionErrors as error:\n"
+        "        print(*error.problems)\n"
     )
     ran = subprocess.run(
         ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", sys.executable, "-c", code],
@@ -263,6 +270,10 @@ def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is
         cwd=ROOT,
         check=True,
     )
-    auto, wire = ran.stdout.splitlines()
+    auto, wire, *at_the_start = ran.stdout.splitlines()
     assert auto == "None | it needs CAP_NET_RAW"
     assert wire.startswith("--clock wire: it needs CAP_NET_RAW")
+    assert [line.partition(";")[0] for line in at_the_start] == [
+        "--clock wire: it needs CAP_NET_RAW",
+        "--clock wire: a Unix socket has no packets",
+    ]

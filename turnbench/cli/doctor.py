@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from turnbench import __version__, exits
+from turnbench.clock import why_no_packets
 from turnbench.command_line import CommandParser
 
 Verdict = Literal["ok", "missing", "note"]
@@ -123,10 +124,8 @@ def check_kernel_clock() -> Check:
 def check_packet_capture() -> Check:
     """CAP_NET_RAW, for arrivals seen on the wire."""
     name = "packet capture"
-    try:
-        socket.socket(getattr(socket, "AF_PACKET", -1), socket.SOCK_RAW).close()
-    except (OSError, ValueError):
-        return Check(name, "note", "not allowed", "only for --clock wire: needs CAP_NET_RAW (run as root)")
+    if (why := why_no_packets()) is not None:
+        return Check(name, "note", f"not allowed: {why}", "only for --clock wire; see docs/clocks.md")
     return Check(name, "ok", "allowed (CAP_NET_RAW)")
 
 
