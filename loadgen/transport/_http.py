@@ -90,10 +90,10 @@ class StampedHandler(ResponseHandler):
     def finish(self, log: ReadLog) -> None:
         """The request of `log` is over: asyncio watches the connection for a close."""
         if self.log is log:
-            self._reader.take_transmit_stamps(self)
+            if self._stamps_sends:
+                self._reader.take_transmit_stamps(self)
             if not log.sent_by_kernel:  # a stamp that came later would wake asyncio until somebody reads it
-                self._stamps_sends = False
-                self._reader.stop_stamping_sends(self)
+                self._stop_stamping_sends()
             self._reader.finish(log)
             self._reader.give_back(self)
             self.log = None
@@ -101,6 +101,12 @@ class StampedHandler(ResponseHandler):
     def stream_begins(self) -> None:
         """The head has said that an event stream follows."""
         self._reader.hold(self)
+        if self.log is not None and self.log.sent_by_kernel:  # else each read would carry a second message
+            self._stop_stamping_sends()
+
+    def _stop_stamping_sends(self) -> None:
+        self._stamps_sends = False
+        self._reader.stop_stamping_sends(self)
 
     def catch_up(self) -> None:
         """Read what has come and waits to be more."""

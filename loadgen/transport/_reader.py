@@ -62,6 +62,7 @@ class StampedReader:
         self._kernel_clock = kernel_clock and KERNEL_STAMPS
         self._taken: dict[int, tuple[TakenConnection, Any, Any]] = {}
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._into = (self._buffer,)
         self._keeper = keep_stamps_on() if KERNEL_STAMPS else None
         self._poll = select.epoll() if KERNEL_STAMPS else None
         if self._poll is not None:
@@ -203,9 +204,9 @@ class StampedReader:
         log = connection.log
         splits = log is not None and log.records is not None
         try:
-            buffer = self._buffer if tls is None or splits else tls.get_buffer(-1)
+            into = self._into if tls is None or splits else (tls.get_buffer(-1),)
             count: int
-            count, ancillary, _, _ = sock.recvmsg_into((buffer,), ANCILLARY_BYTES)
+            count, ancillary, _, _ = sock.recvmsg_into(into, ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
@@ -219,15 +220,15 @@ class StampedReader:
         self._stamp(ancillary, log)
         if tls is not None:
             if log is not None and log.records is not None:
-                for record in log.records.split(bytes(buffer[:count])):
+                for record in log.records.split(bytes(into[0][:count])):
                     _feed(tls, record)
             else:
                 tls.buffer_updated(count)  # ends in connection.data_received with what was decrypted
             return count
         if log is None or log.deferred_from is None:
-            connection.data_received(bytes(buffer[:count]))
+            connection.data_received(bytes(into[0][:count]))
             return count
-        log.add(buffer[:count], self.arrival_ns, self.lag_ns)
+        log.add(into[0][:count], self.arrival_ns, self.lag_ns)
         if log.may_have_ended():
             connection.look_at_end()
         return count
