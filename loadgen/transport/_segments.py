@@ -62,6 +62,9 @@ class SegmentLog:
         self._number += 1
         self._filled = 0
 
+    def __len__(self) -> int:
+        return sum(len(at_ns) for _, _, at_ns in self._blocks.values()) + self._filled
+
     def mark(self) -> int:
         """Now, as a place in the log: what comes from here on is found from this mark on."""
         return self._number

@@ -74,13 +74,7 @@ class BadNetwork:
 
     def at(self, address: str, work: Callable[[], Any]) -> Callable[[], Any]:
         """Start work in the namespace of this address; call what it returns to have its result."""
-
-        def inside() -> Any:
-            if _libc.setns(self._namespace[address], _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-            return work()
-
-        return _start(inside)
+        return start_in(self._namespace[address], work)
 
     def _make(self, here: str, there: str) -> None:
         if _libc.unshare(_CLONE_NEWNET):
@@ -128,6 +122,17 @@ class BadNetwork:
             payload_bytes = len(packet) - ip_bytes - (packet[ip_bytes + 12] >> 4) * 4
             self.passed.append(Passed(self.timeline.now_ns(), port, seq, payload_bytes))
         os.write(self._tun[CLIENT], packet)
+
+
+def start_in(namespace: int, work: Callable[[], Any]) -> Callable[[], Any]:
+    """Start work in a network namespace, given as an open file; call what it returns to have its result."""
+
+    def inside() -> Any:
+        if _libc.setns(namespace, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        return work()
+
+    return _start(inside)
 
 
 def _start(work: Callable[[], Any]) -> Callable[[], Any]:

@@ -39,6 +39,8 @@ def test_the_run_directory_holds_exactly_what_the_server_saw(fleet: Callable[...
     assert requests_sent(one) == truth
     assert max(truth.values()) == 1
     assert len(truth) > 100
+    # Through a bridge and pairs of veth, the wire clock sees every stream.
+    assert {turn.clock for turn in one.run().turns() if turn.outcome == "ok"} == {"wire"}
     assert {worker for _, _, worker in places(one)} == set(range(WORKERS))
     assert all(conversation % WORKERS == worker for conversation, _, worker in places(one))
     workers = one.run().manifest.workers

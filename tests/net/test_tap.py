@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from loadgen.transport._segments import SegmentLog
 from loadgen.transport._tap import Tap
-from tests.net.bad_network import CLIENT, SERVER, BadNetwork, Faults
+from tests.net.bad_network import CLIENT, SERVER, BadNetwork, Faults, start_in
+from tests.net.namespaces import network
 from turnbench.clock import Timeline
 
 pytestmark = pytest.mark.net
@@ -21,8 +24,8 @@ NEAR_NS = 3_000_000
 """Between the forwarder's note and the kernel's stamp the forwarder may lose its core."""
 
 
-def serve() -> None:
-    with socket.create_server((SERVER, PORT)) as server:
+def serve(address: str = SERVER) -> None:
+    with socket.create_server((address, PORT)) as server:
         connection, _ = server.accept()
         with connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -32,10 +35,10 @@ def serve() -> None:
                 time.sleep(0.001)
 
 
-def ask(timeline: Timeline, frames: int = 1 << 12) -> tuple[SegmentLog, int, int]:
+def ask(timeline: Timeline, frames: int = 1 << 12, address: str = SERVER) -> tuple[SegmentLog, int, int]:
     """Play the client; the tap's log, our port, and how many bytes came."""
     tap, log = Tap(range(20_000, 60_999), timeline, frames), SegmentLog()
-    with socket.create_connection((SERVER, PORT), timeout=20) as connection:
+    with socket.create_connection((address, PORT), timeout=20) as connection:
         port = connection.getsockname()[1]
         connection.sendall(b"question")
         received = 0
@@ -109,3 +112,21 @@ def test_a_ring_that_is_full_loses_frames_and_says_so_and_gives_no_times_for_the
         serving()
     assert received == PIECES * len(PIECE)
     assert log.arrivals(port, 0, 0, received) is None
+
+
+def test_a_machine_whose_address_is_its_bridges_sees_each_packet_once() -> None:
+    with network("server") as machines, ExitStack() as files:
+        server = machines["server"]
+        subprocess.run(["ip", "-n", server.hub, "addr", "add", "10.99.0.200/24", "dev", "br0"], check=True)
+        hub, there = (
+            files.enter_context(open(f"/run/netns/{name}", "rb")).fileno()
+            for name in (server.hub, server.namespace)
+        )
+        serving = start_in(there, lambda: serve(server.address))
+        time.sleep(0.5)
+        log, port, received = start_in(hub, lambda: ask(Timeline(), address=server.address))()
+        serving()
+    assert received == PIECES * len(PIECE)
+    found = log.arrivals(port, 0, 0, received)
+    assert found is not None
+    assert len(log) == len(found[0]) + 2, "and the first and the last packet of the connection"
