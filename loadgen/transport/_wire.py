@@ -16,7 +16,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ _CALM_S, _BUSY_S = 0.05, 0.003
 """Time between two drains of the tap."""
 _BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
 """Segments per second above which sockets are read seldom, and below which they are read at once again."""
+_READS_A_ROUND = 8
 _PENDING_S = 0.25
 """Silence after which what waits below a low-water mark is read all the same."""
 
@@ -165,6 +166,8 @@ class WireClock:
         """By port whether anything came since the last look at what is pending."""
         self._may_have_ended: set[int] = set()
         """Ports whose streams may have ended since then."""
+        self._to_read: dict[int, None] = {}
+        """Ports whose sockets are read next."""
         self._marks: dict[int, int] = {}
         """Of each response that may still be looked up, where its segments begin in the log."""
         self._number = count()
@@ -205,6 +208,7 @@ class WireClock:
 
     def close(self) -> None:
         self._timer.cancel()
+        self._to_read.clear()
         self._tap.close()
         self.ports.close()
 
@@ -224,11 +228,20 @@ class WireClock:
                 self._pending_ns = now_ns
                 ended |= {port for port in self._held if not self._heard[port]}
                 self._heard[:] = False
-            for port in ended:
-                self._read_now(port)
+            if not self._to_read and ended:
+                self._loop.call_soon(self._read_some)
+            self._to_read |= dict.fromkeys(ended)
         self._may_have_ended.clear()
         self._log.forget_before(min(self._marks.values(), default=self._log.mark()))
         self._timer = self._loop.call_later(_BUSY_S if self._busy else _CALM_S, self._tick)
+
+    def _read_some(self) -> None:
+        """Read a few sockets: where many streams end together, the first is dealt with while others wait."""
+        for port in list(islice(self._to_read, _READS_A_ROUND)):
+            del self._to_read[port]
+            self._read_now(port)
+        if self._to_read:
+            self._loop.call_soon(self._read_some)
 
     def _drain(self) -> None:
         for segments in self._tap.drain():
