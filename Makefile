@@ -28,7 +28,7 @@ everyday := not (slow or $(elsewhere))
 slow := slow and not ($(elsewhere))
 ready := .venv/.ready
 fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
-  tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py
+  tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py
 
 .PHONY: help setup demo test faults test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,8 +17,9 @@ from scenarios._texts import built_in, names, texts, tree
 from scenarios.data import HUB, DataFile, DataNote, DataSource, is_data, open_data
 from turnbench.checked_yaml import shown, validated
 from turnbench.draws import shuffled
+from turnbench.files import open_file
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, nearest, quoted
-from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, marked, read
+from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, marked, read, too_large
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -37,7 +39,7 @@ def load(name_or_path: str, *, skip_bad_rows: bool = False) -> Scenario:
         content = yaml.safe_load(text)
         content["tasks"] = [task | {"limit": limit} for task in content["tasks"]]
         return parse(yaml.safe_dump(content, sort_keys=False), name_or_path)
-    if name_or_path.startswith(HUB) or (is_data(name_or_path) and Path(name_or_path).is_file()):
+    if name_or_path.startswith(HUB) or (is_data(name_or_path) and os.path.isfile(name_or_path)):
         source = Source(path=name_or_path, skip_bad_rows=skip_bad_rows)
         stem = name_or_path.removeprefix(HUB) if name_or_path.startswith(HUB) else Path(name_or_path).stem
         title = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem.lower())
@@ -112,14 +114,20 @@ def _explain(detail: Any, node: Any, key: str) -> str | None:
 def _text_of(path: str) -> str:
     """The text of a scenario file, or the advice that a mistyped name needs. Raises ScenarioError."""
     try:
-        with Path(path).open("rb") as file:
-            return file.read(BYTES_MAX + 1).decode("utf-8-sig")
+        with open_file(path) as file:
+            content = file.read(BYTES_MAX + 1)
+        if len(content) > BYTES_MAX:
+            raise ScenarioError([too_large(path, "scenario", Path(path).stat().st_size)])
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ScenarioError([Problem(path, 0, "not UTF-8 text; save it as UTF-8")]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable name"
-        what = f"no such built-in scenario, nor a readable file ({reason}); "
-        what += nearest(path, names(), "built in")
+        if os.path.lexists(path):
+            what = f"not readable ({reason}); name a file, or a built-in scenario"
+        else:
+            what = f"no such built-in scenario, nor a readable file ({reason}); "
+            what += nearest(path, names(), "built in")
         raise ScenarioError([Problem(quoted(path), 0, what)]) from None
 
 

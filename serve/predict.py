@@ -21,6 +21,7 @@ from serve.catalogue import Catalogue, Gpu, nearest
 from serve.efficiency import load_efficiency
 from serve.emulator.machines import RooflineMachine
 from turnbench import exits
+from turnbench.files import open_file
 from turnbench.formats.server import Precision
 
 ASKED = ("gpu", "model", "batch", "input_tokens", "output_tokens")
@@ -37,7 +38,8 @@ class BadRow(Exception):
 def predict(options: argparse.Namespace, catalogue: Catalogue, say: Callable[[str], None]) -> int:
     """Read the file, write its rows with the predictions; 2 if anything in it could not be predicted."""
     try:
-        text = Path(options.file).read_text(encoding="utf-8-sig")
+        with open_file(options.file) as file:
+            text = file.read().decode("utf-8-sig")
     except OSError as error:
         say(f"{options.file}: {error.strerror}")
         return exits.BAD_CONFIGURATION

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from turnbench.files import open_file, regular_file
 from turnbench.formats import (
     RUN_FORMAT,
     SWEEP_FORMAT,
@@ -94,7 +95,7 @@ class RunDirectory:
     def scenario_text(self) -> str | None:
         """The scenario exactly as played, or None where the file is missing."""
         path = self.path / "scenario.yaml"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+        return regular_file(path).read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
     def _value(self, line: bytes) -> Any:
         """The JSON value of a line; None, and counted as torn, where it holds none."""
@@ -106,7 +107,7 @@ class RunDirectory:
 
     def _lines(self, *patterns: str) -> Iterator[bytes]:
         for path in (path for pattern in patterns for path in sorted(self.path.glob(pattern))):
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 yield from (line for line in file if line.strip())
 
 
@@ -126,7 +127,7 @@ def read_sweep(path: str | Path) -> SweepManifest | None:
 
 def _manifest(kind: type[Manifest], path: Path, expected: str, notes: list[str]) -> Manifest | None:
     try:
-        written = json.loads(path.read_bytes())
+        written = json.loads(regular_file(path).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
+from turnbench.files import open_file
 from turnbench.problems import FOUND_MAX, Problem, quoted
 
 DEPTH_MAX = 12
@@ -72,8 +73,7 @@ def read(text: str, source: str, noun: str, start: str = "") -> tuple[Node | Non
     except UnicodeEncodeError:
         return None, [Problem(source, 0, "holds half a character; save it as UTF-8")]
     if size > BYTES_MAX:
-        what = f"{size:,} bytes; a {noun} may have {BYTES_MAX:,}, so use fewer or shorter texts"
-        return None, [Problem(source, 0, what)]
+        return None, [too_large(source, noun, size)]
     builder = _Builder(source, noun)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
@@ -91,14 +91,23 @@ def read(text: str, source: str, noun: str, start: str = "") -> tuple[Node | Non
 def read_file(path: str | Path, noun: str, start: str = "") -> tuple[Node | None, list[Problem]]:
     """`read` of a file; one that cannot be opened or is not UTF-8 is a mistake, too."""
     try:
-        with Path(path).open("rb") as file:
-            text = file.read(BYTES_MAX + 1).decode("utf-8-sig")
+        with open_file(path) as file:
+            content = file.read(BYTES_MAX + 1)
+        if len(content) > BYTES_MAX:
+            return None, [too_large(str(path), noun, Path(path).stat().st_size)]
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None, [Problem(str(path), 0, "not UTF-8 text; save it as UTF-8")]
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or "not a usable name"
         return None, [Problem(str(path), 0, f"cannot be read ({reason}); check the path")]
     return read(text, str(path), noun, start)
+
+
+def too_large(source: str, noun: str, size_bytes: int) -> Problem:
+    """What is wrong with a document of so many bytes."""
+    what = f"{size_bytes:,} bytes; a {noun} may have {BYTES_MAX:,}, so use fewer or shorter texts"
+    return Problem(source, 0, what)
 
 
 def plain(root: Node) -> tuple[Any, list[Problem]]:

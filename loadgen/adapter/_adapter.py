@@ -14,7 +14,8 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import cache
+from typing import Any, NoReturn
 
 import gevent
 import locust.main
@@ -249,6 +250,29 @@ def _free_port() -> int:
             return port
 
 
+@cache  # before anything is forked, and not again when the port is ours
+def _require_free_port(host: str, port: int) -> None:
+    """Exit 2 if the master cannot listen there: Locust would fork its workers first and then fail."""
+    try:
+        if not 0 <= port <= 65535:
+            raise OverflowError("a port is a number up to 65535")
+        (family, *_, where), *_ = socket.getaddrinfo(
+            None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with socket.socket(family) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        remedy = "name another port, or none with --processes, which takes a free one"
+        _refuse(f"--master-bind-port {port} on {host}: {why}; {remedy}")
+
+
+def _refuse(problem: str) -> NoReturn:
+    print(f"turnbench: {problem}", file=sys.stderr)
+    raise SystemExit(exits.BAD_CONFIGURATION)
+
+
 def _choose_master_port(parser: Any) -> None:
     """Give --processes a free port, unless one is named: two runs would meet on Locust's fixed one."""
     parse = parser.parse_args
@@ -260,6 +284,13 @@ def _choose_master_port(parser: Any) -> None:
         port = named or (_free_port() if options.processes and not options.worker else _LOCUST_PORT)
         options.master_bind_port = options.master_bind_port or port
         options.master_port = options.master_port or port
+        forks = options.processes and not options.worker
+        if options.processes is not None and options.processes < -1:
+            _refuse(f"--processes {options.processes}: -1 is one for each core, else a number of processes")
+        if forks and options.master:
+            _refuse("--processes and --master exclude each other: the first makes a master; drop --master")
+        if forks or options.master:
+            _require_free_port(options.master_bind_host, options.master_bind_port)
         return options
 
     parser.parse_args = parse_args

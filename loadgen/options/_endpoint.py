@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 
 from loadgen.dialects import DIALECTS
+from turnbench.problems import quoted
 
 _EXAMPLE = "http://127.0.0.1:8000"
 _VERSION = re.compile(r"v\d+(alpha\d*|beta\d*)?", re.I)
@@ -25,6 +26,7 @@ _OTHER_ENDPOINT = re.compile(
 )
 _SECRET_NAME = re.compile(r"key|token|secret|sig|passw|code|auth", re.I)
 _SOCKET_ROOT = "http://localhost"
+_URL_CHARACTERS_MAX = 4096
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -80,6 +82,9 @@ class Address:
 def address_of(typed: str) -> Address:
     """What -H means; raises ValueError(shown, why) with what to write where that can't be told."""
     text = typed.strip()
+    if len(text) > _URL_CHARACTERS_MAX:
+        what = f"{len(text):,} characters; no server takes an address of more than {_URL_CHARACTERS_MAX:,}"
+        raise ValueError(quoted(without_secrets(text[:_URL_CHARACTERS_MAX])), what)
     if text.startswith("unix:"):
         return _socket(text)
     if re.match(r"[a-z]+\+unix:|file:|/", text, re.I):

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -85,7 +84,7 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     except ValueError as error:
         raise OptionErrors([str(error)]) from None
     problems += shape.impossible(scenario, settings.slo)
-    if settings.run_dir and Path(settings.run_dir).exists() and not options.get("turnbench_again"):
+    if settings.run_dir and os.path.exists(settings.run_dir) and not options.get("turnbench_again"):
         problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
     facts, mistakes = read_facts_file(settings.server_facts) if settings.server_facts else ({}, [])
     problems += mistakes

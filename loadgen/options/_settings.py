@@ -227,9 +227,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         ),
     ] = "cold"
     """cold | warm | shared:SHARE."""
-    run_dir: Annotated[str | None, Option("Where the run goes; default: runs/TIME-SCENARIO.", str, "DIR")] = (
-        None
-    )
+    run_dir: Annotated[
+        str | None, Option("Where the run goes; default: runs/TIME-SCENARIO.", values.new_folder, "DIR")
+    ] = None
     labels: Annotated[
         dict[str, str],
         Option(

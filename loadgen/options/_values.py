@@ -4,6 +4,7 @@ what to write instead."""
 from __future__ import annotations
 
 import math
+import os
 import re
 import ssl
 from collections.abc import Callable
@@ -15,17 +16,23 @@ import msgspec
 
 from loadgen.dialects import DIALECTS
 from loadgen.options._endpoint import address_of
+from turnbench.files import regular_file
+from turnbench.problems import quoted
 from turnbench.units import seconds
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_PEOPLE = 1_000_000
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FRAMING = ("content-length", "transfer-encoding", "trailer", "expect", "upgrade")
+_NAME_CHARACTERS_MAX = 500
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def model(text: str) -> str:
     """--model: a name, or several with their shares."""
-    model_shares(text)
+    for name in model_shares(text):
+        if len(name) > _NAME_CHARACTERS_MAX:
+            raise ValueError(quoted(name), f"no model has a name of {len(name):,} characters")
     return text
 
 
@@ -128,7 +135,8 @@ def authorities(text: str) -> str:
         if not ssl.create_default_context(cafile=regular_file(text)).cert_store_stats()["x509"]:
             raise ValueError(repr(text), "it holds no certificate")
     except (OSError, ssl.SSLError) as error:
-        raise ValueError(repr(text), f"no certificates in PEM form can be read from it ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(repr(text), f"no certificates in PEM form can be read from it ({why})") from None
     return text
 
 
@@ -137,15 +145,25 @@ def own_certificate(text: str) -> str:
     try:
         ssl.create_default_context().load_cert_chain(regular_file(text), password="")
     except (OSError, ssl.SSLError, ValueError) as error:
-        why = f"no certificate with its unencrypted key in PEM form can be read from it ({error})"
-        raise ValueError(repr(text), why) from None
+        why = getattr(error, "strerror", None) or error
+        what = f"no certificate with its unencrypted key in PEM form can be read from it ({why})"
+        raise ValueError(repr(text), what) from None
     return text
 
 
-def regular_file(text: str) -> str:
-    """A path that a regular file stands at: a pipe or a device would be waited for."""
-    if not Path(text).is_file():
-        raise FileNotFoundError("there is no such file")
+def new_folder(text: str) -> str:
+    """--run-dir: a name that a folder can have, in a folder that is there or can be made."""
+    if not text.isprintable():
+        raise ValueError(quoted(text), "it has characters that no screen shows; use others")
+    above = Path(text).absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir() and above != Path(text).absolute():  # what is there already is said elsewhere
+        raise ValueError(quoted(text), f"{above} is no folder, so nothing can be made in it")
+    longest = os.pathconf(above if above.is_dir() else above.parent, "PC_NAME_MAX")
+    if too_long := [part for part in Path(text).parts if len(os.fsencode(part)) > longest]:
+        size = len(os.fsencode(too_long[0]))
+        raise ValueError(quoted(text), f"a name of {size} bytes; {longest} is the most that this disk takes")
     return text
 
 
@@ -272,4 +290,6 @@ def header(text: str) -> tuple[str, str]:
         raise ValueError(repr(name), "not a header's name")
     if _CONTROL.search(value):
         raise ValueError(name, "its value has a control character; take it out")
+    if name.lower() in _FRAMING:
+        raise ValueError(name, "it says where a request ends, and is made of each request; leave it out")
     return name, value

@@ -21,6 +21,7 @@ from scenarios.data._records import (
     sentence,
     slug,
 )
+from turnbench.files import open_file
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed, quoted
 
 _TOKENS_MAX = 100_000_000
@@ -168,7 +169,7 @@ class DataFile(ABC):
 
     def sha256(self, path: str) -> str:
         """Of the file."""
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             return file_digest(file, "sha256").hexdigest()
 
 

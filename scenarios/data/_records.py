@@ -30,11 +30,11 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from hashlib import file_digest
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
+from turnbench.files import open_file
 from turnbench.problems import FileProblems, Problem
 
 HUB = "hf:"
@@ -47,6 +47,8 @@ Record = dict[str, Any]
 _BLOCK_CHARACTERS = 1024 * 1024
 _RECORD_BYTES_MAX = 4 * 1024 * 1024
 """A CSV record that goes on for longer has lost its closing quote."""
+_ROW_BYTES_MAX = 64 * 1024 * 1024
+"""More than any row has, pictures included. What is longer is read no further: it would fill the memory."""
 _BATCH_ROWS = 1000
 _BOM = codecs.BOM_UTF8
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -129,8 +131,11 @@ class Records(ABC):
     def _lines(self) -> Iterator[Span]:
         """Each line, without a byte order mark."""
         self._file.seek(0)
-        start = 0
-        for number, line in enumerate(self._file, start=1):
+        start = number = 0
+        while line := self._file.readline(_ROW_BYTES_MAX + 1):
+            number += 1
+            if len(line) > _ROW_BYTES_MAX:
+                raise _endless_row(self.path, number)
             end = start + len(line)
             yield start, end, number, line if start else line.removeprefix(_BOM)
             start = end
@@ -150,7 +155,7 @@ def open_records(path: str) -> Records:
     plain = path.removesuffix(".gz")
     if plain.endswith(".parquet"):
         return JsonRecords(path, _spooled(_json_lines(_parquet_rows(path))))
-    file: IO[bytes] = Path(path).open("rb")  # noqa: SIM115 - its reader closes it
+    file: IO[bytes] = open_file(path)
     for starts, readable in ((_GZIP, _unpacked), (_UTF16, _as_utf8)):
         file.seek(0)
         if file.read(4).startswith(starts):
@@ -199,13 +204,18 @@ def _json_lines(rows: Iterable[Record]) -> Iterator[bytes]:
         yield encode(row) + b"\n"
 
 
+def _endless_row(path: str, line: int) -> FileProblems:
+    what = f"a row that goes on for more than {_ROW_BYTES_MAX:,} bytes; look for what should end it"
+    return FileProblems([Problem(path, line, what)])
+
+
 def _parquet_rows(path: str) -> Iterator[Record]:
     """The rows of a Parquet file, some at a time; columns of bytes that are no text are not read."""
     import pyarrow  # here, since it is large and few need it
     import pyarrow.parquet
 
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_BATCH_ROWS):
                 table = pyarrow.Table.from_batches([batch])
                 for place, column in reversed(list(enumerate(table.schema))):
@@ -327,6 +337,8 @@ class JsonRecords(Records):
                 at, line, here = at + len(raw), line + raw.count(b"\n"), end
             elif ended or broken_at is not None:
                 break
+            elif len(text) - here > _ROW_BYTES_MAX:
+                raise _endless_row(self.path, line)
             else:
                 block = self._file.read(max(_BLOCK_CHARACTERS, len(text) - here))
                 text, here, ended = text[here:] + decoder.decode(block, not block), 0, not block

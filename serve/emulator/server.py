@@ -26,6 +26,7 @@ from serve.emulator.reply import EmulatedReply
 from serve.emulator.request import EmulatedModel, RequestRefused, invalid
 from serve.emulator.schedules import AnswerSchedule
 from serve.emulator.tokenize import tokenize
+from turnbench.files import regular_file
 
 if TYPE_CHECKING:
     from serve.emulator.fault_injection import FaultInjector
@@ -251,7 +252,7 @@ def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | No
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(regular_file(certificate), regular_file(key) if key else None)
     except OSError as error:
         raise BadEmulatorOptions(f"--tls-cert {certificate} cannot be used: {error}") from None
     return context

@@ -296,6 +296,25 @@ def test_a_refused_host_shows_no_password() -> None:
     assert "hunter2" not in problems(host="me:hunter2@server:8000")[0]
 
 
+def test_an_address_of_a_hundred_thousand_characters_is_refused_in_a_short_line() -> None:
+    (problem,) = problems(host="http://me:hunter2@server/" + "v" * 100_000)
+    assert "100,025 characters" in problem
+    assert len(problem) < 300
+    assert "hunter2" not in problem
+
+
+def test_a_model_of_a_hundred_thousand_characters_is_refused_in_a_short_line() -> None:
+    (problem,) = problems(model="m" * 100_000)
+    assert "100,000 characters" in problem
+    assert len(problem) < 300
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Expect", "UPGRADE"])
+def test_a_header_that_says_where_a_request_ends_is_refused(name: str) -> None:
+    (problem,) = problems(header=[f"{name}: 5"])
+    assert "leave it out" in problem
+
+
 def test_a_mistaken_header_or_key_is_not_repeated() -> None:
     """What is wrong may be a key typed in the wrong place, and messages end up in logs."""
     assert "sk-123" not in "".join(problems("--header", "Authorization sk-123"))

@@ -1,14 +1,84 @@
-"""What people and their machines do: two runs at once, a terminal that closes, an engine that starts late."""
+"""What people and their machines do: mistyped commands, ports that are taken, Ctrl-C at any moment, two runs
+at once, a terminal that closes, an engine that starts late, too few descriptors."""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 DEAD = "http://127.0.0.1:9"
-LONG_NAME = "x" * 300
+SLOW = pytest.mark.slow
+
+
+def mistake(*options: str, slow: bool = True) -> Any:
+    """A command line that cannot be meant. All but a few are `slow`: the parsers' tests have them, too."""
+    return pytest.param(list(options), marks=SLOW if slow else (), id=" ".join(options)[-40:])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        mistake("-H", "htp://127.0.0.1:8000"),
+        mistake("-H", "localhost:8000"),
+        mistake("-H", "http://127.0.0.1:99999"),
+        mistake("-H", "http://"),
+        mistake("-H", "http:///v1"),
+        mistake("-H", " "),
+        mistake("-H", "http://127.0.0.1:8000/v1/embeddings"),
+        mistake("-H", "http://[::1"),
+        mistake("-H", "http://a b"),
+        mistake("-H", DEAD, "--scenario", "/dev/zero"),
+        mistake("-H", DEAD, "--scenario", "."),
+        mistake("-H", DEAD, "--scenario", "FIFO", "--server-facts", "FIFO", slow=False),
+        mistake("-H", DEAD, "--scenario", "no/such/file.yaml"),
+        mistake("-H", DEAD, "--server-facts", "FIFO"),
+        mistake("-H", DEAD, "--server-facts", "/dev/zero"),
+        mistake("-H", DEAD, "--server-facts", "."),
+        mistake("-H", DEAD, "--ca", "FIFO"),
+        mistake("-H", DEAD, "--cert", "FIFO"),
+        mistake("-H", DEAD, "--run-dir", "x" * 300, slow=False),
+        mistake("-H", DEAD, "--run-dir", "a\nb"),
+        mistake("-H", DEAD, "--run-dir", "FIFO/run"),
+        mistake("-H", DEAD, "--run-dir", "/proc/run"),
+        mistake("-H", DEAD, "--run-dir", "a\x1b[2Jb"),
+        mistake("-H", DEAD, "--levels", ""),
+        mistake("-H", DEAD, "--levels", "1,,2"),
+        mistake("-H", DEAD, "--levels", "0"),
+        mistake("-H", DEAD, "--hold", "-5s", "--levels", "1"),
+        mistake("-H", DEAD, "--cache", "lukewarm"),
+        mistake("-H", DEAD, "--cache", "shared:2"),
+        mistake("-H", DEAD, "--salt", "pepper"),
+        mistake("-H", DEAD, "--header", "no colon"),
+        mistake("-H", DEAD, "--body", "[1]"),
+        mistake("-H", DEAD, "--model", ""),
+        mistake("-H", DEAD, "--api-key-env", "sk-live-1234567890"),
+        mistake("-H", DEAD, "--processes", "-7"),
+        mistake("-H", DEAD, "--processes", "2", "--master"),
+        mistake("-H", DEAD, "--processes", "2", "--master-bind-port", "99999", slow=False),
+    ],
+)
+def test_a_mistake_ends_with_exit_2_at_once(options: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "FIFO")
+    more = [] if "--levels" in options else ["-t", "20s"]
+    run_dir = [] if "--run-dir" in options else ["--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "turnbench", "run", *options, *more, *run_dir],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=without_key(),
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    assert "Traceback" not in said
+    assert "1234567890" not in said
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", said)
+    assert {path.name for path in tmp_path.iterdir()} == {"FIFO"}
 
 
 def test_two_runs_with_processes_at_once_do_not_meet(server: Any, locust: Any) -> None:
@@ -18,6 +88,45 @@ def test_two_runs_with_processes_at_once_do_not_meet(server: Any, locust: Any) -
     assert [load.end() for load in loads] == [0, 0], loads[0].said + loads[1].said
     for load in loads:
         assert {turn.run for turn in load.run().turns()} == {load.where.name}
+
+
+def test_a_named_port_that_is_taken_is_exit_2(server: Any, locust: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        load = locust("--headless", "-H", server().url, "--scenario", "choose", "-t", "9s",
+                      "--processes", "2", "--master-bind-port", port, "--master-port", port,
+                      own_port=False)  # fmt: skip
+        assert load.end(40) == 2, load.said
+    assert "Traceback" not in load.said
+    assert port in load.said
+
+
+IN_AN_IMPORT = {"turnbench": "gevent", "locust": "msgspec"}
+"""A compiled module that each command maps right after its first line of ours, and long before its last."""
+
+
+@pytest.mark.parametrize(
+    ("command", "wait_s"), [("turnbench", 0), ("turnbench", 0.5), ("locust", 0), ("locust", 0.5)]
+)
+def test_ctrl_c_during_imports_is_quiet(command: str, wait_s: float, tmp_path: Path, tools: Any) -> None:
+    how = ["run"] if command == "turnbench" else ["-f", str(tools.root / "loadgen"), "--headless"]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,  # so that nothing ends by itself
+        subprocess.Popen(
+            [sys.executable, "-m", command, *how, "-t", "9s",
+             "-H", f"http://127.0.0.1:{silent.getsockname()[1]}"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=without_key(),
+        ) as process,
+    ):  # fmt: skip
+        maps = Path(f"/proc/{process.pid}/maps")
+        tools.wait_until(lambda: IN_AN_IMPORT[command] in maps.read_text(), "its first imports")
+        try:
+            process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
 
 
 def test_a_hang_up_drains_and_exits_143(server: Any, headless: Any, tools: Any) -> None:
@@ -71,3 +180,28 @@ def test_people_wait_for_an_engine_that_takes_seconds_to_start(tools: Any) -> No
     )  # fmt: skip
     assert "engines 1 False None" in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_too_few_descriptors_for_a_level_are_said_before_the_first_turn(server: Any, headless: Any) -> None:
+    load = headless(server(), "--levels", "300", "--hold", "3s", rlimit_files=(200, 200))
+    assert load.end() == 3, load.said
+    assert "Traceback" not in load.said
+    assert [finding.check for finding in load.run().manifest.findings] == ["worker_refused"]
+    assert list(load.run().turns()) == []
+
+
+@pytest.mark.slow
+def test_descriptors_that_run_out_in_open_loop_are_the_client_s_fault(server: Any, headless: Any) -> None:
+    at = server("--ttft", "20s", "--itl", "5ms", "--tokens", "5")
+    started = headless(at, "--arrival-rate", "150", "-t", "5s", "--warmup", "0", "--drain", "1s",
+                       rlimit_files=(200, 200))  # fmt: skip
+    assert started.end() == 3, started.said
+    assert "Traceback" not in started.said
+    run = started.run()
+    assert "client_files" in {turn.outcome for turn in run.turns()}
+    assert len(list(run.health())) >= 4, "sampling did not survive"
+    assert (started.where / "summary.json").exists()
+
+
+def without_key() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}

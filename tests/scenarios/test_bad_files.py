@@ -39,7 +39,7 @@ def test_at_least_thirty_bad_files_are_kept():
         ("missing/file.yaml", "no such built-in scenario, nor a readable file"),
         ("nul\0byte", "'nul\\x00byte'"),
         ("\x1b[31mred", "'\\x1b[31mred'"),
-        (".", "nor a readable file"),
+        (".", "not readable (a folder, not a file)"),
     ],
 )
 def test_a_name_that_is_neither_built_in_nor_a_file_is_reported_in_one_line(name, advice):

@@ -7,6 +7,7 @@ text that was typed, as on the command line: `no`, 012 and 1,4 mean what they me
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class SweepPlan(BaseModel):
 def read_plan(path: str) -> SweepPlan:
     """The plan in a file, or the bundled one of that name; raises PlanError with every mistake."""
     bundled = data_file("sweeps") / f"{path}.yaml"
-    if not Path(path).exists() and Path(path).name == path and bundled.is_file():
+    if not os.path.exists(path) and Path(path).name == path and os.path.isfile(bundled):
         path = str(bundled)
     root, problems = read_file(path, NOUN, f"format: {PLAN_FORMAT}")
     if root is None:

@@ -14,6 +14,7 @@ import msgspec
 
 from loadgen.control._run_files import new_run_dir, point_latest
 from turnbench import exits
+from turnbench.files import regular_file
 from turnbench.formats import SweepEntry, SweepManifest
 from turnbench.sweep.forecast import forecasts_of, starts_at_once
 from turnbench.sweep.plan import PlanError, SweepPlan, plan_of_sweep
@@ -62,7 +63,7 @@ def resume_sweep(path: str) -> int:
     folder = Path(path).resolve()  # runs/LATEST is a link, and about to be made anew
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     try:
-        written = msgspec.json.decode((folder / "sweep.json").read_bytes(), type=SweepManifest)
+        written = msgspec.json.decode(regular_file(folder / "sweep.json").read_bytes(), type=SweepManifest)
     except (OSError, msgspec.DecodeError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise PlanError.of_lines(
