@@ -39,7 +39,7 @@ class StepCosts(_Entry):
     bandwidth_share: Share
     """Of the peak memory bandwidth."""
     compute_share: Share
-    """Of the peak dense FP16 rate."""
+    """Of the peak dense FP16 rate. It is given to the fit: see `serve.fit`."""
     overhead_us: Part
     """Of each step, whatever is in it."""
     sequence_us: Part

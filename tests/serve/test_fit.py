@@ -52,8 +52,21 @@ def test_what_was_not_fitted_is_within_5_percent_and_nine_in_ten_within_15(
     assert len(times) == len(points)
     assert errors_of(times.values()).median < 0.05
     assert errors_of(times.values()).p90 < 0.15
-    # Without 1,024 tokens there is no power to fit to.
-    assert not powers or errors_of(powers.values()).median < 0.10
+    # Without 1,024 tokens there is no power to fit to, and one person's batch says little of 64 people's.
+    if powers:
+        found = errors_of(powers.values())
+        assert found.median < (0.15 if of == "batch size" else 0.06)
+        assert found.worst < (0.30 if of == "batch size" else 0.15)
+
+
+def test_a_gpu_is_predicted_from_the_other_gpus_batches_within_15_percent(
+    points: list[PublishedBatch],
+) -> None:
+    """What a further answer costs is the host's time: it does not shrink on a GPU that multiplies faster."""
+    times, _ = held_out_errors(points, HELD_OUT["GPU"])
+    for errors in by_gpu(times).values():
+        assert errors.median < 0.05
+        assert errors.worst < 0.15
 
 
 def test_batches_that_preempt_are_predicted_from_models_that_do_not(points: list[PublishedBatch]) -> None:
