@@ -6,6 +6,7 @@
     python -m serve status
     python -m serve stop [--port P]
     python -m serve calibrate RUN [--levels 1,8] [--lengths] [--out FILE]
+    python -m serve check RUN... [--hardware GPU]
     python -m serve predict FILE.csv [--precision NAME] [--out FILE]
     python -m serve fit [--out FILE]
     python -m serve gpu-metrics [--host ADDRESS] [--port N]
@@ -124,6 +125,13 @@ def command_parser(prog: str) -> CommandParser:
     taken = "take the run's answer lengths too (they are assumed otherwise)"
     fitted.add_argument("--lengths", action="store_true", help=taken)
     fitted.add_argument("--out", metavar="FILE", help="default: calibration.yaml in the run's directory")
+    what = "how far the emulator is off from runs of a real server"
+    more = "\nEach level is played again with its own requests; nothing is fitted."
+    checked = command("check", _check, what, " runs/LATEST --hardware h100-80gb", more)
+    checked.add_argument("directories", nargs="+", metavar="RUN", help="a run of --levels")
+    checked.add_argument(
+        "--hardware", metavar="GPU", help="of the catalogue (default: the one that the run names)"
+    )
     what = "what this machine's GPUs draw, as a DCGM exporter"
     gpus = command("gpu-metrics", _gpu_metrics, what, " --port 9400", "\nNeeds the package nvidia-ml-py.")
     gpus.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
@@ -330,6 +338,14 @@ def _calibrate(options: argparse.Namespace, _catalogue: Catalogue) -> int:
     except CannotCalibrate as error:
         _say(str(error))
         return exits.BAD_CONFIGURATION
+
+
+def _check(options: argparse.Namespace, catalogue: Catalogue) -> int:
+    from serve.calibrate.check import check
+
+    if options.hardware:
+        check_hardware(options.hardware, catalogue)
+    return check(options, catalogue, _say)
 
 
 def _fit(options: argparse.Namespace, catalogue: Catalogue) -> int:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from serve.calibrate.fit import LEAST_TURNS, fit, too_few
+from serve.calibrate.fit import fit
 from serve.calibrate.lengths import answer_lengths
-from serve.calibrate.recorded import (
-    CannotCalibrate,
-    LevelFigures,
-    RecordedLevel,
-    RecordedRun,
-    figures_of,
-    read_recorded,
+from serve.calibrate.recorded import CannotCalibrate, RecordedLevel, RecordedRun, read_recorded
+from serve.calibrate.table import (
+    PredictedRow,
+    median_errors,
+    median_errors_in_words,
+    predicted_rows,
+    rows_table,
 )
-from serve.calibrate.replay import replay_people
 from serve.emulator.calibration import Calibration, MeasuredMachine, write_calibration
 from serve.emulator.scheduler import MAX_BATCHED_TOKENS
 from turnbench.formats import RecordedServer
@@ -32,28 +30,16 @@ LEAST_USAGE = 0.02
 """Below this share the cache's usage is mostly rounding."""
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationRow:
-    """One level, as it was and as the fitted emulator has it."""
-
-    users: int
-    fitted: bool
-    measured: LevelFigures
-    predicted: LevelFigures
-
-    def error(self, name: str) -> float:
-        """Predicted over measured, less one."""
-        measured: float = getattr(self.measured, name)
-        return float(getattr(self.predicted, name)) / measured - 1
-
-
 def calibrate(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Fit, print the table, write the file; raises CannotCalibrate."""
     run = read_recorded(Path(options.directory))
     chosen = [_level(run, users) for users in options.levels]
     calibration = fit(chosen, _facts(run, options.levels))
-    rows = [_row(level, calibration, level in chosen) for level in run.levels.values()]
-    calibration = calibration.model_copy(update=_median_errors(rows))
+    server = MeasuredMachine(calibration)
+    rows = [
+        row for level in run.levels.values() for row in predicted_rows(level, server, fitted=level in chosen)
+    ]
+    calibration = calibration.model_copy(update=median_errors(rows))
     if options.lengths:
         lengths = answer_lengths(Path(options.directory).resolve(), say)
         calibration = calibration.model_copy(update={"answer_lengths": lengths})
@@ -73,20 +59,11 @@ def _level(run: RecordedRun, users: int) -> RecordedLevel:
     )
 
 
-def _row(level: RecordedLevel, calibration: Calibration, fitted: bool) -> CalibrationRow:
-    measured, played = level.measured(), replay_people(level, MeasuredMachine(calibration))
-    if len(measured) < LEAST_TURNS:
-        raise too_few(level, f"{len(measured)} measured turns")
-    return CalibrationRow(
-        level.users, fitted, figures_of(level, measured), figures_of(played, played.the_same(measured))
-    )
-
-
 def _facts(run: RecordedRun, levels: list[int]) -> Calibration:
     """All that a calibration holds beside its times."""
     return Calibration(
         model=run.model,
-        server=_in_words(run),
+        server=server_in_words(run),
         run=run.name,
         levels=levels,
         step_ms=0.0,
@@ -100,7 +77,7 @@ def _facts(run: RecordedRun, levels: list[int]) -> Calibration:
     )
 
 
-def _in_words(run: RecordedRun) -> str:
+def server_in_words(run: RecordedRun) -> str:
     """What the run says of its server: never that an emulator was a real one."""
     facts = run.server
     parts = [facts.get("backend"), facts.get("version"), facts.get("precision"), facts.get("gpu")]
@@ -139,45 +116,15 @@ def _in_flight(level: RecordedLevel, at_ns: int) -> int:
     )
 
 
-FIGURES = {"ttft_ms": "TTFT p50, ms", "tpot_ms": "TPOT p50, ms", "aggregate_tps": "tokens/s"}
-ERRORS = {"ttft_ms": "ttft_error", "tpot_ms": "tpot_error", "aggregate_tps": "tps_error"}
-
-
-def _median_errors(rows: list[CalibrationRow]) -> dict[str, float | None]:
-    """On the levels that the fit has not seen; None where there is no such level."""
-    unseen = [row for row in rows if not row.fitted]
-    return {
-        key: median(abs(row.error(name)) for row in unseen) if unseen else None
-        for name, key in ERRORS.items()
-    }
-
-
-def table(run: RecordedRun, rows: list[CalibrationRow]) -> str:
+def table(run: RecordedRun, rows: list[PredictedRow]) -> str:
     """Measured beside predicted for each level, and the median error on those that the fit has not seen."""
     mark = "EMULATED RUN: " if run.emulated else ""
+    errors = median_errors_in_words(rows)
+    what = "measured, and predicted by the fitted emulator"
     lines = [
-        f"{mark}{run.name}, {run.model} ({_in_words(run)}): measured, and predicted by the fitted emulator",
-        "        " + "".join(f"{title:^31}" for title in FIGURES.values()),
-        "people  " + "   measured predicted    error " * len(FIGURES) + "  turns",
+        f"{mark}{run.name}, {run.model} ({server_in_words(run)}): {what}",
+        *rows_table(rows),
+        "* fitted on these levels; the others were predicted from nothing but their requests",
+        f"median error of the others: {errors}" if errors else "no level is left to check the fit on",
     ]
-    lines += [_line(row) for row in rows]
-    lines.append("* fitted on these levels; the others were predicted from nothing but their requests")
-    errors = _median_errors(rows)
-    shown = [
-        f"{FIGURES[name].split()[0].rstrip(',')} {errors[key]:.1%}"
-        for name, key in ERRORS.items()
-        if errors[key] is not None
-    ]
-    lines.append(
-        f"median error of the others: {', '.join(shown)}" if shown else "no level is left to check the fit on"
-    )
     return "\n".join(lines)
-
-
-def _line(row: CalibrationRow) -> str:
-    cells = "".join(
-        f"{getattr(row.measured, name):>11.4g}{getattr(row.predicted, name):>10.4g}{row.error(name):>+9.1%} "
-        for name in FIGURES
-    )
-    turns = f"{row.measured.turns}/{row.predicted.turns}"
-    return f"{row.users:>5}{'*' if row.fitted else ' '}  {cells}{turns:>7}"

@@ -22,6 +22,7 @@ class RecordedTurn:
 
     conversation: int
     turn: int
+    task: str
     sent_ns: int
     event_ns: tuple[int, ...]
     """When each event with text came."""
@@ -133,6 +134,7 @@ def _turn(record: TurnRecord, sent_ns: int, before: int) -> RecordedTurn:
     return RecordedTurn(
         record.conversation,
         record.turn,
+        record.task,
         sent_ns,
         tuple(events),
         tuple(tokens),

@@ -12,10 +12,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle
 from statistics import median
+from typing import Protocol
 
 from serve.calibrate.recorded import RecordedLevel, RecordedTurn
-from serve.emulator.calibration import MeasuredMachine
+from serve.emulator.machines import EmulatedMachine
 from serve.emulator.scheduler import BLOCK_TOKENS, BatchScheduler, ScheduledSequence
+
+
+class ReplayedServer(EmulatedMachine, Protocol):
+    """A machine with what stands around it."""
+
+    @property
+    def frontend_ns(self) -> int:
+        """Nanoseconds before a request is queued."""
+        ...
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Sequences, and new tokens, in one step at most."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -47,10 +62,9 @@ AfterTurn = Callable[[ReplayedTurn], ReplayedTurn | None]
 class _Replayer:
     """The scheduler's steps and the requests that come between them, on one time line."""
 
-    def __init__(self, machine: MeasuredMachine) -> None:
-        facts = machine.calibration
-        self._frontend_ns = machine.frontend_ns
-        self._scheduler = BatchScheduler(machine, facts.max_num_seqs, facts.max_batched_tokens)
+    def __init__(self, server: ReplayedServer) -> None:
+        self._frontend_ns = server.frontend_ns
+        self._scheduler = BatchScheduler(server, *server.limits)
         self._queue: list[tuple[int, int, ReplayedTurn]] = []
         self._numbers = count()
         self._playing: dict[ScheduledSequence, ReplayedTurn] = {}
@@ -90,9 +104,9 @@ class _Replayer:
             self._scheduler.add(sequence)
 
 
-def replay_arrivals(level: RecordedLevel, machine: MeasuredMachine) -> list[RecordedTurn]:
+def replay_arrivals(level: RecordedLevel, server: ReplayedServer) -> list[RecordedTurn]:
     """Each turn sent when it was sent; in the level's order."""
-    player = _Replayer(machine)
+    player = _Replayer(server)
     all_played = [ReplayedTurn(turn, turn.sent_ns) for turn in level.turns]
     for played in all_played:
         player.send(played)
@@ -100,12 +114,12 @@ def replay_arrivals(level: RecordedLevel, machine: MeasuredMachine) -> list[Reco
     return [played.as_turn() for played in all_played]
 
 
-def replay_people(level: RecordedLevel, machine: MeasuredMachine) -> RecordedLevel:
+def replay_people(level: RecordedLevel, server: ReplayedServer) -> RecordedLevel:
     """As many people as the level had, each sending after the answer before, until all measured ended.
 
     The measured turns are the recorded level's, so that both are judged by the same requests.
     """
-    player = _Replayer(machine)
+    player = _Replayer(server)
     all_played: list[ReplayedTurn] = []
     conversations = _conversations(level)
     pause_ns = _pause_ns(level)

@@ -84,6 +84,11 @@ class MeasuredMachine:
         """Nanoseconds before a request is queued."""
         return round(self.calibration.frontend_ms * 1e6)
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Sequences, and new tokens, in one step at most."""
+        return self.calibration.max_num_seqs, self.calibration.max_batched_tokens
+
 
 def read_calibration(path: Path) -> Calibration:
     """The checked file; raises BadCalibration with every mistake."""

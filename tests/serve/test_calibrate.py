@@ -59,7 +59,17 @@ def asked(users: int, seed: int) -> RecordedLevel:
             sent_ns = conversation * 10_000_000
             turns.append(
                 RecordedTurn(
-                    conversation, turn, sent_ns, (), (), prompt, context // 16 * 16, output, False, sent_ns
+                    conversation,
+                    turn,
+                    "chat",
+                    sent_ns,
+                    (),
+                    (),
+                    prompt,
+                    context // 16 * 16,
+                    output,
+                    False,
+                    sent_ns,
                 )
             )
             context = prompt + output
@@ -85,7 +95,7 @@ def record_of(turn: RecordedTurn) -> str:
         run="run",
         conversation=turn.conversation,
         turn=turn.turn,
-        task="chat",
+        task=turn.task,
         model="tiny",
         due_ns=turn.sent_ns,
         sent_ns=turn.sent_ns,
@@ -180,7 +190,7 @@ def test_one_person_alone_is_fitted_to_times_made_without_the_scheduler() -> Non
         for made in range(1, 150):
             events.append(events[-1] + 7_000_000 + 1_000 * (prompt + made))
         return RecordedTurn(
-            number, 1, sent_ns, tuple(events), tuple(range(1, 151)), prompt, 0, 150, True, events[-1]
+            number, 1, "chat", sent_ns, tuple(events), tuple(range(1, 151)), prompt, 0, 150, True, events[-1]
         )
 
     level = RecordedLevel(1, 0, 0, 160 * SECOND_NS, tuple(map(alone, range(40))))
