@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import urllib.request
@@ -12,7 +13,7 @@ import pytest
 
 from serve.__main__ import main
 from serve.gpu_metrics import exporter, nvml_samples
-from turnbench.gpu_metrics import gpu_samples
+from turnbench.gpu_metrics import gpu_samples, joules_at, page_of
 
 
 class MadeNvml(SimpleNamespace):
@@ -64,6 +65,24 @@ def test_what_nvml_says_comes_through_the_page_unchanged() -> None:
     assert (first.memory_used_bytes, first.temperature_c) == (20 * 2**30, 61)
     assert (second.power_w, second.clock_mhz, second.memory_used_bytes) == (80, None, None)
     assert [each.power_w for each in nvml_samples(nvml)] == [250.5, 80]
+
+
+def test_the_energy_of_what_nvml_said_each_second_is_right_within_1_percent() -> None:
+    """Two GPUs: one whose power swings, which NVML gives in whole milliwatts, and one of 80 W."""
+
+    def swing_w(at_s: float) -> float:
+        return 300 + 120 * math.sin(at_s / 4)
+
+    nvml, samples = MadeNvml(broken=False), []
+    for second in range(62):
+        at_s = second + 0.2
+        nvml.nvmlDeviceGetPowerUsage = lambda gpu, now_s=at_s: 80_000 if gpu else round(1e3 * swing_w(now_s))
+        samples += gpu_samples(page_of(nvml_samples(nvml)), round(1e9 * at_s))
+    begin_s, end_s = 3.7, 58.1
+    found = joules_at(samples, [round(1e9 * begin_s), round(1e9 * end_s)])
+    swung_j = 300 * (end_s - begin_s) - 480 * (math.cos(end_s / 4) - math.cos(begin_s / 4))
+    assert found is not None
+    assert found[1] == pytest.approx(swung_j + 80 * (end_s - begin_s), rel=0.01)
 
 
 @pytest.mark.parametrize(
