@@ -1,10 +1,11 @@
 """Does the emulator, fitted to two levels of a real server, predict the others?
 
-    python -m benchmarks.calibration [--hold 24] [--keep DIR]
+    python -m benchmarks.calibration [--hold 30] [--keep DIR]
 
-A real vLLM serves the tiny model on one core, Locust and its engine play `chat` from the other at 1 to 32
-people, and `python -m serve calibrate` fits the emulator to levels 1 and 8 and predicts the rest. Five
-minutes; the first time it also installs vLLM for CPUs (3.5 GB). Exit 1 if a median error is above the aim.
+A real vLLM serves a small trained model on one core, Locust and its engine play the study's tasks and chat
+from the other at 1 to 16 people, and `python -m serve calibrate` fits the emulator to levels 1 and 8, takes
+the lengths of the answers and predicts the rest. Four minutes; the first time it also installs vLLM for CPUs
+(3.5 GB) and fetches the model. Exit 1 if a median error is above the aim.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from pathlib import Path
 
 import yaml
 
-LEVELS = "1,2,4,8,16,32"
+MODEL, PRECISION, SCENARIO = "smollm2-135m", "bf16", "demo-real"
+LEVELS = "1,2,4,8,16"
 FITTED = "1,8"
 MOST_ERROR = 0.15
 SERVER_CORE, CLIENT_CORE = "0", "1"
 
 
 @contextmanager
-def tiny_vllm() -> Iterator[str]:
+def real_vllm() -> Iterator[str]:
     """The URL of a real vLLM on the server's core."""
-    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve", "up", "tiny"]
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve", "up", MODEL]
+    command += ["--precision", PRECISION]
     with subprocess.Popen(
         [*command, "--backend", "vllm-cpu", "--port", "0"], stdout=subprocess.PIPE, text=True
     ) as server:
@@ -47,7 +50,7 @@ def play(url: str, hold_s: float, where: Path) -> None:
     """One run of all levels, on the client's core."""
     done = subprocess.run(
         ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "locust", "-f", "loadgen/", "--headless"]
-        + ["-H", url, "--scenario", "chat", "--levels", LEVELS, "--hold", f"{hold_s:g}s"]
+        + ["-H", url, "--scenario", SCENARIO, "--levels", LEVELS, "--hold", f"{hold_s:g}s"]
         + ["--run-dir", str(where)],
         check=False,
         capture_output=True,
@@ -73,16 +76,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--hold", type=float, default=24.0, help="seconds that each level is measured")
+    parser.add_argument("--hold", type=float, default=30.0, help="seconds that each level is measured")
     parser.add_argument("--keep", type=Path, help="keep the run and its calibration in this new directory")
     options = parser.parse_args()
     # Told to end, it ends what it started first.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as scratch:
-        run = options.keep or Path(scratch) / "chat"
-        with tiny_vllm() as url:
+        run = options.keep or Path(scratch) / "run"
+        with real_vllm() as url:
             play(url, options.hold, run)
-        subprocess.run([sys.executable, "-m", "serve", "calibrate", str(run), "--levels", FITTED], check=True)
+        command = [sys.executable, "-m", "serve", "calibrate", str(run), "--levels", FITTED, "--lengths"]
+        subprocess.run(command, check=True)
         broken = missed(run / "calibration.yaml")
     print("\n".join(broken) or f"every median error is within {MOST_ERROR:.0%}")
     return 1 if broken else 0

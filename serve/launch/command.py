@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serve.catalogue import Catalogue, Model, nearest
 from turnbench.formats.server import Backend, Precision, Weights
-from turnbench.places import cache_folder, vllm_environment
+from turnbench.places import cache_folder, vllm_environment, weights_folder
 
 VENV_PYTHON = vllm_environment() / "bin" / "python"
 TINY_FOLDER = cache_folder() / "models" / "tiny"
@@ -83,6 +83,11 @@ class LaunchRequest:
         return "bf16" if refused else self.precision
 
     @property
+    def packaged(self) -> bool:
+        """Its real weights come as a package, and are made into a folder once."""
+        return not self.dummy and self.target.model is not None and self.target.model.package is not None
+
+    @property
     def source(self) -> str:
         """Where the server finds the model; raises CannotLaunch where precision or weights can't be had."""
         target = self.target
@@ -150,7 +155,9 @@ class ServerCommand:
 def find_model(name: str, catalogue: Catalogue) -> ModelToServe:
     """The model of this name; raises CannotLaunch with the nearest names for an unknown one."""
     if model := catalogue.models.get(name):
-        return ModelToServe(name, model.repo or str(TINY_FOLDER), model)
+        folder = TINY_FOLDER if model.package is None else weights_folder() / name
+        source = model.repo if model.package is None else None
+        return ModelToServe(name, source or str(folder), model)
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return ModelToServe(folder.resolve().name, str(folder.resolve()), None)
@@ -217,7 +224,7 @@ def vllm_command(request: LaunchRequest, python: str, environment: Mapping[str, 
     if request.dummy:
         command += ["--load-format", "dummy"]
     added = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if request.dummy:
+    if request.dummy or request.packaged:
         added["HF_HUB_OFFLINE"] = "1"
     if cpu:
         given = environment.get("VLLM_CPU_KVCACHE_SPACE")
@@ -232,14 +239,14 @@ def transformers_command(request: LaunchRequest, python: str) -> ServerCommand:
     command = [python, "-m", TRANSFORMERS_COMMAND, "serve", request.source, "--continuous-batching"]
     command += ["--host", request.host, "--port", str(request.port)]
     command += ["--dtype", "bfloat16" if request.kept_precision == "bf16" else "float16"]
-    if request.target.is_tiny:
+    if request.target.is_tiny or request.packaged:
         # On a CPU the engine does not know how much memory it may take: its cache gets room for 64 k tokens.
         command += ["--device", "cpu", "--attn-implementation", "sdpa"]
         command += ["--cb-block-size", "32", "--cb-num-blocks", "2048", "--cb-max-batch-tokens", "2048"]
     added = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if request.dummy:
+    if request.dummy or request.packaged:
         # Its list of models reads this folder and fails where there is none.
-        added |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(TINY_FOLDER.parent)}
+        added |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(Path(request.source).parent)}
     return ServerCommand((*command, *request.extra), added)
 
 

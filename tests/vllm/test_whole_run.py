@@ -28,39 +28,40 @@ def counter(url: str, name: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def chat(tiny_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, dict[str, float]]:
-    """A chat sweep and by how much the server's own counters grew meanwhile."""
+def played(smol_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, dict[str, float]]:
+    """The study's tasks and chat, and by how much the server's own counters grew meanwhile."""
     where = tmp_path_factory.mktemp("vllm") / "run"
     names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
-    before = {name: counter(tiny_url, name) for name in names}
+    before = {name: counter(smol_url, name) for name in names}
     command = ["taskset", "-c", "1", sys.executable, "-m", "locust", "-f", str(ROOT / "loadgen")]
-    command += ["--headless", "-H", tiny_url, "--scenario", "chat", "--levels", "1,4,16", "--hold", "20s"]
-    command += ["--run-dir", str(where)]
+    command += ["--headless", "-H", smol_url, "--scenario", "demo-real"]
+    command += ["--levels", "1,2,4", "--hold", "25s"]
+    command += ["--run-dir", str(where), "--keep-text"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     print(done.stdout)
     # The verdict tells how late a busy machine's client was; that is not this test's question.
     assert done.returncode == exit_code_of(where / "summary.json"), done.stdout + done.stderr
-    return read_run(where), {name: counter(tiny_url, name) - before[name] for name in names}
+    return read_run(where), {name: counter(smol_url, name) - before[name] for name in names}
 
 
 def good(run: RunDirectory) -> list[TurnRecord]:
     return [turn for turn in run.turns() if turn.outcome == "ok"]
 
 
-def test_a_chat_sweep_is_multi_turn_and_without_failures(chat: tuple[RunDirectory, dict[str, float]]) -> None:
-    run, _ = chat
-    assert {turn.outcome for turn in run.turns()} <= {"ok", "cut", "empty"}
+def test_a_sweep_is_multi_turn_and_without_failures(played: tuple[RunDirectory, dict[str, float]]) -> None:
+    run, _ = played
+    assert {turn.outcome for turn in run.turns()} <= {"ok", "cut"}
     turns = good(run)
     assert len(turns) > 30
-    assert max(turn.turn for turn in turns) >= 3
+    assert max(turn.turn for turn in turns) >= 2
     assert run.manifest.emulated is False
     assert run.manifest.findings == []
 
 
 def test_the_tokens_of_every_turns_events_add_up_to_the_servers_usage(
-    chat: tuple[RunDirectory, dict[str, float]],
+    played: tuple[RunDirectory, dict[str, float]],
 ) -> None:
-    for turn in good(chat[0]):
+    for turn in good(played[0]):
         assert turn.token_source == "continuous_usage"
         arrived = sum(turn.event_tokens) if turn.event_tokens is not None else len(turn.event_us)
         # The server counts tokens that end in no text of their own: the stop token, half a character.
@@ -71,32 +72,47 @@ def test_the_tokens_of_every_turns_events_add_up_to_the_servers_usage(
 
 
 def test_cached_tokens_grow_with_the_turn_of_a_conversation(
-    chat: tuple[RunDirectory, dict[str, float]],
+    played: tuple[RunDirectory, dict[str, float]],
 ) -> None:
     cached: dict[int, list[int]] = {}
-    for turn in good(chat[0]):
+    for turn in good(played[0]):
         assert turn.cached_tokens is not None
         cached.setdefault(turn.turn, []).append(turn.cached_tokens)
     means = {number: mean(found) for number, found in cached.items()}
-    assert means[1] < means[2] < means[3], means
-    assert means[1] < 0.1 * means[2], "first turns were answered from an earlier conversation's cache"
+    assert means[1] < means[2], means
+    # A tag comes before all that first prompts share but a block of the template's own text.
+    assert means[1] <= 32, "first turns were answered from an earlier conversation's cache"
 
 
-def test_the_runs_totals_are_the_servers_counters_within_one_percent(
-    chat: tuple[RunDirectory, dict[str, float]],
+def test_most_answers_end_by_themselves_and_their_texts_are_the_models_own(
+    played: tuple[RunDirectory, dict[str, float]],
 ) -> None:
-    run, grown = chat
+    turns = good(played[0])
+    ended = [turn for turn in turns if turn.finish_reason == "stop"]
+    assert {turn.finish_reason for turn in turns} <= {"stop", "length"}
+    assert len(ended) > 0.6 * len(turns)
+    # Lengths are those that the answers came to, not limits.
+    assert len({turn.output_tokens for turn in ended}) > 10
+
+
+def test_the_runs_totals_are_the_servers_counters(
+    played: tuple[RunDirectory, dict[str, float]],
+) -> None:
+    run, grown = played
     turns = list(run.turns())
     output = sum(turn.output_tokens or 0 for turn in turns)
     prompt = sum(turn.prompt_tokens or 0 for turn in turns)
     print({"output": output, "prompt": prompt} | grown)
+    # The probe before the first level asks for a token of its own, and a turn that was cut has no usage.
     assert output == pytest.approx(grown["vllm:generation_tokens_total"], rel=0.01)
     assert prompt == pytest.approx(grown["vllm:prompt_tokens_total"], rel=0.01)
 
 
-def test_the_servers_own_metrics_were_sampled_all_along(chat: tuple[RunDirectory, dict[str, float]]) -> None:
-    samples = list(chat[0].server())
+def test_the_servers_own_metrics_were_sampled_all_along(
+    played: tuple[RunDirectory, dict[str, float]],
+) -> None:
+    samples = list(played[0].server())
     at_s = [sample.t_ns / 1e9 for sample in samples]
-    assert at_s[-1] - at_s[0] > 60
+    assert at_s[-1] - at_s[0] > 75
     assert max(later - earlier for earlier, later in pairwise(at_s)) < 5
-    assert max(sample.values["vllm:num_requests_running"] for sample in samples) >= 8
+    assert max(sample.values["vllm:num_requests_running"] for sample in samples) >= 3
