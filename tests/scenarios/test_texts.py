@@ -143,10 +143,11 @@ def test_every_built_in_task_has_limits_and_every_scenario_a_description(scenari
     assert scenario.description
 
 
-def test_only_the_studys_tasks_are_finite():
+def test_only_the_studys_tasks_and_the_sweep_of_prompts_are_finite():
     sizes = {name: scenarios.load(name).size for name in scenarios.names()}
     finite = {name: size for name, size in sizes.items() if size is not None}
-    assert finite == {"demo": 72, "paper": 1980, "choose": 660, "explain": 660, "paraphrase": 660}
+    study = {"demo": 72, "paper": 1980, "choose": 660, "explain": 660, "paraphrase": 660}
+    assert finite == study | {"prefill": 64}
     assert {
         "document-qa",
         "translate",

@@ -47,15 +47,16 @@ _GENTLE_SIGNALS = 2
 """Signals after which the next one means: by force."""
 
 
-def run_sweep(plan: SweepPlan) -> int:
-    """Play it, analyse it; the exit code is the analysis's, 3 if a run has no result, 130 or 143 stopped.
+def run_sweep(plan: SweepPlan, folder: str | None = None) -> int:
+    """Play it in this new directory, or in runs/TIME-NAME, and analyse it.
 
-    Raises PlanError, before anything is made, for what can be seen to fail.
+    The exit code is the analysis's, 3 if a run has no result, 130 or 143 stopped. Raises PlanError, before
+    anything is made, for what can be seen to fail.
     """
     runs = runs_of(plan)
     require_ready(plan, runs)
-    folder = new_run_dir(None, plan.name, datetime.now(UTC))
-    return _play(SweepRecord(folder, plan, runs), {})
+    where = new_run_dir(folder, plan.name, datetime.now(UTC))
+    return _play(SweepRecord(where, plan, runs), {})
 
 
 def resume_sweep(path: str) -> int:
