@@ -77,7 +77,9 @@ class EmulatedStudy:
         for prompt, most in prompts(task, self.questions):
             tokens = min(draws.draw(prompt, prompt).tokens + 1, most)
             scheduler.add(ScheduledSequence(prompt_tokens=count_tokens(prompt), output_tokens=tokens))
-        now_ns, begun, took = 0, {}, []
+        now_ns = 0
+        begun: dict[ScheduledSequence, int] = {}
+        took: list[tuple[int, float]] = []
         while (step_ns := scheduler.begin_step()) is not None:
             for sequence in scheduler.running:
                 begun.setdefault(sequence, now_ns)

@@ -13,6 +13,7 @@ import pytest
 
 from serve.launch.command import TINY_FOLDER
 from tests.conformance.suite import QUESTION, Conformance, Peer
+from turnbench.places import weights_folder
 
 pytestmark = pytest.mark.vllm
 
@@ -91,3 +92,19 @@ def test_the_description_says_transformers_and_random_weights(url: str) -> None:
     facts = json.loads((folder / f"{url.rsplit(':', 1)[1]}.json").read_text(encoding="utf-8"))
     assert (facts["backend"], facts["weights"], facts["served_name"]) == ("transformers", "dummy", NAME)
     assert facts["version"].startswith("transformers ")
+
+
+def test_a_real_model_of_a_package_answers_and_ends_by_itself(
+    serve_up: Callable[..., AbstractContextManager[str]],
+) -> None:
+    name = str(weights_folder() / "smollm2-135m")
+    with (
+        serve_up("smollm2-135m", "--backend", "transformers", "--precision", "bf16") as found,
+        openai.OpenAI(base_url=f"{found}/v1", api_key="none", timeout=120, max_retries=0) as client,
+    ):
+        asked: Any = [{"role": "user", "content": "What is the capital of France?"}]
+        (choice,) = client.chat.completions.create(
+            model=name, messages=asked, max_tokens=60, temperature=0
+        ).choices
+    assert "Paris" in (choice.message.content or "")
+    assert choice.finish_reason == "stop"
