@@ -64,7 +64,8 @@ def scores(folder: Path) -> dict[tuple[str, int], Score]:
     found: dict[tuple[str, int], Score] = defaultdict(Score)
     levels = [level for level in run.manifest.levels if level.users and level.end_ns]
     for turn in run.turns():
-        level = next((each for each in levels if each.start_ns <= (turn.sent_ns or 0) < each.end_ns), None)
+        sent_ns = turn.sent_ns or 0
+        level = next((each for each in levels if (each.start_ns or 0) <= sent_ns < (each.end_ns or 0)), None)
         if turn.task != TASK or turn.outcome != "ok" or turn.text is None or level is None:
             continue
         asked = scenarios.plan(scenario, run.manifest.seed or 0, turn.conversation).turns[0].user

