@@ -122,7 +122,7 @@ def batch_quantile_ends(ordered: Floats, values: Floats, slots: Ints, quantile: 
     if error is None:
         return None
     worth = min(quantile * (1 - quantile) / error.se**2, len(values)) if error.se > 0 else float(len(values))
-    return inverted(ordered, quantile, worth * (normal_quantile(0.975) / error.t) ** 2, 0.95)
+    return inverted(ordered, quantile, worth, 0.95)
 
 
 def inverted(ordered: Floats, quantile: float, worth: float, confidence: float) -> Ends:
