@@ -38,10 +38,8 @@ SUSPECT_STOLEN, NOTED_STOLEN = 0.05, 0.01
 """Share of a CPU's time that the machine's host took."""
 INVALID_RATE, SUSPECT_RATE = 0.95, 0.99
 """Conversations begun, as a share of those that should have been."""
-EXACT_ARRIVALS = 100
-"""Arrivals in a window from which the plan fixes their count exactly."""
 RATE_SIGMAS = 3.0
-"""Of fewer, a shortfall within so many standard deviations of their process is chance."""
+"""Where no plan fixes their number, a shortfall within so many standard deviations is chance."""
 
 _FAULT_REMEDIES = {
     "client_ports": "no local port was left: use fewer new connections a second, more workers, or widen "
@@ -194,9 +192,10 @@ def rate(at: LevelEvidence) -> Iterator[Finding]:
 def rate_reached(study: Study, level: Level) -> float | None:
     """Conversations begun in the window over those that should have been; None in closed loop.
 
-    From 100 arrivals on the plan fixes their count, rate x length. Of fewer, a window may well hold less:
-    those that became due in it are what is compared, drops included, and only a shortfall that chance does
-    not explain (three standard deviations of the arrival process) is taken for one.
+    The plan fixes the number of arrivals in a window, from 100 on. Where it does not, and in runs from before
+    it did, a window may well hold fewer: those that became due in it are what is compared, drops included,
+    and only a shortfall that chance does not explain (three standard deviations of the arrival process) is
+    taken for one.
     """
     if not level.arrival_rate_per_s or level.window_s <= 0:
         return None
@@ -206,11 +205,13 @@ def rate_reached(study: Study, level: Level) -> float | None:
     sent = _inside(first["moment_ns"].to_numpy(dtype=np.int64), level) & ~first["outcome"].isin(NOT_BEGUN)
     wanted = int(due.sum()) + _dropped(study, level)
     nominal = level.arrival_rate_per_s * level.window_s
-    burstiness = study.manifest.settings.get(
-        "burstiness"
-    )  # gamma gaps: a count's variance is its mean over it
+    burstiness = study.manifest.settings.get("burstiness")
+    # Of gamma gaps a count's variance is its mean over their shape.
     shape = float(burstiness) if isinstance(burstiness, int | float) and burstiness > 0 else 1.0
-    if nominal >= EXACT_ARRIVALS or nominal - wanted > RATE_SIGMAS * np.sqrt(nominal / shape):
+    planned = level.planned_arrivals
+    if planned is not None and abs(nominal - planned) < 1:  # not a window that was ended early
+        wanted = planned
+    elif nominal - wanted > RATE_SIGMAS * np.sqrt(nominal / shape):
         wanted = round(nominal)
     return min(float(sent.sum()) / wanted, 1.0) if wanted else None
 

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -29,6 +30,8 @@ class Level:
     end_ns: int
     whole: bool
     """Whether the window was begun and ended as planned; if not, its limits are what there is."""
+    planned_arrivals: int | None = None
+    """Open loop: how many conversations the plan has due in the window, where it fixes their number."""
 
     @property
     def window_s(self) -> float:
@@ -76,6 +79,7 @@ def _level(entry: LevelEntry, first_ns: int, last_ns: int) -> Level:
         window_end_ns=max(window_end_ns, window_start_ns),
         end_ns=end_ns,
         whole=None not in (entry.window_start_ns, entry.window_end_ns),
+        planned_arrivals=None if entry.planned_arrivals is msgspec.UNSET else entry.planned_arrivals,
     )
 
 

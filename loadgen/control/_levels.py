@@ -12,7 +12,7 @@ from loadgen.control._capacity import CapacitySearch, Judge
 from loadgen.control._controller import RunController
 from loadgen.control._progress import Progress
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
-from loadgen.options._shape import Load
+from loadgen.options._shape import EXACT_ARRIVALS, Load
 from turnbench.formats import ArrivalsSummary, Finding, LevelEntry, TurnRecord
 from turnbench.formats.turn import decode
 
@@ -137,6 +137,9 @@ class LevelRun:
         self._gather(len(run.workers))  # one user a worker asks its engine for the arrivals
         shape = self._shape
         spans_s = [shape.warmup_s] + ([] if shape.window_s is None else [shape.window_s])
+        planned = round((self.entry.arrival_rate_per_s or 0.0) * (shape.window_s or 0.0))
+        if planned >= EXACT_ARRIVALS:
+            self.entry.planned_arrivals = planned
         first = max((worker.answers.get("was_cut", {}).get("next", 0) for worker in run.alive()), default=0)
         self.entry.start_ns = self._start_ns = run.timeline.now_ns() + _HEADSTART_NS
         for worker in run.alive():

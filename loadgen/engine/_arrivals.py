@@ -19,14 +19,14 @@ from itertools import accumulate, count, pairwise
 from statistics import NormalDist
 
 from loadgen._messages import ArrivalSchedule, Job
-from loadgen.options._shape import ChangingRate
+from loadgen.options._shape import EXACT_ARRIVALS, ChangingRate
 from scenarios import Scenario, arrivals
 from turnbench.clock import Timeline
 from turnbench.draws import stream
 
 _NORMAL = NormalDist()
 _BLOCK_S = 60.0
-_LEAST_IN_BLOCK, _MOST_IN_BLOCK = 100, 20_000
+_MOST_IN_BLOCK = 20_000
 _CLOCK_MONOTONIC = 1
 _NONBLOCKING_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 
@@ -77,12 +77,13 @@ def arrival_offsets_s(
     piece by piece while this one is played, so that no arrival waits for a large draw.
     """
     start_s, number = 0.0, first
-    sizes = _sizes(rate_per_s, spans_s)
-    gaps = [gap(seed, number + i, burstiness) for i in range(next(sizes))]
-    for size in sizes:
+    blocks = _blocks(rate_per_s, spans_s)
+    size, length_s = next(blocks)
+    gaps = [gap(seed, number + i, burstiness) for i in range(size)]
+    for size, next_length_s in blocks:
         number += len(gaps)
         a_step = -(-size // len(gaps))
-        stretch = len(gaps) / rate_per_s / math.fsum(gaps)
+        stretch = length_s / math.fsum(gaps)
         coming: list[float] = []
         passed = 0.0
         for one in gaps:
@@ -90,26 +91,34 @@ def arrival_offsets_s(
             yield start_s + passed * stretch
             upto = min(len(coming) + a_step, size)
             coming.extend(gap(seed, number + i, burstiness) for i in range(len(coming), upto))
-        start_s += len(gaps) / rate_per_s
-        gaps = coming
+        start_s += length_s
+        gaps, length_s = coming, next_length_s
 
 
-def _sizes(rate_per_s: float, spans_s: tuple[float, ...]) -> Iterator[int]:
-    """ReadLog of each block: enough for chance to work in it, and not so many that drawing takes long.
+def _blocks(rate_per_s: float, spans_s: tuple[float, ...]) -> Iterator[tuple[int, float]]:
+    """(arrivals, length in seconds) of each block: enough arrivals for chance to work in it, and not so many
+    that drawing them takes long.
 
-    A span with few arrivals is joined to the next: a block of one would make them come like clockwork.
+    Spans with few arrivals are joined, because in a block of one they would come like clockwork. A span with
+    enough of them is not, so that a window holds what its rate asks for whatever the warm-up before it is.
     """
-    left = 0
+    few, few_s = 0, 0.0
     for span_s in spans_s:
-        left += round(rate_per_s * span_s)
-        if left < _LEAST_IN_BLOCK:
+        size = round(rate_per_s * span_s)
+        if size < EXACT_ARRIVALS:
+            few, few_s = few + size, few_s + span_s
             continue
-        parts = -(-left // _MOST_IN_BLOCK)
-        yield from ((left + part) // parts for part in range(parts))
-        left = 0
+        if few:
+            yield few, few_s
+        elif few_s:  # nobody comes in so short a warm-up: the window's block has to begin with it
+            size, span_s = round(rate_per_s * (span_s + few_s)), span_s + few_s
+        parts = -(-size // _MOST_IN_BLOCK)
+        yield from ((n, span_s * n / size) for n in ((size + part) // parts for part in range(parts)))
+        few, few_s = 0, 0.0
     while True:
-        yield min(max(round(rate_per_s * _BLOCK_S), left, _LEAST_IN_BLOCK), _MOST_IN_BLOCK)
-        left = 0
+        size = min(max(round(rate_per_s * _BLOCK_S), few, EXACT_ARRIVALS), _MOST_IN_BLOCK)
+        yield size, size / rate_per_s
+        few = 0
 
 
 def gap(seed: int, k: int, shape: float) -> float:

@@ -15,6 +15,8 @@ from loadgen.options._settings import Settings
 from scenarios import Scenario
 
 _FASTEST_SPAWN_PER_S = 100.0
+EXACT_ARRIVALS = 100
+"""Arrivals from which the plan fixes how many there are in a window."""
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,9 @@ def test_a_warm_up_that_was_too_short(made: MadeRun) -> None:
     assert "--warmup by 6 s" in summary["verdict"]["findings"][0]["remedy"]
 
 
-def _open_loop(made: MadeRun, due: int, sent: int) -> dict[str, str]:
-    made.levels = [level(users=None, arrival_rate_per_s=10.0)]
+def _open_loop(made: MadeRun, due: int, sent: int, planned: int | None = 600) -> dict[str, str]:
+    plan = {} if planned is None else {"planned_arrivals": planned}
+    made.levels = [level(users=None, arrival_rate_per_s=10.0, **plan)]
     rng = random.Random(1)
     made.turns = [turn(n, sent_s=rng.uniform(5, 64.9)) for n in range(sent)]
     made.turns += [
@@ -205,6 +206,17 @@ def test_chance_in_few_arrivals_is_not_a_missed_rate(made: MadeRun) -> None:
 
 def test_from_a_hundred_arrivals_on_their_count_is_fixed(made: MadeRun) -> None:
     assert _open_loop(made, 560, 560)["rate"] == "invalid"
+
+
+@pytest.mark.parametrize(("sent", "expected"), [(560, None), (450, "invalid")])
+def test_a_run_whose_plan_did_not_fix_the_count_is_not_invalid_by_chance(
+    made: MadeRun, sent: int, expected: str | None
+) -> None:
+    assert _open_loop(made, sent, sent, planned=None).get("rate") == expected
+
+
+def test_a_window_that_was_ended_early_is_not_held_to_its_whole_plan(made: MadeRun) -> None:
+    assert "rate" not in _open_loop(made, 600, 600, planned=6000)
 
 
 def test_a_generator_far_below_its_rate_is_caught_even_if_it_dropped_nothing(made: MadeRun) -> None:

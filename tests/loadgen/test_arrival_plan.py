@@ -38,6 +38,13 @@ def test_a_window_is_offered_the_asked_rate(shape: float) -> None:
     assert np.count_nonzero((times > 5.0 + 1e-9) & (times <= 65.0 + 1e-9)) == 3000
 
 
+@pytest.mark.parametrize("rate", [2.0, 1.7, 2.55])
+def test_a_window_after_a_short_warm_up_is_offered_the_asked_rate_too(rate: float) -> None:
+    for seed in range(20):
+        due_ns = [round(at * 1e9) for at in planned(400, rate, seed=seed, spans_s=(10.0, 60.0, 0.0))]
+        assert sum(10 * 10**9 <= at < 70 * 10**9 for at in due_ns) == round(rate * 60)
+
+
 @tries(40)
 @given(
     seed=st.integers(0, 2**63),

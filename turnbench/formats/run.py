@@ -76,6 +76,9 @@ class LevelEntry(msgspec.Struct, kw_only=True, omit_defaults=False):
     """When its last conversation had ended or was cut."""
     arrival_ramp_per_s: list[float] | msgspec.UnsetType = msgspec.UNSET
     """First and last rate of a ramp."""
+    planned_arrivals: Count | msgspec.UnsetType = msgspec.UNSET
+    """Open loop: conversations that come due in the window by plan, where it fixes their number (from 100 on;
+    no run before 0.2.0 says so)."""
     arrivals: ArrivalsSummary | msgspec.UnsetType = msgspec.UNSET
     """Open loop: what became of the arrivals."""
 
