@@ -72,11 +72,13 @@ def metrics_of(r: Record, stop_counted: bool) -> dict[str, float | None]:
 def _stall(r: Record, a: list[float], words_per_min: float = 238.0) -> float | None:
     """A reader who starts at the first word of the answer and waits whenever the next has not come."""
     per_word = 60e3 / words_per_min
-    start = r["answer_event"] if r["answer_event"] is not None else None
+    start = r["answer_event"]
+    if start is None:
+        return None  # reasoning is not read
     clock, waited = None, 0.0
     for i, at in enumerate(a):
         words = r["event_words"][i] if i < len(r["event_words"]) else 0
-        if not words or (start is not None and i < start):
+        if not words or i < start:
             continue
         if clock is None:
             clock = at
@@ -128,9 +130,12 @@ def cell_of(records: list[Record], stop_counted: bool) -> dict[str, Any]:
         cell["visible_tps"] = sum(sum(tokens_of(r, stop_counted)) for r in ok) / ttg_s
         cell["chars_per_s"] = sum(r["chars"] for r in ok) / ttg_s
         cell["words_per_s"] = sum(r["words"] for r in ok) / ttg_s
+    known = [r for r in ok if r["cached_tokens"] is not None and r["prompt_tokens"] is not None]
+    prompts = sum(r["prompt_tokens"] for r in known)
+    cell["cached_share"] = sum(r["cached_tokens"] for r in known) / prompts if prompts else None
     per_token = [m["ttg_ms"] / 1e3 / m["output_tokens"] for m in each if m["output_tokens"] and m["ttg_ms"]]
     cell["normalised_latency_s"] = sum(per_token) / len(per_token) if per_token else None
-    for key in ("ttft_ms", "ttfat_ms", "response_delay_ms", "ttg_ms", "ttg256_ms", "tpot_ms"):
+    for key in ("ttft_ms", "ttfat_ms", "response_delay_ms", "ttg_ms", "ttg256_ms", "tpot_ms", "stall_ms"):
         cell[key] = _waits(key, each, open_ended, stop_counted)
     for key in ("decode_tokens_per_s", "request_tps"):
         values = [m[key] for m in each if m[key] is not None]
@@ -166,6 +171,8 @@ def _waits(
             bound = (watched - m["ttft_ms"]) / max(sum(n) - n[0], 1) if n else 0.0
         elif key == "response_delay_ms":
             bound = watched + (r["sent_ns"] - r["due_ns"]) / 1e6
+        elif key == "stall_ms":
+            bound = m[key] or 0.0
         values.append(math.inf)
         known.append(bound)
         ended.append(False)
@@ -189,12 +196,18 @@ def _waits(
     return found
 
 
-def fluidity(records: list[Record], first_ms: float, each_ms: float, stop_counted: bool) -> float | None:
+Limits = dict[str, dict[str, float]]
+"""The limits of each task, beside the `share` of its turns that must meet them."""
+
+
+def fluidity(records: list[Record], limits: Limits, stop_counted: bool) -> float | None:
     """Deadlines met over all, token by token; of a total spread evenly, token j comes with event j k / V."""
     met = missed = 0
     for r in records:
         if not was_answered(r):
             continue
+        mine = limits.get(r["task"], {})
+        first_ms, each_ms = mine.get("ttft_ms", 2000), mine.get("tpot_ms", 100)
         n, due = tokens_of(r, stop_counted), first_ms
         whole, before = [], 0.0
         for tokens in n:
@@ -209,6 +222,41 @@ def fluidity(records: list[Record], first_ms: float, each_ms: float, stop_counte
                     missed += math.floor((at - due) / each_ms) + 1
                     due = at + each_ms
     return met / (met + missed) if met + missed else None
+
+
+def meets_all(r: Record, limits: Limits, stop_counted: bool) -> bool | None:
+    """Whether a turn kept every limit of its task at once; None where its task has none."""
+    mine = {key: most for key, most in limits.get(r["task"], {}).items() if key != "share"}
+    if not mine:
+        return None
+    m = metrics_of(r, stop_counted)
+    # A turn whose tokens all came at once has no time per token that could be too long.
+    return was_answered(r) and all(
+        key == "tpot_ms" if m[key] is None else m[key] <= most for key, most in mine.items()
+    )
+
+
+def turn_goodput(records: list[Record], limits: Limits, window_s: float, stop_counted: bool) -> float | None:
+    """Turns a second that meet all limits."""
+    met = [meets_all(r, limits, stop_counted) for r in records]
+    return sum(m is True for m in met) / window_s if any(m is not None for m in met) else None
+
+
+def conversation_goodput(
+    talks: list[list[Record]], limits: Limits, window_s: float, stop_counted: bool
+) -> tuple[float, int] | None:
+    """(conversations a second of which every turn met all limits and that ended by plan, conversations that
+    were cut), of conversations whose first turn was sent in the window; a list of turns in order each."""
+    good = cut = 0
+    limited = False
+    for turns in talks:
+        met = [m for r in turns if (m := meets_all(r, limits, stop_counted)) is not None]
+        if not met:
+            continue
+        limited, last = True, turns[-1]
+        good += was_answered(last) and last["last"] and all(met)
+        cut += (was_answered(last) and not last["last"]) or last["outcome"] in NOT_MEASURED | {"unfinished"}
+    return (good / window_s, cut) if limited else None
 
 
 def arrived(records: list[Record], start_ns: int, end_ns: int, stop_counted: bool) -> float:

@@ -20,6 +20,7 @@ from turnbench.formats import TurnRecord, summary_json
 from turnbench.run_directory import read_run
 
 STORED = Path(__file__).parents[1] / "fixtures" / "run-2026-11" / "run"
+Turns = dict[tuple[int, int], plain.Record]
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
 
 
@@ -55,10 +56,25 @@ def compared(path: Path) -> int:
         every = [r for r in records if cell["task"] in ("all", r["task"])]
         tokens = plain.arrived(every, *window, stop_counted)
         assert cell["aggregate_tps"] == pytest.approx(tokens / ((window[1] - window[0]) / 1e9), **CLOSE)
-        if not manifest.get("slo"):
-            assert cell["fluidity"] == pytest.approx(plain.fluidity(mine, 2000, 100, stop_counted), **CLOSE)
-        count += 2
+        limits, window_s = manifest.get("slo") or {}, (window[1] - window[0]) / 1e9
+        rest = {
+            "fluidity": plain.fluidity(mine, limits, stop_counted),
+            "turn_goodput_per_s": plain.turn_goodput(mine, limits, window_s, stop_counted),
+        }
+        talks = [talk for talk in conversations(attempts, first, window) if any(r in mine for r in talk)]
+        whole = plain.conversation_goodput(talks, limits, window_s, stop_counted)
+        rest["conversation_goodput_per_s"], rest["conversations_cut"] = whole or (None, None)
+        count += 1 + same(rest, cell)
     return count
+
+
+def conversations(attempts: Turns, first: Turns, window: tuple[int, int]) -> list[list[plain.Record]]:
+    """The turns of each conversation whose first turn was sent in the window, in order."""
+    found: dict[int, list[plain.Record]] = {}
+    for (talk, _), r in sorted(attempts.items()):
+        found.setdefault(talk, []).append(r)
+    sent = {talk: r["sent_ns"] or r["due_ns"] for (talk, number), r in first.items() if number == 1}
+    return [turns for talk, turns in found.items() if window[0] <= sent.get(talk, 0) < window[1]]
 
 
 def same(expected: dict[str, Any], found: dict[str, Any]) -> int:
