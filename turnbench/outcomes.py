@@ -80,12 +80,16 @@ BROKEN_OFF: tuple[Outcome, ...] = ("truncated", "disconnected")
 """Failed turns that, after their first content, are censored in the waits as well: the answer was on
 its way."""
 
-IN_FAILED_SHARE = of_class("failed", "client_fault")
-"""Turns of a cell's failed share, which stands beside its waits."""
+FAILED = of_class("failed", "client_fault")
+"""Turns that count as failed: in a cell's failed share, which stands beside its waits, in live views, in
+findings and in comparisons."""
 
 STILL_RUNNING: tuple[Outcome, ...] = ("unfinished",)
-"""Turns that are no failure of the server: the run stopped watching. The other censored turns count as failed
-while a run is watched: in live views, --abort-errors and the findings."""
+"""Turns that the run stopped watching when its drain was over: a conversation that ended so was cut."""
+
+UNANSWERED = tuple(o for o in OUTCOMES if o in (*FAILED, *CENSORED) and o not in STILL_RUNNING)
+"""Turns that were watched to their end and got no whole answer: they end a conversation, and enough of them
+the run (--abort-errors). A server that stands still fails no turn, and yet is no use."""
 
 NOT_MEASURED = of_class("not_measured")
 """Turns in no share and no distribution. A conversation that ended with one was cut, not failed."""
@@ -96,16 +100,8 @@ NOT_BEGUN: tuple[Outcome, ...] = ("dropped",)
 CLIENT_FAULTS = of_class("client_fault")
 """Turns that this machine could not send; any of them makes a run INVALID."""
 
-FAILED = tuple(o for o in OUTCOMES if o not in (*ANSWERED, *STILL_RUNNING, *NOT_MEASURED))
-"""Turns that count as failed: in failed shares, --abort-errors, live views and reports."""
-
-TROUBLE = (*FAILED, "lost", "dropped")
-"""What a timeline marks as going wrong: failed turns, those lost with their engine, those never sent."""
-
-
-def is_failure(outcome: str) -> bool:
-    """Whether a turn with this outcome counts as failed."""
-    return outcome in FAILED
+TROUBLE = (*UNANSWERED, "lost", "dropped")
+"""What a timeline marks as going wrong: unanswered turns, those lost with their engine, those never sent."""
 
 
 def is_cut_reasoning(outcome: str, finish_reason: str | None) -> bool:

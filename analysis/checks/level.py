@@ -14,7 +14,7 @@ from analysis.stats.percentiles import LEAST_N, effective_at
 from analysis.stats.steadiness import too_short
 from analysis.turns.frame import floats
 from turnbench.formats import Finding, RunManifest, Severity
-from turnbench.outcomes import ANSWERED, STILL_RUNNING
+from turnbench.outcomes import ANSWERED, CENSORED, FAILED
 
 MOST_FAILED = 0.01
 """Share of turns without an answer up to which no percentile below p99 can hide them."""
@@ -22,6 +22,13 @@ LEAST_WANDERING_TURNS = 100
 """Turns below which batches say little of each other."""
 
 
+_LONGER = {
+    "unfinished": "--drain",
+    "deadline": "--deadline",
+    "stalled": "--idle-timeout",
+    "abandoned": "the scenario's patience",
+}
+"""What ended each."""
 _WORDS_CHARS = 160
 """Of a server's words, in a sentence about many turns."""
 _REMEDIES = {
@@ -66,16 +73,21 @@ def _nothing_finished(turns: pd.DataFrame, where: str, at: int | None, manifest:
 
 
 def failed(at: LevelEvidence) -> Iterator[Finding]:
-    bad = at.rows[~at.rows["outcome"].isin([*ANSWERED, *STILL_RUNNING])]
+    bad = at.rows[at.rows["outcome"].isin(FAILED)]
     if len(bad) <= MOST_FAILED * len(at.rows):
         return
-    named = []
-    for outcome, part in bad.groupby("outcome"):
-        first_s, last_s = (at.second(int(part["moment_ns"].agg(end))) for end in ("min", "max"))
-        named.append(f"{len(part)} {outcome}{_words(part)} sent from {first_s:.0f} to {last_s:.0f} s")
-    what = f"{len(bad)} of {len(at.rows)} turns failed: {', '.join(named)} of the window"
+    what = f"{len(bad)} of {len(at.rows)} turns failed: {_by_outcome(at, bad)}"
     remedy = "see the errors in turns-*.jsonl and the server's log: times are of the turns that got through"
     yield at.finding("suspect", "failed", what, _remedy(bad, at.study.manifest) or remedy)
+
+
+def _by_outcome(at: LevelEvidence, turns: pd.DataFrame) -> str:
+    """How many turns ended in each way, and when they were sent."""
+    named = []
+    for outcome, part in turns.groupby("outcome"):
+        first_s, last_s = (at.second(int(part["moment_ns"].agg(end))) for end in ("min", "max"))
+        named.append(f"{len(part)} {outcome}{_words(part)} sent from {first_s:.0f} to {last_s:.0f} s")
+    return f"{', '.join(named)} of the window"
 
 
 def _words(turns: pd.DataFrame) -> str:
@@ -98,15 +110,18 @@ def _remedy(turns: pd.DataFrame, manifest: RunManifest) -> str | None:
 
 
 def unfinished(at: LevelEvidence) -> Iterator[Finding]:
-    count = int(at.rows["outcome"].isin(STILL_RUNNING).sum())
-    if count:
+    """Turns whose waits are known only to have been longer."""
+    turns = at.rows[at.rows["outcome"].isin(CENSORED)]
+    if len(turns):
         # Over 1 % of turns without an answer is what "failed" is for, whatever kept the answer away.
-        severity: Severity = "suspect" if count > MOST_FAILED * len(at.rows) else "note"
+        severity: Severity = "suspect" if len(turns) > MOST_FAILED * len(at.rows) else "note"
         what = (
-            f"{count} of {len(at.rows)} turns had not ended when the drain was over; "
-            "they rank above all finished ones"
+            f"{len(turns)} of {len(at.rows)} turns still ran when they were last seen, and rank above all "
+            f"finished ones: {_by_outcome(at, turns)}"
         )
-        yield at.finding(severity, "unfinished", what, "give them longer (--drain) or lower the load")
+        longer = _LONGER[str(turns["outcome"].value_counts().index[0])]
+        remedy = f"lower the load, or give them longer ({longer})"
+        yield at.finding(severity, "unfinished", what, remedy)
 
 
 def few_turns(at: LevelEvidence) -> Iterator[Finding]:
@@ -150,7 +165,7 @@ def wandering(at: LevelEvidence) -> Iterator[Finding]:
     answered = at.rows[at.rows["outcome"].isin(ANSWERED) & (at.rows["tpot_ms"] > 0)]
     slots = slots_of(floats(answered["position"]))
     error = batch_error(slot_sums(slots, floats(answered["tpot_ms"])), slot_sums(slots))
-    if error is not None and error.alike and len(answered) >= LEAST_WANDERING_TURNS:
+    if error is not None and error.slow and len(answered) >= LEAST_WANDERING_TURNS:
         what = (
             "time per token wanders more slowly than this window can show: its intervals may still be too "
             "narrow"

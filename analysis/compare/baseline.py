@@ -14,10 +14,10 @@ from math import isfinite
 import pandas as pd
 
 from analysis.compare.shares import SHARES, ShareKind, ShareSides
-from analysis.compare.sides import CENSORED, SidePair, matched
+from analysis.compare.sides import SidePair, matched
+from analysis.compare.variants import with_waits
 from turnbench import exits
 from turnbench.formats.comparison import ChangeVerdict, LengthChange, MedianChange, ShareChange
-from turnbench.outcomes import ANSWERED
 
 METRICS = ("ttft_ms", "tpot_ms", "ttg_ms", "ttg_equal_ms")
 THRESHOLD = 0.05
@@ -123,9 +123,7 @@ def _judgeable_medians(
 ) -> list[tuple[CellKey, str, SidePair]]:
     """The medians of a cell that a test can judge; the others are noted with the reason."""
     name = cell_name(*key)
-    with_waits = [*ANSWERED, *CENSORED]
-    sides = ([rows[rows["outcome"].isin(with_waits)] for rows in side] for side in (of_a, of_b))
-    waits = matched(*sides)
+    waits = matched(*([with_waits(rows) for rows in side] for side in (of_a, of_b)))
     if not all(len(rows) for rows in [*waits.a, *waits.b]):
         found.unjudged[name] = "a run has no turn that was answered"
         return []

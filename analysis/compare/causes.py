@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.variants import clusters
+from analysis.measures.censored import ranked
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
 from analysis.turns.frame import floats
 from turnbench.formats.comparison import Effect, SwapTable, TaskRatio, TaskRatios, TimeShares
+from turnbench.metrics import METRICS
 from turnbench.turns import Bools, Floats
 
 PARTS = ("verbosity", "time_per_token", "first_token")
@@ -191,8 +193,7 @@ def ratios_of(pool: pd.DataFrame) -> list[TaskRatios]:
 
 
 def _ratios(rows: pd.DataFrame, tasks: list[str], column: str) -> dict[str, TaskRatio]:
-    values = floats(rows[column])
-    values[(rows["outcome"] == "unfinished").to_numpy()] = np.inf
+    values = ranked(rows, METRICS[column])
     known = ~np.isnan(values)
     rows, values = rows[known], values[known]
     of_task = np.stack([(rows["task"] == task).to_numpy() for task in tasks], axis=1)

@@ -18,7 +18,7 @@ import pandas as pd
 from analysis.compare.variants import clusters
 from analysis.stats.distributions import beta_quantile
 from analysis.stats.percentiles import effective_share_turns
-from turnbench.outcomes import FAILED
+from turnbench.outcomes import CENSORED, FAILED
 from turnbench.turns import Bools, Floats, Ints
 
 _SHARE_CONFIDENCE = 0.99
@@ -92,7 +92,7 @@ def _ends(hits: Bools, talks: Ints, confidence: float) -> tuple[float, float]:
 class ShareKind:
     """What is counted, and which change of it is a regression."""
 
-    name: Literal["failed", "goodput"]
+    name: Literal["failed", "unfinished", "goodput"]
     hits: Callable[[pd.DataFrame], Bools]
     counted: Callable[[pd.DataFrame], pd.DataFrame]
     """The turns that the share is of."""
@@ -106,7 +106,8 @@ class ShareKind:
     def known(self, runs: list[pd.DataFrame]) -> bool:
         """Whether every run has turns of which this can be said, by the same limits."""
         return all(len(self.counted(rows)) for rows in runs) and (
-            self.name == "failed" or len({limits for rows in runs for limits in rows["limits"].unique()}) == 1
+            self.name != "goodput"
+            or len({limits for rows in runs for limits in rows["limits"].unique()}) == 1
         )
 
     def sides(self, a: list[pd.DataFrame], b: list[pd.DataFrame]) -> ShareSides:
@@ -138,7 +139,15 @@ SHARES = (
         single_points=0.01,
         sign=1,
     ),
-    # Limits lie in the middle of waits that drift from run to run: by 10 % moves a share by 10 points or so.
+    # Deadlines and limits lie among waits that drift from run to run: 10 % moves a share by 10 points or so.
+    ShareKind(
+        "unfinished",
+        hits=lambda rows: rows["outcome"].isin(CENSORED).to_numpy(dtype=bool),
+        counted=lambda rows: rows,
+        points=0.05,
+        single_points=0.20,
+        sign=1,
+    ),
     ShareKind(
         "goodput",
         hits=lambda rows: rows["meets"].to_numpy(dtype=bool, na_value=False),

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.variants import clusters
+from analysis.measures.censored import is_censored, ranked
 from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
 from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
 from analysis.stats.percentiles import LEAST_N, effective_at, quantile_ends
 from analysis.turns.frame import floats
-from turnbench.outcomes import of_class
+from turnbench.metrics import METRICS
 from turnbench.turns import Floats, Ints
 
-CENSORED = of_class("censored")
 _LEAST_SE = 1e-6
 _MOST_LOG = 700.0
 """exp of more overflows."""
@@ -157,10 +157,12 @@ class Waits:
 
     def pair(self, metric: str) -> SidePair:
         """Both sides of one metric; `ttg_equal_ms`: see `at_equal_length`."""
-        known = "ttg_ms" if metric == "ttg_equal_ms" else metric
-        times_a = self.at_equal_length() if metric == "ttg_equal_ms" else [_values(r, known) for r in self.a]
+        known = METRICS["ttg_ms" if metric == "ttg_equal_ms" else metric]
+        times_a = (
+            self.at_equal_length() if metric == "ttg_equal_ms" else [ranked(rows, known) for rows in self.a]
+        )
         a = list(zip(times_a, self._talks[0], strict=True))
-        b = list(zip([_values(rows, known) for rows in self.b], self._talks[1], strict=True))
+        b = list(zip([ranked(rows, known) for rows in self.b], self._talks[1], strict=True))
         paired = self.paired and not any(np.isnan(values).any() for values, _ in a + b)
         return SidePair(_side(a), _side(b), paired)
 
@@ -177,14 +179,14 @@ class Waits:
             else:
                 later = _drawn_lengths(base, rows["turn"].to_numpy())
             times = floats(rows["ttft_ms"]) + np.nan_to_num(later) * np.where(np.isnan(pace), usual, pace)
-            times[rows["outcome"].isin(CENSORED).to_numpy()] = inf
+            times[is_censored(rows)] = inf
             found.append(times)
         return found
 
     def tokens(self) -> tuple[float, float]:
         """Mean output tokens of an answer, of A and of B."""
         a, b = (pd.concat(side) for side in (self.a, self.b))
-        means = (rows["tokens"][~rows["outcome"].isin(CENSORED)].mean() for rows in (a, b))
+        means = (rows["tokens"][~is_censored(rows)].mean() for rows in (a, b))
         a_mean, b_mean = (float(mean) if mean == mean else 0.0 for mean in means)
         return a_mean, b_mean
 
@@ -253,15 +255,6 @@ def _drawn_lengths(base: pd.DataFrame, numbers: Ints) -> Floats:
             places = (np.arange(mine.sum()) + 0.5) / mine.sum() * len(pool)
             drawn[mine] = rng.permutation(pool[places.astype(np.int64)])
     return drawn
-
-
-def _values(rows: pd.DataFrame, metric: str) -> Floats:
-    """A metric of each turn: infinite where the turn ended before it was known, NaN where it has none."""
-    values, censored = floats(rows[metric]), rows["outcome"].isin(CENSORED).to_numpy()
-    if metric == "ttft_ms":
-        censored = censored & np.isnan(values)
-    values[censored] = inf
-    return values
 
 
 def _side(runs: list[tuple[Floats, Ints]]) -> Side:

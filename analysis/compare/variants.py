@@ -15,8 +15,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from analysis.measures.censored import is_censored
 from analysis.turns.study import Study
 from turnbench.formats import RunManifest
+from turnbench.outcomes import ANSWERED
 from turnbench.turns import Ints
 
 FACETS = {
@@ -179,7 +181,7 @@ def _plan_of(study: Study) -> str:
 
 def with_waits(turns: pd.DataFrame) -> pd.DataFrame:
     """Those that were answered, and those that still ran when they were last seen."""
-    return turns[turns["outcome"].isin(["ok", "unfinished"])]
+    return turns[turns["outcome"].isin(ANSWERED) | is_censored(turns)]
 
 
 def side_by_side(samples: list[pd.DataFrame], names: Names | None = None) -> pd.DataFrame:

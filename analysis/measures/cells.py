@@ -25,7 +25,7 @@ from analysis.turns.frame import floats
 from analysis.turns.study import PLAN, Study, kept_and_cut
 from turnbench.formats import CellSummary
 from turnbench.metrics import METRICS
-from turnbench.outcomes import ANSWERED, IN_FAILED_SHARE
+from turnbench.outcomes import ANSWERED, FAILED
 
 ALL = "all"
 
@@ -63,7 +63,7 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
     """What follows from the cell's turns alone; it has no names yet."""
     answered = rows["outcome"].isin(ANSWERED).to_numpy()
     censored = is_censored(rows)
-    failed = rows["outcome"].isin(IN_FAILED_SHARE).to_numpy()
+    failed = rows["outcome"].isin(FAILED).to_numpy()
     talks = pd.factorize(rows["talk"])[0]
     slots = slots_of(floats(rows["position"]))
     resampler = Resampler(int(talks.max()) + 1)
@@ -75,7 +75,7 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
             turns = Sample(np.zeros(0), talks[answered], slots[answered])
             distributions[key] = gap_distribution(study, ok, turns, resampler, own_reads)
             continue
-        values, so_far = values_of(rows[known], metric, censored[known])
+        values, so_far = values_of(rows[known], metric)
         has = ~np.isnan(values)
         sample = Sample(values[has], talks[known][has], slots[known][has], so_far[has])
         distributions[key] = distribution(sample, resampler)

@@ -21,17 +21,26 @@ def is_censored(rows: pd.DataFrame) -> Bools:
     return np.asarray(rows["outcome"].isin(CENSORED) | broken, dtype=bool)
 
 
-def values_of(rows: pd.DataFrame, metric: Metric, censored: Bools) -> tuple[Floats, Floats]:
-    """(the metric of each turn, what is known of it where that is infinite).
+def ranked(rows: pd.DataFrame, metric: Metric) -> Floats:
+    """The metric of each turn; NaN where it has none.
 
-    A censored turn ranks as worse than all that ended, unless the metric was settled before (its first token
-    had come). NaN where a turn has no such number, or nothing is known.
+    A censored turn ranks as worse than all that ended, with an infinite value, unless the metric was settled
+    before (its first token had come).
     """
     values = floats(rows[column_of(metric.key)])
-    seen = values.copy()
+    censored = is_censored(rows)
     open_ended = censored & np.isnan(values) if metric.early else censored
     values[open_ended] = -np.inf if metric.higher_is_better else np.inf
-    return values, np.where(open_ended, _so_far(rows, metric.key, seen), np.nan)
+    return values
+
+
+def values_of(rows: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats]:
+    """(the metric of each turn as `ranked` has it, what is known of it where that is infinite).
+
+    NaN where a turn has no such number, or nothing is known.
+    """
+    values, seen = ranked(rows, metric), floats(rows[column_of(metric.key)])
+    return values, np.where(np.isinf(values), _so_far(rows, metric.key, seen), np.nan)
 
 
 def _so_far(rows: pd.DataFrame, key: str, seen: Floats) -> Floats:
@@ -48,6 +57,7 @@ def _so_far(rows: pd.DataFrame, key: str, seen: Floats) -> Floats:
             "response_delay_ms": watched_ms + floats(rows["sent_ns"] - rows["due_ns"]) / 1e6,
             "tpot_ms": per_token_ms,
             "decode_tokens_per_s": np.where(per_token_ms > 0, 1e3 / per_token_ms, np.nan),
-            "request_tps": np.where(watched_ms > 0, floats(rows["tokens"]) / watched_ms * 1e3, np.nan),
+            # The wait before the first token weighs less in a whole answer, so what was seen bounds nothing.
+            "request_tps": np.full(len(rows), np.nan),
         }
     return known.get(key, seen)

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.compare.variants import with_waits
+from analysis.measures.censored import ranked
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import RunManifest
+from turnbench.metrics import METRICS
 from turnbench.outcomes import TROUBLE
 from turnbench.server_metrics import named
-from turnbench.turns import Bools, Floats
+from turnbench.turns import Floats
 
 SHARES = 101
 """Points of a distribution: from the least to the largest in steps of one percent."""
@@ -158,20 +161,17 @@ def _lags(study: Study) -> list[LagSeries]:
 
 
 def _spreads(study: Study) -> list[Quantiles]:
-    rows = study.measured[study.measured["outcome"].isin(["ok", "unfinished"])]
+    rows = with_waits(study.measured)
     loads = {level.index: level.load for level in study.levels}
     found = []
     for keys, part in rows.groupby(["model", "task", "level"], sort=False):
         model, task, level = np.asarray(keys, dtype=object).tolist()
-        unfinished = (part["outcome"] == "unfinished").to_numpy()
-        quantiles = [_quantiles(floats(part[name]), unfinished) for name in ("ttft_ms", "ttg_ms")]
+        quantiles = [_quantiles(ranked(part, METRICS[key])) for key in ("ttft_ms", "ttg_ms")]
         found.append(Quantiles(str(model), str(task), loads.get(level, str(level)), len(part), *quantiles))
     return found[:_MOST_CELLS]
 
 
-def _quantiles(values: Floats, unfinished: Bools) -> list[float | None]:
-    """Unfinished turns count as longer than any other."""
-    values[unfinished] = np.inf
+def _quantiles(values: Floats) -> list[float | None]:
     ordered = np.sort(values[~np.isnan(values)])
     if not len(ordered):
         return []

@@ -469,7 +469,7 @@ def changes_table(comparison: Comparison) -> TextTable:
             points = f"{(share.a - share.b) * 100:+.1f} pts"
             ends = interval(share.ci, lambda end: f"{end * 100:+.1f}")
             values = (tenths(share.a), tenths(share.b), points, ends)
-            name = "failed" if share.share == "failed" else "within limits"
+            name = "within limits" if share.share == "goodput" else share.share
             rows.append([share.model, share.task, share.load, name, *values, share.verdict])
     heads = ("model", "task", "people", "metric", "A", "B", "change", "interval", "verdict")
     note = (

@@ -289,9 +289,9 @@ def _listed(cells: Sequence[str]) -> str:
 def _share_in_words(found: ShareChange) -> str:
     cell = f"{found.model} {found.task} at {found.load}".strip()
     a, b = (tenths(share) for share in (found.a, found.b))
-    if found.share == "failed":
+    if found.share != "goodput":
         counts = f"{round(found.a * found.a_turns)} of {found.a_turns} turns"
-        return f"the failed share of {cell} rose from {b} to {a} ({counts})"
+        return f"the {found.share} share of {cell} rose from {b} to {a} ({counts})"
     return f"goodput of {cell} fell: {a} of its turns met all limits, {b} before"
 
 

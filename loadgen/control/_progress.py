@@ -44,6 +44,7 @@ class LevelView:
     """Least time of the levels after it; None if nobody knows how many come."""
     turns_before: int
     failed_before: int
+    unanswered_before: int
     phase: str = "beginning"
     from_ns: int = 0
     until_ns: int | None = None
@@ -67,7 +68,8 @@ class Progress:
 
     def level(self, number: int, how_many: str, load: Load, rest_s: float | None) -> None:
         """A level begins; `how_many` levels there are, such as `of 6`."""
-        self._view = LevelView(number, how_many, load, rest_s, self._run.turns, self._run.failed)
+        before = self._run.turns, self._run.failed, self._run.unanswered
+        self._view = LevelView(number, how_many, load, rest_s, *before)
         self._redraw()
 
     def phase(self, name: str, until_ns: int | None = None) -> None:
@@ -124,8 +126,10 @@ class Progress:
 
     def _turns(self, view: LevelView) -> tuple[str, tuple[str, str]]:
         turns, failed = self._run.turns - view.turns_before, self._run.failed - view.failed_before
+        given_up = self._run.unanswered - view.unanswered_before - failed
         done = f"{turns} turn{'' if turns == 1 else 's'} done, "
-        return done, (f"{failed} failed", "red" if failed else "")
+        bad = f"{failed} failed" + f", {given_up} given up" * (given_up > 0)
+        return done, (bad, "red" if failed or given_up else "")
 
     def _left(self, view: LevelView) -> str:
         if view.rest_s is None or view.until_ns is None:

@@ -72,6 +72,8 @@ class RunState:
     """Users for whom no conversation was left, by worker."""
     turns: int = 0
     failed: int = 0
+    unanswered: int = 0
+    """Those that failed, and those that were given up before their answer was whole."""
     secrets: Secrets = field(default_factory=Secrets)
     """Taken out of every finding: one may repeat what a server said."""
     on_record: Callable[[WorkerState, bytes], None] | None = None
@@ -132,10 +134,11 @@ class RunState:
             self._disk_failed(error)
         self.turns += message["turns"]
         self.failed += message["failed"]
-        share = self.failed / self.turns if self.turns else 0.0
+        self.unanswered += message["unanswered"]
+        share = self.unanswered / self.turns if self.turns else 0.0
         too_many = self.turns >= _ABORT_LEAST_TURNS and share > self.prepared.settings.abort_errors
         if too_many and self.ending is None:
-            what = f"{share:.0%} of {self.turns} turns failed"
+            what = f"{share:.0%} of {self.turns} turns got no whole answer"
             remedy = "the run was ended as --abort-errors asks; look at the outcomes"
             self.report(Finding("suspect", "abort_errors", what, remedy))
             self.end("errors")

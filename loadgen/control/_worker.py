@@ -47,7 +47,7 @@ from loadgen.control._state import spawn_guarded
 from loadgen.options._headers import secrets_here
 from turnbench import exits
 from turnbench.credentials import Secrets
-from turnbench.outcomes import is_failure
+from turnbench.outcomes import FAILED, UNANSWERED
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Worker:
         self._run = ""
         self._secrets = Secrets()
         self._lines: list[tuple[str, bytes]] = []
-        self._turns = self._failed = 0
+        self._turns = self._failed = self._unanswered = 0
         self._batches = 0
         self._records = 0
         self._counts: TurnBegun | None = None
@@ -228,7 +228,8 @@ class Worker:
                 self._lines.append(("turns", message.line))
                 self._records += 1
                 self._turns += message.done
-                self._failed += message.done and is_failure(message.outcome)
+                self._failed += message.done and message.outcome in FAILED
+                self._unanswered += message.done and message.outcome in UNANSWERED
                 self._feed_statistics(message)
             case TurnBegun():
                 self._counts = message
@@ -313,8 +314,8 @@ class Worker:
         while self._lines:
             lines, self._lines = self._lines[:_BATCH_LINES], self._lines[_BATCH_LINES:]
             self._batches += 1
-            counts = {"turns": self._turns, "failed": self._failed}
-            self._turns = self._failed = 0
+            counts = {"turns": self._turns, "failed": self._failed, "unanswered": self._unanswered}
+            self._turns = self._failed = self._unanswered = 0
             self._report("batch", n=self._batches, lines=lines, **counts)
 
     def _watch_master(self) -> None:

@@ -16,7 +16,7 @@ from loadgen.engine._run import EngineRun, OpenTurn
 from loadgen.transport._exchange import Exchange, WorkStage
 from scenarios import Conversation
 from turnbench.formats import TurnRecord
-from turnbench.outcomes import Outcome, is_failure
+from turnbench.outcomes import UNANSWERED, Outcome
 
 _RETRIED = ("connect", "connect_timeout", "http_429", "http_5xx", "disconnected", "dns")
 """What --retry covers: another attempt may succeed."""
@@ -35,7 +35,7 @@ async def converse(
             return True
         if ended.outcome != "ok":
             # A person who left says nothing against the server: the next may begin at once.
-            return ended.outcome == "abandoned" or not is_failure(ended.outcome)
+            return ended.outcome == "abandoned" or ended.outcome not in UNANSWERED
         if history.over:
             return True
         due_ns = ended.at_ns

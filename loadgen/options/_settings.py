@@ -196,7 +196,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     ] = 0
     abort_errors: Annotated[
         float,
-        Option("End the run when this share of turns failed (1: never).", values.number(0, 1), "SHARE", "1"),
+        Option(
+            "End the run when this share of turns got no whole answer (1: never).",
+            values.number(0, 1),
+            "SHARE",
+            "1",
+        ),
     ] = 1.0
     clock: Annotated[
         Literal["auto", "wire", "kernel", "user"],

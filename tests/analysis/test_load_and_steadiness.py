@@ -136,12 +136,15 @@ def test_a_follow_up_that_finds_more_in_the_cache_than_was_said_before_is_found(
     assert checks(summary_of(MadeRun(made.path.with_name("b"), warmer)))["warm_cache"] == "suspect"
 
 
-def test_each_kind_of_failure_has_its_own_window_in_time(made: MadeRun) -> None:
+def test_each_way_to_end_has_its_own_window_in_time(made: MadeRun) -> None:
     made.turns = [turn(k, sent_s=6 + k) for k in range(40)]
     made.turns += [turn(100 + k, sent_s=25 + k, outcome="http_5xx", events=0) for k in range(5)]
     made.turns += [turn(200 + k, sent_s=45 + k, outcome="stalled", events=1) for k in range(3)]
-    (found,) = [f for f in summary_of(made)["verdict"]["findings"] if f["check"] == "failed"]
-    assert "5 http_5xx sent from 20 to 24 s, 3 stalled sent from 40 to 42 s of the window" in found["what"]
+    made.turns += [turn(300 + k, sent_s=35 + k, outcome="bad_json", events=0) for k in range(3)]
+    said = {f["check"]: f["what"] for f in summary_of(made)["verdict"]["findings"]}
+    assert "3 bad_json sent from 30 to 32 s, 5 http_5xx sent from 20 to 24 s of the window" in said["failed"]
+    assert "3 of 51 turns still ran when they were last seen" in said["unfinished"]
+    assert "3 stalled sent from 40 to 42 s of the window" in said["unfinished"]
 
 
 def test_failures_are_told_with_their_window_in_time(made: MadeRun) -> None:

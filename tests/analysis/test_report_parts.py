@@ -56,8 +56,9 @@ def test_a_distribution_runs_from_the_quickest_turn_to_the_slowest(made: MadeRun
 
 def test_turns_that_never_ended_keep_a_distribution_below_its_end(made: MadeRun) -> None:
     made.turns = [turn(n, sent_s=6 + n / 2, outcome=("ok", "unfinished")[n % 2]) for n in range(40)]
-    first, _ = drawn(made.write(), "spread")
-    xs = first.data[0]["x"]
+    first, whole = drawn(made.write(), "spread")
+    assert None not in first.data[0]["x"], "their first tokens came"
+    xs = whole.data[0]["x"]
     assert xs[0] is not None
     assert xs[-1] is None
     assert 0.4 < sum(x is None for x in xs) / len(xs) < 0.6

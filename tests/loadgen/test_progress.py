@@ -38,12 +38,12 @@ def _a_terminal_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def shown(screen: Any) -> Any:
     """What is shown of a level of two, which measures for 60 s; the second takes 70 s at least."""
     now = SimpleNamespace(now_ns=lambda: int(100e9))
-    run: Any = SimpleNamespace(turns=5, failed=1, timeline=now)
+    run: Any = SimpleNamespace(turns=5, failed=1, unanswered=1, timeline=now)
     progress = Progress(SimpleNamespace(user_count=3), run, screen)
     progress.level(1, "of 2", Load(users=16), 70.0)
     progress.phase("warm-up", int(105e9))
     progress.phase("measuring", int(160e9))
-    run.turns, run.failed = 317, 3
+    run.turns, run.failed, run.unanswered = 317, 3, 7
     progress.phase("waiting for measured turns")
     progress.over()
     return screen.getvalue()
@@ -57,7 +57,7 @@ def plain(screen: str) -> str:
 def test_a_file_gets_two_plain_lines_a_level() -> None:
     assert shown(Screen(False)).splitlines() == [
         "level 1 of 2: 16 people, warm-up over, measuring for 1 min 0 s; at least 2 min 10 s left",
-        "level 1 of 2: 16 people: over; 312 turns done, 2 failed",
+        "level 1 of 2: 16 people: over; 312 turns done, 2 failed, 4 given up",
     ]
 
 
@@ -67,8 +67,8 @@ def test_a_terminal_gets_one_line_kept_up_to_date() -> None:
         "level 1 of 2: 16 people, 3 there; 0 turns done, 0 failed",
         "level 1 of 2: 16 people, warm-up 0 of 5 s; 0 turns done, 0 failed; at least 1 min 15 s left",
         "level 1 of 2: 16 people, measuring 0 of 1 min 0 s; 0 turns done, 0 failed; at least 2 min 10 s left",
-        "level 1 of 2: 16 people, waiting for measured turns for 0 s; 312 turns done, 2 failed",
-        "level 1 of 2: 16 people: over; 312 turns done, 2 failed",
+        "level 1 of 2: 16 people, waiting for measured turns for 0 s; 312 turns done, 2 failed, 4 given up",
+        "level 1 of 2: 16 people: over; 312 turns done, 2 failed, 4 given up",
     ]
     assert shown(Screen(True)).count("\n") == 1
 
@@ -84,7 +84,7 @@ def test_a_line_never_fills_a_narrow_terminal_since_it_could_not_be_cleared_then
 
 def test_a_log_line_does_not_begin_where_the_line_of_the_level_ends() -> None:
     screen, ended = Screen(True), Event()
-    run: Any = SimpleNamespace(turns=0, failed=0, timeline=SimpleNamespace(now_ns=lambda: 0))
+    run: Any = SimpleNamespace(turns=0, failed=0, unanswered=0, timeline=SimpleNamespace(now_ns=lambda: 0))
     progress = Progress(SimpleNamespace(user_count=3), run, screen)
     handler = logging.StreamHandler(screen)
     logging.getLogger().addHandler(handler)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from turnbench import outcomes
-from turnbench.outcomes import CLASS_OF, FAILED, OUTCOMES, is_failure
+from turnbench.outcomes import CLASS_OF, OUTCOMES
 
 
 def test_every_outcome_has_one_class_and_counts_once() -> None:
     assert list(CLASS_OF) == list(OUTCOMES)
-    counted = [*outcomes.ANSWERED, *outcomes.STILL_RUNNING, *FAILED, *outcomes.NOT_MEASURED]
+    counted = [*outcomes.ANSWERED, *outcomes.CENSORED, *outcomes.FAILED, *outcomes.NOT_MEASURED]
     assert sorted(counted) == sorted(OUTCOMES)
 
 
-def test_a_client_that_gave_up_failed_in_live_view_and_report_alike() -> None:
-    assert [is_failure(outcome) for outcome in ("abandoned", "deadline", "client_ports", "http_5xx")] == [
-        True
-    ] * 4
-    assert [is_failure(outcome) for outcome in ("ok", "unfinished", "cut", "lost", "dropped")] == [False] * 5
+def test_a_turn_that_was_given_up_is_censored_and_one_that_broke_off_has_failed() -> None:
+    assert {"deadline", "stalled", "abandoned", "unfinished"} == set(outcomes.CENSORED)
+    assert {"truncated", "disconnected", "client_ports", "http_5xx"} <= set(outcomes.FAILED)
+    assert set(outcomes.BROKEN_OFF) <= set(outcomes.FAILED)
+
+
+def test_a_turn_that_was_watched_to_its_end_without_an_answer_ends_its_conversation() -> None:
+    assert {*outcomes.FAILED, "deadline", "stalled", "abandoned"} == set(outcomes.UNANSWERED)

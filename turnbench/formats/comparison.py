@@ -206,8 +206,9 @@ class ShareChange(msgspec.Struct, kw_only=True):
     model: str
     task: str
     load: str
-    share: Literal["failed", "goodput"]
-    """failed: turns that failed. goodput: of the turns with limits, those that met them all."""
+    share: Literal["failed", "unfinished", "goodput"]
+    """failed: turns that failed. unfinished: those that did not, and still ran when they were last seen.
+    goodput: of the turns with limits, those that met them all."""
     a: float
     b: float
     a_turns: int
