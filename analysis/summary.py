@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+import pandas as pd
+
 from analysis.checks.evidence import RunEvidence, worst
 from analysis.checks.verdict import findings_of
 from analysis.measures.by_turn import by_context, by_turn, conversations_of
@@ -17,7 +20,7 @@ from analysis.turns.study import Study
 from turnbench import exits
 from turnbench.formats import Finding, LevelSummary, Summary, Verdict
 from turnbench.formats.server import GpuSample
-from turnbench.limits import holds
+from turnbench.limits import MOST_POINTS, answer, holds
 
 
 def summarise(study: Study) -> Summary:
@@ -56,6 +59,8 @@ def _level(study: Study, level: Level, findings: list[Finding], gpus: list[GpuSa
     limited = rows[rows["meets"].notna()]
     shares = limited["task"].map({task: item.share for task, item in study.limits.items()}).astype(float)
     streams = streams_mean(study.frame, level)
+    held = holds(int(limited["meets"].astype(int).sum()), floats(shares))
+    in_order = limited.sort_values("moment_ns")
     return LevelSummary(
         index=level.index,
         users=level.users,
@@ -68,8 +73,17 @@ def _level(study: Study, level: Level, findings: list[Finding], gpus: list[GpuSa
         conversations=conversations_of(study, level),
         energy=energy_of(study, level, gpus),
         server=server_of(study, level),
-        holds_limits=holds(int(limited["meets"].astype(int).sum()), floats(shares)),
+        holds_limits=held,
+        limits_sure=None if held is None else _is_sure(study, in_order, float(shares.mean())),
     )
+
+
+def _is_sure(study: Study, limited: pd.DataFrame, share: float) -> bool:
+    """Whether these turns of a level, in order, tell if so large a share of turns meets the limits."""
+    counts = limited["meets"].astype(int).groupby(limited["talk"], sort=False).agg(["sum", "size"])
+    searched = study.manifest.capacity is not msgspec.UNSET
+    loads = MOST_POINTS if searched else len(study.levels)
+    return answer(list(counts.itertuples(index=False, name=None)), share, loads) != "open"
 
 
 def _concerns(finding: Finding, level: Level) -> bool:

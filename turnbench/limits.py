@@ -6,8 +6,10 @@ Report and capacity search ask here, so that one turn meets its limits in both o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +23,13 @@ DEFAULT_PREFILL_MS = 2000.0
 """Deadline of a turn's first token for the fluidity index, where its TTFT has no limit."""
 DEFAULT_DECODE_MS = 100.0
 """Deadline from token to token, where TPOT has no limit."""
+Answer = Literal["holds", "fails", "open"]
+SURE = 0.95
+"""With which all loads that are asked about together are judged rightly."""
+DOUBT = "not sure at 95 %"
+MOST_POINTS = 12
+"""Levels of a search for the capacity."""
+_STEPS = 400
 _ROUNDING = 1e-9
 """A value this close to its limit is at it: metrics are quotients of floats."""
 _MOST = 1e15
@@ -73,6 +82,44 @@ def holds(met: int, shares: Floats) -> bool | None:
     for different ones: then the turns that must meet their limits are summed over tasks.
     """
     return bool(met >= shares.sum() - _ROUNDING) if len(shares) else None
+
+
+def answer(conversations: Sequence[tuple[int, int]], share: float, loads: int) -> Answer:
+    """Whether at least `share` of turns meet the limits, as far as these conversations can tell.
+
+    `conversations`: of each, in the order in which they began, (turns that meet the limits, turns). `loads`:
+    how many loads are asked about, all of which are right together with `SURE`. A share of 1 can't be shown
+    by any number of turns: there the first miss decides.
+
+    The test may be looked at after every turn. Let conversation i have n_i turns of which x_i meet the
+    limits, and m_i be the most turns of any up to it. For a null share S, Z_i = (x_i - S n_i) / m_i has mean 0
+    whatever the turns of a conversation have in common, and M = the mean over all shares p of one side of the
+    product of 1 + (p - S) / (S (1 - S)) Z_i is a non-negative martingale; by Ville's inequality it ever
+    reaches 1 / a with a chance of at most a (Robbins 1970, Waudby-Smith and Ramdas 2024). With one turn a
+    conversation it is the binomial likelihood ratio. a is what may err, 5 %, over the number of loads.
+    """
+    counts = np.array(conversations, dtype=np.float64).reshape(-1, 2)
+    met, turns = counts.sum(axis=0)
+    need = math.log(loads / (1 - SURE))
+    if share >= 1:
+        return "open" if met == turns else "fails"
+    if share <= 0:
+        return "holds"
+    if not turns:
+        return "open"
+    apart = (counts[:, 0] - share * counts[:, 1]) / np.maximum.accumulate(np.maximum(counts[:, 1], 1))
+    if met / turns >= share:
+        return "holds" if _evidence(apart, share, share, 1.0) >= need else "open"
+    return "fails" if _evidence(apart, share, 0.0, share) >= need else "open"
+
+
+def _evidence(apart: Floats, share: float, low: float, high: float) -> float:
+    """Logarithm of M, the mean over shares in [low, high], by the midpoint rule."""
+    shares = low + (high - low) * (np.arange(_STEPS) + 0.5) / _STEPS
+    bets = (shares - share) / (share * (1 - share))
+    kinds, times = np.unique(apart, return_counts=True)  # few: conversations are short
+    logs = np.log1p(np.outer(bets, kinds)) @ times
+    return float(logs.max() + np.log(np.exp(logs - logs.max()).mean()))
 
 
 def deadlines_ms(tasks: list[str], by_task: Mapping[str, TaskLimits]) -> tuple[Floats, Floats]:

@@ -111,7 +111,7 @@ def load_curve(study: Study, levels: list[LevelSummary]) -> LoadCurve | None:
     rates = np.stack([part[chosen].sum(axis=1) for part, chosen in zip(blocks, draws, strict=True)], axis=1)
     ends = np.quantile(_saturation(rates), (0.025, 0.975), method="inverted_cdf").astype(int)
     names = [*(level.load for level in order[:-1]), None]
-    return LoadCurve(names[found], [names[end] for end in ends], _capacity(order, levels))
+    return LoadCurve(names[found], [names[end] for end in ends], *_capacity(order, levels))
 
 
 def _saturation(rates: Floats) -> Ints:
@@ -151,12 +151,14 @@ def tokens_by_block(frame: pd.DataFrame, level: Level, codes: Ints | None = None
     return found if by_group else found[0]
 
 
-def _capacity(order: list[Level], levels: list[LevelSummary]) -> str | None:
-    """The highest load up to which every level keeps its limits; None where the lowest misses them."""
-    holds = {level.index: level.holds_limits for level in levels}
-    found = None
+def _capacity(order: list[Level], levels: list[LevelSummary]) -> tuple[str | None, bool | None]:
+    """(the highest load up to which every level keeps its limits, whether it is sure that this one does and
+    the next does not); None where the lowest misses them."""
+    judged = {level.index: level for level in levels}
+    found, sure = None, None
     for level in order:
-        if holds.get(level.index) is not True:
-            break
-        found = level.load
-    return found
+        one = judged[level.index]
+        if one.holds_limits is not True:
+            return found, sure if sure is None else sure and one.limits_sure is not False
+        found, sure = level.load, one.limits_sure
+    return found, sure

@@ -26,6 +26,7 @@ from analysis.tables.glossary import anchor_of, glossary, term_of
 from analysis.tables.sentences import answer, emulated_in_words, ratios_in_words
 from analysis.tables.writing import for_script_tag, for_terminal, number, stamp, task
 from turnbench.formats import RunManifest, Summary
+from turnbench.limits import DOUBT
 from turnbench.metrics import METRICS
 
 _SETUP = ("settings", "endpoint", "server", "host", "versions", "workers", "slo", "labels")
@@ -103,6 +104,7 @@ def _tables(summary: Summary) -> dict[str, Any]:
         "ranks": rows.rank_tables(comparison),
         "swaps": rows.swap_tables(comparison),
         "ratio_words": ratios_in_words(study),
+        "doubt": DOUBT,
         "curves": [("", summary.curve)] if summary.curve else curves,
         "metrics": list(METRICS.values()),
         "cells": [

@@ -38,6 +38,7 @@ from turnbench.formats.summary import (
     ServerWait,
     Summary,
 )
+from turnbench.limits import DOUBT
 
 Rows = list[list[str]]
 _MOST_CELLS = 40
@@ -205,7 +206,8 @@ def levels_table(summary: Summary) -> TextTable:
                 str(talks.completed),
                 NONE if duration_ms is None else seconds(duration_ms),
                 level.status,
-                {True: "met", False: "missed", None: "none set"}[level.holds_limits],
+                {True: "met", False: "missed", None: "none set"}[level.holds_limits]
+                + f" ({DOUBT})" * (level.limits_sure is False),
             ]
         )
     heads = ("run", "level", "people", "window", "streams", "Little", "conversations", "completed")

@@ -1,68 +1,21 @@
 """--find-capacity: does a load hold its limits, and what is written down of it; `_shapes` says what is next.
 
-Does a share hold? The test may be looked at after every turn and still errs in at most 5 % of searches. Let
-conversation i have n_i turns of which x_i meet the limits, and m_i be the most turns of any up to it. For a
-null share S, Z_i = (x_i - S n_i) / m_i has mean 0 whatever the turns of a conversation have in common, and
-M = the mean over all shares p of one side of the product of 1 + (p - S) / (S (1 - S)) Z_i is a non-negative
-martingale; by Ville's inequality it ever reaches 1 / a with a chance of at most a (Robbins 1970,
-Waudby-Smith and Ramdas 2024). With one turn a conversation it is the binomial likelihood ratio. a is 5 % over
-the most points of a search, so that all its points are right together in 95 % of searches. Conversations are
-taken for independent, which those of one overloaded moment are not: the levels' least times are against that.
+The test is that of `turnbench.limits`, over the most points that a search may have: all its points are right
+together in 95 % of searches. It takes conversations for independent, which those of one overloaded moment are
+not: the levels' least times are against that.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
-
 from loadgen.control._state import RunState
 from loadgen.options._shape import Load
-from loadgen.options._shapes import LEAST_TURNS, MOST_POINTS, bracket
+from loadgen.options._shapes import LEAST_TURNS, bracket
 from turnbench.formats import CapacityPoint, CapacitySummary, LevelEntry, TurnRecord
-from turnbench.limits import DEFAULT_SHARE, limits_by_task, meets
+from turnbench.limits import DEFAULT_SHARE, DOUBT, MOST_POINTS, SURE, answer, limits_by_task, meets
 from turnbench.outcomes import NOT_MEASURED
 from turnbench.turns import counts_stop_token, turns_of
 
-Answer = Literal["holds", "fails", "open"]
-SURE = 0.95
-"""With which all points of a search are right together."""
-_NEED = math.log(MOST_POINTS / (1 - SURE))
-_DOUBT = "not sure at 95 %"
-_STEPS = 400
 _LEAST_NS = 2_000_000_000
-
-
-def answer(conversations: Sequence[tuple[int, int]], share: float) -> Answer:
-    """Whether at least `share` of turns meet the limits, as far as these conversations can tell.
-
-    `conversations`: of each, in the order in which they began, (turns that meet the limits, turns). A share
-    of 1 can't be shown by any number of turns: there the first miss decides.
-    """
-    counts = np.array(conversations, dtype=np.float64).reshape(-1, 2)
-    met, turns = counts.sum(axis=0)
-    if share >= 1:
-        return "open" if met == turns else "fails"
-    if share <= 0:
-        return "holds"
-    if not turns:
-        return "open"
-    apart = (counts[:, 0] - share * counts[:, 1]) / np.maximum.accumulate(np.maximum(counts[:, 1], 1))
-    if met / turns >= share:
-        return "holds" if _evidence(apart, share, share, 1.0) >= _NEED else "open"
-    return "fails" if _evidence(apart, share, 0.0, share) >= _NEED else "open"
-
-
-def _evidence(apart: npt.NDArray[np.float64], share: float, low: float, high: float) -> float:
-    """Logarithm of M, the mean over shares in [low, high], by the midpoint rule."""
-    shares = low + (high - low) * (np.arange(_STEPS) + 0.5) / _STEPS
-    bets = (shares - share) / (share * (1 - share))
-    kinds, times = np.unique(apart, return_counts=True)  # few: conversations are short
-    logs = np.log1p(np.outer(bets, kinds)) @ times
-    return float(logs.max() + np.log(np.exp(logs - logs.max()).mean()))
 
 
 class Judge:
@@ -112,7 +65,7 @@ class Judge:
         passed_ns = now_ns - start_ns
         if sum(turns for _, turns in conversations) < LEAST_TURNS or passed_ns < _LEAST_NS:
             return False
-        match answer(conversations, self.share):
+        match answer(conversations, self.share, MOST_POINTS):
             case "fails":
                 return True
             case "holds":
@@ -141,7 +94,7 @@ class CapacitySearch:
         """One level's point; whether its limits held."""
         conversations = judge.counts(level.window_start_ns or 0, level.window_end_ns or 0)
         met, turns = (sum(column) for column in zip(*conversations, strict=True)) if conversations else (0, 0)
-        sure = answer(conversations, judge.share)
+        sure = answer(conversations, judge.share, MOST_POINTS)
         likely = turns > 0 and met / turns >= judge.share
         holds = likely if sure == "open" else sure == "holds"
         asked = load.value if load.users is None else load.users
@@ -150,7 +103,7 @@ class CapacitySearch:
         held, fails = bracket({each.load: each.holds for each in self._summary.points})
         self._summary.value, self._summary.lowest_that_fails = held, fails
         self._run.manifest.capacity = self._summary
-        verdict = ("holds" if holds else "fails") + ("" if point.sure else f" ({_DOUBT})")
+        verdict = ("holds" if holds else "fails") + ("" if point.sure else f" ({DOUBT})")
         unit = "/s" if load.users is None else " people"
         print(f"  {asked:g}{unit}: {met} of {turns} turns meet their limits: {verdict}", flush=True)
         return holds
@@ -168,9 +121,9 @@ class CapacitySearch:
         unsure = {point.load for point in summary.points if not point.sure}
         above = "nothing above was seen to fail"
         if fails is not None:
-            above = f"{fails:g} fails" + (f", {_DOUBT}" if fails in unsure else "")
+            above = f"{fails:g} fails" + (f", {DOUBT}" if fails in unsure else "")
         print(
-            f"capacity: {value:g}{self._unit}{f', {_DOUBT}' * (value in unsure)} ({above}; share "
+            f"capacity: {value:g}{self._unit}{f', {DOUBT}' * (value in unsure)} ({above}; share "
             f"{summary.share:g}, {points} points)",
             flush=True,
         )

@@ -15,11 +15,10 @@ from msgspec import structs
 from loadgen.options._settings import Settings
 from loadgen.options._shape import ChangingRate, EngineLoad, Load, Shape
 from scenarios import Scenario, arrivals
+from turnbench.limits import MOST_POINTS
 
 LONGEST_HOLDS = 4
 """A level of --find-capacity at which it isn't clear whether limits hold takes so many times --hold."""
-MOST_POINTS = 12
-"""Levels of a search for the capacity."""
 NEAR = 1.08
 """Lowest load that fails over highest that holds at which the search ends."""
 _STEP = 4.0

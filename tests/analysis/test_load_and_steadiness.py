@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from analysis.__main__ import main
 from analysis.stats.steadiness import change_point
 from analysis.summary import summarise
 from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
+from turnbench import exits
 from turnbench.formats import summary_json
 from turnbench.run_directory import read_run
 
@@ -41,15 +43,24 @@ def test_throughput_that_still_grows_has_no_saturation(made: MadeRun) -> None:
     assert curve["saturation_ci95"] == [None, None]
 
 
-def test_capacity_is_the_highest_load_whose_limits_hold(made: MadeRun) -> None:
+@pytest.mark.parametrize(("turns", "sure"), [(60, False), (240, True)])
+def test_capacity_is_the_highest_load_whose_limits_hold_and_says_if_that_is_sure(
+    made: MadeRun, turns: int, sure: bool
+) -> None:
     made.levels = [
         level(n, start_s=n * 100, window_s=(n * 100, n * 100 + 60), end_s=n * 100 + 90, users=n + 1)
         for n in range(2)
     ]
     made.manifest = {"slo": {"chat": {"ttft_ms": 200}}}
     for n, ttft_ms in enumerate((100, 300)):
-        made.turns += [turn(1000 * n + k, sent_s=n * 100 + k, ttft_ms=ttft_ms) for k in range(60)]
-    assert summary_of(made)["curve"]["capacity"] == "1"
+        at_s = [n * 100 + k * 60 / turns for k in range(turns)]
+        made.turns += [turn(1000 * n + k, sent_s=at, ttft_ms=ttft_ms) for k, at in enumerate(at_s)]
+    summary = summary_of(made)
+    assert (summary["curve"]["capacity"], summary["curve"]["capacity_sure"]) == ("1", sure)
+    assert [one["limits_sure"] for one in summary["levels"]] == [sure, True]
+    assert main([str(made.path)]) == exits.MISSED
+    page = (made.path / "report.html").read_text()
+    assert f"All limits hold up to a load of 1{'' if sure else ' (not sure at 95 %)'}." in page
 
 
 def test_a_steady_level_obeys_littles_law(made: MadeRun) -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.control._capacity import Judge, answer
-from loadgen.options._shapes import MOST_POINTS, Closed, bracket, next_load
+from loadgen.control._capacity import Judge
+from loadgen.options._shapes import Closed, bracket, next_load
 from tests.tries import tries
 from turnbench.formats import TurnRecord
-from turnbench.limits import limits_by_task, meets
+from turnbench.limits import MOST_POINTS, answer, limits_by_task, meets
 from turnbench.outcomes import Outcome
 from turnbench.turns import turns_of
 
@@ -72,13 +72,13 @@ def singles(met: int, turns: int) -> list[tuple[int, int]]:
 
 
 def test_a_sound_level_and_a_bad_one_are_told_apart() -> None:
-    assert answer([], 0.95) == "open"
-    assert answer(singles(50, 50), 0.95) == "open"
-    assert answer(singles(200, 200), 0.95) == "holds"
-    assert answer(singles(60, 100), 0.95) == "fails"
-    assert answer(singles(950, 1000), 0.95) == "open"
-    assert answer(singles(200, 200), 1.0) == "open"
-    assert answer(singles(199, 200), 1.0) == "fails"
+    assert answer([], 0.95, MOST_POINTS) == "open"
+    assert answer(singles(50, 50), 0.95, MOST_POINTS) == "open"
+    assert answer(singles(200, 200), 0.95, MOST_POINTS) == "holds"
+    assert answer(singles(60, 100), 0.95, MOST_POINTS) == "fails"
+    assert answer(singles(950, 1000), 0.95, MOST_POINTS) == "open"
+    assert answer(singles(200, 200), 1.0, MOST_POINTS) == "open"
+    assert answer(singles(199, 200), 1.0, MOST_POINTS) == "fails"
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.95])
@@ -91,15 +91,15 @@ def test_a_whole_search_at_exactly_the_share_errs_in_at_most_five_percent(share:
             seen: list[tuple[int, int]] = []
             for number in range(1, 201):
                 seen.append((turns * (chance.random() < share), turns))
-                if number % 20 == 0 and answer(seen, share) != "open":
+                if number % 20 == 0 and answer(seen, share, MOST_POINTS) != "open":
                     wrong += 1
                     break
     assert wrong <= 2
 
 
 def test_turns_that_are_alike_in_a_conversation_say_less_than_those_of_many() -> None:
-    assert answer(singles(200, 200), 0.95) == "holds"
-    assert answer([(20, 20)] * 10, 0.95) == "open"
+    assert answer(singles(200, 200), 0.95, MOST_POINTS) == "holds"
+    assert answer([(20, 20)] * 10, 0.95, MOST_POINTS) == "open"
 
 
 def judge(slo: dict[str, dict[str, float]], *records: TurnRecord) -> tuple[int, int]:

@@ -219,6 +219,9 @@ class LevelSummary(msgspec.Struct, kw_only=True):
     """What became of its conversations."""
     holds_limits: bool | None
     """Whether enough of its turns met all limits; null without limits."""
+    limits_sure: bool | None
+    """Whether that is certain, so that all levels of the run are judged rightly together at 95 %; if not,
+    `holds_limits` is the likelier answer."""
     energy: LevelEnergy | None = None
     """null where neither the GPUs' power nor their price is known."""
     server: ServerMeasures | None = None
@@ -259,6 +262,8 @@ class LoadCurve(msgspec.Struct):
     """Its interval over resampled parts of each window."""
     capacity: str | None
     """The highest load up to which every level holds its limits."""
+    capacity_sure: bool | None = None
+    """Whether it is certain at 95 % that this load holds and the next one that was tried does not."""
 
 
 class ClientSummary(msgspec.Struct, kw_only=True):
