@@ -92,9 +92,9 @@ def answer(conversations: Sequence[tuple[int, int]], share: float, loads: int) -
     by any number of turns: there the first miss decides.
 
     The test may be looked at after every turn. Let conversation i have n_i turns of which x_i meet the
-    limits, and m_i be the most turns of any up to it. For a null share S, Z_i = (x_i - S n_i) / m_i has mean 0
-    whatever the turns of a conversation have in common, and M = the mean over all shares p of one side of the
-    product of 1 + (p - S) / (S (1 - S)) Z_i is a non-negative martingale; by Ville's inequality it ever
+    limits, and m_i be the most turns of any up to it. For a null share S, Z_i = (x_i - S n_i) / m_i has mean
+    0 whatever the turns of a conversation have in common, and M = the mean over all shares p of one side of
+    the product of 1 + (p - S) / (S (1 - S)) Z_i is a non-negative martingale; by Ville's inequality it ever
     reaches 1 / a with a chance of at most a (Robbins 1970, Waudby-Smith and Ramdas 2024). With one turn a
     conversation it is the binomial likelihood ratio. a is what may err, 5 %, over the number of loads.
     """

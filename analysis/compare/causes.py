@@ -18,6 +18,7 @@ from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversatio
 from analysis.turns.frame import floats
 from turnbench.formats.comparison import Effect, SwapTable, TaskRatio, TaskRatios, TimeShares
 from turnbench.metrics import METRICS
+from turnbench.outcomes import BROKEN_OFF
 from turnbench.turns import Bools, Floats
 
 PARTS = ("verbosity", "time_per_token", "first_token")
@@ -193,6 +194,7 @@ def ratios_of(pool: pd.DataFrame) -> list[TaskRatios]:
 
 
 def _ratios(rows: pd.DataFrame, tasks: list[str], column: str) -> dict[str, TaskRatio]:
+    rows = rows[~rows["outcome"].isin(BROKEN_OFF)]  # failed: one of them would leave its task without a mean
     values = ranked(rows, METRICS[column])
     known = ~np.isnan(values)
     rows, values = rows[known], values[known]

@@ -166,6 +166,44 @@ def test_a_few_more_failures_are_a_regression_only_if_clear_of_chance(
     assert "rose from 0% to 10% (20 of 200 turns)" in out
 
 
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("stalled", "the unfinished share of chat at 4 rose from 0% to 50% (60 of 120 turns)"),
+        ("deadline", "the unfinished share of chat at 4 rose from 0% to 50% (60 of 120 turns)"),
+        ("truncated", "the failed share of chat at 4 rose from 0% to 50% (60 of 120 turns)"),
+    ],
+)
+def test_a_server_that_answers_half_of_its_turns_in_part_is_a_regression(
+    tmp_path: Path, outcome: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, new = write(tmp_path / "base", n=120), write(tmp_path / "new", n=60)
+    broken = write(tmp_path / "broken", n=60, outcome=outcome)
+    lines = (broken / "turns-0.jsonl").read_text().replace('"conversation":', '"conversation":5')
+    with (new / "turns-0.jsonl").open("a") as file:
+        file.write(lines)
+    code, out = run(capsys, str(new), "--compare", str(base))
+    assert code == exits.MISSED
+    assert said in out
+
+
+def test_a_model_that_is_gone_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = [turn(k, sent_s=6 + k / 2, model=("a", "b")[k % 2]) for k in range(80)]
+    base, new = MadeRun(tmp_path / "base", both), MadeRun(tmp_path / "new", both[::2])
+    code, out = run(capsys, str(new.write()), "--compare", str(base.write()))
+    assert code == exits.MISSED
+    assert "b chat at 4 is gone" in out
+
+
+def test_fewer_failures_and_quicker_answers_in_three_runs_are_no_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = repeats(tmp_path, "n", (0.79, 0.8, 0.81))
+    code, out = run(capsys, *new, "--compare", *repeats(tmp_path, "b", (0.99, 1.0, 1.01), failed=10))
+    assert code == exits.OK
+    assert "NO REGRESSION" in out
+
+
 def test_runs_of_one_plan_are_compared_turn_by_turn() -> None:
     """A long and a short half of the prompts: a run that got less far into them is no slower for that."""
     rng = np.random.default_rng(3)

@@ -25,6 +25,8 @@ MAY_DIFFER: dict[str, str] = {
     "sweep: comparison/cells/*tau_shuffled*": "new: what shuffled lengths of answers give",
     "sweep: comparison/cells/*horizon_ms": "new: to what times are restricted where a turn never finished",
     "answer_lengths": "new: what the lengths of an emulator's answers are from",
+    "levels/*/limits_sure": "new: whether that is certain",
+    "run: curve/capacity_sure": "new: the same of the capacity",
     "levels/*/energy": "new: energy and cost of a level",
     "levels/*/server*": "new: what the server measured of itself",
     "format": "the second version of the format",
@@ -44,12 +46,15 @@ MAY_DIFFER: dict[str, str] = {
     "cells/*/visible_tps": "new",
     "cells/*/normalised_latency_s": "new",
     "cells/*/intervals": "new: of which kind they are",
-    "run: cells/*/*": "streams that broke off after their first content are censored; answers cut by their "
-    "length inside their reasoning are answered; percentiles need effective turns at that very percentile",
+    "run: cells/yi-6b translate */*": "streams that broke off after their first content are censored; an "
+    "answer cut by its length inside its reasoning is answered. Only translations ended so",
+    "run: cells/yi-6b all */*": "the same",
+    "run: cells/yi-6b write 0/itl_ms/p95": "percentiles need effective turns at that very percentile",
     "run: by_turn/9/*": "an answer that was cut by its length inside its reasoning is an answer",
     "run: by_context/3/*": "the same",
     "run: levels/1/conversations/*": "the same",
-    "run: outcomes/*": "the same",
+    "run: outcomes/ok": "the same",
+    "run: outcomes/reasoning_only": "the same",
     "run: verdict/findings/*": "a limit that was missed is a finding, which moves those after it; an answer "
     "cut inside its reasoning has not failed; of few conversations the bound of their likeness counts",
     "run: study/ratios/*": "the same",
@@ -143,6 +148,22 @@ def test_every_number_and_word_of_the_summary_is_as_it_was(analysed: tuple[Path,
     found, excused = differences(old, new), may_differ(analysed[0])
     assert {p: d for p, d in found.items() if not any(fnmatchcase(p, each) for each in excused)} == {}
     assert [each for each in excused if not any(fnmatchcase(p, each) for p in found)] == []
+
+
+def test_every_interval_is_as_wide_as_it_was_or_wider(analysed: tuple[Path, Path]) -> None:
+    """It is the wider of the old one and that over batches of time, where the turns are the same."""
+    old, new = (dict(leaves(json.loads((at / "summary.json").read_text()))) for at in analysed)
+    of = {path[:-2] for path in old if path.startswith(("cells/", "by_")) and path.endswith("/0")}
+    of = {path for path in of if "/ci95/" in path}
+    compared = 0
+    for path in of:
+        counts = {summary.get(f"{path.split('/ci95/')[0]}/n") for summary in (old, new)}
+        ends = [(summary.get(f"{path}/0"), summary.get(f"{path}/1")) for summary in (old, new)]
+        if len(counts) == 1 and None not in (*ends[0], *ends[1]):
+            widths = [high - low for low, high in ends]
+            assert widths[1] >= widths[0] * (1 - 1e-9), path
+            compared += 1
+    assert compared > 20
 
 
 def test_every_number_of_the_csv_is_as_it_was(analysed: tuple[Path, Path]) -> None:
