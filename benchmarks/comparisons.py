@@ -1,13 +1,15 @@
 """How often does a comparison cry wolf, and how often does it miss one? Runs drawn from a stated law.
 
-`python -m benchmarks.comparisons [REPEATS]` prints the table of docs/comparisons.md: the share of comparisons
-of equal servers that end as a regression, where runs drift by 0, 3 or 10 % of their speed and one, two or
-three runs stand on each side, and the share of slowdowns by 10 % that are found. Standard errors in brackets.
+    python -m benchmarks.comparisons [REPEATS] [--drift 0,0.03,0.1]
+
+The table of docs/comparisons.md: the share of comparisons of equal servers that end as a regression, where
+runs drift by 0, 3 or 10 % of their speed and one, two or three runs stand on each side, and the share of
+slowdowns by 10 % that are found. Standard errors in brackets.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import Counter
 from math import sqrt
 
@@ -101,13 +103,19 @@ def found_slowdowns(repeats: int, conversations: int, slower: float = 1.1, seed:
 
 def main() -> int:
     """Print the table."""
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("repeats", type=int, nargs="?", default=200)
+    parser.add_argument("--drift", default="0,0.03,0.1", help="of the speed of whole runs, as shares")
+    options = parser.parse_args()
+    repeats = options.repeats
     print(f"{repeats} comparisons each, 9 cells, 100 conversations a load and run.\n")
     heads = ("drift between runs", "runs a side", "false alarms", "not judged", "10 % slower: found")
     print(f"| {' | '.join(heads)} | not judged |")
     print("|---|---|---|---|---|---|")
-    for drift in (0.0, 0.03, 0.1):
-        for runs, single in ((1, False), (1, True), (2, False), (3, False), (5, False)):
+    for drift in map(float, options.drift.split(",")):
+        for runs, single in ((1, False), (1, True), (2, False), (3, False)):
             cells = []
             for slower in (1.0, 1.1):
                 found = codes(repeats, runs, drift, slower, single=single)
