@@ -1,7 +1,9 @@
-"""How often do the checks of warm-up and drift cry wolf? Below 5 % on series that never change.
+"""How often do the checks of warm-up, drift and lateness cry wolf? Below 5 % on series that never change.
 
-Run with `python -m benchmarks.steadiness [DRAWS]`. The log of a time follows an AR(1) with
-this correlation of neighbours, up to 0.8, and a standard deviation of 0.3.
+    python -m benchmarks.steadiness [DRAWS]
+
+The log of a time follows an AR(1) with this correlation of neighbours, up to 0.8, and a standard deviation of
+0.3. Lateness has one of 1, and in the long run one turn in 500 is late by more than the limit.
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ import sys
 
 import numpy as np
 
+from analysis.checks.client import SUSPECT_LATE_MS, late_open
+from analysis.stats.distributions import normal_quantile
 from analysis.stats.steadiness import change_point, too_short
 from turnbench.turns import Floats
 
 SPREAD = 0.3
+LATE_SHARE = 0.002
+"""Of turns that are late by more than an open loop may be: a fifth of what makes a level SUSPECT."""
 
 
 def autoregressive(rho: float, n: int, rng: np.random.Generator) -> Floats:
@@ -28,18 +34,21 @@ def autoregressive(rho: float, n: int, rng: np.random.Generator) -> Floats:
 def main() -> int:
     """Print a table; 1 if an alarm is more frequent than 5 %."""
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-    print(f"false alarms over {draws} series\n rho  turns  warm-up   drift")
+    print(f"| {draws} series | turns | warm-up | drift | lateness |\n|---|---|---|---|---|")
+    limit = normal_quantile(1 - LATE_SHARE)
     most = 0.0
     for rho in (0.0, 0.5, 0.8):
         for n in (100, 200, 400, 1000, 4000):
             rng = np.random.default_rng(1)
-            found = np.zeros(2)
+            found = np.zeros(3)
             for _ in range(draws):
-                logs = SPREAD * autoregressive(rho, n, rng)
-                found += too_short(np.exp(logs)) is not None, change_point(logs) is not None
-            warm, drift = found / draws
-            print(f"{rho:4.1f} {n:6} {warm:8.1%} {drift:7.1%}", flush=True)
-            most = max(most, warm, drift)
+                series = autoregressive(rho, n, rng)
+                logs, late_ms = SPREAD * series, SUSPECT_LATE_MS * np.exp(series - limit)
+                alarms = too_short(np.exp(logs)), change_point(logs), late_open(late_ms)
+                found += [alarm is not None for alarm in alarms]
+            shares = " | ".join(f"{share:.1%}" for share in found / draws)
+            print(f"| rho {rho} | {n} | {shares} |", flush=True)
+            most = max(most, *(found / draws))
     return int(most > 0.05)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -65,15 +66,15 @@ def late(at: LevelEvidence) -> Iterator[Finding]:
     In open loop a turn that is late is late in its response delay: the p99 is judged.
     """
     late_ms = np.maximum(np.nan_to_num(floats(at.rows["first_late_ms"])), 0.0)
-    judge = _late_open if at.level.arrival_rate_per_s else _late_closed
-    found = judge(at, late_ms)
+    judge = late_open if at.level.arrival_rate_per_s else partial(_late_closed, at)
+    found = judge(late_ms)
     if found is None:
         return
     severity, what = found
     fewer = "" if at.level.users == 1 else "use fewer people a worker (--processes, more machines) or "
     remedy = f"{fewer}a faster client machine, or end what else runs on this one"
     connecting_ms = np.nan_to_num(floats(at.rows["connect_us"])) / 1e3
-    if judge(at, np.maximum(late_ms - connecting_ms, 0.0)) is None:
+    if judge(np.maximum(late_ms - connecting_ms, 0.0)) is None:
         remedy = (
             "opening connections takes this long: see the network and the server's accept queue, and --warmup"
         )
@@ -92,7 +93,8 @@ def _late_closed(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | N
     return "invalid" if share > INVALID_LATE_SHARE else "suspect", what
 
 
-def _late_open(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | None:
+def late_open(late_ms: Floats) -> tuple[Severity, str] | None:
+    """Whether turns of an open loop that began so late make a level less than valid, and in what words."""
     turns = len(late_ms)
     severities: tuple[tuple[Severity, float], ...] = (
         ("invalid", INVALID_LATE_MS),
