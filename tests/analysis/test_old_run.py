@@ -163,7 +163,7 @@ def test_every_interval_is_as_wide_as_it_was_or_wider(analysed: tuple[Path, Path
             widths = [high - low for low, high in ends]
             assert widths[1] >= widths[0] * (1 - 1e-9), path
             compared += 1
-    assert compared > 20
+    assert (compared > 20) is (analysed[0].name == "run"), "the sweep has too few conversations for any"
 
 
 def test_every_number_of_the_csv_is_as_it_was(analysed: tuple[Path, Path]) -> None:
