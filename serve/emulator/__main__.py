@@ -19,6 +19,7 @@ from serve.catalogue import Gpu, Model, load_catalogue
 from serve.emulator.answers import AnswerDraws
 from serve.emulator.calibration import measured_machine
 from serve.emulator.machines import FrontEnd, RooflineMachine
+from serve.emulator.power import PowerMeter
 from serve.emulator.reactor import Reactor
 from serve.emulator.records import ServerRecords, TruthLog, TruthLogFailed
 from serve.emulator.request import EmulatedModel
@@ -175,7 +176,7 @@ def _schedule(
     # What was measured holds the front end's share already.
     front_end = FrontEnd()
     token_ns = 0 if options.calibration else front_end.token_ns
-    lengths = None
+    lengths, power = None, None
     if options.calibration is not None:
         measured = measured_machine(Path(options.calibration), options.model)
         facts, frontend_ns = measured.calibration, measured.frontend_ns
@@ -192,10 +193,11 @@ def _schedule(
             )
         seqs, tokens = batch_limits(machine.gpu)
         seqs, tokens = options.max_num_seqs or seqs, options.max_num_batched_tokens or tokens
-        scheduler, frontend_ns = BatchScheduler(machine, seqs, tokens), front_end.request_ns
+        power = PowerMeter(machine)
+        scheduler, frontend_ns = BatchScheduler(power, seqs, tokens), front_end.request_ns
     draws = AnswerDraws(options.model, options.seed, lengths)
     return RooflineSchedule(
-        scheduler, draws, reactor.at, records.counters, model.max_model_len, frontend_ns, token_ns
+        scheduler, draws, reactor.at, records.counters, model.max_model_len, frontend_ns, token_ns, power
     )
 
 

@@ -138,6 +138,8 @@ class ServerCounters:
     cache_queries: int = 0
     cache_hits: int = 0
     preemptions: int = 0
+    power_w: float | None = None
+    """Of the emulated GPU, the mean since the page was last asked for; None where nothing says it."""
     finished: dict[str, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0})
 
     def as_prometheus(self, model: str) -> bytes:
@@ -161,6 +163,10 @@ class ServerCounters:
         add("num_preemptions_total", "counter", "Requests computed again", {"": self.preemptions})
         by_reason = {f',finished_reason="{reason}"': count for reason, count in self.finished.items()}
         add("request_success_total", "counter", "Requests finished, by reason", {**by_reason})
+        if self.power_w is not None:
+            lines += ["# HELP DCGM_FI_DEV_POWER_USAGE EMULATED power draw (in W)."]
+            lines += ["# TYPE DCGM_FI_DEV_POWER_USAGE gauge"]
+            lines += [f'DCGM_FI_DEV_POWER_USAGE{{gpu="0"}} {self.power_w:.3f}']
         return ("\n".join(lines) + "\n").encode()
 
 

@@ -16,6 +16,7 @@ from time import monotonic_ns
 from typing import Protocol
 
 from serve.emulator.answers import Answer, AnswerDraws, TextRing, make_answer, wanted_tokens
+from serve.emulator.power import PowerMeter
 from serve.emulator.reactor import Action
 from serve.emulator.records import ServerCounters
 from serve.emulator.reply import EmulatedReply
@@ -203,6 +204,7 @@ class RooflineSchedule:
         room: int,
         frontend_ns: int,
         token_ns: int,
+        power: PowerMeter | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._draws = draws
@@ -211,6 +213,7 @@ class RooflineSchedule:
         self._room = room
         self._frontend_ns = frontend_ns
         self._token_ns = token_ns
+        self._power = power
         self._outbox = Outbox(at)
         self._frontend_free_ns = 0
         self._text = TextRing(0)
@@ -284,6 +287,7 @@ class RooflineSchedule:
         self._counters.waiting = len(self._scheduler.waiting)
         self._counters.kv_usage = self._scheduler.kv_usage
         self._counters.preemptions = self._scheduler.preemptions
+        self._counters.power_w = self._power.mean_power_w() if self._power else None
 
     def forget_prefixes(self) -> bool:
         """Empty the prefix cache, unless running sequences hold parts of it; whether it was done."""
