@@ -19,6 +19,15 @@ from turnbench.run_directory import RunDirectory, read_run
 pytestmark = pytest.mark.vllm
 
 ROOT = Path(__file__).parents[2]
+SCENARIO = """\
+format: turnbench-scenario/1
+name: short
+tasks:
+  - {from: choose, weight: 2}
+  - {from: explain, weight: 2}
+  - {from: chat, turns: 3, max_tokens: 48, weight: 2}
+"""
+"""Short enough that a busy machine comes to third turns in a level's time."""
 
 
 def counter(url: str, name: str) -> float:
@@ -34,8 +43,10 @@ def played(smol_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run
     names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
     before = {name: counter(smol_url, name) for name in names}
     command = ["taskset", "-c", "1", sys.executable, "-m", "locust", "-f", str(ROOT / "loadgen")]
-    command += ["--headless", "-H", smol_url, "--scenario", "demo-real"]
-    command += ["--levels", "1,2,4", "--hold", "25s"]
+    scenario = where.with_name("short.yaml")
+    scenario.write_text(SCENARIO)
+    command += ["--headless", "-H", smol_url, "--scenario", str(scenario)]
+    command += ["--levels", "1,2,4", "--hold", "25s", "--drain", "120s"]
     command += ["--run-dir", str(where), "--keep-text"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     print(done.stdout)
@@ -53,7 +64,7 @@ def test_a_sweep_is_multi_turn_and_without_failures(played: tuple[RunDirectory, 
     assert {turn.outcome for turn in run.turns()} <= {"ok", "cut"}
     turns = good(run)
     assert len(turns) > 30
-    assert max(turn.turn for turn in turns) >= 2
+    assert max(turn.turn for turn in turns) == 3
     assert run.manifest.emulated is False
     assert run.manifest.findings == []
 
@@ -79,20 +90,20 @@ def test_cached_tokens_grow_with_the_turn_of_a_conversation(
         assert turn.cached_tokens is not None
         cached.setdefault(turn.turn, []).append(turn.cached_tokens)
     means = {number: mean(found) for number, found in cached.items()}
-    assert means[1] < means[2], means
+    assert means[1] < means[2] < means[3], means
     # A tag comes before all that first prompts share but a block of the template's own text.
     assert means[1] <= 32, "first turns were answered from an earlier conversation's cache"
 
 
-def test_most_answers_end_by_themselves_and_their_texts_are_the_models_own(
+def test_answers_that_are_not_cut_end_by_themselves_at_lengths_of_their_own(
     played: tuple[RunDirectory, dict[str, float]],
 ) -> None:
     turns = good(played[0])
     ended = [turn for turn in turns if turn.finish_reason == "stop"]
     assert {turn.finish_reason for turn in turns} <= {"stop", "length"}
-    assert len(ended) > 0.6 * len(turns)
+    assert len([turn for turn in ended if turn.task == "explain"]) > 5
     # Lengths are those that the answers came to, not limits.
-    assert len({turn.output_tokens for turn in ended}) > 10
+    assert len({turn.output_tokens for turn in ended}) > 5
 
 
 def test_the_runs_totals_are_the_servers_counters(
@@ -103,7 +114,7 @@ def test_the_runs_totals_are_the_servers_counters(
     output = sum(turn.output_tokens or 0 for turn in turns)
     prompt = sum(turn.prompt_tokens or 0 for turn in turns)
     print({"output": output, "prompt": prompt} | grown)
-    # The probe before the first level asks for a token of its own, and a turn that was cut has no usage.
+    # A turn that was cut at the end of a level may have no usage.
     assert output == pytest.approx(grown["vllm:generation_tokens_total"], rel=0.01)
     assert prompt == pytest.approx(grown["vllm:prompt_tokens_total"], rel=0.01)
 
