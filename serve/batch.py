@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serve.catalogue import Gpu
-from serve.efficiency import Efficiency, PowerShares, StepCosts
+from serve.efficiency import Efficiency, StepCosts
 from serve.emulator.machines import RooflineMachine, StepWork
 from serve.emulator.scheduler import BatchScheduler, ScheduledSequence, batch_limits
 
@@ -47,12 +47,7 @@ class BatchWork:
     def mean_power_w(self, gpu: Gpu, efficiency: Efficiency) -> float:
         """Mean power of the GPU during the batch, never above its limit."""
         busy, cache, compute = self.utilisation(efficiency.step)
-        return gpu.power_w * min(1.0, power_share(efficiency.power, busy, cache, compute))
-
-
-def power_share(power: PowerShares, busy: float, cache: float, compute: float) -> float:
-    """Of the GPU's power limit."""
-    return power.idle + power.busy * busy + power.cache * cache + power.compute * compute
+        return gpu.power_w * min(1.0, efficiency.power.of_limit(busy, cache, compute))
 
 
 class _Tally:

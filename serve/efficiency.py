@@ -58,6 +58,10 @@ class PowerShares(_Entry):
     compute: Part
     """Times the share of the peak FP16 rate."""
 
+    def of_limit(self, busy: float, cache: float, compute: float) -> float:
+        """What the GPU draws over its limit, from the shares named above; it may come out above 1."""
+        return self.idle + self.busy * busy + self.cache * cache + self.compute * compute
+
 
 class ErrorsOf(_Entry):
     """Sizes of relative errors, as shares."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from serve.batch import BatchWork, play_batch, power_share
+from serve.batch import BatchWork, play_batch
 from serve.catalogue import Catalogue
 from serve.efficiency import Efficiency, ErrorsOf, PowerShares, StepCosts, write_efficiency
 from serve.emulator.machines import RooflineMachine
@@ -137,7 +137,7 @@ def time_errors(points: list[PublishedBatch], step: StepCosts) -> Errors:
 
 def power_errors(points: list[PublishedBatch], step: StepCosts, power: PowerShares) -> Errors:
     return {
-        point: min(1.0, power_share(power, *point.work.utilisation(step))) / point.power_share - 1
+        point: min(1.0, power.of_limit(*point.work.utilisation(step))) / point.power_share - 1
         for point in points
         if point.power_share
     }

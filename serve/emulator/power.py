@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from serve.batch import power_share
 from serve.emulator.machines import RooflineMachine, StepWork
 
 WINDOW_NS = 1_000_000_000
@@ -35,7 +34,7 @@ class PowerMeter:
         cache = machine.model.kv_bytes_per_token * work.context / (gpu.bandwidth_gb_per_s * 1e9) / took_s
         compute = machine.operations(work) / (gpu.tflops_fp16 * 1e12) / took_s
         power = machine.efficiency.power
-        share = min(1.0, power_share(power, busy, cache, compute)) - power.idle
+        share = min(1.0, power.of_limit(busy, cache, compute)) - power.idle
         self._steps.append((self._now_ns(), share * gpu.power_w * took_s))
         self._forget()
         return took_ns
