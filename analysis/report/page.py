@@ -40,6 +40,35 @@ def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
     """Write the page; everything it needs is inside it."""
     plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     script = _own("report.js")
+    drawn, omitted = _within(figures(summary, facts))
+    page = (
+        _environment()
+        .get_template("report.jinja")
+        .render(
+            summary=summary,
+            title=stamp(summary.emulated) + summary.run,
+            emulated=emulated_in_words(summary),
+            policy=_policy(plotly, script),
+            glossary=glossary(),
+            groups=GROUPS,
+            figures=drawn,
+            figures_omitted=omitted,
+            notes=NOTES,
+            setups=_setups(facts),
+            insecure=any(run.manifest.settings.get("insecure") for run in facts),
+            style=Markup(_own("report.css")),
+            data=Markup(for_script_tag([asdict(one) for one in drawn])),
+            plotly=Markup(_packed(plotly)),
+            script=Markup(script),
+            **_tables(summary),
+        )
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    """What reads the templates; one for all reports, since it compiles each template once."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -54,26 +83,7 @@ def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
         "anchor": anchor_of,
         "task": task,
     }
-    drawn, omitted = _within(figures(summary, facts))
-    page = environment.get_template("report.jinja").render(
-        summary=summary,
-        title=stamp(summary.emulated) + summary.run,
-        emulated=emulated_in_words(summary),
-        policy=_policy(plotly, script),
-        glossary=glossary(),
-        groups=GROUPS,
-        figures=drawn,
-        figures_omitted=omitted,
-        notes=NOTES,
-        setups=_setups(facts),
-        insecure=any(run.manifest.settings.get("insecure") for run in facts),
-        style=Markup(_own("report.css")),
-        data=Markup(for_script_tag([asdict(one) for one in drawn])),
-        plotly=Markup(_packed(plotly)),
-        script=Markup(script),
-        **_tables(summary),
-    )
-    path.write_text(page, encoding="utf-8")
+    return environment
 
 
 def _tables(summary: Summary) -> dict[str, Any]:
