@@ -131,14 +131,16 @@ def test_each_name_of_a_class_stands_once() -> None:
     assert {name: paths for name, paths in names.items() if len(paths) > 1} == {}
 
 
-def test_what_is_imported_is_declared() -> None:
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    needed = {plain_name(each) for each in [*project["dependencies"], *extras["xlsx"]]}
+    required = {plain_name(each) for each in project["dependencies"]}
+    needed = required | {plain_name(each) for each in extras["xlsx"]}
     known = needed | {plain_name(each) for each in extras["dev"]}
     distributions = packages_distributions()
     here = {FLOOR, *ROOMS, "tests", "benchmarks", "conftest", "__future__"} | sys.stdlib_module_names
     may_import = dict.fromkeys((FLOOR, *ROOMS), needed) | dict.fromkeys(("benchmarks", "tests"), known)
+    used = set()
     for room, allowed in may_import.items():
         for path in modules(room):
             theirs = {name.partition(".")[0] for name in imported(path)} - here
@@ -146,6 +148,9 @@ def test_what_is_imported_is_declared() -> None:
             for name in theirs - beside - VLLMS:
                 owners = {plain_name(each) for each in distributions.get(name, [name])}
                 assert owners & allowed, f"{path} imports {name}: name it in pyproject.toml"
+                used |= owners if allowed is needed else set()
+    for_their_files = {"plotly"}  # its JavaScript is in every report
+    assert required - used == for_their_files
 
 
 def plain_name(requirement: str) -> str:
