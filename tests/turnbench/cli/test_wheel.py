@@ -21,7 +21,7 @@ run: {scenario: choose, levels: "2", hold: 1s, warmup: "0", drain: 2s, max-token
 """
 SHORT = "--scenario choose --levels 2 --hold 2s --warmup 0 --drain 2s --max-tokens 8"
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass
