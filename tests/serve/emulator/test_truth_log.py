@@ -27,6 +27,7 @@ def timed(start_emulator):
     return start_emulator("--schedule", "fixed", "--ttft", "40ms", "--itl", "4ms")
 
 
+@pytest.mark.timing
 def test_the_log_and_a_client_agree_on_every_event(timed, make_chat):
     got = timed.ask(body=make_chat(max_tokens=50, stream=True), X_Request_Id="run/0/1/1")
     timed.stop()
@@ -43,6 +44,7 @@ def test_the_log_and_a_client_agree_on_every_event(timed, make_chat):
     assert abs(statistics.median(differences)) < 2_000_000
 
 
+@pytest.mark.timing
 def test_events_go_out_when_they_are_due_and_never_before(timed, make_chat):
     timed.ask(body=make_chat(max_tokens=600, stream=True))
     timed.stop()
