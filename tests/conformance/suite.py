@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from tests.conformance.asking import Answered, ask
 from tests.conformance.comparing import UNANSWERED, Difference, differences, stale, table, unnamed
 from tests.conformance.probes import PROBES, Kind
 from tests.conformance.shape import shape
+from tests.official import anthropic, openai
 
 RECORDING = Path(__file__).with_name("recordings") / "vllm-0.32.0.json"
 STORY = "Tell me a story about the harbour."
@@ -38,7 +37,7 @@ class Peer:
     """What it puts behind its model's name in answers."""
     without: tuple[str, ...] = ()
     """Fields of vLLM's own that it refuses wherever they stand."""
-    unknown_model: type[openai.APIStatusError] = openai.NotFoundError
+    unknown_model: type[Exception] = field(default_factory=lambda: openai.NotFoundError)
 
 
 def recorded() -> dict[str, Answered]:

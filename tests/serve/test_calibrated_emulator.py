@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import openai
 import pytest
 
 from serve.emulator.calibration import Calibration, write_calibration
+from tests.official import openai
 
 SLOW = Calibration(
     model="tiny",

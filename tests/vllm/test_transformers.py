@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 from serve.launch.command import TINY_FOLDER
 from tests.conformance.suite import QUESTION, Conformance, Peer
+from tests.official import openai
 from turnbench.places import weights_folder
 
 pytestmark = pytest.mark.vllm

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import openai
 import pytest
+
+from tests.official import openai
 
 KEY = "let-me-in"
 MESSAGES = [{"role": "user", "content": "Tell me a story."}]
