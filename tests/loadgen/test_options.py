@@ -199,6 +199,9 @@ def test_levels_and_once_leave_no_time_to_think_unless_asked(words: list[str]) -
         (["--slo", "ttft_ms=inf"], "from 0 to"),
         (["--retry", "-1"], "whole number"),
         (["--abort-errors", "2"], "from 0 to 1"),
+        (["--replay-speed", "0"], "'0' is not a number from 1e-06"),
+        (["--arrival-rate", "1..9"], "say with -t within what time"),
+        (["--find-capacity", "--arrival-rate", "1,9"], "takes one --arrival-rate"),
         (["--clock", "atomic"], "kernel or user"),
         (["--seed", "1.5"], "whole number"),
         (["--seed", "9" * 40], "whole number"),
@@ -240,8 +243,16 @@ def test_all_mistakes_are_reported_at_once() -> None:
         (["--levels", "1,2"], {"turnbench_run_time_s": "90s"}, ("--levels", "-t")),
         (["--once", "--hold", "5s"], {}, ("--once", "--hold")),
         (["--once", "--hold", "60s"], {}, ("--once", "--hold")),
+        (["--once"], {"turnbench_run_time_s": "9s"}, ("--once", "-t")),
+        (["--once", "--levels", "1,2"], {}, ("--once", "several --levels")),
+        (["--arrival-rate", "5"], {"num_users": 4, "turnbench_users_given": True}, ("--arrival-rate", "-u")),
+        (["--arrival-rate", "5", "--levels", "1,2"], {}, ("--arrival-rate", "--levels")),
+        (["--arrival-rate", "1,9"], {"turnbench_run_time_s": "9s"}, ("--arrival-rate A,B,C", "-t")),
+        (["--find-capacity", "--levels", "1,2"], {}, ("--find-capacity", "--levels")),
+        (["--replay-speed", "2"], {"num_users": 4, "turnbench_users_given": True}, ("--replay-speed", "-u")),
+        (["--replay-speed", "2", "--levels", "3"], {}, ("--replay-speed", "--levels")),
     ],
-    ids=["levels and -u", "levels and -t", "once and hold", "once and the usual hold"],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_options_that_exclude_each_other_are_refused(
     words: list[str], more: dict[str, Any], flags: tuple[str, str]

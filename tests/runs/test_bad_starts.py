@@ -11,32 +11,15 @@ import pytest
     ("options", "says"),
     [
         (
-            ["--levels", "4", "-u", "3", "-t", "9s", "--hold", "5 parsecs", "--slo", "ttf_ms=3"],
+            ["--levels", "4", "-u", "3", "-t", "9s", "--hold", "5 parsecs", "--slo", "ttf_ms=3"]
+            + ["--retry", "many"],
             [
                 "--levels and -u exclude each other",
                 "--levels and -t exclude each other",
                 "'5 parsecs' is not a time",
                 "KEY one of ttft_ms",
+                "--retry: 'many' is not a whole number",
             ],
-        ),
-        (
-            ["--once", "-t", "9s", "--levels", "1,2", "--hold", "5s"],
-            [
-                "--once and -t exclude each other",
-                "--once and several --levels exclude each other",
-                "--once and --hold exclude each other",
-            ],
-        ),
-        (["--arrival-rate", "1..9"], ["say with -t within what time"]),
-        pytest.param(
-            ["--arrival-rate", "1,9", "-t", "9s"],
-            ["say with --hold how long each lasts"],
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--arrival-rate", "1,9", "--find-capacity"],
-            ["--find-capacity takes one --arrival-rate"],
-            marks=pytest.mark.slow,
         ),
         (["--model", "yi-7b"], ["did you mean yi-6b?"]),
         (["--header", "X-A: $NOT_SET_ANYWHERE"], ["NOT_SET_ANYWHERE is not set"]),
@@ -44,7 +27,7 @@ import pytest
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
 )
-def test_contradictions_and_mistakes_end_with_exit_2(
+def test_contradictions_and_mistakes_are_all_reported_at_once_with_exit_2(
     server: Any, headless: Any, options: list[str], says: list[str]
 ) -> None:
     at = server()
@@ -54,12 +37,6 @@ def test_contradictions_and_mistakes_end_with_exit_2(
     assert "Traceback" not in load.said
     assert not load.where.exists()
     assert at.truth() == {}
-
-
-def test_all_mistakes_are_told_at_once(server: Any, headless: Any) -> None:
-    load = headless(server(), "--hold", "x", "--retry", "many", "--slo", "zzz=1")
-    assert load.end() == 2
-    assert [name in load.said for name in ("--hold", "--retry", "--slo")] == [True] * 3
 
 
 def test_an_unknown_scenario_names_the_nearest(server: Any, locust: Any) -> None:
