@@ -30,6 +30,9 @@ ready := .venv/.ready
 fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
   tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py
 
+# Only these are read for the second pass of `make test`.
+timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)
+
 .PHONY: help setup demo demo-real gpu-report test faults test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
@@ -55,7 +58,7 @@ test: $(ready)  ## the tests that every change must pass, in 3 minutes (docs/tes
 	@echo 'make test: all four rooms, the floor, the commands, and real runs against emulators; Python only.'
 	@echo 'First what can run side by side, then what compares moments with the clock, one at a time.'
 	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(everyday) and not timing'
-	$(bin)/python -m pytest -m '$(everyday) and timing'
+	$(bin)/python -m pytest -m '$(everyday) and timing' $(timing_tests)
 	@echo 'Not covered here: slow tests, more tries for each property, the report in a browser, several machines'
 	@echo '(make test-all); real engines (make test-vllm).'
 

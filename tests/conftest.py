@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,26 @@ settings.register_profile("thorough", deadline=None)
 settings.load_profile("suite")
 
 HERE = Path(__file__).parent
-TOGETHER = ("tests/runs/test_two_runs.py", "tests/turnbench/cli/test_wheel.py")
-"""Files whose tests share what takes long to make: one process runs them all."""
-FIRST = ("test_find_capacity.py", "test_sweep_resume.py")
+FIRST = ("test_find_capacity.py", "test_sweep_resume.py", "test_two_runs.py")
 """Files of tests/runs with the longest tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs come first, the longest before all: then no process is left alone with one at the end."""
-    items.sort(key=lambda item: (item.path.parent.name != "runs", item.path.name not in FIRST))
+    """Whole runs, which mostly wait, are spread among tests that mostly compute, the longest at the start.
+
+    The last quarter has none: no process is left alone with one at the end.
+    """
+    runs = [item for item in items if item.path.parent.name == "runs"]
+    runs.sort(key=lambda item: item.path.name not in FIRST)
+    others = [item for item in items if item.path.parent.name != "runs"]
+    place = {item: number for number, item in enumerate(others)}
+    place |= {item: 0.75 * number * len(others) / len(runs) for number, item in enumerate(runs)}
+    items.sort(key=place.__getitem__)
 
 
 @pytest.hookimpl(optionalhook=True)  # with pytest-xdist alone
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hands out the tests one by one in their order, and files whose tests share something as a whole.
+    """Hands out tests one by one in their order; files whose tests share something go to one process.
 
     Its own `--dist loadgroup` finds no group: it marks them in an attribute that pytest 9.2 never reads.
     """
@@ -38,10 +45,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneByOne(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if path in TOGETHER else nodeid
+            return path if shares_something(path) else nodeid
 
     config.option.loadscopereorder = False
     return OneByOne(config, log)
+
+
+@cache
+def shares_something(path: str) -> bool:
+    text = (HERE.parent / path).read_text(encoding="utf-8")
+    return 'fixture(scope="module"' in text or "\n@cache\n" in text
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
