@@ -127,6 +127,7 @@ def test_with_repeats_what_differs_between_runs_counts() -> None:
     assert not repeats.regressions
 
 
+@pytest.mark.slow
 def test_false_alarms_of_two_runs_of_one_server_are_rare() -> None:
     assert false_alarms(repeats=20, conversations=100) <= 0.1
 

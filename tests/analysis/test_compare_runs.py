@@ -124,6 +124,7 @@ def test_goodput_by_other_limits_is_not_compared(tmp_path: Path, capsys: pytest.
     assert "within limits" not in out
 
 
+@pytest.mark.slow
 def test_three_runs_of_a_server_slower_by_a_fifth_are_a_regression(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_three_runs_of_a_server_slower_by_a_fifth_are_a_regression(
     assert "differences between runs are not known" not in out
 
 
+@pytest.mark.slow
 def test_three_runs_whose_answers_grew_are_no_regression_and_say_that_they_grew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +151,7 @@ def test_three_runs_whose_answers_grew_are_no_regression_and_say_that_they_grew(
     assert "answers grew by" in out
 
 
+@pytest.mark.slow
 def test_shorter_answers_do_not_hide_a_slower_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,5 +226,6 @@ def test_one_run_against_one_never_calls_a_median_worse_unless_asked_to() -> Non
     assert found[exits.NOT_JUDGED] == 8
 
 
+@pytest.mark.slow
 def test_three_runs_a_side_that_drift_are_rarely_called_worse() -> None:
     assert codes(8, 3, 0.1, conversations=40)[exits.MISSED] <= 1

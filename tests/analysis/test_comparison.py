@@ -102,6 +102,7 @@ def test_one_unfinished_turn_of_a_thousand_does_not_rank_a_model_last() -> None:
     assert found.horizon_ms == pytest.approx(660)
 
 
+@pytest.mark.slow
 def test_rankings_agree_by_chance_already_where_lengths_say_nothing_of_the_model() -> None:
     """Both share the time to generate: lengths and speeds that are independent give a tau far above 0."""
     taus, shuffled = [], []

@@ -180,6 +180,7 @@ def test_a_turn_that_never_ended_leaves_no_ratio(tmp_path: Path) -> None:
     assert analyse(tmp_path / "run").summary.study.ratios == []
 
 
+@pytest.mark.slow
 def test_the_orders_of_models_at_a_lower_precision_are_set_beside_those_at_fp16(tmp_path: Path) -> None:
     gaps = {"fp16": (10, 20, 30), "int8": (6, 12, 18), "int4": (12, 8, 4)}
     runs = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FAULTS = """\
 format: turnbench-faults/1
 faults:
@@ -43,6 +45,7 @@ def test_too_many_failed_turns_end_the_run_with_one_finding_that_is_no_verdict_o
     assert manifest.status == "finished"
 
 
+@pytest.mark.slow
 def test_an_attempt_that_was_mended_by_the_next_is_no_failed_turn(
     locust: Any, own_server: Any, tmp_path: Path
 ) -> None:

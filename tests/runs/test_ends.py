@@ -19,10 +19,10 @@ import pytest
 
 from tests.processes import alive, below
 
-SLOW = ("--ttft", "300ms", "--itl", "20ms", "--tokens", "100")
-SLOWER = ("--ttft", "300ms", "--itl", "60ms", "--tokens", "100")
-LONG = ("--levels", "4", "--hold", "300s", "--warmup", "200ms", "--exact-tokens", "--max-tokens", "100")
-"""Four people whose turns take 2.3 s against SLOW; its own end comes later than any test waits."""
+SLOW = ("--ttft", "300ms", "--itl", "20ms", "--tokens", "50")
+SLOWER = ("--ttft", "300ms", "--itl", "60ms", "--tokens", "50")
+LONG = ("--levels", "4", "--hold", "300s", "--warmup", "200ms", "--exact-tokens", "--max-tokens", "50")
+"""Four people whose turns take 1.3 s against SLOW; its own end comes later than any test waits."""
 SIGNALS = [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 
 
@@ -294,6 +294,7 @@ def test_a_master_that_waits_for_its_workers_can_be_stopped(
     assert load.end() == code, load.said
 
 
+@pytest.mark.slow
 def test_an_invalid_run_exits_3_without_its_analysis_too(server: Any, headless: Any, tools: Any) -> None:
     load = headless(server(*SLOWER), *LONG, "--no-analysis")
     wait_for_open_turns(load, tools)

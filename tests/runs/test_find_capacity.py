@@ -9,6 +9,7 @@ import pytest
 SLOTS = 8
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_capacity_of_a_server_with_eight_slots_is_eight_people(server: Any, headless: Any) -> None:
     """A ninth person waits for an eighth of an answer of a second: 57 ms become more than 150 ms."""
@@ -43,9 +44,3 @@ def test_a_search_in_arrivals_keeps_every_point_and_ends_where_nothing_holds(
     assert [level.arrival_rate_per_s for level in manifest.levels] == [40.0, 10.0]
     assert all(point.turns >= 20 and point.met == 0 for point in told.points)
     assert "capacity: none" in load.said
-
-
-def test_a_search_without_limits_is_refused(server: Any, headless: Any) -> None:
-    load = headless(server(), "--find-capacity", "--levels", "1,2")
-    assert load.end() == 2
-    assert "--find-capacity and --levels exclude each other" in load.said

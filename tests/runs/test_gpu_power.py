@@ -43,9 +43,10 @@ def test_what_an_exporter_says_is_recorded_and_integrated_within_1_percent(
         threading.Thread(target=exporter.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{exporter.server_address[1]}"
         load = headless(
-            at, "--levels", "2", "--hold", "4s", "--warmup", "1s", "--gpu-metrics", url, "--gpu-price", "3"
-        )
-        assert load.end() in (0, 1, 3), load.said
+            at, "--levels", "2", "--hold", "4s", "--warmup", "1s", "--gpu-metrics", url, "--gpu-price", "3",
+            "--no-analysis",
+        )  # fmt: skip
+        assert load.end() == 0, load.said
         exporter.shutdown()
     run = read_run(load.run().path)
     samples = list(run.gpus())

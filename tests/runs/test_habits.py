@@ -81,6 +81,7 @@ def test_a_mistake_ends_with_exit_2_at_once(options: list[str], tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"FIFO"}
 
 
+@pytest.mark.slow
 def test_two_runs_with_processes_at_once_do_not_meet(server: Any, locust: Any) -> None:
     options = ("--headless", "-H", server().url, "--scenario", "choose", "--levels", "2", "--hold", "2s",
                "--warmup", "0", "--no-analysis", "--processes", "2")  # fmt: skip

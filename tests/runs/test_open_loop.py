@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 import numpy as np
+import pytest
 from scipy import stats
 
 
@@ -17,7 +18,7 @@ def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
     server: Any, headless: Any, tools: Any
 ) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
-    load = headless(at, "--arrival-rate", "40", "--burstiness", "0.5", "-t", "8s", "--warmup", "2500ms",
+    load = headless(at, "--arrival-rate", "40", "--burstiness", "0.5", "-t", "6s", "--warmup", "1500ms",
                     "--no-analysis")  # fmt: skip
     assert load.end() == 0, load.said
     run = load.run()
@@ -33,6 +34,7 @@ def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
     assert tools.request_ids(run) == set(at.truth())
 
 
+@pytest.mark.slow
 def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
     options = ["--arrival-rate", "40", "-t", "3s", "--warmup", "0", "--seed", "3", "--no-analysis"]
@@ -51,21 +53,21 @@ def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
     assert all(turn.conversation % 2 == turn.worker for turn in shared.run().turns()), "played by another"
 
 
-def test_a_server_frozen_for_five_seconds_shows_in_every_turn_that_came_due(
+def test_a_server_frozen_for_three_seconds_shows_in_every_turn_that_came_due(
     own_server: Any, headless: Any, tools: Any
 ) -> None:
     at = own_server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
-    load = headless(at, "--arrival-rate", "20", "-t", "10s", "--warmup", "0", "--no-analysis")
+    load = headless(at, "--arrival-rate", "20", "-t", "7s", "--warmup", "0", "--no-analysis")
     load.wait_for_turns(10)
     at.process.send_signal(signal.SIGSTOP)
     frozen = tools.now_ns()
-    due = frozen + int(5e9)
-    tools.wait_until(lambda: tools.now_ns() > due, "five seconds", 15)
+    due = frozen + int(3e9)
+    tools.wait_until(lambda: tools.now_ns() > due, "three seconds", 15)
     thawed = tools.now_ns()
     at.process.send_signal(signal.SIGCONT)
     assert load.end() == 0, load.said
     turns = [t for t in first_turns(load.run()) if frozen + int(3e8) < t.due_ns < thawed - int(2e8)]
-    assert abs(len(turns) - 90) < 30, "arrivals went on while the server was frozen"
+    assert abs(len(turns) - 50) < 25, "arrivals went on while the server was frozen"
     for turn in turns:
         assert turn.outcome == "ok", turn.error
         seen_ns = turn.sent_ns + turn.event_us[0] * 1000
@@ -74,18 +76,19 @@ def test_a_server_frozen_for_five_seconds_shows_in_every_turn_that_came_due(
 
 def test_steps_of_a_rate_are_levels_of_one_run(server: Any, headless: Any, tools: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
-    load = headless(at, "--arrival-rate", "30,60", "--hold", "3s", "--warmup", "500ms", "--no-analysis")
+    load = headless(at, "--arrival-rate", "30,60", "--hold", "2s", "--warmup", "500ms", "--no-analysis")
     assert load.end() == 0, load.said
     run = load.run()
     levels = run.manifest.levels
     assert [level.arrival_rate_per_s for level in levels] == [30.0, 60.0]
     for level in levels:
-        assert level.window_end_ns - level.window_start_ns == int(3e9)
-        assert abs(level.arrivals.due / (3 * level.arrival_rate_per_s) - 1) < 0.35
+        assert level.window_end_ns - level.window_start_ns == int(2e9)
+        assert abs(level.arrivals.due / (2 * level.arrival_rate_per_s) - 1) < 0.35
     assert "level 2 of 2: 60 arrivals/s, warm-up over, measuring for " in load.said
     assert tools.request_ids(run) == set(at.truth())
 
 
+@pytest.mark.slow
 def test_a_ramp_rises_within_its_level(server: Any, headless: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
     load = headless(at, "--arrival-rate", "10..70", "-t", "6s", "--warmup", "1s", "--no-analysis")
@@ -97,11 +100,3 @@ def test_a_ramp_rises_within_its_level(server: Any, headless: Any) -> None:
     assert abs(level.arrivals.due / 225 - 1) < 0.2
     second = [int((turn.due_ns - level.start_ns) / 1e9) for turn in first_turns(run)]
     assert second.count(5) > 2 * second.count(1), "the rate did not rise"
-
-
-def test_a_rate_excludes_a_number_of_people(headless: Any, server: Any) -> None:
-    load = headless(server(), "--arrival-rate", "5", "-u", "3", "--levels", "1,2")
-    assert load.end() == 2
-    assert "--arrival-rate and -u" in load.said
-    assert "--arrival-rate and --levels" in load.said
-    assert not load.where.exists()

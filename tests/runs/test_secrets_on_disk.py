@@ -148,7 +148,9 @@ def echoing() -> Iterator[Callable[[str], Any]]:
         server.server_close()
 
 
-@pytest.mark.parametrize("way_in", ["key and token", "password and token"])
+@pytest.mark.parametrize(
+    "way_in", ["key and token", pytest.param("password and token", marks=pytest.mark.slow)]
+)
 def test_a_key_a_password_and_a_token_are_found_nowhere(
     echoing: Callable[[str], Any], locust: Any, tmp_path: Path, way_in: str
 ) -> None:
@@ -187,8 +189,20 @@ def _decoded(word: str) -> bytes:
 @pytest.mark.parametrize(
     ("url", "options", "environment", "says"),
     [
-        ("http://me:pw12@127.0.0.1:9", [], {"OPENAI_API_KEY": KEY}, "unset OPENAI_API_KEY"),
-        ("http://me@127.0.0.1:9", ["--header", "authorization: Bearer abcd"], {}, "drop the header"),
+        pytest.param(
+            "http://me:pw12@127.0.0.1:9",
+            [],
+            {"OPENAI_API_KEY": KEY},
+            "unset OPENAI_API_KEY",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "http://me@127.0.0.1:9",
+            ["--header", "authorization: Bearer abcd"],
+            {},
+            "drop the header",
+            marks=pytest.mark.slow,
+        ),
         ("http://127.0.0.1:9", ["--trust-env"], {"OPENAI_API_KEY": KEY, "NETRC": "netrc"}, "NETRC=/dev/null"),
     ],
     ids=["a password in the URL and a key", "a user in the URL and a header", ".netrc and a key"],

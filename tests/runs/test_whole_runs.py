@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
     server: Any, headless: Any, locust: Any, tools: Any
@@ -75,6 +77,7 @@ def test_a_smaller_level_after_a_larger_one_has_its_own_people_only(
     assert tools.request_ids(run) == set(at.truth())
 
 
+@pytest.mark.slow
 def test_once_with_fewer_people_than_workers_is_refused(server: Any, headless: Any) -> None:
     load = headless(server(), "--no-analysis", "--once", "-u", "1", "--processes", "2")
     assert load.end() == 2, load.said
@@ -84,7 +87,7 @@ def test_once_with_fewer_people_than_workers_is_refused(server: Any, headless: A
 def test_no_key_typed_in_the_terminal_changes_the_load(server: Any, headless: Any, tools: Any) -> None:
     """Locust's own w, W, s and S would add and take people behind the record's back."""
     ours, theirs = pty.openpty()
-    load = headless(server(), "--no-analysis", "--levels", "2", "--hold", "3s", "--warmup", "0", stdin=theirs)
+    load = headless(server(), "--no-analysis", "--levels", "2", "--hold", "2s", "--warmup", "0", stdin=theirs)
     load.wait_for_turns(1)
     os.write(ours, b"WWw")
     assert load.end() == 0, load.said
@@ -100,7 +103,7 @@ def test_a_server_that_compresses_its_streams_unasked_is_found_out(
     faults.write_text("format: turnbench-faults/1\nfaults:\n  - {fault: gzip, every: 1}\n")
     at = own_server("--ttft", "20ms", "--itl", "5ms", "--tokens", "4", "--faults", str(faults))
     load = locust(
-        "--headless", "-H", at.url, "-u", "2", "-r", "2", "-t", "3s", "--warmup", "0", "--no-analysis"
+        "--headless", "-H", at.url, "-u", "2", "-r", "2", "-t", "1s", "--warmup", "0", "--no-analysis"
     )
     assert load.end() == 0
     assert {turn.outcome for turn in load.run().turns()} <= {"ok", "cut", "unfinished"}
