@@ -46,7 +46,7 @@ def test_the_log_and_a_client_agree_on_every_event(timed, make_chat):
 
 @pytest.mark.timing
 def test_events_go_out_when_they_are_due_and_never_before(timed, make_chat):
-    timed.ask(body=make_chat(max_tokens=600, stream=True))
+    timed.ask(body=make_chat(max_tokens=200, stream=True))
     timed.stop()
     (row,) = timed.truth()
     first_due = row["received_ns"] + TTFT_NS
