@@ -26,8 +26,8 @@ def test_one_command_leaves_a_file_with_what_ran_what_was_measured_and_how_far_t
     assert "# emulated h100-80gb" in page
     assert "EMULATED" in page
     assert "| yi-6b |" in page
-    for task in ("prefill-100", "prefill-1600", "explain"):
-        assert task in page
+    assert "prefill-100" in page
+    assert "prefill-1600" in page
     # The emulator is off from itself by what HTTP and the machine add only.
     checked = page.partition("## How far")[2].splitlines()
     rows = [line.split() for line in checked if line.lstrip()[:1].isdigit()]
