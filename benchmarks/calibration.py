@@ -1,6 +1,7 @@
 """Does the emulator, fitted to two levels of a real server, predict the others?
 
     python -m benchmarks.calibration [--hold 30] [--keep DIR]
+    python -m benchmarks.calibration --model tiny --precision fp16 --scenario chat --levels 1,2,4,8,16,32
 
 A real vLLM serves a small trained model on one core, Locust and its engine play the study's tasks and chat
 from the other at 1 to 16 people, and `python -m serve calibrate` fits the emulator to levels 1 and 8, takes
@@ -21,18 +22,16 @@ from pathlib import Path
 
 import yaml
 
-MODEL, PRECISION, SCENARIO = "smollm2-135m", "bf16", "demo-real"
-LEVELS = "1,2,4,8,16"
 FITTED = "1,8"
 MOST_ERROR = 0.15
 SERVER_CORE, CLIENT_CORE = "0", "1"
 
 
 @contextmanager
-def real_vllm() -> Iterator[str]:
+def real_vllm(model: str, precision: str) -> Iterator[str]:
     """The URL of a real vLLM on the server's core."""
-    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve", "up", MODEL]
-    command += ["--precision", PRECISION]
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve", "up", model]
+    command += ["--precision", precision]
     with subprocess.Popen(
         [*command, "--backend", "vllm-cpu", "--port", "0"], stdout=subprocess.PIPE, text=True
     ) as server:
@@ -46,11 +45,12 @@ def real_vllm() -> Iterator[str]:
             server.send_signal(signal.SIGTERM)
 
 
-def play(url: str, hold_s: float, where: Path) -> None:
+def play(url: str, options: argparse.Namespace, where: Path) -> None:
     """One run of all levels, on the client's core."""
     done = subprocess.run(
         ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "locust", "-f", "loadgen/", "--headless"]
-        + ["-H", url, "--scenario", SCENARIO, "--levels", LEVELS, "--hold", f"{hold_s:g}s"]
+        + ["-H", url, "--scenario", options.scenario, "--levels", options.levels]
+        + ["--hold", f"{options.hold:g}s"]
         + ["--run-dir", str(where)],
         check=False,
         capture_output=True,
@@ -76,6 +76,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", default="smollm2-135m", help="default smollm2-135m")
+    parser.add_argument("--precision", default="bf16", help="default bf16")
+    parser.add_argument("--scenario", default="demo-real", help="default demo-real")
+    parser.add_argument("--levels", default="1,2,4,8,16", help="default 1,2,4,8,16; 1 and 8 are fitted")
     parser.add_argument("--hold", type=float, default=30.0, help="seconds that each level is measured")
     parser.add_argument("--keep", type=Path, help="keep the run and its calibration in this new directory")
     options = parser.parse_args()
@@ -83,8 +87,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as scratch:
         run = options.keep or Path(scratch) / "run"
-        with real_vllm() as url:
-            play(url, options.hold, run)
+        with real_vllm(options.model, options.precision) as url:
+            play(url, options, run)
         command = [sys.executable, "-m", "serve", "calibrate", str(run), "--levels", FITTED, "--lengths"]
         subprocess.run(command, check=True)
         broken = missed(run / "calibration.yaml")
