@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from tests.conformance.comparing import Known, differences, stale, unnamed
-from tests.conformance.probes import KEY, Kind
+from tests.conformance.probes import KEY
 from tests.conformance.shape import stream_shape
 from tests.conformance.suite import Peer, VllmDialect, recorded
+from tests.emulators import emulator
 
 MODEL = ("--model", "tiny", "--hardware", "h200-141gb", "--seed", "1")
 """With this seed the answers that shall end by themselves are shorter than their limits."""
 
 
-@contextmanager
-def emulator(kind: Kind) -> Iterator[str]:
-    command = [sys.executable, "-m", "serve.emulator", "--port", "0", *MODEL]
-    environment = dict(os.environ)
-    if kind == "guarded":
-        command += ["--api-key-env", "CONFORMANCE_KEY"]
-        environment |= {"CONFORMANCE_KEY": KEY, "VLLM_SERVER_DEV_MODE": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().removeprefix("ready: ").strip()
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
 @pytest.fixture(scope="module")
 def peer() -> Iterator[Peer]:
-    with ExitStack() as running:
-        kinds: tuple[Kind, ...] = ("plain", "guarded")
-        yield Peer("emulator", {kind: running.enter_context(emulator(kind)) for kind in kinds})
+    guard = {"CONFORMANCE_KEY": KEY, "VLLM_SERVER_DEV_MODE": "1"}
+    with (
+        emulator(*MODEL) as plain,
+        emulator(*MODEL, "--api-key-env", "CONFORMANCE_KEY", **guard) as guarded,
+    ):
+        yield Peer("emulator", {"plain": plain, "guarded": guarded})
 
 
 class TestEmulator(VllmDialect):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadgen.dialects import DIALECTS
+from tests.emulators import emulator
 
 FAULTS = {
     "{fault: error_event, after_events: 2}": "server_error",
@@ -36,26 +36,19 @@ FAULTS = {
 TOKENS = 9
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Starts an emulator of a model `m` whose request n has fault n; all end with the module."""
-    started: list[subprocess.Popen[str]] = []
+@pytest.fixture
+def faulty(tmp_path: Path) -> Iterator[Any]:
+    """Starts an emulator whose request n has fault n."""
+    with ExitStack() as running:
 
-    def start(*faults: str) -> str:
-        lines = [each[:-1] + f", requests: {number}}}" for number, each in enumerate(faults, start=1)]
-        plan = tmp_path_factory.mktemp("faults") / "faults.yaml"
-        plan.write_text("format: turnbench-faults/1\nfaults: [" + ", ".join(lines) + "]\n")
-        command = [sys.executable, "-m", "serve.emulator", "--port", "0", "--faults", str(plan),
-                   "--schedule", "fixed", "--ttft", "2ms", "--itl", "1ms"]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
-        started.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().removeprefix("ready: ").strip()
+        def start(*faults: str) -> str:
+            lines = [each[:-1] + f", requests: {number}}}" for number, each in enumerate(faults, start=1)]
+            plan = tmp_path / "faults.yaml"
+            plan.write_text("format: turnbench-faults/1\nfaults: [" + ", ".join(lines) + "]\n")
+            quick = ("--schedule", "fixed", "--ttft", "2ms", "--itl", "1ms")
+            return running.enter_context(emulator("--faults", str(plan), *quick))
 
-    yield start
-    for process in started:
-        process.terminate()
-        process.communicate(timeout=10)
+        yield start
 
 
 async def played(client: Any, url: str, dialect: str, turns: int = 1, count: int = 1) -> list[Any]:
@@ -68,10 +61,8 @@ async def played(client: Any, url: str, dialect: str, turns: int = 1, count: int
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_two_turns_are_read_with_the_emulator_s_counts(
-    emulator: Any, client: Any, dialect: str
-) -> None:
-    first, second = await played(client, emulator("{fault: crlf}"), dialect, turns=2)
+async def test_two_turns_are_read_with_the_emulator_s_counts(faulty: Any, client: Any, dialect: str) -> None:
+    first, second = await played(client, faulty("{fault: crlf}"), dialect, turns=2)
     assert (first.outcome, second.outcome) == ("ok", "ok")
     assert [record.output_tokens for record in (first, second)] == [TOKENS, TOKENS]
     assert first.finish_reason == "length"
@@ -80,9 +71,9 @@ async def test_two_turns_are_read_with_the_emulator_s_counts(
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_bent_reply_ends_with_the_outcome_of_its_fault(
-    emulator: Any, client: Any, dialect: str
+    faulty: Any, client: Any, dialect: str
 ) -> None:
-    records = await played(client, emulator(*FAULTS), dialect, count=len(FAULTS) + 1)
+    records = await played(client, faulty(*FAULTS), dialect, count=len(FAULTS) + 1)
     found = dict(zip([*FAULTS, "none"], [record.outcome for record in records], strict=True))
     wanted = FAULTS | {"none": "ok"}
     assert found == wanted

@@ -7,26 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.emulators import emulator
 from turnbench.cli.main import main
 
 COMMANDS = ["run", "sweep", "report", "compare", "serve", "scenarios", "doctor", "schema", "completion"]
 HOSTILE = ("analysis", "serve", "scenarios", "loadgen")
+SHORT = "--scenario choose --levels 2 --hold 1s --warmup 0 --drain 2s --processes 2 --run-dir one"
 SCREEN_LINES, SCREEN_COLUMNS = 24, 80
-
-
-@pytest.fixture
-def emulator() -> Iterator[str]:
-    """The URL of an emulator with a fixed schedule."""
-    command = [sys.executable, "-m", "serve.emulator", "--schedule", "fixed", "--port", "0", "--tokens", "5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().removeprefix("ready: ").strip()
-        process.terminate()
 
 
 def turnbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -96,25 +87,13 @@ def test_a_mistake_is_one_line_with_what_was_meant_and_exit_2(
 
 
 @pytest.mark.slow
-def test_a_run_from_a_folder_with_packages_of_our_names_uses_ours(emulator: str, tmp_path: Path) -> None:
+def test_a_run_from_a_folder_with_packages_of_our_names_uses_ours(tmp_path: Path) -> None:
     for name in HOSTILE:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
-    options = [
-        "-H",
-        emulator,
-        "--scenario",
-        "choose",
-        "--levels",
-        "2",
-        "--hold",
-        "1s",
-        "--warmup",
-        "0",
-        "--drain",
-        "2s",
-    ]
-    said = turnbench("run", *options, "--processes", "2", "--run-dir", "one", cwd=tmp_path)
+    options = SHORT.split()
+    with emulator("--schedule", "fixed", "--tokens", "5") as url:
+        said = turnbench("run", "-H", url, *options, cwd=tmp_path)
     assert said.returncode == 0, said.stderr + said.stdout
     assert (tmp_path / "one" / "report.html").exists()
     same = turnbench("report", "one", cwd=tmp_path)
