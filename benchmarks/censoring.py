@@ -158,7 +158,7 @@ def main() -> int:
     print(f"| {turns} turns | truth | {heads} |\n|---|---|{'---|' * len(SHARES)}")
     for how, words in (("deadline", "by a deadline"), ("abandoned", "by people who leave")):
         runs = [made(share, how, turns) for share in SHARES]  # type: ignore[arg-type]
-        for key in ("ttft_ms", "ttg_ms", "ttg256_ms", "tpot_ms", "request_tps", "stall_ms"):
+        for key in ("ttft_ms", "ttg_ms", "ttg256_ms", "tpot_ms", "request_tps"):
             metric, true = METRICS[key], runs[0].true[key]
             for name, quantile in (("p50", 0.5), ("p90", 0.9)):
                 cells = []
