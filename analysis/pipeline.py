@@ -69,9 +69,11 @@ def _of_run(path: Path, name: str, words_per_min: float) -> Analysed:
     with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter
         writing = beside.submit(write_parquet, study, path / "turns.parquet")
         summary = summarise(study)
-        summary.variant = variant_of(study.manifest)
+        exact_kept = all(finding.check != "not_exact" for finding in summary.verdict.findings)
+        summary.variant = variant_of(study.manifest, exact_kept)
         writing.result()
-    return Analysed(summary, [facts_of(study)], [sample_of(study, name or summary.run)], path)
+    sample = sample_of(study, name or summary.run, exact_kept)
+    return Analysed(summary, [facts_of(study)], [sample], path)
 
 
 def _of_sweep(sweep: Sweep, words_per_min: float) -> Analysed:

@@ -1,8 +1,9 @@
 """Streams that no server should send: `python -m benchmarks.fuzz_streams [COUNT] [SEED]`.
 
-Mutations of streams as servers send them, and any bytes at all, in any framing, split into any reads, through
-every dialect. Each must end as one outcome of the closed list, with a record that can be written down, in
-less than a second. Prints what came of them, and fails at the first that escapes.
+Mutations of each dialect's streams as servers send them, some of other dialects', and any bytes at all, in
+any framing, split into any reads (`benchmarks.fuzz_engine` sends them over sockets). Each must end as one
+outcome of the closed list, with a record that can be written down, in less than a second. Prints what came of
+them, and fails at the first that escapes.
 """
 
 from __future__ import annotations
@@ -39,34 +40,68 @@ def _typed(kind: str, **more: object) -> bytes:
 
 
 _USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 1}}
-SEEDS = [
-    _chat({"role": "assistant", "content": ""})
-    + b"".join(_chat({"content": text}) for text in ("Grüße", " an", " 🌍", "!"))
-    + _chat({}, "stop") + _chunk({"choices": [], "usage": _USAGE}) + b"data: [DONE]\n\n",
-    b"".join(_chat({"reasoning_content": text}) for text in ("First", " I", " weigh"))
-    + _chat({"content": "<think>x</think>y"}) + _chat({}, "length") + b"data: [DONE]\n\n",
-    _chat({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Sum"}]}]})
-    + _chat({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}) + b"data: [DONE]",
-    _chunk({"choices": [{"index": 1, "text": "BB"}, {"index": 0, "text": "AA"}], "usage": {"output": "2"}})
-    + _chunk({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}) + b"data: [DONE]\r\n\r\n",
-    _chat({"content": "New"}) + _chat({"content": "New York"}) + _chat({"content": "New York is"})
-    + b'event: error\ndata: {"message": "worker 3 went away", "status": 503}\n\n' + b"data: [DONE]\n\n",
+_FAILURES = [
     b'{"error":"top_p must lie between 0 and 1","error_type":"val"}',
     _chunk({"object": "error", "message": "maximum context length is 4096 tokens", "code": 400}),
-    b'data: {"choices":[{"delta":{"content":"\\ud83c"}}]}\n\n'
-    b'data: {"choices":[{"delta":{"content":"\\udf0d"}}]}\n\n',
-    b": ping\r\n\r\ndata: : PROCESSING\r\n\r\n" + _chat({"content": "x"}) + b"data: [DONE]\r\n\r\n",
-    _typed("message_start", message={"usage": {"input_tokens": 5, "output_tokens": 1}})
-    + _typed("content_block_start", index=0, content_block={"type": "text", "text": ""})
-    + _typed("content_block_delta", index=0, delta={"type": "text_delta", "text": "Hi"})
-    + _typed("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2})
-    + _typed("message_stop"),
-    _typed("response.created", response={"id": "r"})
-    + _typed("response.reasoning_text.delta", delta="Hm")
-    + _typed("response.output_text.delta", delta="Hi")
-    + _typed("response.completed", response={"usage": {"input_tokens": 5, "output_tokens": 2}}),
     _typed("error", error={"type": "overloaded_error", "message": "Overloaded"}),
-]  # fmt: skip
+    b'event: error\ndata: {"message": "worker 3 went away", "status": 503}\n\n',
+]
+"""What any server may say in place of an answer, or amid one."""
+SEEDS: dict[str, list[bytes]] = {
+    "chat": [
+        _chat({"role": "assistant", "content": ""})
+        + b"".join(_chat({"content": text}) for text in ("Grüße", " an", " 🌍", "!"))
+        + _chat({}, "stop") + _chunk({"choices": [], "usage": _USAGE}) + b"data: [DONE]\n\n",
+        b"".join(_chat({"reasoning_content": text}) for text in ("First", " I", " weigh"))
+        + _chat({"content": "<think>x</think>y"}) + _chat({}, "length") + b"data: [DONE]\n\n",
+        _chat({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Sum"}]}]})
+        + _chat({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]})
+        + b"data: [DONE]",
+        _chat({"content": "New"}) + _chat({"content": "New York"}) + _chat({"content": "New York is"})
+        + _FAILURES[3] + b"data: [DONE]\n\n",
+        b'data: {"choices":[{"delta":{"content":"\\ud83c"}}]}\n\n'
+        b'data: {"choices":[{"delta":{"content":"\\udf0d"}}]}\n\n',
+        b": ping\r\n\r\ndata: : PROCESSING\r\n\r\n" + _chat({"content": "x"}) + b"data: [DONE]\r\n\r\n",
+    ],
+    "completions": [
+        _chunk({"choices": [{"index": 1, "text": "BB"}, {"index": 0, "text": "AA"}], "usage": {"output": "2"}})
+        + _chunk({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]})
+        + b"data: [DONE]\r\n\r\n",
+        b"".join(_chunk({"choices": [{"index": 0, "text": text}]}) for text in (" Once", " upon", " a time"))
+        + _chunk({"choices": [], "usage": _USAGE}) + b"data: [DONE]\n\n",
+        _chunk({"content": "Hi", "stop": False}) + _chunk({"content": "", "stop": True, "timings": {}}),
+    ],
+    "responses": [
+        _typed("response.created", response={"id": "r"})
+        + _typed("response.reasoning_text.delta", delta="Hm")
+        + _typed("response.output_text.delta", delta="Hi")
+        + _typed("response.completed", response={"usage": {"input_tokens": 5, "output_tokens": 2}}),
+        _typed("response.created", response={"id": "r"})
+        + _typed("response.output_item.added", item={"type": "function_call", "name": "f"})
+        + _typed("response.function_call_arguments.delta", delta="{}")
+        + _typed("response.refusal.delta", delta="No")
+        + _typed("response.incomplete", response={"incomplete_details": {"reason": "max_output_tokens"}}),
+        _typed("response.output_text.delta", delta="Hi")
+        + _typed("response.failed", response={"error": {"code": "server_error", "message": "gone"}}),
+    ],
+    "messages": [
+        _typed("message_start", message={"usage": {"input_tokens": 5, "output_tokens": 1}})
+        + _typed("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        + _typed("ping")
+        + _typed("content_block_delta", index=0, delta={"type": "text_delta", "text": "Hi"})
+        + _typed("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2})
+        + _typed("message_stop"),
+        _typed("message_start", message={"usage": {"input_tokens": 5}})
+        + _typed("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""})
+        + _typed("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "Hm"})
+        + _typed("content_block_stop", index=0)
+        + _typed("content_block_start", index=1, content_block={"type": "tool_use", "name": "f", "input": {}})
+        + _typed("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": "{}"})
+        + _typed("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 9})
+        + _typed("message_stop"),
+    ],
+}  # fmt: skip
+"""Streams as servers send them, by dialect."""
 _PIECES = [
     *(
         b"null",
@@ -142,13 +177,23 @@ def mutated(draw: random.Random, body: bytes) -> bytes:
             case 4:
                 body = body[:at] + draw.choice(_PIECES) + body[min(end, at + 8) :]
             case 5:
-                other = draw.choice(SEEDS)
+                other = draw.choice([*_FAILURES, *draw.choice(list(SEEDS.values()))])
                 body = body[:at] + other[draw.randrange(len(other)) :]
             case 6:
                 body = body[:at] + body[at:end] * draw.randrange(4) + body[end:]
             case 7:
                 body = body[:at]
     return body
+
+
+def body_for(draw: random.Random, dialect: str) -> bytes:
+    """A body for this dialect: mostly its own streams, mutated; some of another one, failures, any bytes."""
+    kind = draw.random()
+    if kind < 0.1:
+        return draw.randbytes(draw.randrange(400))
+    if kind < 0.2:
+        return mutated(draw, draw.choice([*_FAILURES, *draw.choice(list(SEEDS.values()))]))
+    return mutated(draw, draw.choice(SEEDS[dialect]))
 
 
 def response(draw: random.Random, body: bytes) -> tuple[bytes, bool, str]:
@@ -204,11 +249,8 @@ def fuzz(count: int, seed: int) -> tuple[Counter[str], float]:
     outcomes: Counter[str] = Counter()
     longest_s = 0.0
     for number in range(count):
-        body = (
-            mutated(draw, draw.choice(SEEDS)) if draw.random() < 0.9 else draw.randbytes(draw.randrange(400))
-        )
-        raw, chunked, encoding = response(draw, body)
         dialect = draw.choice(list(DIALECTS))
+        raw, chunked, encoding = response(draw, body_for(draw, dialect))
         began = time.perf_counter()
         try:
             outcome, _ = read_once(draw, raw, chunked, encoding, dialect)

@@ -31,6 +31,8 @@ SURE_OF_LATE = 0.05
 """p of the binomial test that more than 1 % of turns were late, where there are too few for a p99."""
 INVALID_LAG_MS = 20.0
 """p99 of late seeing, where no kernel stamp corrects for it: a token's time on a quick server."""
+PROMPT_LAG_MS = 1.0
+"""Up to here reads are in time: no server makes several events within it one by one."""
 BUSY_SECONDS = 0.10
 """Share of the window's seconds in which an engine may be busy."""
 MOST_UNSTAMPED = 0.01
@@ -71,8 +73,7 @@ def late(at: LevelEvidence) -> Iterator[Finding]:
     if found is None:
         return
     severity, what = found
-    fewer = "" if at.level.users == 1 else "use fewer people a worker (--processes, more machines) or "
-    remedy = f"{fewer}a faster client machine, or end what else runs on this one"
+    remedy = _lighter(at)
     connecting_ms = np.nan_to_num(floats(at.rows["connect_us"])) / 1e3
     if judge(np.maximum(late_ms - connecting_ms, 0.0)) is None:
         remedy = (
@@ -138,8 +139,7 @@ def lag(at: LevelEvidence) -> Iterator[Finding]:
     lag_ms = lag_p99_ms(at.study, own, at.level)
     if len(own) and lag_ms is not None and lag_ms > INVALID_LAG_MS:
         what = f"the client saw data late (p99 {lag_ms:.1f} ms) and had no kernel clock to correct for it"
-        remedy = "run the client on Linux with --clock kernel, or with fewer people a worker"
-        yield at.finding("invalid", "lag", what, remedy)
+        yield at.finding("invalid", "lag", what, f"run it on Linux with --clock kernel, or {_lighter(at)}")
 
 
 def coalesced(at: LevelEvidence) -> Iterator[Finding]:
@@ -149,7 +149,10 @@ def coalesced(at: LevelEvidence) -> Iterator[Finding]:
             f"{share:.1%} of events shared a read with an earlier one, "
             "so percentiles of the gaps between events are not given"
         )
-        remedy = "use more workers so that reads are not late; if the server itself sends in bursts, use TPOT"
+        lag_ms = lag_p99_ms(at.study, at.rows, at.level)
+        remedy = "the client was in time, so the server sends in bursts, or a gateway does: use TPOT"
+        if lag_ms is None or lag_ms > PROMPT_LAG_MS:
+            remedy = f"{_lighter(at)}; if the server itself sends in bursts, use TPOT"
         yield at.finding("suspect", "coalesced", what, remedy)
 
 
@@ -160,8 +163,7 @@ def busy(at: LevelEvidence) -> Iterator[Finding]:
                 f"the engine of worker {worker} used 90 % of a core or more in {share:.0%} of the window's "
                 "seconds"
             )
-            remedy = "add workers (--processes) or machines, so that the client is not the limit"
-            yield at.finding("suspect", "cpu", what, remedy)
+            yield at.finding("suspect", "cpu", what, _lighter(at))
 
 
 def stolen(at: LevelEvidence) -> Iterator[Finding]:
@@ -187,8 +189,22 @@ def rate(at: LevelEvidence) -> Iterator[Finding]:
         return
     severity: Severity = "invalid" if reached < INVALID_RATE else "suspect"
     what = f"{reached:.1%} of the conversations due at {at.level.arrival_rate_per_s:g}/s began"
-    remedy = "add workers (--processes) or machines, or lower --arrival-rate"
-    yield at.finding(severity, "rate", what, remedy)
+    yield at.finding(severity, "rate", what, f"lower --arrival-rate, or {_lighter(at)}")
+
+
+def _lighter(at: LevelEvidence) -> str:
+    """What makes a client quicker that was too slow; nobody is advised to share what can't be shared."""
+    manifest = at.study.manifest
+    workers, cores = max(len(manifest.workers), 1), manifest.host.get("cores") or manifest.host.get("cpus")
+    if at.level.users is not None and at.level.users <= workers:
+        return "end what else runs on the client's machine, or take a faster one: a person has one worker"
+    if isinstance(cores, int) and workers >= cores:
+        return "use more machines: this one has a worker for each of its cores already"
+    fewer = "use fewer people a worker (--processes, more machines)"
+    busy = cpu_busy(at.study, at.level)
+    if busy and max(busy.values()) > BUSY_SECONDS:
+        return fewer
+    return f"{fewer}, or end what else runs on the client's machine: its engine had CPU to spare"
 
 
 def rate_reached(study: Study, level: Level) -> float | None:

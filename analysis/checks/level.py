@@ -96,6 +96,8 @@ def _words(turns: pd.DataFrame) -> str:
     if said.empty:
         return ""
     words = str(said.value_counts().index[0])
+    if not words.strip() and turns["status"].notna().any():
+        return f" (status {int(turns['status'].dropna().iloc[0])} without a word)"
     return f" ({words[:_WORDS_CHARS]}{'...' if len(words) > _WORDS_CHARS else ''})"
 
 

@@ -64,10 +64,13 @@ class ModelName:
     """What models that can fairly be compared share: precision, hardware, length of answers."""
 
 
-def variant_of(manifest: RunManifest) -> dict[str, str]:
-    """`{precision, hardware, backend, answers}` of a run, "" where it isn't known."""
+def variant_of(manifest: RunManifest, exact_kept: bool = True) -> dict[str, str]:
+    """`{precision, hardware, backend, answers}` of a run, "" where it isn't known.
+
+    `exact_kept`: whether answers were as long as --exact-tokens asks; if not, they are of no one length.
+    """
     exact = ""
-    if manifest.settings.get("exact_tokens") is True:
+    if exact_kept and manifest.settings.get("exact_tokens") is True:
         exact = f"{manifest.settings.get('max_tokens') or _EXACT_TOKENS} tokens"[:_LONGEST]
     return {name: _first(manifest, places) for name, places in FACETS.items()} | {EXACT: exact}
 
@@ -161,12 +164,12 @@ _NAMES = ("name", "any_length", "any_precision")
 """What a model is called, see `ModelName`; beside them its `setting`."""
 
 
-def sample_of(study: Study, run: str) -> pd.DataFrame:
+def sample_of(study: Study, run: str, exact_kept: bool = True) -> pd.DataFrame:
     """One row a measured turn, failed ones too; `load` is its level in words, `plan` what decides its prompt
     beside its numbers ("" where that isn't known), `limits` those that it had to meet."""
     rows = study.measured
     loads = {level.index: level.load for level in study.levels}
-    variant = variant_of(study.manifest)
+    variant = variant_of(study.manifest, exact_kept)
     sample = rows[list(_KEPT)].assign(load=rows["level"].map(loads), run=run)
     limits = repr(sorted(study.manifest.slo.items()))
     of_run = {"precision": variant["precision"], "plan": _plan_of(study), "limits": limits}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from analysis.pipeline import analyse
 from tests.analysis.conftest import MadeRun, checks, exit_code_of, summary_of, turn
 from turnbench.formats import TurnRecord
 from turnbench.turns import turns_of
@@ -150,6 +151,9 @@ def test_exact_tokens_that_were_not_honoured(made: MadeRun, source: str) -> None
     said, _ = what(made, "not_exact")
     assert "40 of 40 answers were not 256 tokens long" in said
     assert checks(summary_of(made))["not_exact"] == "suspect"
+    found = analyse(made.path)
+    assert found.summary.variant["answers"] == "", "it is not labelled as a run of 256 tokens"
+    assert not found.turns["exact"].any()
 
 
 def test_exact_tokens_that_were_honoured(made: MadeRun) -> None:
@@ -159,6 +163,7 @@ def test_exact_tokens_that_were_honoured(made: MadeRun) -> None:
         turn(n + 50, sent_s=20, events=255, max_tokens=256, token_source="events") for n in range(20)
     ]
     assert "not_exact" not in checks(summary_of(made))
+    assert analyse(made.path).summary.variant["answers"] == "256 tokens"
 
 
 @pytest.mark.parametrize(
@@ -194,6 +199,7 @@ def test_reasoning_that_ends_by_itself_is_a_failure(made: MadeRun) -> None:
     [
         ("http_4xx", 401, "No api key passed in.", "No api key passed in.", "MY_KEY"),
         ("http_4xx", 400, "logprobs is not allowed", "logprobs is not allowed", "see "),
+        ("http_4xx", 418, "", "status 418 without a word", "see "),
         ("http_429", 429, "slow down (Retry-After: 2 s)", "slow down", "limit"),
         ("empty", 200, "the reply had no content", "no content", "context that is full"),
         ("context_full", 400, "maximum context length is 9", "maximum context length", "longer context"),
