@@ -4,8 +4,8 @@
 
 For each dialect a run of COUNT one-turn conversations by 64 people. The server answers each with bytes of
 `benchmarks.fuzz_streams`, in pieces and with pauses, and then closes, resets or goes silent; its page of
-metrics is fuzzed too. Every turn must end as one outcome of the closed list in time, the ledger must close, and
-the analysis of the run must end by itself. Prints what came of the turns; exit 1 where something escaped.
+metrics is fuzzed too. Every turn must end as one outcome of the closed list in time, the ledger must close,
+and the analysis of the run must end by itself. Prints what came of the turns; exit 1 where something escaped.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ SEEDS: dict[str, list[bytes]] = {
         b": ping\r\n\r\ndata: : PROCESSING\r\n\r\n" + _chat({"content": "x"}) + b"data: [DONE]\r\n\r\n",
     ],
     "completions": [
-        _chunk({"choices": [{"index": 1, "text": "BB"}, {"index": 0, "text": "AA"}], "usage": {"output": "2"}})
+        _chunk({"choices": [{"index": 1, "text": "BB"}, {"index": 0, "text": "AA"}], "usage": {"out": "2"}})
         + _chunk({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]})
         + b"data: [DONE]\r\n\r\n",
         b"".join(_chunk({"choices": [{"index": 0, "text": text}]}) for text in (" Once", " upon", " a time"))
