@@ -38,6 +38,7 @@ _ABOUT_VALUE = re.compile(
 """A sentence about a value, which another field would not mend."""
 _WORD = re.compile(r"(['\"`]?)\b([A-Za-z_]+(?:\.[A-Za-z_]+)*)\b")
 """With the quote before it; of a.b the field is b."""
+_WITHOUT_A_WORD = "refuses a request without a word"
 _ENGLISH = ("stop", "store", "seed", "user", "n")
 """Fields whose names are words too: taken for fields only in quotes, or as the parameter that is named."""
 
@@ -77,10 +78,12 @@ class RequestForm:
 
         `headers` are those that `headers` above gave for it.
         """
-        if status not in _STATUSES or not text:
+        if status not in _STATUSES:
             return False
+        if not text:  # llama.cpp's Python server says nothing where an id is no UUID
+            return any("/" in value for value in headers) and self._change_id(headers, _WITHOUT_A_WORD)
         if headers and _ABOUT_ID.search(text):
-            return self._change_id(headers)
+            return self._change_id(headers, f"refuses the form of {REQUEST_ID}")
         sent = msgspec.json.decode(body)
         found = refused_fields(text, {name for name in _names(sent) if self._can_leave_out(name)})
         for name in found:
@@ -105,12 +108,12 @@ class RequestForm:
         how = "that of --body" if other in self._own else other
         self._notes.append(f"the server refuses {name}; requests have {how} instead")
 
-    def _change_id(self, sent: Collection[str]) -> bool:
+    def _change_id(self, sent: Collection[str], why: str) -> bool:
         form = 1 if any("/" in value for value in sent) else 2
         if form > self._id_form:
             self._id_form = form
-            how = "requests have a UUID there" if form == 1 else "requests go without it"
-            self._notes.append(f"the server refuses the form of {REQUEST_ID}; {how}")
+            how = f"requests have a UUID in {REQUEST_ID}" if form == 1 else "requests go without it"
+            self._notes.append(f"the server {why}; {how}")
         return True
 
 

@@ -204,6 +204,21 @@ async def test_a_server_that_wants_a_uuid_gets_one(play: Any) -> None:
     assert [record.outcome for record in played.records] == ["http_4xx", "ok", "ok"]
 
 
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refusal_without_a_word_is_tried_with_a_uuid_once(status: int) -> None:
+    asked = form()
+    first = asked.headers("run/0/1/1").values()
+    assert asked.learn(status, "", json.dumps(BODY).encode(), first)
+    second = asked.headers("run/0/1/2").values()
+    assert uuid.UUID(*second)
+    assert not asked.learn(status, "", json.dumps(BODY).encode(), second)
+    assert asked.fit(dict(BODY)) == BODY
+    assert asked.take_notes() == [
+        "the server refuses a request without a word; requests have a UUID in X-Request-Id"
+    ]
+    assert not form().learn(500, "", json.dumps(BODY).encode(), first)
+
+
 async def test_what_can_t_be_mended_fails_once_with_the_server_s_words(play: Any) -> None:
     refused = {"temperature": openai_error("temperature must be at most 1", "temperature")}
     record = (await play(lambda peer: refusing(peer, refused), temperature=2.0)).record
