@@ -114,14 +114,19 @@ class StampedHandler(ResponseHandler):
             self._reader.catch_up(self.log)
 
     def before_write(self, size_bytes: int) -> None:
-        """The request's last byte leaves no earlier than now, as far as the kernel does not say better."""
+        """The request's last byte leaves no earlier than now, as far as the kernel does not say better.
+
+        What is written once the answer has begun is no part of the request: to a server that closes, TLS says
+        goodbye in the very round in which the answer ends.
+        """
         self._written_bytes += size_bytes
-        if self.log is not None:
+        if self.log is not None and not self.log.raw:
             self.log.will_send(self._reader.now_ns(), self._written_bytes)
 
     def after_write(self) -> None:
         if self.log is not None:
-            self.log.write_ns = self._reader.now_ns()
+            if not self.log.raw:
+                self.log.write_ns = self._reader.now_ns()
             self._reader.take_transmit_stamps(self)
 
     def resume_writing(self) -> None:

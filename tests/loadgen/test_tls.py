@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -55,6 +56,28 @@ async def test_a_wrong_certificate_is_refused_before_anything_is_sent(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("clock", ["auto", "kernel", "user"])
+async def test_a_goodbye_under_tls_is_no_part_of_the_request(
+    play: Any, authority: trustme.CA, clock: str
+) -> None:
+    """nginx ends a connection after so many requests: its last answer and its close come together."""
+
+    async def closes_at_once(peer: Any) -> None:
+        await peer.request()
+        await asyncio.sleep(0.05)
+        await peer.head("200 OK", "Content-Type: text/event-stream", "Connection: close")
+        peer.writer.write(peer.words("Hi") + b"data: [DONE]\n\n")
+        peer.writer.close()
+
+    played = await play(
+        closes_at_once, _server_context(authority), tls=_client_context(authority), turns=2, clock=clock
+    )
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    for record in played.records:
+        assert record.event_us[0] > 40_000
+        assert record.write_ns <= record.head_ns
+
+
 async def test_insecure_accepts_any_certificate(play: Any, authority: trustme.CA) -> None:
     played = await play(
         lambda peer: peer.answer(), _server_context(authority, "other.example"), insecure=True
@@ -77,8 +100,6 @@ async def test_https_to_a_plain_port_is_tls(serve: Any, client: Any) -> None:
 async def test_a_stream_under_tls_that_breaks_off_keeps_its_events(
     play: Any, authority: trustme.CA, ends: str
 ) -> None:
-    import asyncio
-
     async def script(peer: Any) -> None:
         await peer.request()
         await peer.head()
