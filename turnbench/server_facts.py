@@ -59,6 +59,7 @@ def described_server(url: str, models: list[str], folder: Path | None = None) ->
     """What the launcher of this machine says of the server at this URL; empty where none is to be believed.
 
     `models` are the names that the server answers to: a description of another model is another server's.
+    transformers' server lists none where it was started with a model's folder.
     """
     where = urlsplit(url)
     port = where.port or _DEFAULT_PORTS.get(where.scheme)
@@ -73,7 +74,7 @@ def described_server(url: str, models: list[str], folder: Path | None = None) ->
         facts, known = msgspec.json.decode(content, type=_BelievedBy), json.loads(content)
     except (OSError, ValueError, msgspec.DecodeError):
         return {}
-    if not _lives(facts) or facts.port != port or facts.served_name not in models:
+    if not _lives(facts) or facts.port != port or (models and facts.served_name not in models):
         return {}
     return {name: value for name, value in known.items() if name not in _LAUNCHER_ONLY}
 

@@ -130,6 +130,7 @@ async def probe(settings: Settings) -> Endpoint:
     endpoint.server = {"owned_by": owner, "version": endpoint.version}
     endpoint.server["max_model_len"] = endpoint.max_model_len
     known = described_server(address.root, endpoint.models)
+    endpoint.models = endpoint.models or [str(known[name]) for name in ("served_name",) if known.get(name)]
     endpoint.server |= known
     endpoint.emulated |= bool(known.get("emulated"))
     return endpoint

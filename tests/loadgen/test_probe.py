@@ -96,6 +96,19 @@ async def test_lists_have_several_shapes(ask: Any, listed: Any, models: list[str
     assert (await ask(body(listed))).models == models
 
 
+async def test_a_server_that_lists_none_is_asked_for_the_model_of_its_launcher(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers' server knows its model by its folder, and lists what lies in Hugging Face's cache."""
+
+    def described(url: str, models: list[str]) -> dict[str, str]:
+        return {} if models else {"served_name": "/models/tiny"}
+
+    monkeypatch.setattr("loadgen.options._probe.described_server", described)
+    assert (await ask(body({"data": []}))).models == ["/models/tiny"]
+    assert (await ask(body(TWO))).models == ["first", "second"]
+
+
 @pytest.mark.parametrize(
     "version", [hang, reset, body(b"\xff\xfe"), body([1]), body({"version": 7}), body(b"[" * 99999)]
 )

@@ -64,6 +64,7 @@ def test_another_server_is_not_described_by_it(tmp_path: Path, url: str) -> None
 def test_a_server_that_answers_to_another_name_is_not_described_by_it(tmp_path: Path) -> None:
     described(tmp_path)
     assert described_server(URL, ["yi-6b"], tmp_path) == {}
+    assert described_server(URL, [], tmp_path)["served_name"] == "tiny", "it lists no model at all"
 
 
 @pytest.mark.parametrize("text", ["{torn", "[]", "{}", '{"pid": "x", "pid_started_s": 1}', "\xff"])
