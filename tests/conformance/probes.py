@@ -14,6 +14,7 @@ KEY = "let-me-in"
 
 Kind = Literal["plain", "guarded"]
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 
 STORY = {"role": "user", "content": "Tell me a story about the old harbour and the people who built it."}
 LONG = {"role": "user", "content": "The merchants of the city came to the harbour every morning. " * 900}
@@ -46,6 +47,16 @@ def chat(name: str, messages: list[Any] | None = None, **more: Any) -> Probe:
 def completion(name: str, **more: Any) -> Probe:
     body = {"model": "MODEL", "prompt": "Once upon a time", "temperature": 0, "max_tokens": 8, **more}
     return Probe(f"completion {name}", COMPLETIONS, {k: v for k, v in body.items() if v is not None})
+
+
+def response(name: str, **more: Any) -> Probe:
+    body = {"model": "MODEL", "input": STORY["content"], "temperature": 0, "max_output_tokens": 8, **more}
+    return Probe(f"response {name}", RESPONSES, {k: v for k, v in body.items() if v is not None})
+
+
+def message(name: str, messages: list[Any] | None = None, **more: Any) -> Probe:
+    body = {"model": "MODEL", "messages": messages or [STORY], "temperature": 0, "max_tokens": 8, **more}
+    return Probe(f"message {name}", MESSAGES, {k: v for k, v in body.items() if v is not None})
 
 
 def page(path: str, method: str = "GET", **more: Any) -> Probe:
@@ -92,6 +103,37 @@ ANSWERS = (
     completion("prompt of token numbers", prompt=[300, 301, 302], ignore_eos=True),
     completion("two prompts", prompt=["Once", "Twice"], ignore_eos=True),
 )  # fmt: skip
+
+SPOKEN = [STORY, {"role": "assistant", "content": "Cold."}, {"role": "user", "content": "And then?"}]
+TYPED = (
+    response("whole", ignore_eos=True),
+    response("stream", stream=True, ignore_eos=True),
+    response("of a conversation", input=SPOKEN, ignore_eos=True),
+    response("with instructions", instructions="Be brief.", ignore_eos=True),
+    response("of parts", ignore_eos=True,
+             input=[{"role": "user", "content": [{"type": "input_text", "text": "Tell me more."}]}]),
+    response("unknown fields", ignore_eos=True, colour="blue"),
+    response("of an unknown model", model="gpt-9"),
+    response("without input", input=None),
+    response("of an empty input", input=[]),
+    response("too long", input=LONG["content"]),
+    response("max_output_tokens in words", max_output_tokens="many"),
+    response("max_output_tokens of zero", max_output_tokens=0),
+    Probe("response broken JSON", RESPONSES, b"{not json"),
+    message("whole"),
+    message("stream", stream=True),
+    message("with a system text", system="Be brief."),
+    message("of a conversation", SPOKEN),
+    message("in parts", [{"role": "user", "content": [{"type": "text", "text": "Tell me more."}]}]),
+    message("of an unknown model", model="gpt-9"),
+    message("without a limit", max_tokens=None),
+    message("with a limit of zero", max_tokens=0),
+    message("too long", [LONG]),
+    message("of an unknown role", [{"role": "king", "content": "x"}]),
+    Probe("message without messages", MESSAGES, {"model": "MODEL", "max_tokens": 4}),
+    Probe("message broken JSON", MESSAGES, b"{not json"),
+)  # fmt: skip
+"""Of the two dialects whose events have types."""
 
 REFUSALS = (
     chat("unknown model", model="gpt-9"),
@@ -159,4 +201,4 @@ GUARDED = (
     guarded("reset of the prefix cache without a key", "/reset_prefix_cache", "POST", key=None),
 )
 
-PROBES = (*ANSWERS, *REFUSALS, *PAGES, *GUARDED)
+PROBES = (*ANSWERS, *TYPED, *REFUSALS, *PAGES, *GUARDED)

@@ -14,9 +14,11 @@ from typing import Any
 
 from tests.conformance.asking import Answered
 
-FREE = {"id", "created", "model", "system_fingerprint", "root", "owned_by", "version"}
+FREE = {"id", "created", "model", "system_fingerprint", "root", "owned_by", "version"} | {
+    *("item_id", "created_at", "completed_at", "sequence_number")
+}
 """Each server's own; only their type is compared."""
-TEXTS = {"content", "text", "token", "token_strs", "prompt"}
+TEXTS = {"content", "text", "token", "token_strs", "prompt", "delta"}
 """The model's words: told apart by whether there are any."""
 
 Shape = list[tuple[str, str]]
@@ -43,7 +45,7 @@ def body_shape(answered: Answered) -> Shape:
 
 def stream_shape(body: str) -> Shape:
     """The order of the kinds of events, then each kind's fields as they first came."""
-    events = [event.removeprefix("data: ") for event in body.split("\n\n") if event]
+    events = [re.sub(r"\A(event: .*\n)?data: ", "", event) for event in body.split("\n\n") if event]
     parsed = [(_kind(event), event) for event in events]
     order = " ".join(kind for kind, _ in groupby(kind for kind, _ in parsed))
     found = [("events", order)]
@@ -59,6 +61,8 @@ def _kind(event: str) -> str:
     if event == "[DONE]":
         return "done"
     data = json.loads(event)
+    if isinstance(data.get("type"), str):
+        return str(data["type"])
     if not data.get("choices"):
         return "usage" if "usage" in data else "other"
     choice = data["choices"][0]

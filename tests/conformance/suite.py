@@ -38,6 +38,8 @@ class Peer:
     without: tuple[str, ...] = ()
     """Fields of vLLM's own that it refuses wherever they stand."""
     unknown_model: type[Exception] = field(default_factory=lambda: openai.NotFoundError)
+    without_paths: tuple[str, ...] = ()
+    """Endpoints of vLLM's that it lacks, or has in a form of its own."""
 
 
 def recorded() -> dict[str, Answered]:
@@ -56,7 +58,7 @@ def found_differences(peer: Peer) -> list[Difference]:
     for probe in PROBES:
         if probe.name in unanswered:
             found.append(Difference(probe.name, UNANSWERED, str(answers[probe.name].status), "nothing"))
-        elif probe.kind in peer.urls:
+        elif probe.kind in peer.urls and probe.path not in peer.without_paths:
             here = ask(peer.urls[probe.kind], probe, peer.model, peer.without)
             found += differences(probe.name, shape(answers[probe.name]), shape(here))
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from serve.launch.command import TINY_FOLDER
+from tests.conformance.probes import MESSAGES, RESPONSES
 from tests.conformance.suite import QUESTION, Conformance, Peer
 from tests.official import openai
 from turnbench.places import weights_folder
@@ -33,7 +34,8 @@ class TestTransformersConformance(Conformance):
     @pytest.fixture
     def peer(self, url: str) -> Peer:
         without = ("ignore_eos", "min_tokens")
-        return Peer("transformers", {"plain": url}, NAME, {}, "@main", without, openai.BadRequestError)
+        paths = (RESPONSES, MESSAGES)
+        return Peer("transformers", {"plain": url}, NAME, {}, "@main", without, openai.BadRequestError, paths)
 
     def test_the_served_model_is_listed(self, peer: Peer, client: openai.OpenAI) -> None:
         """It is not: see the table of differences."""

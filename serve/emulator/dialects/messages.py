@@ -120,7 +120,7 @@ class _MessageEvents(TypedEvents):
         message = self._message([], None, {"input_tokens": self._request.prompt_tokens, "output_tokens": 0})
         start = typed_event("message_start", message=message)
         block = {"type": "text", "text": ""}
-        return framed(start) + framed(typed_event("content_block_start", index=0, content_block=block))
+        return framed(start) + framed(typed_event("content_block_start", content_block=block, index=0))
 
     def contents(self, pieces: list[str], number: int) -> list[bytes]:
         """Events in the middle of the answer."""
@@ -159,6 +159,7 @@ class _MessageEvents(TypedEvents):
         }
 
     def _message(self, content: Any, stop_reason: str | None, usage: dict[str, Any]) -> dict[str, Any]:
+        stopped = self._answer.stop_string if stop_reason else None
         return {
             "id": f"msg_emulated_{self._number:08x}",
             "type": "message",
@@ -166,9 +167,9 @@ class _MessageEvents(TypedEvents):
             "content": content,
             "model": self._model.name,
             "stop_reason": stop_reason,
-            "stop_sequence": self._answer.stop_string if stop_reason else None,
+            **({} if stop_reason and stopped is None else {"stop_sequence": stopped}),
             "usage": usage,
         }
 
 
-_DELTA = DeltaTemplate("content_block_delta", index=0, delta={"type": "text_delta", "text": TEXT})
+_DELTA = DeltaTemplate("content_block_delta", delta={"type": "text_delta", "text": TEXT}, index=0)

@@ -134,7 +134,7 @@ class _ResponseEvents(TypedEvents):
     def last(self, piece: str, tokens: int) -> bytes:
         """The last piece of text, if there is one, and the ends of its part and item."""
         after = _OPENING_EVENTS + len(self._answer.pieces)
-        text = {"type": "output_text", "text": self._text, "annotations": [], "logprobs": []}
+        text = {"type": "output_text", "text": self._text, "annotations": [], "logprobs": None}
         item = self._item("completed", [text])
         events = [
             typed_event("response.output_text.done", **self._where, text=self._text, logprobs=[],
@@ -146,12 +146,10 @@ class _ResponseEvents(TypedEvents):
         return delta + b"".join(map(framed, events))
 
     def tail(self, cached_tokens: int | None) -> bytes:
-        """The whole response, and the end of the body."""
+        """The whole response, and the end; as in vLLM, one that its limit cut is completed too."""
         number = _OPENING_EVENTS + len(self._answer.pieces) + 3
         whole = self._finished(cached_tokens)
-        return (
-            framed(typed_event(f"response.{whole['status']}", response=whole, sequence_number=number)) + END
-        )
+        return framed(typed_event("response.completed", response=whole, sequence_number=number)) + END
 
     def whole(self, cached_tokens: int | None) -> bytes:
         """The body of an answer that is not streamed."""
@@ -166,7 +164,7 @@ class _ResponseEvents(TypedEvents):
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": prompt + output,
         }
-        text = {"type": "output_text", "text": self._text, "annotations": [], "logprobs": []}
+        text = {"type": "output_text", "text": self._text, "annotations": [], "logprobs": None}
         status = "incomplete" if self._answer.finish_reason == "length" else "completed"
         return self._response(status, [self._item("completed", [text])], usage)
 
@@ -180,11 +178,10 @@ class _ResponseEvents(TypedEvents):
             "object": "response",
             "created_at": self._created_s,
             "status": status,
-            "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": None,
             "max_output_tokens": self._request.max_tokens,
-            "metadata": {},
+            "metadata": None,
             "model": self._model.name,
             "output": output,
             "parallel_tool_calls": True,
@@ -192,7 +189,7 @@ class _ResponseEvents(TypedEvents):
             "reasoning": None,
             "service_tier": "auto",
             "temperature": 1.0,
-            "tool_choice": "auto",
+            "tool_choice": "none",
             "tools": [],
             "top_p": 1.0,
             "truncation": "disabled",
