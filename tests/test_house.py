@@ -38,8 +38,8 @@ MAY_START = {
     "turnbench/sweep": {"serve", "serve.pace", "turnbench", "analysis"},
 }
 """The modules of ours that each part starts as processes, with `python -m`."""
-VLLMS = {"vllm", "torch", "transformers", "tokenizers"}
-"""Imported only under the Python that has vLLM."""
+ELSEWHERE = {"vllm", "torch", "transformers", "tokenizers", "gguf"}
+"""Imported only under another Python, which has them: vLLM's, llama.cpp's."""
 
 
 def modules(room: str) -> list[Path]:
@@ -152,7 +152,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
         for path in modules(room):
             theirs = {name.partition(".")[0] for name in imported(path)} - here
             beside = {file.stem for file in path.parent.glob("*.py")}
-            for name in theirs - beside - VLLMS:
+            for name in theirs - beside - ELSEWHERE:
                 owners = {plain_name(each) for each in distributions.get(name, [name])}
                 assert owners & allowed, f"{path} imports {name}: name it in pyproject.toml"
                 used |= owners if allowed is needed else set()

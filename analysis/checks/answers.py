@@ -22,8 +22,8 @@ FAR_PROMPT, NOTED_PROMPT = 0.25, 0.10
 """How far the median prompt may be from the tokens that a trace asks for."""
 _DEFAULT_EXACT = 256
 _GATEWAY = (
-    "switch buffering off there: with nginx proxy_buffering off, with haproxy option http-no-delay; "
-    "else measure without the gateway, or by TTG"
+    "switch buffering off there: with nginx proxy_buffering off, and no gzip of event streams; with haproxy "
+    "option http-no-delay; else measure without the gateway, or by TTG"
 )
 
 
