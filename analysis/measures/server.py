@@ -7,6 +7,7 @@ looks: the two sides then differ by what lies between server and client, and by 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
@@ -17,7 +18,7 @@ from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import ServerMeasures, ServerSample, ServerWait
 from turnbench.server_metrics import ServerHistogram, histogram, named
-from turnbench.turns import Floats
+from turnbench.turns import Bools, Floats
 
 WAITS = {
     "ttft": "ttft_s",
@@ -27,6 +28,7 @@ WAITS = {
 }
 """The waits that stand in the summary, by the key of the server's histogram."""
 _PERCENTILES = ("p50", "p90", "p99")
+_TURNS_AT_ONCE = 4096
 
 
 def server_of(study: Study, level: Level) -> ServerMeasures | None:
@@ -35,12 +37,12 @@ def server_of(study: Study, level: Level) -> ServerMeasures | None:
     if looks is None:
         return None
     before, after = looks
-    ours = _client_waits(study, before.t_ns, after.t_ns)
+    client = _Client(study, before.t_ns, after.t_ns)
     found = {}
     for name, key in WAITS.items():
         theirs = histogram(key, before.values, after.values)
         if theirs is not None and theirs.count > 0:
-            found[name] = _wait(theirs, ours.get(name))
+            found[name] = _wait(theirs, client.waits_ms(name))
     was, now = named(before.values), named(after.values)
     grown = {key: now[key] - was[key] for key in now if key in was and now[key] >= was[key]}
     if not found and not grown:
@@ -68,23 +70,45 @@ def _looks(samples: list[ServerSample], level: Level) -> tuple[ServerSample, Ser
     return (chosen[0], chosen[-1]) if len(chosen) > 1 else None
 
 
-def _client_waits(study: Study, from_ns: int, to_ns: int) -> dict[str, Floats]:
-    """Milliseconds of every turn, attempts included, by the moment at which each wait ended."""
-    frame, events = study.frame, study.events
-    sent_ns = floats(frame["sent_ns"] - from_ns)
-    found = {}
-    for name, column in (("ttft", "ttft_ms"), ("e2e", "ttg_ms")):
-        waited_ms = floats(frame[column])
-        ended_ns = sent_ns + waited_ms * 1e6
-        found[name] = waited_ms[(ended_ns > 0) & (ended_ns <= to_ns - from_ns)]
-    streamed = np.flatnonzero((events.counts > 1) & ~frame["buffered"].to_numpy(dtype=bool))
-    turn, place = events.of(streamed)
-    later = place > events.offsets[:-1][turn]
-    turn, place = turn[later], place[later]
-    ended_ns = sent_ns[turn] + events.at_us[place].astype(np.float64) * 1e3
-    inside = (ended_ns > 0) & (ended_ns <= to_ns - from_ns)
-    found["itl"] = events.gaps_ms(place[inside])
-    return found
+@dataclass(frozen=True)
+class _Client:
+    """What the client measured between two moments, of every turn, attempts included."""
+
+    study: Study
+    from_ns: int
+    to_ns: int
+
+    def waits_ms(self, name: str) -> Floats | None:
+        """Waits of this name by the moment at which each ended; None for one that no client sees."""
+        if name == "itl":
+            return self._gaps_ms()
+        column = {"ttft": "ttft_ms", "e2e": "ttg_ms"}.get(name)
+        if column is None:
+            return None
+        waited_ms = floats(self.study.frame[column])
+        return waited_ms[self._inside(self._sent_ns + waited_ms * 1e6)]
+
+    def _gaps_ms(self) -> Floats:
+        """A few thousand turns at a time: a long run has tens of millions of events."""
+        events, sent_ns = self.study.events, self._sent_ns
+        streamed = (events.counts > 1) & ~self.study.frame["buffered"].to_numpy(dtype=bool)
+        streamed &= (sent_ns < self.to_ns - self.from_ns) & (sent_ns + events.last(events.at_us) * 1e3 > 0)
+        turns, parts = np.flatnonzero(streamed), [np.zeros(0, dtype=np.float32)]
+        for some in np.array_split(turns, len(turns) // _TURNS_AT_ONCE + 1):
+            turn, place = events.of(some)
+            later = place > events.offsets[:-1][turn]
+            turn, place = turn[later], place[later]
+            inside = self._inside(sent_ns[turn] + events.at_us[place].astype(np.float64) * 1e3)
+            parts.append(events.gaps_ms(place[inside]).astype(np.float32))
+        return np.concatenate(parts).astype(np.float64)
+
+    @property
+    def _sent_ns(self) -> Floats:
+        return floats(self.study.frame["sent_ns"] - self.from_ns)
+
+    def _inside(self, ended_ns: Floats) -> Bools:
+        inside: Bools = (ended_ns > 0) & (ended_ns <= self.to_ns - self.from_ns)
+        return inside
 
 
 def _wait(theirs: ServerHistogram, ours_ms: Floats | None) -> ServerWait:

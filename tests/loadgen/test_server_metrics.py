@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from loadgen._messages import ServerSampled
 from loadgen.engine._health import samples, watch_server
 from loadgen.options._settings import Settings
 from turnbench.clock import Timeline
-from turnbench.server_metrics import histogram, named
+from turnbench.server_metrics import SERVER_METRICS, histogram, named
 
 PAGE = """# HELP vllm:num_requests_running Running.
 # TYPE vllm:num_requests_running gauge
@@ -91,6 +92,21 @@ def test_counts_of_engines_are_summed_and_shares_averaged() -> None:
 )
 def test_each_servers_names_are_known(page: str, key: str, value: float) -> None:
     assert named(asyncio.run(samples(page)))[key] == value
+
+
+def test_the_newest_of_vllm_s_names_are_those_of_the_vllm_that_was_recorded() -> None:
+    recording = next((Path(__file__).parents[1] / "conformance" / "recordings").glob("vllm-*.json"))
+    page = json.loads(recording.read_text(encoding="utf-8"))["answers"]["GET /metrics"]["body"]
+    known = {line.split()[2] for line in page.splitlines()}
+    newest = {
+        metric.key: next((name for name in metric.names if name.startswith("vllm:")), None)
+        for metric in SERVER_METRICS
+    }
+    missing = {
+        key for key, name in newest.items() if name and not {name, name.removesuffix("_total")} & known
+    }
+    of_speculation = {"drafted_tokens", "accepted_tokens"}
+    assert missing == {"cache_hit_share", "acceptance_share"} | of_speculation, "shares are of older ones"
 
 
 def test_the_waits_of_a_servers_histograms_are_known_between_two_samples() -> None:
