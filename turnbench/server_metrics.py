@@ -179,7 +179,7 @@ def histogram(key: str, before: Mapping[str, float], after: Mapping[str, float])
             continue
         totals = [after[label] - before.get(label, 0.0) for _, label in ends]
         counts = [now - was for now, was in zip(totals, [0.0, *totals], strict=False)]
-        if min(counts) < 0:
+        if min(counts) < 0 or not math.isfinite(sum(counts)):
             return None
         total, unit_s = f"{name}_sum", 1e-3 if name.endswith("_ms") else 1.0
         sum_s = (after[total] - before.get(total, 0.0)) * unit_s if total in after else math.nan
@@ -191,6 +191,8 @@ def _uppers(name: str, values: Mapping[str, float]) -> Iterable[tuple[float, str
     for label in values:
         if label.startswith(name) and (match := _BUCKET.match(label)) and match[1] == name:
             try:
-                yield float(match[2]), label
+                upper = float(match[2])
             except ValueError:
                 continue
+            if not math.isnan(upper):
+                yield upper, label

@@ -45,6 +45,7 @@ def server_of(study: Study, level: Level) -> ServerMeasures | None:
             found[name] = _wait(theirs, client.waits_ms(name))
     was, now = named(before.values), named(after.values)
     grown = {key: now[key] - was[key] for key in now if key in was and now[key] >= was[key]}
+    grown = {key: amount for key, amount in grown.items() if np.isfinite(amount)}
     if not found and not grown:
         return None
     return ServerMeasures(
@@ -113,12 +114,13 @@ class _Client:
 
 def _wait(theirs: ServerHistogram, ours_ms: Floats | None) -> ServerWait:
     wait = ServerWait(n=round(theirs.count))
-    if not np.isnan(theirs.mean_s):
+    if np.isfinite(theirs.mean_s * 1e3):
         wait.mean_ms = theirs.mean_s * 1e3
     for name in _PERCENTILES:
         if theirs.count >= LEAST_N[name]:
             low_s, high_s = theirs.percentile_s(QUANTILES[name])
-            setattr(wait, name, [low_s * 1e3, high_s * 1e3 if np.isfinite(high_s) else None])
+            ends = [end * 1e3 if np.isfinite(end * 1e3) else None for end in (low_s, high_s)]
+            setattr(wait, name, ends)
     if ours_ms is None:
         return wait
     wait.client_n = len(ours_ms)
@@ -134,7 +136,8 @@ def _wait(theirs: ServerHistogram, ours_ms: Floats | None) -> ServerWait:
 
 def _share(grown: dict[str, float], part: str, whole: str, else_said: float | None) -> float | None:
     """By the counts; where there are none, as the server itself computes it."""
-    return grown[part] / grown[whole] if part in grown and grown.get(whole) else else_said
+    share = grown[part] / grown[whole] if part in grown and grown.get(whole) else else_said
+    return share if share is not None and np.isfinite(share) else None
 
 
 def _mean(study: Study, level: Level, key: str) -> float | None:

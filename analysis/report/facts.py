@@ -269,7 +269,8 @@ def _server(study: Study, level: Level) -> ServerSeries:
     if any(preempted := _grown(seen, "preemptions")):
         values["preemptions"] = preempted
     rounded = {
-        key: [None if value is None else round(value, 4) for value in each] for key, each in values.items()
+        key: [round(value, 4) if value is not None and np.isfinite(value) else None for value in each]
+        for key, each in values.items()
     }
     return ServerSeries([round((s.t_ns - level.start_ns) / 1e9, 2) for s in samples], rounded)
 

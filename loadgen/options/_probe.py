@@ -130,7 +130,8 @@ async def probe(settings: Settings) -> Endpoint:
     endpoint.server = {"owned_by": owner, "version": endpoint.version}
     endpoint.server["max_model_len"] = endpoint.max_model_len
     known = described_server(address.root, endpoint.models)
-    endpoint.models = endpoint.models or [str(known[name]) for name in ("served_name",) if known.get(name)]
+    if not endpoint.models and known.get("served_name"):
+        endpoint.models = [str(known["served_name"])]
     endpoint.server |= known
     endpoint.emulated |= bool(known.get("emulated"))
     return endpoint

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from analysis.pipeline import analyse
+from analysis.report.facts import facts_of
+from analysis.summary import summarise
+from analysis.tables.rows import server_waits_table
+from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, S, summary_of, turn
+from tests.tries import tries
+from turnbench.formats import summary_json
+from turnbench.run_directory import read_run
 
 UPPERS = ("0.05", "0.1", "0.25", "+Inf")
 
@@ -100,6 +110,36 @@ def test_a_share_that_the_server_computes_itself_is_averaged(made: MadeRun) -> N
     made.turns = [turn(n, sent_s=6 + n) for n in range(40)]
     looks(made, *((4 + n, {"sglang:cache_hit_rate": share}) for n, share in enumerate([0.9, 0.2, 0.4])))
     assert server(made)["cache_hit_share"] == pytest.approx(0.3)
+
+
+NAMES = [
+    *(f'{TTFT}_bucket{{le="{upper}"}}' for upper in ("0.1", "nan", "-1", "1e999", "+Inf", "x")),
+    *(f"{TTFT}_sum", "vllm:num_preemptions_total", "vllm:prefix_cache_hits_total", "sglang:cache_hit_rate"),
+    *("vllm:prefix_cache_queries_total", "vllm:kv_cache_usage_perc", "vllm:num_requests_running"),
+]
+"""Of everything that is looked at, and of histograms that are none."""
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(NAMES), st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 99)
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+@tries(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_server_counts_the_summary_and_the_plots_are_finite(
+    tmp_path_factory: pytest.TempPathFactory, samples: list[dict[str, float]]
+) -> None:
+    made = MadeRun(tmp_path_factory.mktemp("run"), [turn(n, sent_s=6 + n) for n in range(20)])
+    looks(made, *((4 + 62 * n / (len(samples) - 1), each) for n, each in enumerate(samples)))
+    study = study_run(read_run(made.write()))
+    summary = summarise(study)
+    json.dumps(summary_json(summary)["levels"], allow_nan=False)
+    json.dumps([asdict(one) for one in facts_of(study).timelines], allow_nan=False)
+    server_waits_table(summary)
 
 
 @pytest.mark.parametrize("restarted", [True, False])
