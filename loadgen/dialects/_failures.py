@@ -75,7 +75,7 @@ def message_of(value: Any) -> str:
             found = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         except (TypeError, ValueError, RecursionError, OverflowError):
             found = type(value).__name__
-    return found[:ERROR_CHARS]
+    return found[:ERROR_CHARS].encode("utf-8", "replace").decode()  # half a character can't be written down
 
 
 def failure_of_data(data: bytes, called_an_error: bool = False) -> str | None:

@@ -18,8 +18,18 @@ def test_no_stream_escapes(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"event: error\ndata: ", b"event: error\n\n", b'data: {"choices": [{"finish_reason": "sto\xdf"}]}\n\n'],
-    ids=["an error without data", "an error without a word", "half a character in a finish reason"],
+    [
+        b"event: error\ndata: ",
+        b"event: error\n\n",
+        b'data: {"choices": [{"finish_reason": "sto\xdf"}]}\n\n',
+        b'data: {"object": "error", "message": "engine \\udc00 died", "code": 500}\n\n',
+    ],
+    ids=[
+        "an error without data",
+        "an error without a word",
+        "half a character in a finish reason",
+        "half a character in an error",
+    ],
 )
 @pytest.mark.parametrize("dialect", ["chat", "completions", "responses", "messages"])
 def test_what_fuzzing_found_is_mended(body: bytes, dialect: str) -> None:
