@@ -134,7 +134,12 @@ class _ResponseEvents(TypedEvents):
     def last(self, piece: str, tokens: int) -> bytes:
         """The last piece of text, if there is one, and the ends of its part and item."""
         after = _OPENING_EVENTS + len(self._answer.pieces)
-        text = {"type": "output_text", "text": self._text, "annotations": [], "logprobs": None}
+        text: dict[str, Any] = {
+            "type": "output_text",
+            "text": self._text,
+            "annotations": [],
+            "logprobs": None,
+        }
         item = self._item("completed", [text])
         events = [
             typed_event("response.output_text.done", **self._where, text=self._text, logprobs=[],
@@ -164,7 +169,12 @@ class _ResponseEvents(TypedEvents):
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": prompt + output,
         }
-        text = {"type": "output_text", "text": self._text, "annotations": [], "logprobs": None}
+        text: dict[str, Any] = {
+            "type": "output_text",
+            "text": self._text,
+            "annotations": [],
+            "logprobs": None,
+        }
         status = "incomplete" if self._answer.finish_reason == "length" else "completed"
         return self._response(status, [self._item("completed", [text])], usage)
 
