@@ -28,7 +28,9 @@ everyday := not (slow or $(elsewhere))
 slow := slow and not ($(elsewhere))
 ready := .venv/.ready
 fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
-  tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py
+  tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py \
+  tests/analysis/test_warm_cache.py tests/analysis/test_hostile_input.py tests/analysis/test_bad_runs.py \
+  tests/scenarios/test_bad_files.py tests/runs/test_own_failures.py
 
 # Only these are read for the second pass of `make test`.
 timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)

@@ -263,6 +263,9 @@ def _begin_of(chunk_bytes: int) -> bytes:
     return b"no size has this length"
 
 
+_COMPRESSED = ("gzip", "x-gzip", "deflate")
+
+
 def head_end(raw: bytes | bytearray) -> int | None:
     """Offset at which the final response's headers end (interim 1xx responses are passed over), or None."""
     start = 0
@@ -281,8 +284,12 @@ def body_of(log: ReadLog, chunked: bool, encoding: str = "identity") -> Body:
     if start is None:
         return Body(b"", [0], [0], raw_ends)
     pieces, problem = _chunks(raw, start) if chunked else ([(start, len(raw))], None)
-    if encoding.strip().lower() not in ("", "identity"):
+    coding = encoding.strip().lower()
+    if coding in _COMPRESSED:
         return _inflated(raw, pieces, raw_ends, problem)
+    if coding not in ("", "identity"):
+        what = f"Content-Encoding {encoding[:40]!a} cannot be read; identity was asked for"
+        return Body(b"", [0], [0], raw_ends, ("bad_json", what))
     data = b"".join([raw[a:b] for a, b in pieces])
     ends = list(accumulate(b - a for a, b in pieces))
     shifts = [b - end for (_, b), end in zip(pieces, ends, strict=True)]

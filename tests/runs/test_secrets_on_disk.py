@@ -162,6 +162,7 @@ def test_a_key_a_password_and_a_token_are_found_nowhere(
     url = f"http://{address}" if first == KEY else f"http://me:{quote(PASSWORD, safe='')}@{address}"
     load = locust("--headless", "-H", url, "--scenario", "choose", "-u", "5", "-t", "6s", "--warmup", "0",
                   "--keep-text", "--label", f"key={first}", "--header", "X-Tenant: $TENANT",
+                  "--logfile", str(tmp_path / "log"),
                   env=environment)  # fmt: skip
     load.end_as_judged()
     ways = server.RequestHandlerClass.ways
@@ -169,7 +170,8 @@ def test_a_key_a_password_and_a_token_are_found_nowhere(
     files = {path.name: path.read_text(errors="replace") for path in load.where.rglob("*") if path.is_file()}
     assert {"run.json", "turns-0.jsonl", "report.html", "summary.json", "server.jsonl"} <= set(files)
     assert "***" in files["turns-0.jsonl"]
-    for name, text in {**files, "screen": load.said}.items():
+    log = (tmp_path / "log").read_text(errors="replace")
+    for name, text in {**files, "screen": load.said, "log": log}.items():
         found = [form for secret in secrets for form in forms(secret) if form in text]
         assert not found, f"{name} has {found}"
         for word in _BASE64_WORD.findall(text):
