@@ -14,6 +14,7 @@ import msgspec
 
 from loadgen.options._settings import Settings
 from loadgen.options._shape import EngineLoad
+from scenarios import MeasuredTexts
 from turnbench.draws import pick, stream
 from turnbench.outcomes import Outcome
 
@@ -38,6 +39,8 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     """Whether the server knows stream_options.continuous_usage_stats."""
     context: int | None = None
     """Tokens of the model's context, where the server tells."""
+    measured: MeasuredTexts | None = None
+    """How the served model's tokenizer counts texts that are made to a length; None: it was not asked."""
     dialect: str = "chat"
     """Key of loadgen.dialects.DIALECTS: how the server is asked."""
 

@@ -11,11 +11,14 @@ and whatever was planned before.
 from scenarios._load import fitting, load, parse
 from scenarios._messages import (
     NO_TAGS,
+    MeasuredTexts,
     characters_of,
     dialogue,
     drop_oldest,
+    fit_to_tokenizer,
     opening,
     text_of,
+    texts_to_measure,
     with_common_start,
     without_system,
 )
@@ -26,6 +29,7 @@ from scenarios._texts import names
 __all__ = [
     "NO_TAGS",
     "Conversation",
+    "MeasuredTexts",
     "Scenario",
     "ScenarioError",
     "Turn",
@@ -33,6 +37,7 @@ __all__ = [
     "characters_of",
     "dialogue",
     "drop_oldest",
+    "fit_to_tokenizer",
     "fitting",
     "load",
     "names",
@@ -41,6 +46,7 @@ __all__ = [
     "plan",
     "rows_too_long",
     "text_of",
+    "texts_to_measure",
     "think_after",
     "with_common_start",
     "without_system",

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from scenarios._scenario import Conversation, Turn
+import msgspec
+
+from scenarios._scenario import Conversation, Scenario, Turn
+from scenarios._texts import pages
 from scenarios.data import Message
 
+_MEASURED_CHARACTERS, _MEASURED_WORDS = 20_000, 800
 NO_TAGS = "none"
 """The salt with which prompts are sent as they are."""
 _COMMON = tuple("the house keeps its rules in a book that every guest may read before it asks".split())  # noqa: SIM905
@@ -112,19 +116,55 @@ def text_of(message: Message) -> str:
     return content or ""
 
 
-def with_common_start(conversation: Conversation, share: float) -> Conversation:
+class MeasuredTexts(msgspec.Struct, frozen=True):
+    """How the served model's tokenizer counts the texts that are made to a length."""
+
+    characters_per_token: float
+    """Of our own pages."""
+    tokens_per_common_word: float
+    """Of the common start of `with_common_start`, with the numbers in it."""
+
+    @classmethod
+    def of_counts(cls, page_tokens: int, common_tokens: int) -> MeasuredTexts:
+        """From the tokens of both texts of `texts_to_measure`."""
+        return cls(_MEASURED_CHARACTERS / page_tokens, common_tokens / _MEASURED_WORDS)
+
+
+def texts_to_measure() -> tuple[str, str]:
+    """A piece of our own pages, and of the common start: what MeasuredTexts is about."""
+    return pages()[:_MEASURED_CHARACTERS], common_start(_MEASURED_WORDS)
+
+
+def fit_to_tokenizer(scenario: Scenario, measured: MeasuredTexts) -> None:
+    """Have the texts of a trace made to their lengths in tokens of the served model."""
+    if scenario.own is not None:
+        scenario.own.rows.characters_per_token = measured.characters_per_token
+
+
+def with_common_start(
+    conversation: Conversation, share: float, measured: MeasuredTexts | None = None
+) -> Conversation:
     """The conversation with so much of its first request the same for everybody, as a shared system message.
 
-    Counted in words. The text is the start of one that has no end, so that requests of different lengths
-    share all that the shorter one has of it.
+    Counted in tokens as they were measured, else in words. The text is the start of one that has no end, so
+    that requests of different lengths share all that the shorter one has of it.
     """
-    own = len((conversation.system or "").split()) + len(conversation.turns[0].user.split())
-    count = round(own * share / (1 - share))
+    own = f"{conversation.system or ''} {conversation.turns[0].user}".strip()
+    words = float(len(own.split()))
+    if measured is not None:
+        words = len(own) / measured.characters_per_token / measured.tokens_per_common_word
+    count = round(words * share / (1 - share))
     if count == 0:
         return conversation
-    words = (f"{_COMMON[n % len(_COMMON)]}{'' if (n + 1) % len(_COMMON) else f' {n}.'}" for n in range(count))
-    system = " ".join(words) + (f"\n\n{conversation.system}" if conversation.system else "")
+    system = common_start(count) + (f"\n\n{conversation.system}" if conversation.system else "")
     return replace(conversation, system=system, shared_system=True)
+
+
+def common_start(words: int) -> str:
+    """So many words that are the same for everybody."""
+    return " ".join(
+        f"{_COMMON[n % len(_COMMON)]}{'' if (n + 1) % len(_COMMON) else f' {n}.'}" for n in range(words)
+    )
 
 
 def _tag(salt: str, level: int, which: int | str) -> str:

@@ -216,6 +216,7 @@ class RunController:
             models=prepared.models,
             usage_in_events=prepared.endpoint.usage_in_events,
             context=prepared.endpoint.max_model_len,
+            measured=prepared.endpoint.measured,
             dialect=dialect_of(prepared.settings),
         )
         self.send(worker, StartRun(job))

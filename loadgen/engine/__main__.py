@@ -57,7 +57,7 @@ from loadgen.options._headers import headers_of
 from loadgen.options._tls import ssl_of
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import StampedReader, open_reader
-from scenarios import ScenarioError, parse
+from scenarios import ScenarioError, fit_to_tokenizer, parse
 from turnbench.clock import Timeline
 
 _SPARE_FILES = 64
@@ -155,6 +155,8 @@ class EngineProcess:
         settings = job.settings
         try:
             scenario = parse(job.scenario)
+            if job.measured is not None:
+                fit_to_tokenizer(scenario, job.measured)
             headers = headers_of(settings)
             if job.dialect not in DIALECTS:
                 raise ValueError(f"dialect {job.dialect!r} is none of {', '.join(DIALECTS)}")

@@ -28,7 +28,7 @@ class History:
         level: int,
         form: RequestForm | None = None,
     ) -> None:
-        self.conversation = _sharing(conversation, job.settings.cache)
+        self.conversation = _sharing(conversation, job)
         self.stopped = False
         """The conversation ends before its plan does: the turn at hand would not fit."""
         self.system_role = True
@@ -114,10 +114,10 @@ class History:
         return prompt_tokens + max_tokens_of(self._job, self.turn) <= self._job.context
 
 
-def _sharing(conversation: Conversation, cache: str) -> Conversation:
+def _sharing(conversation: Conversation, job: Job) -> Conversation:
     """The conversation with the common start that --cache shared:SHARE asks for."""
-    kind, _, share = cache.partition(":")
-    return with_common_start(conversation, float(share)) if kind == "shared" else conversation
+    kind, _, share = job.settings.cache.partition(":")
+    return with_common_start(conversation, float(share), job.measured) if kind == "shared" else conversation
 
 
 def body_of_turn(

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 
 from loadgen.dialects import DIALECTS
+from scenarios import MeasuredTexts
 from turnbench.problems import quoted
 
 _EXAMPLE = "http://127.0.0.1:8000"
@@ -44,6 +45,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     """The server's words where it knows no model of a name that was asked for."""
     refused_name: str = ""
     """That name."""
+    measured: MeasuredTexts | None = None
+    """How the model's tokenizer counts texts made to a length, where such are asked for and it can say."""
     server: dict[str, Any] = {}
     notes: list[str] = []
     """What the server says of itself that can't be so, a sentence each."""

@@ -111,6 +111,8 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     findings += [
         Finding("note", "endpoint", note, "nothing to do: it was not used") for note in endpoint.notes
     ]
+    if settings.cache.startswith("shared"):
+        findings.append(_of_common_start(endpoint))
     if endpoint.models:
         unlisted = [name for name in model_shares(model) if name not in endpoint.models]
         findings += [_unlisted(name, endpoint.models) for name in unlisted]
@@ -122,6 +124,15 @@ def _not_on_the_wire(settings: Settings) -> list[str]:
     """Why no process here can take arrivals from packets; other machines say so themselves."""
     why = why_no_packets() if address_of(settings.host).socket is None else "a Unix socket has no packets"
     return [] if why is None else [f"--clock wire: {why}; see docs/clocks.md, or use --clock auto"]
+
+
+def _of_common_start(endpoint: Endpoint) -> Finding:
+    """How the common start of --cache shared:SHARE was counted."""
+    if endpoint.measured is not None:
+        what = "the share that prompts have in common is one of the served model's tokens, by its tokenizer"
+        return Finding("note", "cache_share", what, "nothing to do")
+    what = "the share that prompts have in common was counted in words: the server has no /tokenize"
+    return Finding("note", "cache_share", what, "see cached_tokens beside prompt_tokens for the true share")
 
 
 def _not_carried(scenario: Scenario, dialect: str) -> list[str]:

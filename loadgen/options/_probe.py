@@ -22,7 +22,8 @@ from loadgen.options._headers import dialect_of, headers_of, key_advice, secrets
 from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
 from loadgen.options._values import model_shares
-from scenarios import parse, plan
+from scenarios import MeasuredTexts, parse, plan, texts_to_measure
+from scenarios import names as built_in_names
 from turnbench.cleaning import clean
 from turnbench.server_facts import described_server
 
@@ -75,10 +76,15 @@ async def _get(session: aiohttp.ClientSession, url: str, limit_s: float) -> _Ans
     """The whole answer, in however many pieces it comes; raises what aiohttp raises where there is none."""
     timeout = aiohttp.ClientTimeout(total=limit_s, sock_connect=session.timeout.sock_connect)
     async with session.get(url, allow_redirects=False, timeout=timeout) as response:
-        body = bytearray()
-        while len(body) < _BODY_BYTES and (part := await response.content.read(_BODY_BYTES - len(body))):
-            body += part
-        return _Answer(response.status, response.headers, bytes(body))
+        return _Answer(response.status, response.headers, await _whole(response))
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body, in however many pieces it comes, up to a limit."""
+    body = bytearray()
+    while len(body) < _BODY_BYTES and (part := await response.content.read(_BODY_BYTES - len(body))):
+        body += part
+    return bytes(body)
 
 
 async def probe(settings: Settings) -> Endpoint:
@@ -112,6 +118,8 @@ async def probe(settings: Settings) -> Endpoint:
             if name not in listed and endpoint.refused_model is None:
                 endpoint.refused_model = await _try_model(session, address, settings, name)
                 endpoint.refused_name = name
+        if listed and (settings.cache.startswith("shared") or settings.scenario not in built_in_names()):
+            endpoint.measured = await _measured(session, address, (names or listed)[0])
         await asyncio.wait({version})
         about = None if version.exception() is not None else version.result().value
     endpoint.emulated = "X-Turnbench-Emulated" in models.headers
@@ -129,6 +137,8 @@ async def probe(settings: Settings) -> Endpoint:
     owner = clean(owner.encode("utf-8", "replace"))[:_TEXT_CHARS] if isinstance(owner, str) else None
     endpoint.server = {"owned_by": owner, "version": endpoint.version}
     endpoint.server["max_model_len"] = endpoint.max_model_len
+    if endpoint.measured is not None:
+        endpoint.server["characters_per_token"] = round(endpoint.measured.characters_per_token, 3)
     known = described_server(address.root, endpoint.models)
     if not endpoint.models and known.get("served_name"):
         endpoint.models = [str(known["served_name"])]
@@ -159,6 +169,29 @@ async def _try_model(
         return None
     words = _Answer(response.status, response.headers, body).words
     return words if response.status in (400, 404, 422) and _NO_SUCH_MODEL.search(words) else None
+
+
+async def _measured(session: aiohttp.ClientSession, address: Address, model: str) -> MeasuredTexts | None:
+    """What the model's tokenizer makes of the texts that are made to a length; None where it can't be asked.
+
+    `/tokenize` beside the API, as vLLM and SGLang have it.
+    """
+    counts = []
+    for text in texts_to_measure():
+        asked = {"model": model, "prompt": text, "add_special_tokens": False}
+        timeout = aiohttp.ClientTimeout(total=_VERSION_LIMIT_S)
+        try:
+            async with session.post(
+                address.of_server("/tokenize"), json=asked, allow_redirects=False, timeout=timeout
+            ) as response:
+                answer = _Answer(response.status, response.headers, await _whole(response))
+        except _NO_ANSWER:
+            return None
+        count = answer.value.get("count") if isinstance(answer.value, dict) else None
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= 4 * len(text):
+            return None
+        counts.append(count)
+    return MeasuredTexts.of_counts(*counts)
 
 
 def _entries(value: Any) -> list[dict[str, Any]] | None:

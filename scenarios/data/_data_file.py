@@ -11,6 +11,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any, ClassVar
 
+from scenarios._texts import CHARACTERS_PER_TOKEN
 from scenarios.data._records import (
     HUB,
     SUFFIXES,
@@ -128,6 +129,8 @@ class DataFile(ABC):
     """Each row has a time at which it is due (see arrival_s), and they are played in this order."""
     shares_prefixes: ClassVar[bool] = False
     """Rows begin alike, and a server is meant to find that in its prefix cache."""
+    characters_per_token: float = CHARACTERS_PER_TOKEN
+    """Of texts that are made to a length; the served model's, where its tokenizer was asked."""
     passed_over: int = 0
     """Rows that are sound but hold nothing to play."""
     problems: list[Problem] = []  # noqa: RUF012 - never changed, only replaced

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -83,8 +84,9 @@ class GenAiSpans(RecordFile):
         messages = _messages(has)
         if messages:
             return DataRow([RowTurn(messages, answer_tokens=tokens)])
-        length = round(self._inputs[n] * CHARACTERS_PER_TOKEN)
-        return DataRow([asked(filler(length, "row", i), answer_tokens=tokens)])
+        length = round(self._inputs[n] * self.characters_per_token)
+        turn = asked(filler(length, "row", i), answer_tokens=tokens)
+        return DataRow([replace(turn, prompt_tokens=self._inputs[n])])
 
     def context_tokens(self, i: int) -> int | None:
         n = self._order[i]

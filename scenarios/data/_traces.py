@@ -64,7 +64,7 @@ class Trace(RecordFile):
         return DataRow([replace(turn, prompt_tokens=self._inputs[i])])
 
     def _filler_of(self, i: int) -> str:
-        return filler(round(self._inputs[i] * CHARACTERS_PER_TOKEN), "row", i)
+        return filler(round(self._inputs[i] * self.characters_per_token), "row", i)
 
     def _answer_tokens(self, i: int) -> int | None:
         return None if self._outputs[i] < 0 else max(1, self._outputs[i])
@@ -224,15 +224,17 @@ class MooncakeTrace(Trace):
         return DataRow(turns)
 
     def _turn(self, row: int, record: Record, delay_s: float | None) -> RowTurn:
-        text = self._text_of(record)
+        text, asked_tokens = self._text_of(record), None
         if text is None:
-            length = round(self._inputs[row] * CHARACTERS_PER_TOKEN)
-            block = round(self._block_tokens * CHARACTERS_PER_TOKEN)
+            asked_tokens = self._inputs[row] if delay_s is None else None  # later ones hold replies, too
+            length = round(self._inputs[row] * self.characters_per_token)
+            block = round(self._block_tokens * self.characters_per_token)
             ids = record.get("hash_ids") or []
             text = "".join(filler(block, "block", number) for number in ids)[:length]
             text += filler(length - len(text), "row", row)
         message = {"role": "user", "content": text}
-        return RowTurn([message], answer_tokens=self._answer_tokens(row), think_s=delay_s)
+        answer_tokens = self._answer_tokens(row)
+        return RowTurn([message], answer_tokens=answer_tokens, prompt_tokens=asked_tokens, think_s=delay_s)
 
     def context_tokens(self, i: int) -> int | None:
         return sum(self._inputs[row] + max(0, self._outputs[row]) for row in self._chains[i])

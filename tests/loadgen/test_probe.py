@@ -17,6 +17,7 @@ from loadgen.options._headers import headers_of
 from loadgen.options._probe import probe
 from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
+from scenarios import MeasuredTexts
 
 Answer = Callable[[Any], Awaitable[None]]
 
@@ -219,3 +220,37 @@ def test_files_of_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> 
     for wrong in ({"ca": str(empty)}, {"cert": str(empty)}, {"ca": "/nowhere"}, {"cert": "/dev/zero"}):
         with pytest.raises(ValueError, match="--ca, --cert: "):
             ssl_of(Settings(host="https://127.0.0.1", **wrong))  # type: ignore[arg-type]
+
+
+MODELS = body({"data": [{"id": "m"}]})
+SHARED = {"cache": "shared:0.5"}
+
+
+async def test_the_tokenizer_is_asked_where_texts_are_made_to_a_length(ask: Any) -> None:
+    found = await ask(MODELS, settings=SHARED, tokenize=body({"count": 5000, "tokens": []}))
+    assert found.measured == MeasuredTexts(20_000 / 5000, 5000 / 800)
+    assert found.server["characters_per_token"] == 4.0
+
+
+async def test_the_tokenizer_is_not_asked_where_nobody_makes_any(ask: Any) -> None:
+    assert (await ask(MODELS, tokenize=body({"count": 5000}))).measured is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        body(b"no", "404 Not Found"),
+        body({"count": 0}),
+        body({"count": True}),
+        body({"count": 10**30}),
+        body({"count": "5000"}),
+        body([5000]),
+        body({"tokens": [1] * 5000}),
+        body(b"{"),
+        reset,
+    ],
+)
+async def test_a_tokenizer_that_cannot_be_is_not_used(ask: Any, answer: Answer) -> None:
+    found = await ask(MODELS, settings=SHARED, tokenize=answer)
+    assert found.measured is None
+    assert found.models == ["m"]
