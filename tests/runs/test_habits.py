@@ -15,55 +15,53 @@ from typing import Any
 import pytest
 
 DEAD = "http://127.0.0.1:9"
-SLOW = pytest.mark.slow
-
-
-def mistake(*options: str, slow: bool = True) -> Any:
-    """A command line that cannot be meant. All but a few are `slow`: the parsers' tests have them, too."""
-    return pytest.param(list(options), marks=SLOW if slow else (), id=" ".join(options)[-40:])
+MISTAKES = [
+    ["-H", DEAD, "--scenario", "FIFO", "--server-facts", "FIFO"],
+    ["-H", DEAD, "--run-dir", "x" * 300],
+    ["-H", DEAD, "--processes", "2", "--master-bind-port", "99999"],
+]
+MORE_MISTAKES = [  # slow: the parsers' tests have them, too
+    ["-H", "htp://127.0.0.1:8000"],
+    ["-H", "localhost:8000"],
+    ["-H", "http://127.0.0.1:99999"],
+    ["-H", "http://"],
+    ["-H", "http:///v1"],
+    ["-H", " "],
+    ["-H", "http://127.0.0.1:8000/v1/embeddings"],
+    ["-H", "http://[::1"],
+    ["-H", "http://a b"],
+    ["-H", DEAD, "--scenario", "/dev/zero"],
+    ["-H", DEAD, "--scenario", "."],
+    ["-H", DEAD, "--scenario", "no/such/file.yaml"],
+    ["-H", DEAD, "--server-facts", "FIFO"],
+    ["-H", DEAD, "--server-facts", "/dev/zero"],
+    ["-H", DEAD, "--server-facts", "."],
+    ["-H", DEAD, "--ca", "FIFO"],
+    ["-H", DEAD, "--cert", "FIFO"],
+    ["-H", DEAD, "--run-dir", "a\nb"],
+    ["-H", DEAD, "--run-dir", "FIFO/run"],
+    ["-H", DEAD, "--run-dir", "/proc/run"],
+    ["-H", DEAD, "--run-dir", "a\x1b[2Jb"],
+    ["-H", DEAD, "--levels", ""],
+    ["-H", DEAD, "--levels", "1,,2"],
+    ["-H", DEAD, "--levels", "0"],
+    ["-H", DEAD, "--hold", "-5s", "--levels", "1"],
+    ["-H", DEAD, "--cache", "lukewarm"],
+    ["-H", DEAD, "--cache", "shared:2"],
+    ["-H", DEAD, "--salt", "pepper"],
+    ["-H", DEAD, "--header", "no colon"],
+    ["-H", DEAD, "--body", "[1]"],
+    ["-H", DEAD, "--model", ""],
+    ["-H", DEAD, "--api-key-env", "sk-live-1234567890"],
+    ["-H", DEAD, "--processes", "-7"],
+    ["-H", DEAD, "--processes", "2", "--master"],
+]
 
 
 @pytest.mark.parametrize(
     "options",
-    [
-        mistake("-H", "htp://127.0.0.1:8000"),
-        mistake("-H", "localhost:8000"),
-        mistake("-H", "http://127.0.0.1:99999"),
-        mistake("-H", "http://"),
-        mistake("-H", "http:///v1"),
-        mistake("-H", " "),
-        mistake("-H", "http://127.0.0.1:8000/v1/embeddings"),
-        mistake("-H", "http://[::1"),
-        mistake("-H", "http://a b"),
-        mistake("-H", DEAD, "--scenario", "/dev/zero"),
-        mistake("-H", DEAD, "--scenario", "."),
-        mistake("-H", DEAD, "--scenario", "FIFO", "--server-facts", "FIFO", slow=False),
-        mistake("-H", DEAD, "--scenario", "no/such/file.yaml"),
-        mistake("-H", DEAD, "--server-facts", "FIFO"),
-        mistake("-H", DEAD, "--server-facts", "/dev/zero"),
-        mistake("-H", DEAD, "--server-facts", "."),
-        mistake("-H", DEAD, "--ca", "FIFO"),
-        mistake("-H", DEAD, "--cert", "FIFO"),
-        mistake("-H", DEAD, "--run-dir", "x" * 300, slow=False),
-        mistake("-H", DEAD, "--run-dir", "a\nb"),
-        mistake("-H", DEAD, "--run-dir", "FIFO/run"),
-        mistake("-H", DEAD, "--run-dir", "/proc/run"),
-        mistake("-H", DEAD, "--run-dir", "a\x1b[2Jb"),
-        mistake("-H", DEAD, "--levels", ""),
-        mistake("-H", DEAD, "--levels", "1,,2"),
-        mistake("-H", DEAD, "--levels", "0"),
-        mistake("-H", DEAD, "--hold", "-5s", "--levels", "1"),
-        mistake("-H", DEAD, "--cache", "lukewarm"),
-        mistake("-H", DEAD, "--cache", "shared:2"),
-        mistake("-H", DEAD, "--salt", "pepper"),
-        mistake("-H", DEAD, "--header", "no colon"),
-        mistake("-H", DEAD, "--body", "[1]"),
-        mistake("-H", DEAD, "--model", ""),
-        mistake("-H", DEAD, "--api-key-env", "sk-live-1234567890"),
-        mistake("-H", DEAD, "--processes", "-7"),
-        mistake("-H", DEAD, "--processes", "2", "--master"),
-        mistake("-H", DEAD, "--processes", "2", "--master-bind-port", "99999", slow=False),
-    ],
+    [*MISTAKES, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE_MISTAKES)],
+    ids=lambda options: " ".join(options)[-40:],
 )
 def test_a_mistake_ends_with_exit_2_at_once(options: list[str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "FIFO")
