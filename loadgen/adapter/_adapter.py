@@ -8,6 +8,7 @@ of our own messages before Locust may quit.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import socket
@@ -31,12 +32,22 @@ from loadgen.control._state import RunState, reason
 from loadgen.control._worker import Worker
 from loadgen.options._command_line import OptionErrors, add_options
 from loadgen.options._prepare import Prepared, prepare
+from loadgen.options._values import new_folder
 from turnbench import exits
+from turnbench.problems import quoted
 
 logger = logging.getLogger(__name__)
 
 _LOCUST_PORT = 5557
 DEFAULT_HOST = "http://127.0.0.1:8000"
+
+_LOCUSTS_FILES = {
+    "--html": "html_file",
+    "--json-file": "json_file",
+    "--csv": "csv_prefix",
+    "--logfile": "logfile",
+}
+"""Files that Locust writes itself, by their key among the parsed options."""
 
 _MISLEADING = (
     "No run time limit set",  # our own clock ends the run
@@ -268,6 +279,16 @@ def _require_free_port(host: str, port: int) -> None:
         _refuse(f"--master-bind-port {port} on {host}: {why}; {remedy}")
 
 
+def _require_place(flag: str, path: str) -> None:
+    """Exit 2 if no file can be written there: Locust would find out when the run is over."""
+    try:
+        new_folder(path)
+    except ValueError as error:
+        _refuse(f"{flag} {': '.join(error.args)}")
+    if flag == "--logfile" and not os.path.isdir(os.path.dirname(path) or "."):  # it makes the others'
+        _refuse(f"{flag} {quoted(path)}: there is no such folder; make it first")
+
+
 def _refuse(problem: str) -> NoReturn:
     print(f"turnbench: {problem}", file=sys.stderr)
     raise SystemExit(exits.BAD_CONFIGURATION)
@@ -289,6 +310,9 @@ def _choose_master_port(parser: Any) -> None:
             _refuse(f"--processes {options.processes}: -1 is one for each core, else a number of processes")
         if forks and options.master:
             _refuse("--processes and --master exclude each other: the first makes a master; drop --master")
+        for flag, name in _LOCUSTS_FILES.items():
+            if path := getattr(options, name, None):
+                _require_place(flag, path)
         if forks or options.master:
             _require_free_port(options.master_bind_host, options.master_bind_port)
         return options

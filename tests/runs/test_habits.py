@@ -55,6 +55,9 @@ MORE_MISTAKES = [  # slow: the parsers' tests have them, too
     ["-H", DEAD, "--api-key-env", "sk-live-1234567890"],
     ["-H", DEAD, "--processes", "-7"],
     ["-H", DEAD, "--processes", "2", "--master"],
+    ["-H", DEAD, "--html", "FIFO/x.html"],
+    ["-H", DEAD, "--logfile", "no/such/log"],
+    ["-H", DEAD, "--csv", "FIFO/x"],
 ]
 
 
