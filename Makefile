@@ -112,8 +112,11 @@ bench: $(ready)  ## how true are the times? measured beside true ones, one core 
 	$(bin)/python -m benchmarks.clock
 	$(bin)/python -m benchmarks.people
 
-bench-all: bench  ## the clock, coverage of intervals, comparisons, how large a run can be analysed, what the emulator carries
+bench-all: bench  ## the clock, coverage of intervals, turns that never ended, false alarms, comparisons, how large a run can be analysed, what the emulator carries
 	$(bin)/python -m benchmarks.coverage
+	$(bin)/python -m benchmarks.censoring
+	$(bin)/python -m benchmarks.steadiness
+	$(bin)/python -m benchmarks.clean_runs
 	$(bin)/python -m benchmarks.comparisons
 	$(bin)/python -m benchmarks.scale
 	$(bin)/python -m benchmarks.arrivals
