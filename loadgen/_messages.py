@@ -174,7 +174,6 @@ class TurnEnded(EngineMessage, tag="turn"):
     """Whether no other attempt at the same turn follows."""
     error: str | None
     chars: int
-    ttft_ms: float | None
     ttg_ms: float | None
 
 

@@ -26,6 +26,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from loadgen._messages import EngineMessage, FinishRun, Job, Ping, StartRun
+from loadgen.control._live import LiveNumbers
 from loadgen.control._run_files import RunWriter, new_manifest, new_run_dir
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.control._worker import TO_CONTROLLER, TO_WORKER
@@ -71,7 +72,8 @@ class RunController:
         salt = settings.salt or (NO_TAGS if settings.cache == "warm" else secrets.token_hex(8))
         workers = {name: WorkerState(index, name) for index, name in enumerate(self.worker_ids())}
         writer = RunWriter(path, new_manifest(prepared, salt, started), prepared.scenario.text)
-        run = self.run = RunState(prepared, writer, workers, secrets=secrets_here(settings))
+        live = LiveNumbers(writer.manifest.server)
+        run = self.run = RunState(prepared, writer, workers, secrets=secrets_here(settings), live=live)
         for worker in workers.values():
             self._send_job(run, worker)
         logger.info("run directory %s", path)

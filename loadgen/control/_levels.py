@@ -10,6 +10,7 @@ from gevent.event import Event
 from loadgen._messages import ArrivalSchedule, BeginLevel, CloseLevel, CutLevel, MeasureWindow, StopTurns
 from loadgen.control._capacity import CapacitySearch, Judge
 from loadgen.control._controller import RunController
+from loadgen.control._live import DRAINING
 from loadgen.control._progress import Progress
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.options._shape import EXACT_ARRIVALS, Load
@@ -19,8 +20,6 @@ from turnbench.formats.turn import decode
 _LOOK_S = 0.25
 _ANSWER_S = 10.0
 _ARRIVE_SPARE_S = 30.0
-_LAST_BATCH_S = 0.6
-"""Two of the workers' batches: what was open at the cut has come by then."""
 _HEADSTART_NS = 500_000_000
 """From announcing arrivals to the workers to the first of them."""
 
@@ -40,13 +39,15 @@ def play_run(controller: RunController, run: RunState) -> None:
         search = CapacitySearch(run) if shape.ends == "decided" else None
         played: list[tuple[Load, bool | None]] = []
         while not run.stop.is_set() and (load := shape.next_load(played)) is not None:
-            progress.level(len(played) + 1, shape.how_many, load, shape.rest_s(len(played) + 1))
+            progress.level(len(played) + 1, shape, load)
             level = LevelRun(controller, run, progress, len(played), load)
             level.play()
             if run.stop.is_set():
                 break  # cut short: its limits were not judged
             held = None if search is None else search.add(level.entry, load, level.judge)
             played.append((load, held))
+            if run.last_level:
+                run.end("level")
         if search is not None:
             search.finish()
         if not run.end_at_once.is_set():
@@ -102,12 +103,10 @@ class LevelRun:
             if entry.window_end_ns is not None:
                 end_ns = min(end_ns, entry.window_end_ns)
             self._set_window(entry.window_start_ns, end_ns)
-        self._progress.phase("waiting for measured turns")
+        self._progress.phase(DRAINING)
         self._drain()
         self._cut()
-        if by_turn:
-            gevent.sleep(_LAST_BATCH_S)
-            run.on_record = None
+        run.on_record = None
         self._progress.over()
         if self._shape.open_loop and entry.window_start_ns is not None and entry.window_end_ns is not None:
             entry.arrivals = summary = self._arrivals.summary(entry.window_start_ns, entry.window_end_ns)

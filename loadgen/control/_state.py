@@ -15,11 +15,12 @@ import gevent
 from gevent.event import Event
 from msgspec.structs import replace
 
+from loadgen.control._live import LiveNumbers, LiveSnapshot
 from loadgen.control._run_files import RunWriter, iso_now
 from loadgen.options._prepare import Prepared
 from turnbench.clock import Timeline
 from turnbench.credentials import Secrets
-from turnbench.formats import Finding, HealthLine, RunManifest, RunStatus
+from turnbench.formats import Finding, HealthLine, LevelEntry, RunManifest, RunStatus
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _ABORT_LEAST_TURNS = 20
 _STATUS: dict[str | None, RunStatus] = {
     None: "finished",
     "stopped": "finished",
+    "level": "finished",
     "errors": "finished",
     "interrupted": "interrupted",
 }
@@ -61,8 +63,10 @@ class RunState:
     """Set when the run has to end before its plan does."""
     end_at_once: Event = field(default_factory=Event)
     """Set by a second signal: wait for nothing any more."""
+    last_level: bool = False
+    """Somebody wants it to end after the level under way."""
     ending: str | None = None
-    """Why it ends early: interrupted | stopped | failed | errors."""
+    """Why it ends early: interrupted | stopped | level | failed | errors."""
     unwritable: bool = False
     locust_stopped: bool = False
     """Locust stopped its users by itself: the stop button, or its last worker is gone."""
@@ -78,6 +82,7 @@ class RunState:
     """Taken out of every finding: one may repeat what a server said."""
     on_record: Callable[[WorkerState, bytes], None] | None = None
     """Gets every turn's record as it comes in."""
+    live: LiveNumbers = field(default_factory=LiveNumbers)
 
     @property
     def manifest(self) -> RunManifest:
@@ -118,6 +123,42 @@ class RunState:
         self.report(Finding("invalid", "worker_lost", what, remedy))
         self.end("failed")
 
+    # --- what is seen of it ---
+
+    @property
+    def level_entry(self) -> LevelEntry | None:
+        """The level under way, as run.json has it."""
+        view, levels = self.live.level, self.manifest.levels
+        return levels[-1] if view is not None and levels and levels[-1].index == view.number - 1 else None
+
+    def snapshot(self, people: int) -> LiveSnapshot:
+        """Its numbers now; `people`: how many Locust users there are."""
+        live, now_ns, view, entry = self.live, self.timeline.now_ns(), self.live.level, self.level_entry
+        live.digest(entry)
+        seen = LiveSnapshot(
+            run=self.writer.path.name,
+            scenario=self.prepared.scenario.name,
+            model=self.manifest.endpoint.model,
+            emulated=self.manifest.emulated,
+            people=people,
+            in_flight=live.in_flight(now_ns),
+            client=live.client(now_ns),
+            findings=[finding.what for finding in self.manifest.findings if finding.level != "note"],
+            ends_after_level=self.last_level,
+        )
+        if view is None or entry is None:
+            return seen
+        seen.level, seen.phase = view.title, view.phase
+        seen.phase_s = max(now_ns - view.from_ns, 0) / 1e9 if view.from_ns else 0.0
+        if view.until_ns is not None:
+            seen.phase_of_s = (view.until_ns - view.from_ns) / 1e9
+        if (left_s := live.left_s(now_ns)) is not None:
+            seen.least_left_s, seen.likely_left_s = left_s
+        seen.measured = entry.window_start_ns is not None
+        seen.tasks = live.tasks(now_ns, entry.start_ns or 0)
+        seen.outcomes, seen.last_error = live.outcomes(), live.last_error()
+        return seen
+
     # --- records and run.json ---
 
     def take_batch(self, worker: WorkerState, message: dict[str, Any]) -> None:
@@ -126,12 +167,17 @@ class RunState:
         try:
             for kind, line in message["lines"]:
                 self.writer.append(kind, worker.index, line)
+                if kind == "health":
+                    self.live.take_health(line, self.timeline.now_ns())
                 if kind == "turns":
                     worker.records += 1
+                    self.live.take_turn(line, worker.offset_ns)
                     if self.on_record is not None:
                         self.on_record(worker, line)
         except OSError as error:
             self._disk_failed(error)
+        if self.live.waiting:
+            self.live.digest(self.level_entry)
         self.turns += message["turns"]
         self.failed += message["failed"]
         self.unanswered += message["unanswered"]

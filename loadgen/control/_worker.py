@@ -30,6 +30,7 @@ from loadgen._messages import (
     FromEngine,
     GpuSampled,
     HealthSampled,
+    LevelCut,
     NothingToPlay,
     PlayConversation,
     RunFinished,
@@ -47,7 +48,7 @@ from loadgen.control._state import spawn_guarded
 from loadgen.options._headers import secrets_here
 from turnbench import exits
 from turnbench.credentials import Secrets
-from turnbench.outcomes import FAILED, UNANSWERED
+from turnbench.outcomes import ANSWERED, FAILED, NOT_MEASURED, UNANSWERED
 
 logger = logging.getLogger(__name__)
 
@@ -249,6 +250,9 @@ class Worker:
                 self._exhausted.add(user)
                 self._release(user)
                 self._report("exhausted", users=len(self._exhausted))
+            case LevelCut():
+                self._flush()  # whoever hears that a level is over has all its records
+                self._report(**msgspec.to_builtins(message))
             case RunReady():
                 self._ready.set()
                 self._report("ready")
@@ -273,18 +277,22 @@ class Worker:
             self._waiting[user].set()
 
     def _feed_statistics(self, turn: TurnEnded) -> None:
-        """Feed Locust's own statistics: for its web UI only, the run directory holds the numbers."""
-        failure = None if turn.outcome == "ok" else RuntimeError(f"{turn.outcome}: {turn.error}")
-        for kind, wait_ms in (("TTFT", turn.ttft_ms), ("TTG", turn.ttg_ms)):
-            if wait_ms is not None or failure is not None:
-                self.environment.events.request.fire(
-                    request_type=kind,
-                    name=turn.task,
-                    response_time=wait_ms or 0.0,
-                    response_length=turn.chars,
-                    exception=failure,
-                    context={},
-                )
+        """Feed Locust's own statistics, one request a turn: for its web UI only, where it is a row a task.
+
+        Their time is the TTG; the tab Conversations has the rest. A row of two kinds of waits would mean
+        nothing, and an unanswered turn has no time.
+        """
+        if not turn.done or turn.outcome in NOT_MEASURED:
+            return
+        failed = turn.outcome in UNANSWERED
+        self.environment.events.request.fire(
+            request_type="TTG",
+            name=turn.task,
+            response_time=turn.ttg_ms if turn.outcome in ANSWERED else None,
+            response_length=turn.chars,
+            exception=RuntimeError(f"{turn.outcome}: {turn.error}") if failed else None,
+            context={},
+        )
 
     def _on_engine_death(self, why: str) -> None:
         self.close()

@@ -205,7 +205,6 @@ class EngineRun:
                 done=done,
                 error=record.error,
                 chars=record.chars,
-                ttft_ms=arrivals_us[0] / 1000 if arrivals_us else None,
                 ttg_ms=arrivals_us[-1] / 1000 if arrivals_us else None,
             )
         )

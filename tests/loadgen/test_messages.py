@@ -39,7 +39,7 @@ messages = (
     | st.builds(
         TurnEnded,
         line=st.binary(), task=text, outcome=st.sampled_from(["ok", "stalled"]), done=st.booleans(),
-        error=st.none() | text, chars=st.integers(0, 2**40), ttft_ms=ms, ttg_ms=ms,
+        error=st.none() | text, chars=st.integers(0, 2**40), ttg_ms=ms,
     )
 )  # fmt: skip
 EITHER: Any = msgspec.msgpack.Decoder(ToEngine | FromEngine)
