@@ -39,11 +39,13 @@ def test_asked_once_a_second_a_batch_draws_its_predicted_power(gpu: str, request
     assert meter.mean_power_w() == pytest.approx(0.125 * machine.gpu.power_w)
 
 
-def test_the_page_of_an_emulator_gives_power_as_an_exporter_does(roofline, make_chat) -> None:
+def test_the_page_of_an_emulator_gives_power_as_an_exporter_does(start_emulator, make_chat) -> None:
+    emulator = start_emulator("--model", "yi-6b", "--hardware", "h200-141gb")  # nobody has asked it yet
+
     def power_w() -> float:
-        (sample,) = gpu_samples(roofline.get("/metrics").body.decode(), 0)
+        (sample,) = gpu_samples(emulator.get("/metrics").body.decode(), 0)
         return sample.power_w
 
     idle_w = power_w()
-    roofline.ask(body=make_chat("Explain the tides.", max_tokens=60, ignore_eos=True))
+    emulator.ask(body=make_chat("Explain the tides.", max_tokens=60, ignore_eos=True))
     assert power_w() > 1.5 * idle_w
