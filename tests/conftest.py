@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {item: number for number, item in enumerate(others)}
     place |= {item: 0.75 * number * len(others) / len(runs) for number, item in enumerate(runs)}
     items.sort(key=place.__getitem__)
+
+
+def pytest_collection_finish() -> None:
+    """Sets aside what all tests share, so that the collector of garbage does not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)  # with pytest-xdist alone

@@ -135,6 +135,7 @@ def test_a_number_of_people_or_a_rate_that_is_none_is_refused_in_the_form(ui: An
         assert wrong in answer["message"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_web_ui_ends_the_run_properly_and_the_process_with_0(
     ui: Any, server: Any, tmp_path: Path
 ) -> None:

@@ -103,7 +103,7 @@ def test_a_server_that_compresses_its_streams_unasked_is_found_out(
     faults.write_text("format: turnbench-faults/1\nfaults:\n  - {fault: gzip, every: 1}\n")
     at = own_server("--ttft", "20ms", "--itl", "5ms", "--tokens", "4", "--faults", str(faults))
     load = locust(
-        "--headless", "-H", at.url, "-u", "2", "-r", "2", "-t", "1s", "--warmup", "0", "--no-analysis"
+        "--headless", "-H", at.url, "-u", "2", "-r", "20", "-t", "2s", "--warmup", "0", "--no-analysis"
     )
     assert load.end() == 0
     assert {turn.outcome for turn in load.run().turns()} <= {"ok", "cut", "unfinished"}
