@@ -24,7 +24,10 @@ _READ_BUFFER_BYTES = 1 << 30
 
 
 class _StampedWrites:
-    """The transport of a socket that reports each write to its handler, before and after."""
+    """The transport of a socket that reports each write to its handler, before and after.
+
+    It reads nothing while the reader does: aiohttp asks for that at the end of every response.
+    """
 
     def __init__(self, transport: asyncio.Transport, handler: StampedHandler) -> None:
         self._transport = transport
@@ -37,6 +40,14 @@ class _StampedWrites:
         self._handler.before_write(len(data))
         self._transport.write(data)
         self._handler.after_write()
+
+    def pause_reading(self) -> None:
+        if not self._handler.is_taken:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._handler.is_taken:
+            self._transport.resume_reading()
 
     def writelines(self, parts: Any) -> None:
         whole = list(parts)
@@ -52,6 +63,8 @@ class StampedHandler(ResponseHandler):
         super().__init__(loop=loop)
         self.log: ReadLog | None = None
         self.used = False
+        self.is_taken = False
+        """Whether the reader reads this connection, and not asyncio; the reader's to set."""
         self.opening_ns = 0
         """How long it took to open, if it was opened before there was a request for it."""
         self.raw_transport: asyncio.Transport = None  # type: ignore[assignment]  # from connection_made on
@@ -76,10 +89,9 @@ class StampedHandler(ResponseHandler):
 
     def begin(self, log: ReadLog) -> None:
         """From now on this connection's reads belong to `log`."""
-        if self.log is None:
-            self._reader.take(self)
-        else:  # the pool was quicker than the end of the request before
-            self._reader.finish(self.log)
+        if self.log is not None:  # the pool was quicker than the end of the request before
+            self._reader.finish(self, self.log)
+        self._reader.take(self)
         if not self._stamps_sends:
             self._stamps_sends, self._written_bytes = True, 0
             self._reader.stamp_sends(self)
@@ -88,14 +100,13 @@ class StampedHandler(ResponseHandler):
         log.reused, self.used = self.used, True
 
     def finish(self, log: ReadLog) -> None:
-        """The request of `log` is over: asyncio watches the connection for a close."""
+        """The request of `log` is over; while the connection is idle the reader watches it for a close."""
         if self.log is log:
             if self._stamps_sends:
                 self._reader.take_transmit_stamps(self)
             if not log.sent_by_kernel:  # a stamp that came later would wake asyncio until somebody reads it
                 self._stop_stamping_sends()
-            self._reader.finish(log)
-            self._reader.give_back(self)
+            self._reader.finish(self, log)
             self.log = None
 
     def stream_begins(self) -> None:

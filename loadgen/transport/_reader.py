@@ -1,10 +1,10 @@
 """Reads the sockets of requests under way, so that every read carries the kernel's arrival time.
 
-asyncio's transports read with recv, which drops the stamp. For as long as a request runs, its transport is
-paused (a public call) and its socket is read here with recvmsg; before and after, asyncio has it back and
-aiohttp's pool works as ever. All such sockets sit in one epoll set, itself one file in asyncio's: a token
-costs one recvmsg and a few list appends, not a callback of the event loop. With a wire clock (see `_wire`) a
-stream's arrivals are those of its packets, and many of its tokens can share a read.
+asyncio's transports read with recv, which drops the stamp. From a connection's first request on its transport
+is paused (a public call) and its socket is read here with recvmsg; asyncio has it back as soon as it ends, so
+that aiohttp's pool works as ever. All such sockets sit in one epoll set, itself one file in asyncio's: a
+token costs one recvmsg and a few list appends, not a callback of the event loop. With a wire clock (see
+`_wire`) a stream's arrivals are those of its packets, and many of its tokens can share a read.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class TakenConnection(Protocol):
 
     log: ReadLog | None
     raw_transport: asyncio.Transport
+    is_taken: bool
 
     def data_received(self, data: bytes) -> None: ...
     def look_at_end(self) -> None: ...
@@ -90,8 +91,10 @@ class StampedReader:
         if self._wire is not None and log is not None and log.look_up is not None and log.records is None:
             self._wire.hold(_plain_socket(connection.raw_transport))
 
-    def finish(self, log: ReadLog) -> None:
+    def finish(self, connection: TakenConnection, log: ReadLog) -> None:
         """A request is over: its socket wakes us at the first byte again."""
+        if log.records is not None:  # what was begun of a TLS record is asyncio's to go on with
+            self.give_back(connection)
         if self._wire is not None and log.port is not None:
             self._wire.release(log.port)
             self._by_port.pop(log.port, None)
@@ -109,9 +112,12 @@ class StampedReader:
             log.take_arrivals(*found)
 
     def take(self, connection: TakenConnection) -> None:
-        """Read this connection from now on, in place of its asyncio transport."""
+        """Read this connection from now on, in place of its asyncio transport, if that is not so already."""
         transport = connection.raw_transport
         sock = _plain_socket(transport)
+        if connection.is_taken:
+            return
+        connection.is_taken = True
         transport.pause_reading()
         if KERNEL_STAMPS:
             ask_for_stamps(sock)
@@ -129,12 +135,14 @@ class StampedReader:
         """Let asyncio read this connection again; does nothing if it is not taken."""
         transport = connection.raw_transport
         fd = _plain_socket(transport).fileno()
+        connection.is_taken = False
         if fd < 0 or self._taken.get(fd, (None,))[0] is not connection:
             self._forget(connection)
             return
         _, _, tls = self._taken.pop(fd)
         if self._poll is not None:
-            self._poll.unregister(fd)
+            if not self._poll.closed:
+                self._poll.unregister(fd)
         else:
             self._loop._remove_reader(fd)  # type: ignore[attr-defined]
         if not transport.is_closing():

@@ -7,6 +7,7 @@ threads share one lock, so the client is kept busy by a call that holds its even
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
 import contextlib
 import json
 import socket
@@ -22,6 +23,7 @@ import pytest
 import trustme
 
 from loadgen.transport import _reader as reader
+from loadgen.transport._http import StampedHandler
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps arrivals")
 
@@ -202,3 +204,27 @@ async def test_the_first_token_is_timed_from_the_request_and_not_from_the_connec
     assert record.connect_us / 1000 >= 300
     assert record.event_us[0] / 1000 >= 100
     assert record.sent_ns - record.due_ns >= 300_000_000, "the time starts after the connection"
+
+
+async def test_on_a_reused_connection_asyncio_reads_nothing_either(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would give bytes without a stamp; aiohttp asks it to read on at the end of every response."""
+    transports = asyncio.selector_events._SelectorSocketTransport
+    ready = transports._read_ready
+    reads = 0
+
+    def counted(transport: Any) -> None:
+        nonlocal reads
+        reads += isinstance(transport.get_protocol(), StampedHandler)
+        ready(transport)
+
+    monkeypatch.setattr(transports, "_read_ready", counted)
+
+    async def script(peer: Any) -> None:
+        while True:
+            await peer.answer("Hi", " there")
+
+    played = await play(script, turns=2, clock="kernel")
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    assert (played.server.connections, reads) == (1, 0)
