@@ -10,8 +10,8 @@ import asyncio
 import errno
 import heapq
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import count
@@ -63,9 +63,11 @@ class WorkScheduler:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
 
-    @asynccontextmanager
-    async def turn_for(self, stage: WorkStage) -> AsyncIterator[None]:
+    def turn_for(self, stage: WorkStage) -> WorkTurn:
         """Wait until this work may run; the next one is let in a round of the loop after its end."""
+        return WorkTurn(self, stage)
+
+    async def begin(self, stage: WorkStage) -> None:
         if self._busy:
             admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (-stage, next(self._number), admitted))
@@ -76,10 +78,9 @@ class WorkScheduler:
                     self._admit_next()
                 raise
         self._busy = True
-        try:
-            yield
-        finally:
-            asyncio.get_running_loop().call_soon(self._admit_next)
+
+    def end(self) -> None:
+        asyncio.get_running_loop().call_soon(self._admit_next)
 
     def _admit_next(self) -> None:
         while self._waiting:
@@ -88,6 +89,20 @@ class WorkScheduler:
                 admitted.set_result(None)
                 return
         self._busy = False
+
+
+@dataclass(slots=True)
+class WorkTurn:
+    """The turn of one piece of work, as a context."""
+
+    scheduler: WorkScheduler
+    stage: WorkStage
+
+    async def __aenter__(self) -> None:
+        await self.scheduler.begin(self.stage)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.scheduler.end()
 
 
 @dataclass(slots=True, eq=False)
