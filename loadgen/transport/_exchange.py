@@ -43,8 +43,9 @@ class WorkStage(IntEnum):
     RECORD = 0
     """Nobody waits for it."""
     END = 1
-    """Giving the end of a body to aiohttp."""
+    """Giving the end of a body to aiohttp, and reading it if it is of the plain form."""
     DECODE = 2
+    """Reading any other."""
     REQUEST = 3
     """Making the next request."""
 
@@ -75,20 +76,26 @@ class WorkScheduler:
                 await admitted
             except asyncio.CancelledError:
                 if admitted.done() and not admitted.cancelled():
-                    self._admit_next()
+                    self.end()
                 raise
         self._busy = True
 
     def end(self) -> None:
-        asyncio.get_running_loop().call_soon(self._admit_next)
+        """Let the next one in: its task, or who comes next, goes on in the next round of the loop."""
+        if not self._admit():
+            asyncio.get_running_loop().call_soon(self._free)
 
-    def _admit_next(self) -> None:
+    def _free(self) -> None:
+        self._busy = self._admit()
+
+    def _admit(self) -> bool:
+        """Let one in that waits; whether there was one."""
         while self._waiting:
             admitted = heapq.heappop(self._waiting)[2]
             if not admitted.done():
                 admitted.set_result(None)
-                return
-        self._busy = False
+                return True
+        return False
 
 
 @dataclass(slots=True)
@@ -123,6 +130,9 @@ class Exchange:
     chunked: bool = False
     encoding: str = "identity"
     _is_stream: bool = False
+    _looked_at_bytes: int = 0
+    _is_read: bool = False
+    """Whether `reply` holds what the stream said: a plain one is read with its end."""
     _task: asyncio.Task[None] | None = None
     _ending: tuple[Outcome, str | None] | None = None
 
@@ -150,8 +160,12 @@ class Exchange:
         elif (exception := self._task.exception()) is not None and self.status is None:
             # After the head, it and the body say what came of the request.
             self.outcome, self.error = connection_failure(exception, self.log)
-        async with scheduler.turn_for(WorkStage.DECODE):
-            self._read_reply()
+        if self._is_stream and not self._is_read:
+            async with scheduler.turn_for(WorkStage.DECODE):
+                self.log.settle()
+                self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+        if self._is_stream:
+            self._judge()
         if self.error is not None:
             self.error = clean(self.error.encode("utf-8", "replace"))
 
@@ -188,6 +202,8 @@ class Exchange:
             try:
                 async with scheduler.turn_for(WorkStage.END):
                     self.log.connection.flush()
+                    if self.log.plain is not None and self.encoding.strip().lower() in ("", "identity"):
+                        self.reply, self._is_read = self.dialect.read(self.log.plain.events), True
             except asyncio.CancelledError:  # while it waited for its turn; all may have come by then
                 self.log.connection.flush()
                 if not content.is_eof():
@@ -213,15 +229,7 @@ class Exchange:
             )
             self.error = f"{self.error[: ERROR_CHARS - 80]} (Retry-After: {known})"
 
-    def _read_reply(self) -> None:
-        if not self._is_stream:
-            return
-        plain = self.log.plain
-        if plain is not None and self.encoding.strip().lower() in ("", "identity"):
-            self.reply = self.dialect.read(plain.events)
-        else:
-            self.log.settle()
-            self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+    def _judge(self) -> None:
         # What a server reported before it fell silent says more than the silence.
         if self.outcome == "ok" or (self.outcome in ("stalled", "deadline") and self.reply.problem):
             self.outcome, self.error = outcome_of(self.reply, self.log)
@@ -249,6 +257,9 @@ class Exchange:
 
     def is_complete(self) -> bool:
         """Whether the reply is whole, whatever its framing still owes."""
+        if self._looked_at_bytes == len(self.log.raw):  # it was not when this much had come
+            return False
+        self._looked_at_bytes = len(self.log.raw)
         return self.dialect.is_complete(bytes(self.log.raw[-_TAIL_BYTES:]))
 
     @property
