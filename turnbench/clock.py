@@ -73,7 +73,9 @@ class Timeline:
     def of_kernel_stamps(self, stamps_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """As `of_kernel_stamp`, for many stamps at once; none is later than now."""
         realtime_ns, now_ns = self._realtime_ns(), self.now_ns()
-        return now_ns - (realtime_ns - stamps_ns).clip(min=0)
+        on_time_line: npt.NDArray[np.int64] = stamps_ns + (now_ns - realtime_ns)
+        on_time_line[on_time_line > now_ns] = now_ns
+        return on_time_line
 
 
 def ask_for_stamps(sock: socket.socket) -> None:

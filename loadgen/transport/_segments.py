@@ -40,9 +40,10 @@ class SegmentLog:
     def add(self, segments: Segments) -> None:
         """Keep what came; a SYN begins a new stream of its port."""
         heads = segments.heads
-        for index in np.flatnonzero(heads["flags"] & _SYN):
-            first_seq = (int(heads["seq"][index]) + 1) & 0xFFFFFFFF
-            self._streams[int(heads["port"][index])] = first_seq, int(segments.at_ns[index])
+        for index in segments.unsure:  # a SYN is short
+            if heads["flags"][index] & _SYN:
+                first_seq = (int(heads["seq"][index]) + 1) & 0xFFFFFFFF
+                self._streams[int(heads["port"][index])] = first_seq, int(segments.at_ns[index])
         for start in range(0, len(heads), _BLOCK_SEGMENTS):
             rows = slice(start, start + _BLOCK_SEGMENTS)
             filled = self._filled + len(heads[rows])

@@ -69,8 +69,8 @@ class Segments:
     """An array of HEAD."""
     at_ns: _Array
     """When the kernel received each, on the engine's time line (int64)."""
-    ending: list[int]
-    """Ports of those that may end a response: with the last chunk, too short to tell, or not captured."""
+    unsure: _Array
+    """Rows of those that may begin or end something: a last chunk, one too short to tell, or not captured."""
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -183,8 +183,7 @@ class _Ring:
         if not self._ipv6 and not (heads["version"] == 0x45).all():
             self._read_behind_options(heads, self._bytes[rows])
         stamps = self._seconds[rows].astype(np.int64) * 1_000_000_000 + self._nanoseconds[rows]
-        ending = heads["port"][self._may_end(heads, rows)].tolist()
-        return Segments(heads, timeline.of_kernel_stamps(stamps), ending)
+        return Segments(heads, timeline.of_kernel_stamps(stamps), self._unsure(heads, rows))
 
     @staticmethod
     def _read_behind_options(heads: _Array, frames: _Array) -> None:
@@ -195,7 +194,7 @@ class _Ring:
         heads["seq"] = np.ascontiguousarray(tcp[:, 4:8]).view(">u4")[:, 0]
         heads["words"], heads["flags"] = tcp[:, 12], tcp[:, 13]
 
-    def _may_end(self, heads: _Array, rows: slice) -> _Array:
+    def _unsure(self, heads: _Array, rows: slice) -> _Array:
         """Rows whose payload ends in the last chunk of a body, or of which nobody can say."""
         length = heads["length"]
         at = self._last_fours[rows] + length
@@ -203,10 +202,11 @@ class _Ring:
         seen = self._captured[rows] == heads["whole"]
         if not seen.all():
             at, unsure = np.where(seen, at, self._last_fours[rows] + _SHORT_BYTES), unsure | ~seen
-        empty_lines = np.flatnonzero(self._fours[at] == _EMPTY_LINE)
+        empty_lines = (self._fours[at] == _EMPTY_LINE).nonzero()[0]
         if len(empty_lines):  # many servers end every event with one
             unsure[empty_lines] |= self._bytes.reshape(-1)[at[empty_lines] - 1] == _ZERO
-        return np.flatnonzero(unsure)
+        found: _Array = unsure.nonzero()[0]
+        return found
 
     def dropped(self) -> int:
         _, lost = struct.unpack("II", self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))

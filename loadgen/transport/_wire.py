@@ -245,10 +245,11 @@ class WireClock:
 
     def _drain(self) -> None:
         for segments in self._tap.drain():
+            ports = segments.heads["port"]
             self._log.add(segments)
             self._segments += len(segments)
-            self._heard[segments.heads["port"]] = True
-            self._may_have_ended.update(segments.ending)
+            self._heard[ports] = True
+            self._may_have_ended.update(ports[segments.unsure].tolist())
 
     def _set_busy(self, busy: bool) -> None:
         if busy != self._busy:

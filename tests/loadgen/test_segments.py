@@ -40,7 +40,7 @@ def segments(port: int, seq: list[int], sizes: list[int], at_ns: list[int], flag
     heads["port"], heads["flags"] = port, flags
     heads["seq"] = [each % 2**32 for each in seq]
     heads["length"] = [20 + 32 + size for size in sizes]
-    return Segments(heads, np.array(at_ns, np.int64), [])
+    return Segments(heads, np.array(at_ns, np.int64), np.arange(len(seq)))
 
 
 def test_a_reused_connection_finds_its_second_response_behind_the_first_also_over_the_wrap() -> None:
