@@ -46,6 +46,8 @@ class ReadLog:
     read_ends: array[int] | None = None
     read_at_ns: array[int] | None = None
     """Those of the reads, once packets have taken their place."""
+    read_seldom: bool = False
+    """Whether reads were put off, so that their times say nothing about what the client can do."""
     port: int | None = None
     """The local port, where the wire clock sees it."""
     look_up: Callable[[ReadLog], None] | None = None
@@ -120,8 +122,9 @@ class ReadLog:
         return found
 
     def read_after_ns(self, packet: int) -> int | None:
-        """How much later than this packet its last byte was read; None where reads are all there is."""
-        if self.read_ends is None or self.read_at_ns is None:
+        """How much later than this packet its last byte was read; None where reads are all there is, or late
+        on purpose."""
+        if self.read_ends is None or self.read_at_ns is None or self.read_seldom:
             return None
         read = bisect_left(self.read_ends, self.ends[packet])
         return self.read_at_ns[min(read, len(self.read_at_ns) - 1)] - self.at_ns[packet]

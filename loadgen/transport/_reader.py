@@ -96,7 +96,7 @@ class StampedReader:
         if log.records is not None:  # what was begun of a TLS record is asyncio's to go on with
             self.give_back(connection)
         if self._wire is not None and log.port is not None:
-            self._wire.release(log.port)
+            log.read_seldom = self._wire.release(log.port)
             self._by_port.pop(log.port, None)
 
     def catch_up(self, log: ReadLog) -> None:

@@ -157,6 +157,8 @@ class WireClock:
         self._log = SegmentLog()
         self._held: dict[int, Any] = {}
         """Sockets with a low-water mark, by port."""
+        self._seldom: set[int] = set()
+        """Those of them whose streams have been read seldom for a while."""
         self._busy = False
         self._rate_per_s = 0.0
         self._ticked_ns = self._pending_ns = timeline.now_ns()
@@ -189,12 +191,16 @@ class WireClock:
         if port in self.ports.ports:
             self._held[port] = sock
             if self._busy:
+                self._seldom.add(port)
                 _set_low_water(sock, _LOW_WATER_BYTES)
 
-    def release(self, port: int) -> None:
-        """The stream is over: the socket wakes whoever reads it at the first byte again."""
-        if (sock := self._held.pop(port, None)) is not None:
+    def release(self, port: int) -> bool:
+        """The stream is over: its socket wakes us at the first byte again. Whether it was read seldom."""
+        seldom = port in self._seldom
+        if (sock := self._held.pop(port, None)) is not None and seldom:
+            self._seldom.discard(port)
             _set_low_water(sock, 1)
+        return seldom
 
     def arrivals(self, place: WirePlace, wanted_bytes: int) -> Columns | None:
         """(ends, at_ns) of a response's bytes, asked for once; None where the tap missed a part of it."""
@@ -257,6 +263,7 @@ class WireClock:
             for port, sock in list(self._held.items()):
                 _set_low_water(sock, _LOW_WATER_BYTES if busy else 1)
                 if busy:
+                    self._seldom.add(port)
                     self._read_now(port)  # what its last read left behind wakes nobody from now on
 
 

@@ -98,6 +98,7 @@ async def test_a_client_that_reads_everything_at_the_end_still_knows_when_each_e
     assert (played.record.outcome, played.record.clock) == ("ok", "wire")
     assert error_us(played.record, sent_ns) < NEAR_US
     assert played.record.coalesced == 0
+    assert played.record.read_after_us > 10 * GAP_S * 1e6
 
 
 @pytest.mark.usefixtures("busy")
@@ -120,6 +121,7 @@ async def test_where_much_comes_a_stream_is_read_a_few_times_and_its_end_at_once
     assert {record.clock for record in played.records} == {"wire"}
     assert error_us(first, sent_ns[:60]) < NEAR_US
     assert reads < 20, "not once an event"
+    assert first.read_after_us is None, "that they were read late says nothing"
     late_ms = (second.due_ns - first.sent_ns) / 1e6 - first.event_us[-1] / 1e3
     assert late_ms < 100
 

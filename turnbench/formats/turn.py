@@ -62,7 +62,8 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     """Who says when bytes arrived: the packets, the kernel's stamp of each read, or this process."""
     read_after_us: int | None = None
     """With the wire clock: how much later than its packet the first content event was read, by the kernel's
-    stamp of that read. The kernel clock would have added so much to the TTFT."""
+    stamp of that read. The kernel clock would have added so much to the TTFT. Null where much came and
+    sockets were read seldom on purpose."""
     lag_us_max: int = 0
     """The longest time between the kernel receiving a read of this turn and the client seeing it."""
     coalesced: int = 0
