@@ -90,7 +90,11 @@ class SegmentLog:
                 parts.append((heads[rows], at_ns[rows]))
         mine = np.flatnonzero(self._heads["port"][: self._filled] == port)
         parts.append((self._heads[mine], self._at_ns[mine]))
-        heads, at_ns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        at_ns = np.concatenate([part[1] for part in parts])
+        heads, filled = np.empty(len(at_ns), HEAD), 0  # concatenate compares the fields of each part
+        for part, _ in parts:
+            heads[filled : filled + len(part)] = part
+            filled += len(part)
         if not (at_ns >= began_ns).all():  # some are of a connection before this one
             newer = at_ns >= began_ns
             heads, at_ns = heads[newer], at_ns[newer]
