@@ -285,6 +285,7 @@ def test_events_that_share_a_read_share_its_arrival() -> None:
 
 @given(st.lists(st.text(st.sampled_from("ab \n\t\u00a0é"), min_size=1, max_size=4), max_size=20))
 def test_a_word_over_several_events_is_counted_once(texts: list[str]) -> None:
+    texts = ["more than four ", *texts]  # else one of them may look like all that was said, sent again
     reply = reply_to(*said(*texts), STOP)
     whole = "".join(texts)
     assert reply.text == whole
