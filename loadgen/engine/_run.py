@@ -38,6 +38,8 @@ from turnbench.formats.turn import encode
 Emit = Callable[[EngineMessage], None]
 
 _OVERSIZED_BYTES = 64 * 1024 * 1024
+_RECORD_AFTER_S = 0.005
+"""So long after a turn its record is made: by then the next request of its person has left."""
 _AFTER_COMPLETE_S = 0.25
 """So long after a reply is whole the end of the response may come, before the turn ends without it."""
 
@@ -181,16 +183,19 @@ class EngineRun:
         """Send what waits, one by one, whenever nothing more urgent does; until cancelled."""
         while True:
             await self._has_unreported.wait()
-            async with self.scheduler.turn_for(WorkStage.RECORD):
-                if self._unreported:
-                    made, done = self._unreported.popleft()
-                    self.report(made(), done)
-                else:
-                    self._has_unreported.clear()
+            await asyncio.sleep(_RECORD_AFTER_S)
+            while self._unreported:
+                async with self.scheduler.turn_for(WorkStage.RECORD):
+                    self._report_next()
+            self._has_unreported.clear()
 
     def report_all(self) -> None:
         """Send now what waits."""
         while self._unreported:
+            self._report_next()
+
+    def _report_next(self) -> None:
+        if self._unreported:  # all may have been reported while this one waited for its turn
             made, done = self._unreported.popleft()
             self.report(made(), done)
 
