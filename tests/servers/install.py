@@ -40,7 +40,7 @@ def install() -> list[str]:
         if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
             continue
         print(f"installing {' and '.join(packages)} in {name}: once, minutes", flush=True)
-        venv.create(ROOT / name, with_pip=True)
+        venv.create(ROOT / name, symlinks=True, with_pip=True)
         if problem := _fails([str(python_of(name)), "-m", "pip", "install", "--quiet", *packages]):
             failed.append(f"{name}: {problem}")
         else:
