@@ -19,6 +19,9 @@ from turnbench.turns import Floats
 
 _MOST_TURNS = 20
 _LEAST_CONTEXT = 64
+_MOSTLY = 0.5
+"""Share of a prompt in the prefix cache from which its wait is that of a cached one."""
+_UNKNOWN = -1
 
 
 def by_turn(study: Study) -> list[GrowthRow]:
@@ -33,16 +36,21 @@ def by_turn(study: Study) -> list[GrowthRow]:
 
 
 def by_context(study: Study) -> list[GrowthRow]:
-    """The same by length of the prompt, in steps from a length to twice that."""
+    """The same by length of the prompt, in steps from a length to twice that; prompts that came mostly from a
+    prefix cache apart from others, where usage says."""
     rows = with_expected(study)
     known = rows[rows["prompt_tokens"].notna()]
     size = np.log2(np.maximum(floats(known["prompt_tokens"]), _LEAST_CONTEXT) / _LEAST_CONTEXT)
+    cached = floats(known["cached_tokens"]) / np.maximum(floats(known["prompt_tokens"]), 1)
+    kinds = np.where(np.isnan(cached), _UNKNOWN, cached >= _MOSTLY).astype(int)
     found = []
-    for key, part in known.groupby(["level", size.astype(int)]):
-        level, power = np.asarray(key, dtype=int).tolist()
+    for key, part in known.groupby(["level", size.astype(int), kinds]):
+        level, power, kind = np.asarray(key, dtype=int).tolist()
         low = 0 if power == 0 else _LEAST_CONTEXT * 2**power
-        ends = [low, _LEAST_CONTEXT * 2 ** (power + 1)]
-        found.append(_row(part, level=level, context_tokens=ends))
+        names: dict[str, Any] = {"context_tokens": [low, _LEAST_CONTEXT * 2 ** (power + 1)]}
+        if kind != _UNKNOWN:
+            names["prefix"] = "cached" if kind else "computed"
+        found.append(_row(part, level=level, **names))
     return found
 
 

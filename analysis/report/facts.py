@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.compare.variants import with_waits
-from analysis.measures.censored import ranked
+from analysis.measures.attainment import Attainment, attainment
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
@@ -21,8 +20,6 @@ from turnbench.outcomes import TROUBLE
 from turnbench.server_metrics import named
 from turnbench.turns import Floats
 
-SHARES = 101
-"""Points of a distribution: from the least to the largest in steps of one percent."""
 LEVELS = ("running", "waiting", "kv_share", "cache_hit_share", "acceptance_share")
 """What is drawn of a server's metrics as it stands in them."""
 GROWN_SHARES = {
@@ -52,15 +49,16 @@ class LagSeries:
 
 
 @dataclass(frozen=True)
-class Quantiles:
-    """Distributions of one cell, as SHARES even quantiles; null where turns did not finish."""
+class Attained:
+    """Attainment curves of one cell."""
 
     model: str
     task: str
     load: str
     n: int
-    ttft_ms: list[float | None]
-    ttg_ms: list[float | None]
+    """All measured turns, failed ones too."""
+    ttft_ms: Attainment
+    ttg_ms: Attainment
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class RunFacts:
     manifest: RunManifest
     scenario: str | None
     lags: list[LagSeries]
-    spreads: list[Quantiles]
+    attained: list[Attained]
     timelines: list[LevelTimeline]
     slowest: SlowTurns | None
     """Null where nothing arrived."""
@@ -142,7 +140,7 @@ def facts_of(study: Study) -> RunFacts:
         manifest=study.manifest,
         scenario=scenario and scenario[:_MOST_SCENARIO_CHARS],
         lags=_lags(study),
-        spreads=_spreads(study),
+        attained=_attained(study),
         timelines=[_timeline(study, level, times) for level in study.levels[:_MOST_LEVELS]],
         slowest=_slowest(study),
     )
@@ -160,23 +158,15 @@ def _lags(study: Study) -> list[LagSeries]:
     return found
 
 
-def _spreads(study: Study) -> list[Quantiles]:
-    rows = with_waits(study.measured)
+def _attained(study: Study) -> list[Attained]:
     loads = {level.index: level.load for level in study.levels}
+    cells = list(study.measured.groupby(["model", "task", "level"], sort=False))[:_MOST_CELLS]
     found = []
-    for keys, part in rows.groupby(["model", "task", "level"], sort=False):
+    for keys, part in cells:
         model, task, level = np.asarray(keys, dtype=object).tolist()
-        quantiles = [_quantiles(ranked(part, METRICS[key])) for key in ("ttft_ms", "ttg_ms")]
-        found.append(Quantiles(str(model), str(task), loads.get(level, str(level)), len(part), *quantiles))
-    return found[:_MOST_CELLS]
-
-
-def _quantiles(values: Floats) -> list[float | None]:
-    ordered = np.sort(values[~np.isnan(values)])
-    if not len(ordered):
-        return []
-    places = np.round(np.linspace(0, len(ordered) - 1, SHARES)).astype(int)
-    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in ordered[places]]
+        curves = attainment(part, "ttft_ms"), attainment(part, "ttg_ms")
+        found.append(Attained(str(model), str(task), loads.get(level, str(level)), len(part), *curves))
+    return found
 
 
 class _Times:

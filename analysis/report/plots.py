@@ -7,11 +7,11 @@ are in `plots_time`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 from analysis.measures.cells import ALL
-from analysis.report.facts import SHARES, Quantiles, RunFacts
+from analysis.report.facts import RunFacts
+from analysis.report.plots_attained import attained
 from analysis.report.plots_style import (
     Figure,
     Trace,
@@ -21,6 +21,7 @@ from analysis.report.plots_style import (
     middles,
     pattern,
     points,
+    shaded,
     symbol,
 )
 from analysis.report.plots_time import lags, slowest_turns, timelines
@@ -30,7 +31,7 @@ from turnbench.formats.summary import GrowthRow, LoadCurve, Summary
 
 GROUPS = {
     "wait": "Time to generate, by task and model",
-    "spread": "Distributions of waiting times",
+    "attained": "Share of turns within a limit",
     "load": "Waiting against throughput",
     "growth": "As the conversation grows",
     "time": "Each level over time",
@@ -40,15 +41,15 @@ GROUPS = {
 _MEANS = "Medians with 95% intervals. Open or faint: a mean, where there are too few turns for a median."
 NOTES = {
     "wait": _MEANS,
+    "attained": "Of all measured turns, the share within each limit. Failed turns are within none: a curve "
+    "may end below 100%. Band: 95% interval; its upper end counts turns that still ran when they were last "
+    "seen as within every limit that they had not outlived.",
     "load": "Each point is one level, labelled with its load. Higher up is a longer wait, further right more "
     "throughput. Ring: the load beyond which no higher one raised throughput by more than 5%; wide line: "
     f"its 95% interval. No ring: throughput was still growing at the highest load. {_MEANS}",
 }
 """What is said once over a group's figures."""
 _METRICS = {"ttft_ms": "TTFT", "ttg_ms": "TTG"}
-_FULL_NAMES = {"ttft_ms": "Time to first token", "ttg_ms": "Time to generate"}
-_MOST_PICKS = 40
-_MOST_MARKS = 9
 _MOST_LINES = 24
 _AT_TOP = "At the highest load of each run."
 
@@ -66,7 +67,7 @@ def figures(summary: Summary, facts: list[RunFacts]) -> list[Figure]:
     runs = [replace(run, name=called.get(run.name, run.name)) for run in facts]
     made = [
         *_waits(cells),
-        *_spreads(cells, facts),
+        *attained(cells, facts),
         *_load_curves(summary, cells),
         *_growth(summary, called),
         *timelines(runs),
@@ -119,53 +120,6 @@ def _waits(cells: list[LevelCell]) -> list[Figure]:
         one.layout["xaxis"] |= axis | {"range": [-0.4, len(loads) - 0.6]}
         made.append(one)
     return made
-
-
-def _spreads(cells: list[LevelCell], facts: list[RunFacts]) -> list[Figure]:
-    """Which share of the turns was done by when: two figures a task and load with a line a model; of one
-    model alone, two a task with a line a load."""
-    names = {(cell.run, cell.cell.model): cell.name for cell in cells}
-    named: list[tuple[str, Quantiles]] = []
-    for run in facts:
-        for spread in run.spreads:
-            alone = names.get(("", spread.model), spread.model)
-            named.append((names.get((run.name, spread.model), alone), spread))
-    if len({name for name, _ in named}) > 1:
-        loads = list(dict.fromkeys(spread.load for _, spread in named))
-        named.sort(key=lambda pair: -loads.index(pair[1].load))
-        keyed = [(f"{spread.task}, load {spread.load}", name, spread) for name, spread in named]
-    else:
-        keyed = [(spread.task, f"load {spread.load}", spread) for _, spread in named]
-    lines = list(dict.fromkeys(series for _, series, _ in keyed))
-    found = []
-    for pick in list(dict.fromkeys(pick for pick, _, _ in keyed))[:_MOST_PICKS]:
-        mine = [(series, spread) for its, series, spread in keyed if its == pick]
-        for metric, term in _METRICS.items():
-            data = [
-                _steps(getattr(spread, metric), f"{series} (n {spread.n})", lines.index(series))
-                for series, spread in mine
-                if getattr(spread, metric)
-            ]
-            axes = (f"{term}, s", "share of turns, %")
-            one = figure("spread", _FULL_NAMES[metric], data, *axes, pick=pick, terms=(term,))
-            one.layout["yaxis"] |= {"range": [0, 101]}
-            one.layout["showlegend"] = True
-            found.append(one)
-    return found
-
-
-def _steps(values_ms: list[float | None], name: str, number: int) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": for_plotly(name),
-        "x": [None if value is None else float(f"{value / 1e3:.4g}") for value in values_ms],
-        "y0": 0,
-        "dy": 100 / (SHARES - 1),
-        "line": line(number) | {"shape": "hv"},
-        "marker": {"symbol": symbol(number), "color": colour(number), "size": 7, "maxdisplayed": _MOST_MARKS},
-        "hovertemplate": "%{y:.0f} % within %{x} s",
-    }
 
 
 def _load_curves(summary: Summary, cells: list[LevelCell]) -> list[Figure]:
@@ -230,13 +184,15 @@ def _growth(summary: Summary, called: dict[str, str]) -> list[Figure]:
         for rows in (summary.by_turn, summary.by_context)
     )
     made = []
-    if data := _first_token(turns, lambda row: row.turn or 0):
+    if data := _first_token(turns):
         axes = ("turn of the conversation", "TTFT, s")
         made.append(figure("growth", "TTFT by turn", data, *axes, note=_AT_TOP, terms=("TTFT",)))
-    if data := _first_token(contexts, lambda row: (_ends(row)[0] or 32) * 2**0.5):
-        note = f"{_AT_TOP} Prompts are grouped by length, in groups that double; points are in their middles."
+    if data := _by_length(contexts):
+        note = f"{_AT_TOP} Prompts in groups that double in length, each at its mean. Band: 95% interval."
+        if any(row.prefix for rows in contexts.values() for row in rows):
+            note += " Cached: at least half of the prompt came from the server's prefix cache."
         axes = ("prompt, tokens", "TTFT, s")
-        made.append(figure("growth", "TTFT by context length", data, *axes, note=note, terms=("TTFT",)))
+        made.append(figure("growth", "TTFT by prompt length", data, *axes, note=note, terms=("TTFT",)))
         edges = {end for rows in contexts.values() for row in rows for end in _ends(row)}
         made[-1].layout["xaxis"] |= {"type": "log", "tickvals": sorted(end for end in edges if end)}
     if data := _cached(turns):
@@ -272,12 +228,36 @@ def _at_top(rows: list[GrowthRow], summary: Summary) -> dict[str, list[GrowthRow
     return {run: found[run] for run in highest[:_MOST_LINES]}
 
 
-def _first_token(runs: dict[str, list[GrowthRow]], x: Callable[[GrowthRow], float]) -> list[Trace]:
+def _first_token(runs: dict[str, list[GrowthRow]]) -> list[Trace]:
     found = []
     for number, (run, rows) in enumerate(runs.items()):
         if len(rows) > 1:
             trace = points([row.ttft_ms for row in rows], number)
-            found.append(trace | {"name": for_plotly(run or "TTFT"), "x": [x(row) for row in rows]})
+            found.append(trace | {"name": for_plotly(run or "TTFT"), "x": [row.turn or 0 for row in rows]})
+    return found
+
+
+def _by_length(runs: dict[str, list[GrowthRow]]) -> list[Trace]:
+    """A line with its band for each run; prompts from the prefix cache have one of their own."""
+    found: list[Trace] = []
+    series = [
+        (f"{run} {kind}".strip() or "TTFT", mine)
+        for run, rows in runs.items()
+        for kind in ("computed", "cached", "")
+        if (mine := [row for row in rows if (row.prefix or "") == kind])
+    ]
+    if max((len(rows) for _, rows in series), default=0) < 2:
+        return []
+    for number, (name, rows) in enumerate(series):
+        trace = points([row.ttft_ms for row in rows], number)
+        errors = trace.pop("error_y")
+        xs = [row.prompt_tokens_mean for row in rows]
+        low, high = (
+            [y if y is None else y + sign * error for y, error in zip(trace["y"], errors[key], strict=True)]
+            for sign, key in ((-1, "arrayminus"), (1, "array"))
+        )
+        found += shaded(xs, low, high, number, for_plotly(name))
+        found.append(trace | {"name": for_plotly(name), "legendgroup": for_plotly(name), "x": xs})
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ _SHORT_LEGEND = 6
 """Names that fit under a plot of the usual height, in pixels."""
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 """Colours that people with any colour vision tell apart (after Okabe and Ito)."""
+_FAINT = "30"
+"""How opaque a band is, of ff."""
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
 _PATTERNS = ("", "/", "x", "-", "|", "+", ".")
@@ -92,6 +95,19 @@ def middles(distributions: list[Distribution]) -> tuple[Trace, list[bool]]:
 
 def _apart_s(above_ms: float | None, below_ms: float | None) -> float:
     return (above_ms - below_ms) / 1e3 if above_ms is not None and below_ms is not None else 0.0
+
+
+def shaded(
+    x: Sequence[float | None],
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    number: int,
+    group: str,
+) -> list[Trace]:
+    """The band of one series, to be drawn before its line; `group`: the line's name."""
+    edge: Trace = {"type": "scatter", "mode": "lines", "name": group, "legendgroup": group, "x": list(x)}
+    edge |= {"showlegend": False, "hoverinfo": "skip", "line": {"width": 0, "color": colour(number)}}
+    return [edge | {"y": low}, edge | {"y": high, "fill": "tonexty", "fillcolor": colour(number) + _FAINT}]
 
 
 def points(distributions: list[Distribution], number: int) -> Trace:

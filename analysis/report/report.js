@@ -8,7 +8,11 @@
     ["#b07800", "#e3b341"],
     ["#d1242f", "#ff7b72"],
   ]);
-  const inked = (part) => JSON.parse(JSON.stringify(part), (_, value) => (dark.matches && lighter.get(value)) || value);
+  const shade = (value) => {
+    const found = dark.matches && typeof value === "string" && lighter.get(value.slice(0, 7));
+    return found ? found + value.slice(7) : value;
+  };
+  const inked = (part) => JSON.parse(JSON.stringify(part), (_, value) => shade(value));
   const narrow = matchMedia("(max-width: 640px)");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const themed = (layout) => {

@@ -130,7 +130,7 @@ def test_an_emulated_run_says_so_on_the_page_every_table_and_every_plot(made: Ma
     assert re.search(r"<title>EMULATED", body)
     assert body.count("<caption>") == body.count("<caption>EMULATED") > 3
     figures = json.loads(tags.scripts[0])
-    assert {figure["group"] for figure in figures} >= {"wait", "spread", "load", "time", "raster", "client"}
+    assert {figure["group"] for figure in figures} >= {"wait", "attained", "load", "time", "raster", "client"}
     for figure in figures:
         assert figure["title"].startswith("EMULATED")
         assert "EMULATED" in [note["text"] for note in figure["layout"]["annotations"]]

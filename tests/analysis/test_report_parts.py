@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from analysis.pipeline import analyse, several
-from analysis.report.facts import SHARES
 from analysis.report.plots import figures
 from analysis.report.plots_style import Figure
 from analysis.tables.glossary import anchor_of, glossary, term_of
@@ -45,23 +44,60 @@ def trace(figure: Figure, name: str) -> dict[str, Any]:
     return next(one for one in figure.data if one["name"].startswith(name))
 
 
-def test_a_distribution_runs_from_the_quickest_turn_to_the_slowest(made: MadeRun) -> None:
+def test_an_attainment_curve_rises_from_the_quickest_turn_to_the_slowest(made: MadeRun) -> None:
     made.turns = [turn(n, sent_s=6 + n / 2, ttft_ms=100 + n, events=1) for n in range(101)]
-    first, whole = drawn(made.write(), "spread")
-    xs = first.data[0]["x"]
-    assert len(xs) == SHARES
-    assert (xs[0], xs[50], xs[-1]) == pytest.approx((0.1, 0.15, 0.2))
+    first, whole = drawn(made.write(), "attained")
+    *_, curve = first.data
+    assert (curve["x"][0], curve["x"][50], curve["x"][-1]) == pytest.approx((0.1, 0.15, 0.2))
+    assert curve["y"] == pytest.approx([round(100 * (n + 1) / 101, 1) for n in range(101)])
     assert whole.pick == first.pick == "chat"
 
 
-def test_turns_that_never_ended_keep_a_distribution_below_its_end(made: MadeRun) -> None:
+def test_failed_turns_are_within_no_limit_and_the_band_holds_the_curve(made: MadeRun) -> None:
+    made.turns = [
+        turn(n, sent_s=6 + n / 2, ttft_ms=100 + 37 * n % 100, outcome="http_5xx" if n % 4 == 0 else "ok")
+        for n in range(100)
+    ]
+    low, high, curve = drawn(made.write(), "attained")[1].data
+    assert max(curve["y"]) == 75
+    within = dict(zip(curve["x"], curve["y"], strict=True))
+    ends = list(zip(low["x"], low["y"], high["y"], strict=True))
+    assert len(ends) >= 20
+    assert all(a <= within[x] <= b for x, a, b in ends)
+    assert ends[-1][1:] == pytest.approx((62, 85), abs=3)  # 75 of 100 turns
+    assert (low.get("fill"), high["fill"]) == (None, "tonexty")
+
+
+def test_turns_that_never_ended_are_outside_in_the_curve_and_inside_at_the_top_of_the_band(
+    made: MadeRun,
+) -> None:
     made.turns = [turn(n, sent_s=6 + n / 2, outcome=("ok", "unfinished")[n % 2]) for n in range(40)]
+<<<<<<< HEAD
     first, whole = drawn(made.write(), "spread")
     assert None not in first.data[0]["x"], "their first tokens came"
     xs = whole.data[0]["x"]
     assert xs[0] is not None
     assert xs[-1] is None
     assert 0.4 < sum(x is None for x in xs) / len(xs) < 0.6
+=======
+    for unfinished in made.turns[1::2]:
+        unfinished.end_ns = (unfinished.sent_ns or 0) + 5 * S
+    first, whole = drawn(made.write(), "attained")
+    assert max(first.data[-1]["y"]) == 100  # their first tokens had come
+    low, high, curve = whole.data
+    assert curve["y"][-1] == 50
+    assert curve["x"][-1] == low["x"][-1] == pytest.approx(5)  # as far as they were watched
+    assert high["y"][-2] < 70 < 95 < high["y"][-1]
+
+
+def test_a_limit_of_the_run_is_marked_in_its_curve_alone(made: MadeRun) -> None:
+    made.turns = [turn(n, sent_s=6 + n / 2) for n in range(40)]
+    made.manifest = {"slo": {"chat": {"ttg_ms": 300.0}}}
+    first, whole = drawn(made.write(), "attained")
+    assert "shapes" not in first.layout
+    assert whole.layout["shapes"][0]["x0"] == 0.3
+    assert "0.300 s" in whole.note
+>>>>>>> a9daedd0 (Attainment curves of all measured turns with bands, TTFT by prompt length with cached prompts apart, p99.9 and maximum in the report)
 
 
 def test_a_level_shows_its_errors_and_the_servers_own_metrics(made: MadeRun) -> None:
@@ -144,10 +180,32 @@ def test_waiting_is_drawn_by_turn_and_by_context_with_what_a_cache_spared(made: 
     by_turn, by_context, cached = drawn(made.write(), "growth")
     assert by_turn.data[0]["y"] == pytest.approx([0.05, 0.1, 0.15])
     assert by_context.layout["xaxis"]["type"] == "log"
-    assert by_context.data[0]["y"] == pytest.approx([0.05, 0.1, 0.15])
+    lines = [one for one in by_context.data if "marker" in one]
+    assert [(one["name"], one["x"]) for one in lines] == [("computed", [200, 400, 800])]
+    assert lines[0]["y"] == pytest.approx([0.05, 0.1, 0.15])
     seen, expected = cached.data
     assert seen["y"] == [50, 100, 150]
     assert expected["y"] == [0, 210, 410]
+
+
+def test_prompts_from_the_prefix_cache_have_a_line_of_their_own(made: MadeRun) -> None:
+    made.turns = [
+        turn(
+            n,
+            sent_s=6 + n / 4,
+            prompt_tokens=200 * 2 ** (n % 3),
+            cached_tokens=150 * 2 ** (n % 3) * (n % 2),
+            ttft_ms=20 if n % 2 else 100 * 2 ** (n % 3),
+        )
+        for n in range(180)
+    ]
+    (by_length,) = drawn(made.write(), "growth")
+    lines = {one["name"]: one["y"] for one in by_length.data if "marker" in one}
+    assert lines == {
+        "computed": pytest.approx([0.1, 0.2, 0.4]),
+        "cached": pytest.approx([0.02, 0.02, 0.02]),
+    }
+    assert "at least half of the prompt" in by_length.note
 
 
 @pytest.mark.slow
@@ -157,8 +215,9 @@ def test_no_two_models_of_a_figure_share_both_dash_and_shape(tmp_path: Path) -> 
         turns = [turn(k, sent_s=6 + k, model=f"m{number}") for k in range(30)]
         MadeRun(tmp_path / f"r{number}", turns).write()
         cells.append({"dir": f"r{number}", "model": f"m{number}", "status": "finished"})
-    first, _ = drawn(sweep(tmp_path, cells), "spread")
-    looks = {(one["line"]["dash"], one["marker"]["symbol"]) for one in first.data}
+    first, _ = drawn(sweep(tmp_path, cells), "attained")
+    curves = [one for one in first.data if "marker" in one]
+    looks = {(one["line"]["dash"], one["marker"]["symbol"]) for one in curves}
     assert len(looks) == 8
     (bars,) = drawn(tmp_path, "wait")
     assert len({one["marker"]["pattern"]["shape"] for one in bars.data}) >= 7

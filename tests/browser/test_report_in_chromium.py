@@ -104,7 +104,7 @@ def test_every_group_of_plots_is_drawn_and_each_plot_says_emulated(page: Page, r
     page.show(report, 1280, False)
     groups = page.js("[...document.querySelectorAll('#plots section')].map(s => s.className)")
     assert groups == [
-        f"group-{name}" for name in ("wait", "spread", "load", "growth", "time", "raster", "client")
+        f"group-{name}" for name in ("wait", "attained", "load", "growth", "time", "raster", "client")
     ]
     unsaid = (
         "[...document.querySelectorAll('.plot')].filter(p => p.offsetParent && "
@@ -164,7 +164,7 @@ def test_the_choice_of_a_level_shows_its_figure_and_hides_the_others(page: Page,
     before = page.js(drawn)
     menu = "document.querySelector('.group-time select')"
     assert page.js(f"{menu}.options.length") == 10
-    for group in ("time", "spread", "raster"):
+    for group in ("time", "attained", "raster"):
         page.js(
             f"(() => {{ const m = document.querySelector('.group-{group} select'); m.selectedIndex = 2;"
             " m.dispatchEvent(new Event('change')); })()"

@@ -238,6 +238,8 @@ class GrowthRow(msgspec.Struct, kw_only=True):
     """In `by_turn`: number of the turn, from 1."""
     context_tokens: list[int] | msgspec.UnsetType = msgspec.UNSET
     """In `by_context`: prompt tokens, from the first up to but without the second."""
+    prefix: Literal["cached", "computed"] | msgspec.UnsetType = msgspec.UNSET
+    """In `by_context`, where usage says: whether at least half of the prompt came from the prefix cache."""
     n: int
     """How many turns."""
     ttft_ms: Distribution
