@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.measures.distribution import Sample, TurnSums, intervals
-from analysis.stats.batches import slots_of
-from analysis.stats.bootstrap import Resampler
-from analysis.stats.percentiles import QUANTILES
+from turnbench.stats.batches import slots_of
+from turnbench.stats.bootstrap import Resampler
+from turnbench.stats.percentiles import QUANTILES
 from turnbench.turns import Floats, Ints
 
 SPREAD = 0.5

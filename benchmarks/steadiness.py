@@ -13,8 +13,8 @@ import sys
 import numpy as np
 
 from analysis.checks.client import SUSPECT_LATE_MS, late_open
-from analysis.stats.distributions import normal_quantile
 from analysis.stats.steadiness import change_point, too_short
+from turnbench.stats.distributions import normal_quantile
 from turnbench.turns import Floats
 
 SPREAD = 0.3

@@ -12,13 +12,13 @@ from analysis.checks.evidence import LevelEvidence
 from analysis.measures.client import cpu_busy, lag_p99_ms, stolen_shares
 from analysis.measures.distribution import MOST_COALESCED, coalesced_share
 from analysis.measures.throughput import streams_mean
-from analysis.stats.distributions import binomial_tail
-from analysis.stats.percentiles import LEAST_N
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import Finding, Severity
 from turnbench.outcomes import CLIENT_FAULTS, NOT_BEGUN
+from turnbench.stats.distributions import binomial_tail
+from turnbench.stats.percentiles import LEAST_N
 from turnbench.turns import Bools, Floats, Ints
 
 INVALID_LATE_MS = 100.0

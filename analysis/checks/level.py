@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.checks.evidence import LevelEvidence, RunEvidence
-from analysis.stats.batches import batch_error, slot_sums, slots_of
-from analysis.stats.percentiles import LEAST_N, effective_at
 from analysis.stats.steadiness import too_short
 from analysis.turns.frame import floats
 from turnbench.formats import Finding, RunManifest, Severity
 from turnbench.outcomes import ANSWERED, CENSORED, FAILED
+from turnbench.stats.batches import batch_error, slot_sums, slots_of
+from turnbench.stats.percentiles import LEAST_N, effective_at
 
 MOST_FAILED = 0.01
 """Share of turns without an answer up to which no percentile below p99 can hide them."""

@@ -14,11 +14,11 @@ import pandas as pd
 
 from analysis.compare.variants import clusters
 from analysis.measures.censored import ranked
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
 from analysis.turns.frame import floats
 from turnbench.formats.comparison import Effect, SwapTable, TaskRatio, TaskRatios, TimeShares
 from turnbench.metrics import METRICS
 from turnbench.outcomes import BROKEN_OFF
+from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
 from turnbench.turns import Bools, Floats
 
 PARTS = ("verbosity", "time_per_token", "first_token")

@@ -15,8 +15,6 @@ import pandas as pd
 from analysis.compare.causes import effects_of, shares_of, swap_of
 from analysis.compare.variants import clusters
 from analysis.measures.cells import ALL
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
-from analysis.stats.distributions import normal_cdf
 from analysis.turns.frame import floats
 from turnbench.formats.comparison import (
     ModelComparison,
@@ -25,6 +23,8 @@ from turnbench.formats.comparison import (
     RankedModel,
     RankingCell,
 )
+from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, Resampler, conversations_in
+from turnbench.stats.distributions import normal_cdf
 from turnbench.turns import Floats
 
 SIGNIFICANT = 0.05

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.variants import clusters
-from analysis.stats.distributions import beta_quantile
-from analysis.stats.percentiles import effective_share_turns
 from turnbench.outcomes import CENSORED, FAILED
+from turnbench.stats.distributions import beta_quantile
+from turnbench.stats.percentiles import effective_share_turns
 from turnbench.turns import Bools, Floats, Ints
 
 _SHARE_CONFIDENCE = 0.99

@@ -17,11 +17,11 @@ import pandas as pd
 
 from analysis.compare.variants import clusters
 from analysis.measures.censored import is_censored, ranked
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
-from analysis.stats.distributions import normal_quantile, t_quantile, t_tail
-from analysis.stats.percentiles import LEAST_N, effective_at, quantile_ends
 from analysis.turns.frame import floats
 from turnbench.metrics import METRICS
+from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
+from turnbench.stats.distributions import normal_quantile, t_quantile, t_tail
+from turnbench.stats.percentiles import LEAST_N, effective_at, quantile_ends
 from turnbench.turns import Floats, Ints
 
 _LEAST_SE = 1e-6

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.censored import is_censored, values_of
-from analysis.stats.batches import batch_error, slot_sums, slots_of
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
-from analysis.stats.distributions import beta_quantile, normal_quantile
-from analysis.stats.percentiles import effective_share_turns
 from analysis.turns.frame import floats
 from turnbench.metrics import METRICS
 from turnbench.outcomes import ANSWERED
+from turnbench.stats.batches import batch_error, slot_sums, slots_of
+from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
+from turnbench.stats.distributions import beta_quantile, normal_quantile
+from turnbench.stats.percentiles import effective_share_turns
 from turnbench.turns import Bools, Ints
 
 _MOST_POINTS = 101

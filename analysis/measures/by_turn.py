@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.distribution import Sample, distribution
-from analysis.stats.batches import slots_of
-from analysis.stats.bootstrap import Resampler
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import CUT, FAILED, PLAN, Study
 from turnbench.formats import ConversationCounts, GrowthRow
 from turnbench.outcomes import ANSWERED
+from turnbench.stats.batches import slots_of
+from turnbench.stats.bootstrap import Resampler
 from turnbench.turns import Floats
 
 _MOST_TURNS = 20

@@ -19,13 +19,13 @@ from analysis.measures.distribution import (
     gap_distribution,
 )
 from analysis.measures.throughput import Arrived, arrived_tokens
-from analysis.stats.batches import SLOTS, batch_error, slots_of
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler
 from analysis.turns.frame import floats
 from analysis.turns.study import PLAN, Study, kept_and_cut
 from turnbench.formats import CellSummary
 from turnbench.metrics import METRICS
 from turnbench.outcomes import ANSWERED, FAILED
+from turnbench.stats.batches import SLOTS, batch_error, slots_of
+from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, Resampler
 
 ALL = "all"
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.stats.batches import SLOTS, batch_error, slot_sums, wider
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Interval, Resampler, conversations_in
 from analysis.stats.censored import restricted_mean
-from analysis.stats.percentiles import QUANTILES, batch_quantile_ends, percentile, reportable
 from analysis.turns.study import Study
 from turnbench.formats import Distribution
+from turnbench.stats.batches import SLOTS
+from turnbench.stats.bootstrap import Interval, Resampler
+from turnbench.stats.intervals import quantile_interval, ratio_interval
+from turnbench.stats.percentiles import QUANTILES, percentile, reportable
 from turnbench.turns import Bools, Floats, Ints
 
 MOST_COALESCED = 0.01
@@ -76,17 +77,12 @@ def intervals(
     """95 % intervals of the mean of `parts` and of these percentiles of `values`: the wider of that over
     conversations and that over batches of time; the latter alone below 20 conversations."""
     clusters, slots = parts.clusters, parts.slots
-    found: dict[str, Interval | None] = {}
-    if conversations_in(clusters) >= LEAST_CONVERSATIONS:
-        found |= resampler.intervals(values, clusters, names, parts.values, ordered)
-    if slots is None:
-        return found
+    found: dict[str, Interval | None] = {
+        name: quantile_interval(ordered, values, clusters, slots, QUANTILES[name]) for name in names
+    }
     if np.isfinite(parts.values).all():
-        error = batch_error(slot_sums(slots, parts.values), slot_sums(slots))
-        found["mean"] = wider(found.get("mean"), None if error is None else list(error.ends))
-    for name in names:
-        ends = batch_quantile_ends(ordered, values, slots, QUANTILES[name])
-        found[name] = wider(found.get(name), None if ends is None else list(ends))
+        ones = np.ones(len(parts.values))
+        found["mean"] = ratio_interval(parts.values, ones, clusters, slots, resampler)
     return found
 
 
@@ -100,27 +96,16 @@ class TurnSums:
     resampler: Resampler
 
     def ends(self, above: Floats, below: Floats | Bools) -> Interval | None:
-        """95 % interval of the sum of one over that of the other: the wider of two."""
+        """95 % interval of the sum of one over that of the other."""
         above, below = np.nan_to_num(above), np.nan_to_num(below.astype(np.float64))
-        return self.wider(above, below, None if self.slots is None else slot_sums(self.slots, below))
+        return ratio_interval(above, below, self.clusters, self.slots, self.resampler)
 
     def per_second(self, above: Floats, window_s: float) -> Interval | None:
         """The same of a count per second of the window."""
         if window_s <= 0 or not len(above):
             return None
-        share = np.full(len(above), window_s / len(above))
-        return self.wider(above, share, np.full(SLOTS, window_s / SLOTS))
-
-    def wider(self, above: Floats, below: Floats, below_by_slot: Floats | None) -> Interval | None:
-        """`below_by_slot`: the sum of what stands below in each slot."""
-        talks = None
-        if conversations_in(self.clusters) >= LEAST_CONVERSATIONS:
-            talks = self.resampler.ratio_ends(above, below, self.clusters)
-        error = None
-        if self.slots is not None and below_by_slot is not None:
-            error = batch_error(slot_sums(self.slots, above), below_by_slot)
-        found = wider(talks, None if error is None else list(error.ends))
-        return found and [None if end is None else max(end, 0.0) for end in found]
+        share, by_slot = np.full(len(above), window_s / len(above)), np.full(SLOTS, window_s / SLOTS)
+        return ratio_interval(above, share, self.clusters, self.slots, self.resampler, by_slot)
 
 
 def _known(sample: Sample, default: float) -> Floats:

@@ -12,12 +12,12 @@ from itertools import takewhile
 
 import numpy as np
 
-from analysis.stats.percentiles import LEAST_N, QUANTILES, percentile
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import ServerMeasures, ServerSample, ServerWait
 from turnbench.server_metrics import ServerHistogram, histogram, named
+from turnbench.stats.percentiles import LEAST_N, QUANTILES, percentile
 from turnbench.turns import Bools, Floats
 
 WAITS = {

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.stats.batches import SLOTS
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import LevelSummary, LoadCurve
+from turnbench.stats.batches import SLOTS
 from turnbench.turns import Floats, Ints
 
 _REPEATS = 1000

@@ -15,7 +15,6 @@ from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
 from turnbench.formats import RunManifest
-from turnbench.metrics import METRICS
 from turnbench.outcomes import TROUBLE
 from turnbench.server_metrics import named
 from turnbench.turns import Floats

@@ -1,1 +1,1 @@
-"""Percentiles, their intervals, and arrays of unequal rows: nothing here knows of a run."""
+"""Means of censored waits, and whether a series stayed what it was: nothing here knows of a run."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.stats.batches import lag_one
-from analysis.stats.distributions import t_quantile
+from turnbench.stats.batches import lag_one
+from turnbench.stats.distributions import t_quantile
 from turnbench.turns import Floats
 
 LEAST_TURNS = 100

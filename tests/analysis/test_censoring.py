@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.stats.percentiles import LEAST_N
 from benchmarks.censoring import LIMITS, SHARES, WINDOW_S, How, made, per_turn
 from turnbench.metrics import METRICS
+from turnbench.stats.percentiles import LEAST_N
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95}
 CLOSE = 0.002

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.stats.percentiles import quantile_ends
 from benchmarks.coverage import held, laws
+from turnbench.stats.percentiles import quantile_ends
 
 LAWS = {law.name: law for law in laws()}
 

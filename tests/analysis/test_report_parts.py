@@ -72,14 +72,6 @@ def test_turns_that_never_ended_are_outside_in_the_curve_and_inside_at_the_top_o
     made: MadeRun,
 ) -> None:
     made.turns = [turn(n, sent_s=6 + n / 2, outcome=("ok", "unfinished")[n % 2]) for n in range(40)]
-<<<<<<< HEAD
-    first, whole = drawn(made.write(), "spread")
-    assert None not in first.data[0]["x"], "their first tokens came"
-    xs = whole.data[0]["x"]
-    assert xs[0] is not None
-    assert xs[-1] is None
-    assert 0.4 < sum(x is None for x in xs) / len(xs) < 0.6
-=======
     for unfinished in made.turns[1::2]:
         unfinished.end_ns = (unfinished.sent_ns or 0) + 5 * S
     first, whole = drawn(made.write(), "attained")
@@ -97,7 +89,6 @@ def test_a_limit_of_the_run_is_marked_in_its_curve_alone(made: MadeRun) -> None:
     assert "shapes" not in first.layout
     assert whole.layout["shapes"][0]["x0"] == 0.3
     assert "0.300 s" in whole.note
->>>>>>> a9daedd0 (Attainment curves of all measured turns with bands, TTFT by prompt length with cached prompts apart, p99.9 and maximum in the report)
 
 
 def test_a_level_shows_its_errors_and_the_servers_own_metrics(made: MadeRun) -> None:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.measures.distribution import Sample, distribution
-from analysis.stats.bootstrap import LEAST_CONVERSATIONS, Resampler
-from analysis.stats.percentiles import LEAST_N, effective_at, percentile, reportable
 from analysis.stats.steadiness import change_point, settled_after, too_short
 from benchmarks.steadiness import autoregressive
+from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, Resampler
+from turnbench.stats.percentiles import LEAST_N, effective_at, percentile, reportable
 
 RNG = np.random.default_rng(7)
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from analysis.stats.distributions import normal_cdf, t_quantile
-from analysis.stats.percentiles import QUANTILES, quantile_ends
+from turnbench.stats.distributions import normal_cdf, t_quantile
+from turnbench.stats.percentiles import QUANTILES, quantile_ends
 from turnbench.turns import Floats, Ints
 
 LEAST_CONVERSATIONS = 20

@@ -21,7 +21,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from analysis.stats.distributions import normal_quantile
+from turnbench.stats.distributions import normal_quantile
 from turnbench.turns import Bools, Floats, Ints
 
 SLOTS = 20

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.stats.batches import batch_error, slot_sums
-from analysis.stats.distributions import beta_quantile, f_quantile, normal_quantile, t_quantile
+from turnbench.stats.batches import batch_error, slot_sums
+from turnbench.stats.distributions import beta_quantile, f_quantile, normal_quantile, t_quantile
 from turnbench.turns import Bools, Floats, Ints
 
 Ends = tuple[float | None, float | None]
