@@ -75,6 +75,7 @@ def _level(study: Study, level: Level, findings: list[Finding], gpus: list[GpuSa
         server=server_of(study, level),
         holds_limits=held,
         limits_sure=None if held is None else _is_sure(study, in_order, float(shares.mean())),
+        until=level.until,
     )
 
 

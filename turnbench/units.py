@@ -1,4 +1,4 @@
-"""Times as people type and read them.
+"""Times and shares as people type and read them.
 
 TIME is a number with ms, s, m or h, several of them in a row, or a bare number of seconds.
 """
@@ -26,6 +26,18 @@ def seconds(text: str) -> float:
     if total > _LONGEST_S:
         raise ValueError(f"{text[:20]!r} is longer than anybody waits; write a time such as 90s")
     return total
+
+
+def share(text: str) -> float:
+    """A share such as `5%` or `0.05`, from 0.1 % to 50 %; raises ValueError for all else."""
+    typed = text.strip()
+    try:
+        value = float(typed.removesuffix("%")) / (100 if typed.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value <= 0.5:
+        raise ValueError(f"{text[:20]!r} is not a share from 0.1% to 50%, such as 5%")
+    return value
 
 
 def duration(seconds_passed: float) -> str:

@@ -24,7 +24,7 @@ THRESHOLD = 0.05
 LENGTHS_DIFFER = 0.05
 """Change of the mean length of an answer above which TTG at equal length decides, and TTG does not."""
 ONE_RUN = "differences between runs are not known with one run a side"
-_ALPHA_MEDIANS, _ALPHA_SHARES = 0.04, 0.01
+ALPHA_MEDIANS, _ALPHA_SHARES = 0.04, 0.01
 """5 % in all, divided between both kinds of tests."""
 
 CellKey = tuple[str, str, str]
@@ -165,7 +165,7 @@ def _judged_medians(medians: list[tuple[CellKey, str, SidePair]], threshold: flo
     """Holm's steps: the clearest change against alpha / m, the next against alpha / (m - 1) and so on."""
     changes, still_clear = [], True
     for step, (key, metric, pair) in enumerate(sorted(medians, key=lambda one: -one[2].clearness())):
-        confidence = 1 - _ALPHA_MEDIANS / (len(medians) - step)
+        confidence = 1 - ALPHA_MEDIANS / (len(medians) - step)
         ends, ratio = pair.interval(confidence), pair.ratio
         still_clear = still_clear and (ends[0] > 1 or ends[1] < 1)
         verdict: ChangeVerdict = "same"

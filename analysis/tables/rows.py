@@ -199,7 +199,7 @@ def levels_table(summary: Summary) -> TextTable:
                 run_of(level) or summary.run,
                 str(level.index),
                 level.load,
-                f"{number(level.window_s)} s",
+                f"{number(level.window_s)} s{_known(level)}",
                 number(level.streams_mean),
                 number(level.little),
                 str(talks.begun),
@@ -212,6 +212,14 @@ def levels_table(summary: Summary) -> TextTable:
         )
     heads = ("run", "level", "people", "window", "streams", "Little", "conversations", "completed")
     return TextTable("Load levels", (*heads, "duration p50", "status", "limits"), rows, (0, 9, 10))
+
+
+def _known(level: LevelSummary) -> str:
+    """What --until reached."""
+    if (until := level.until) is None:
+        return ""
+    share = "not known" if until.reached is None else f"± {tenths(until.reached)}"
+    return f", {until.key} {share} ({tenths(until.share)} asked)"
 
 
 def energy_table(summary: Summary) -> TextTable:

@@ -206,13 +206,16 @@ def _show_study(summary: Summary, out: Console) -> None:
         rows = [row for place, row in enumerate(ratios.rows) if place == 0 or row[people] == load]
         without = [row[:people] + row[people + 1 :] for row in rows]
         heads = ratios.heads[:people] + ratios.heads[people + 1 :]
-        out.print(_plain(TextTable(f"{ratios.caption}, at a load of {load}", heads, without, (0, 1)), mark))
+        out.print(
+            plain_table(TextTable(f"{ratios.caption}, at a load of {load}", heads, without, (0, 1)), mark)
+        )
     precisions = precisions_table(study)
     if precisions.rows:
-        out.print(_plain(precisions, mark))
+        out.print(plain_table(precisions, mark))
 
 
-def _plain(table: TextTable, mark: str) -> Table:
+def plain_table(table: TextTable, mark: str) -> Table:
+    """A table as text; `mark` stands before its caption."""
     shown = _empty(mark + table.caption)
     for index, head in enumerate(table.heads):
         side = "left" if index in table.names else "right"

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from turnbench.formats import LevelEntry, RunManifest, WorkerEntry
+from turnbench.formats import LevelEntry, RunManifest, UntilEntry, WorkerEntry
 from turnbench.outcomes import NOT_MEASURED
 from turnbench.turns import Bools, Ints
 
@@ -32,6 +32,8 @@ class Level:
     """Whether the window was begun and ended as planned; if not, its limits are what there is."""
     planned_arrivals: int | None = None
     """Open loop: how many conversations the plan has due in the window, where it fixes their number."""
+    until: UntilEntry | None = None
+    """What --until reached."""
 
     @property
     def window_s(self) -> float:
@@ -80,6 +82,7 @@ def _level(entry: LevelEntry, first_ns: int, last_ns: int) -> Level:
         end_ns=end_ns,
         whole=None not in (entry.window_start_ns, entry.window_end_ns),
         planned_arrivals=None if entry.planned_arrivals is msgspec.UNSET else entry.planned_arrivals,
+        until=entry.until or None,
     )
 
 

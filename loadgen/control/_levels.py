@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
@@ -14,8 +15,11 @@ from loadgen.control._live import DRAINING
 from loadgen.control._progress import Progress
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.options._shape import EXACT_ARRIVALS, Load
-from turnbench.formats import ArrivalsSummary, Finding, LevelEntry, TurnRecord
+from turnbench.formats import ArrivalsSummary, Finding, LevelEntry, TurnRecord, UntilEntry
 from turnbench.formats.turn import decode
+
+if TYPE_CHECKING:
+    from loadgen.control._until import PrecisionWatch
 
 _LOOK_S = 0.25
 _ANSWER_S = 10.0
@@ -72,6 +76,13 @@ class LevelRun:
         self._arrivals = Arrivals()
         self.judge = Judge(run)
         """Whether its turns meet their limits; asked only by shapes whose levels end once that is decided."""
+        until = run.prepared.settings.until
+        self._precision: PrecisionWatch | None = None
+        if until is not None:
+            from loadgen.control._until import PrecisionWatch  # scipy: half a second that most need not wait
+
+            self._precision = PrecisionWatch(until, run.prepared)
+        self._ended_early = False
         self.entry = LevelEntry(
             index=index,
             users=load.users,
@@ -86,7 +97,7 @@ class LevelRun:
     def play(self) -> None:
         """From the first person to the cut."""
         run = self._run
-        by_turn = self._shape.open_loop or self._shape.ends == "decided"
+        by_turn = self._shape.open_loop or self._shape.ends == "decided" or self._precision is not None
         run.on_record = self._take if by_turn else None
         self._begin()
         if self._shape.ends == "exhausted":
@@ -111,6 +122,9 @@ class LevelRun:
         if self._shape.open_loop and entry.window_start_ns is not None and entry.window_end_ns is not None:
             entry.arrivals = summary = self._arrivals.summary(entry.window_start_ns, entry.window_end_ns)
             print(sentence(entry.arrival_rate_per_s or 0.0, summary), flush=True)
+        if self._precision is not None and entry.window_start_ns is not None:
+            entry.until = self._precision.entry(entry, early=self._ended_early)
+            print(reached_in_words(entry.until), flush=True)
         run.save()
 
     def _take(self, worker: WorkerState, line: bytes) -> None:
@@ -119,6 +133,8 @@ class LevelRun:
             self.judge.add(record, worker.offset_ns)
         if self._shape.open_loop:
             self._arrivals.add(record, worker.offset_ns)
+        if self._precision is not None:
+            self._precision.add(record, worker.offset_ns)
 
     # --- people and arrivals ---
 
@@ -196,13 +212,22 @@ class LevelRun:
             return  # ended before anything was measured
         end_ns = self._shape.window_end_ns(self._start_ns, start_ns)
         self._set_window(start_ns, end_ns)
-        self._progress.phase("measuring", end_ns)
-        if self._shape.ends != "decided":
+        asked = run.prepared.settings.until
+        goal = "" if asked is None else f"{asked.key} is within {asked.share * 100:g}%"
+        self._progress.phase("measuring", end_ns, goal)
+        if self._shape.ends != "decided" and self._precision is None:
             run.stop.wait(None if end_ns is None else max(end_ns - run.timeline.now_ns(), 0) / 1e9)
             return
-        while not run.stop.wait(_LOOK_S) and run.timeline.now_ns() < (end_ns or 0):
-            if self.judge.decided(start_ns, run.timeline.now_ns()):
+        while not run.stop.wait(_LOOK_S) and (end_ns is None or run.timeline.now_ns() < end_ns):
+            now_ns = run.timeline.now_ns()
+            if self._precision is None:
+                if self.judge.decided(start_ns, now_ns):
+                    return
+            elif self._precision.reached(start_ns, now_ns):
+                self._ended_early = True
                 return
+            else:
+                self._progress.known(self._precision.in_words((now_ns - start_ns) / 1e9))
 
     def _drain(self) -> None:
         """Until every measured turn has ended: under load or, at an early end, without new turns."""
@@ -252,6 +277,15 @@ class Arrivals:
             late_p99_ms=_quantile(late_ms, 0.99),
             late_max_ms=_quantile(late_ms, 1.0),
         )
+
+
+def reached_in_words(until: UntilEntry) -> str:
+    """One line for a person: what --until asked for and what was reached."""
+    asked = f"--until {until.key}={until.share * 100:g}%"
+    if until.reached is None:
+        return f"{asked}: not known after {until.after_s:.0f} s, too few turns"
+    ended = "" if until.early else ", the level's longest time"
+    return f"{asked}: within {until.reached * 100:.1f}% after {until.after_s:.0f} s{ended}"
 
 
 def sentence(asked_per_s: float, summary: ArrivalsSummary) -> str:

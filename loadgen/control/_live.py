@@ -103,6 +103,8 @@ class LevelView:
     phase: str = "beginning"
     from_ns: int = 0
     until_ns: int | None = None
+    goal: str = ""
+    """What --until waits for, in words: the phase may end before its time."""
 
     @property
     def title(self) -> str:
@@ -278,7 +280,12 @@ class LiveNumbers:
         only afterwards: the least is without, the likely one with the longest answer so far for each level.
         """
         view = self.level
-        if view is None or view.rest_s is None or (view.until_ns is None and view.phase != DRAINING):
+        if (
+            view is None
+            or view.goal
+            or view.rest_s is None
+            or (view.until_ns is None and view.phase != DRAINING)
+        ):
             return None
         here_s = max((view.until_ns or 0) - now_ns, 0) / 1e9
         return here_s + view.rest_s, here_s + view.rest_s + (view.later + 1) * self.longest_ms / 1e3

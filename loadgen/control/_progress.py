@@ -63,19 +63,26 @@ class Progress:
         self._before = (self._run.turns, self._run.failed, self._run.unanswered)
         self._draw()
 
-    def phase(self, name: str, until_ns: int | None = None) -> None:
-        """The level is now in this phase, until then if that is known."""
+    def phase(self, name: str, until_ns: int | None = None, goal: str = "") -> None:
+        """The level is now in this phase, until then if that is known, or until it has reached its goal."""
         view = self._run.live.level
         if view is None:
             return
         view.phase, view.from_ns, view.until_ns = name, self._run.timeline.now_ns(), until_ns
+        view.goal = goal
         if name == "measuring" and self._terminal is None:
             how_long = "until it is ended"
             if until_ns is not None:
                 how_long = f"for {duration((until_ns - view.from_ns) / 1e9)}"
+            how_long += f" or until {goal}" * bool(goal)
             left = _left(self._run.snapshot(self._runner.user_count))
             self._line(f"{view.title}, warm-up over, measuring {how_long}{left and '; ' + left}")
         self._draw()
+
+    def known(self, how_well: str) -> None:
+        """How well the number is known that the level waits for, and how long that will take."""
+        if self._run.live.level is not None and how_well:
+            self._run.live.level.phase = f"measuring ({how_well})"
 
     def over(self) -> None:
         """The level has ended."""

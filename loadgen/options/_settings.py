@@ -22,6 +22,11 @@ _OWN_TIMES = dict.fromkeys(
     ("-u", "--levels", "--arrival-rate", "--once", "--find-capacity"),
     "a trace is replayed at its own times; drop one",
 )
+_OWN_END = {
+    "--once": "the scenario's end ends the run; drop --until",
+    "--find-capacity": "it ends each level once it is clear whether limits hold; drop --until",
+    "--replay-speed": "a trace has its own end; drop --until",
+}
 _CHOOSES = {
     flag: f"it chooses its loads and how long each lasts (about --hold); drop {flag}"
     for flag in ("--levels", "--once", "-t")
@@ -85,6 +90,16 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     hold_s: Annotated[
         float, Option("How long each level is measured; default: 60s.", values.positive_time, "TIME")
     ] = 60.0
+    until: Annotated[
+        values.Until | None,
+        Option(
+            "End a level once the 95% interval of a number is within SHARE of it (5%), at the latest after "
+            "--hold or -t. KEY: ttft_p50, ttft_p90, ttft_p99, ttg_p50, ttg_p90, ttg_p99 or tps.",
+            values.until,
+            "KEY=SHARE",
+            excludes=_OWN_END,
+        ),
+    ] = None
     warmup_s: Annotated[
         float,
         Option("Time from when all people are there to the start of measuring.", seconds, "TIME", "5s"),

@@ -188,7 +188,10 @@ class Ramp(Shape, frozen=True, tag="ramp"):
 
     @classmethod
     def problems(cls, settings: Settings, given: frozenset[str]) -> list[str]:
-        return [] if "-t" in given else ["--arrival-rate A..B: say with -t within what time"]
+        found = [] if "-t" in given else ["--arrival-rate A..B: say with -t within what time"]
+        if "--until" in given:
+            found.append("--until and --arrival-rate A..B exclude each other: a ramp has no one number")
+        return found
 
     def loads(self) -> list[Load]:
         return [Load(rate_per_s=self.from_per_s, ramp_to_per_s=self.to_per_s)]
@@ -223,6 +226,10 @@ class Replay(Shape, frozen=True, tag="replay"):
     def for_scenario(
         self, scenario: Scenario, settings: Settings, people_given: bool, without: Iterable[int] = ()
     ) -> Self:
+        if settings.until is not None:
+            raise ValueError(
+                f"--until: scenario {scenario.name} is a trace, which has its own end; drop --until"
+            )
         if not scenario.timed:
             raise ValueError(
                 f"--replay-speed: scenario {scenario.name} has no times of its own; give a trace of requests"

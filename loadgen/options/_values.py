@@ -19,6 +19,7 @@ from loadgen.options._endpoint import address_of
 from turnbench.files import regular_file
 from turnbench.problems import quoted
 from turnbench.units import seconds
+from turnbench.units import share as share_of
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_PEOPLE = 1_000_000
@@ -238,6 +239,24 @@ def limits(text: str) -> dict[str, float]:
             raise ValueError(f"{part.strip()!r}: write KEY=LIMIT with KEY one of {', '.join(keys)}")
         found[key] = number(0, 1 if key == SHARE else 1e9)(value)
     return found
+
+
+class Until(msgspec.Struct, frozen=True):
+    """What --until says: a number of a level, and how near its interval must come."""
+
+    key: str
+    share: float
+
+
+def until(text: str) -> Until:
+    """--until: KEY=SHARE, the share in percent or as a number."""
+    from turnbench.stats.known import KEYS  # numpy and scipy, which the engine can do without
+
+    key, separator, share = (part.strip() for part in text.partition("="))
+    if not separator or key not in KEYS:
+        keys = ", ".join(KEYS)
+        raise ValueError(f"{text[:40]!r}: write KEY=SHARE such as ttg_p50=5%, with KEY one of {keys}")
+    return Until(key, share_of(share))
 
 
 def clock(text: str) -> str:

@@ -28,6 +28,7 @@ MAY_DIFFER: dict[str, str] = {
     "levels/*/limits_sure": "new: whether that is certain",
     "run: curve/capacity_sure": "new: the same of the capacity",
     "levels/*/energy": "new: energy and cost of a level",
+    "levels/*/until": "new: what --until reached",
     "levels/*/server*": "new: what the server measured of itself",
     "format": "the second version of the format",
     **{

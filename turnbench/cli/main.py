@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": Command("turnbench.cli.sweep", "serve, load and compare several models by a plan"),
     "report": Command("analysis.__main__", "analyse runs again: tables, verdict, report.html"),
     "compare": Command("turnbench.cli.compare", "say whether runs are worse than a baseline"),
+    "plan": Command("analysis.plan", "how long and how often to run, foreseen from a pilot run"),
     "serve": Command("serve.__main__", "serve a model, real or emulated; list, show, calibrate, stop"),
     "scenarios": Command("scenarios.__main__", "list, show, check and sample conversations"),
     "certify": Command("turnbench.cli.certify", "what this client adds to the times it measures"),

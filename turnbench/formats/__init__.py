@@ -16,6 +16,7 @@ from turnbench.formats.run import (
     RunManifest,
     RunStatus,
     Severity,
+    UntilEntry,
     WorkerEntry,
 )
 from turnbench.formats.server import (
@@ -96,6 +97,7 @@ __all__ = [
     "TokenSource",
     "TurnLedger",
     "TurnRecord",
+    "UntilEntry",
     "Verdict",
     "Weights",
     "WorkerEntry",

@@ -58,6 +58,24 @@ class ArrivalsSummary(msgspec.Struct, kw_only=True):
     """Its maximum."""
 
 
+class UntilEntry(msgspec.Struct, kw_only=True):
+    """How well the number that --until names was known in the end, over all turns of a level."""
+
+    key: str
+    """The number: ttft_p50, ttft_p90, ttft_p99, ttg_p50, ttg_p90, ttg_p99 or tps."""
+    share: float
+    """How near the ends of its 95 % interval had to come, as a share of it."""
+    reached: float | None
+    """How far the further end was once every measured turn had ended; null where the number or an end of its
+    interval is not known."""
+    after_s: float
+    """Length of the window."""
+    early: bool
+    """Whether the level ended because of it; else it lasted as long as it might."""
+    looks: int
+    """How often the interval was looked at on the way."""
+
+
 class LevelEntry(msgspec.Struct, kw_only=True, omit_defaults=False):
     """One level of a run. A time is null where the level never came to it."""
 
@@ -81,6 +99,8 @@ class LevelEntry(msgspec.Struct, kw_only=True, omit_defaults=False):
     no run before 0.2.0 says so)."""
     arrivals: ArrivalsSummary | msgspec.UnsetType = msgspec.UNSET
     """Open loop: what became of the arrivals."""
+    until: UntilEntry | msgspec.UnsetType = msgspec.UNSET
+    """What --until reached."""
 
 
 class WorkerEntry(msgspec.Struct, kw_only=True):

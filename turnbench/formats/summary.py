@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from turnbench.formats.comparison import ModelComparison, StudyTables
-from turnbench.formats.run import Finding
+from turnbench.formats.run import Finding, UntilEntry
 
 SUMMARY_FORMAT = "turnbench-summary/2"
 
@@ -222,6 +222,8 @@ class LevelSummary(msgspec.Struct, kw_only=True):
     limits_sure: bool | None
     """Whether that is certain, so that all levels of the run are judged rightly together at 95 %; if not,
     `holds_limits` is the likelier answer."""
+    until: UntilEntry | None = None
+    """What --until reached."""
     energy: LevelEnergy | None = None
     """null where neither the GPUs' power nor their price is known."""
     server: ServerMeasures | None = None

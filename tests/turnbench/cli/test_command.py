@@ -14,7 +14,18 @@ import pytest
 from tests.emulators import emulator
 from turnbench.cli.main import main
 
-COMMANDS = ["run", "sweep", "report", "compare", "serve", "scenarios", "doctor", "schema", "completion"]
+COMMANDS = [
+    "run",
+    "sweep",
+    "report",
+    "compare",
+    "plan",
+    "serve",
+    "scenarios",
+    "doctor",
+    "schema",
+    "completion",
+]
 HOSTILE = ("analysis", "serve", "scenarios", "loadgen")
 SHORT = "--scenario choose --levels 2 --hold 1s --warmup 0 --drain 2s --processes 2 --run-dir one"
 SCREEN_LINES, SCREEN_COLUMNS = 24, 80
