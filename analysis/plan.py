@@ -46,10 +46,10 @@ MEDIANS = ("ttft_p50", "ttg_p50")
 _JUDGED = 4
 """Medians that a comparison judges of each cell."""
 _MOST_RUNS = 60
-_LEAST_WINDOW_S = 20.0
+LEAST_WINDOW_S = 20.0
 _T = 1.96
 """Half an interval's width in standard errors."""
-_FEW_BATCHES = (0.6, 2.2)
+FEW_BATCHES = (0.6, 2.2)
 """Eight in ten forecasts from about ten batches lie between these multiples of the truth (chi-square)."""
 
 
@@ -92,7 +92,7 @@ class PilotCell:
         """Seconds of a window whose interval is within `asked` of the number."""
         if self.within is None:
             return None
-        return max(self.window_s * (self.within * _T / asked) ** 2, _LEAST_WINDOW_S)
+        return max(self.window_s * (self.within * _T / asked) ** 2, LEAST_WINDOW_S)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def runs_needed(cell: PilotCell, detect: float, between: float, tests: int) -> R
         reach = t_quantile(1 - ALPHA_MEDIANS / tests / 2, df) + t_quantile(POWER, df)
         allowed = (math.log1p(detect) / reach) ** 2 * runs / 2 - between**2
         if allowed > 0:
-            window_s = max(cell.window_s * cell.within**2 / allowed, _LEAST_WINDOW_S)
+            window_s = max(cell.window_s * cell.within**2 / allowed, LEAST_WINDOW_S)
             found.append(RunsNeeded(runs, window_s, 2 * runs * (window_s + cell.overhead_s)))
     return min(found, key=lambda one: one.total_s, default=None)
 
@@ -147,9 +147,7 @@ def _at_level(studies: Sequence[Study], index: int) -> Iterator[PilotCell]:
 def _sent_turns(study: Study, level: Level) -> SentTurns | None:
     """The level's answered and censored turns; None where it has none."""
     rows = study.measured[study.measured["level"] == level.index]
-    censored = is_censored(rows)
-    has_wait = rows["outcome"].isin(ANSWERED).to_numpy() | censored
-    rows, censored = rows[has_wait], censored[has_wait]
+    rows = rows[rows["outcome"].isin(ANSWERED).to_numpy() | is_censored(rows)]
     if rows.empty:
         return None
     ttft_ms, ttg_ms = (ranked(rows, METRICS[key]) for key in ("ttft_ms", "ttg_ms"))
@@ -174,11 +172,11 @@ def command_parser(prog: str) -> CommandParser:
         prog=prog,
         description="From pilot runs: how long a level must be until a number is known to within a share, "
         "and how long\nand how often to run until a change of so much shows in a comparison.",
-        example=f"{prog} runs/LATEST --detect 5% --between 3%",
+        example=f"{prog} runs/LATEST --detect 0.05 --between 0.03",
     )
     parser.add_argument("run", type=Path, metavar="RUN", nargs="+", help="a pilot run; several are repeats")
-    parser.add_argument("--within", metavar="SHARE", default="5%", help="how near intervals must come (5%%)")
-    parser.add_argument("--detect", metavar="SHARE", default="5%", help="the change that must show (5%%)")
+    parser.add_argument("--within", metavar="SHARE", default="5%", help="how near intervals must come (0.05)")
+    parser.add_argument("--detect", metavar="SHARE", default="5%", help="the change that must show (0.05)")
     parser.add_argument("--between", metavar="SHARE", help="how much runs of one server differ")
     return parser
 
@@ -256,9 +254,9 @@ def _window(cell: PilotCell, within: float) -> tuple[str, str]:
         if cell.more_turns > 1:
             return f"over {duration(cell.window_s * cell.more_turns)}", "too few turns"
         return NONE, "not known"
-    if needed_s <= _LEAST_WINDOW_S:
-        return duration(_LEAST_WINDOW_S), "the least"
-    low, high = (max(needed_s * factor, _LEAST_WINDOW_S) for factor in _FEW_BATCHES)
+    if needed_s <= LEAST_WINDOW_S:
+        return duration(LEAST_WINDOW_S), "the least"
+    low, high = (max(needed_s * factor, LEAST_WINDOW_S) for factor in FEW_BATCHES)
     return duration(needed_s), f"{duration(low)} to {duration(high)}"
 
 

@@ -13,7 +13,7 @@ from scenarios._plan import PLACEHOLDER
 from turnbench.problems import Problem, listed, nearest, quoted
 from turnbench.strict_yaml import Map, Seq, Text, key_of
 
-_OPTIONAL = {"then", "calls"}
+_OPTIONAL = {"then", "calls", "key"}
 """Keys of an item that another item of its set may lack."""
 _TRUE = ("true", "yes", "on", "1", "t", "y")
 """The words that pydantic takes for true."""
@@ -44,6 +44,7 @@ def check(root: Map, own_sets: Map) -> Iterator[Problem]:
         if maps := [item for item in items if isinstance(item, Map)]:
             yield from _placeholders(task, maps[0])
             yield from _too_few_follow_ups(task, maps)
+            yield from _without_keys(task, maps)
 
 
 def texts_of(task: Any) -> list[Any]:
@@ -97,6 +98,14 @@ def _too_few_follow_ups(task: Map, items: list[Map]) -> Iterator[Problem]:
     if highest - 1 > fewest:
         what = f"{highest} turns need {highest - 1} follow-ups, but there are {fewest}; "
         yield _at(_near(task, "turns"), what + "add some to 'then' or lower the turns")
+
+
+def _without_keys(task: Map, items: list[Map]) -> Iterator[Problem]:
+    """A task whose answers are to be scored, but no item says what is right."""
+    needed = {"choice": "choices", "key": "key"}.get(str(task.get("score")))
+    if needed is not None and not any(needed in item for item in items):
+        what = f"'score: {task['score']}' needs texts with {quoted(needed)}; add it to them or drop 'score'"
+        yield _at(_near(task, "score"), what)
 
 
 def _same_names(tasks: list[Map]) -> Iterator[Problem]:

@@ -261,7 +261,7 @@ _Writer.add_representer(str, _write_text)
 def _text(document: Document) -> str:
     """The whole document, sets last, as YAML that parse() reads back to the same document."""
     content = document.model_dump(mode="json", exclude={"sets"}, exclude_defaults=True)
-    special = {"choices", "answer", "then", "calls"}
+    special = {"choices", "answer", "then", "calls", "key"}
     content["sets"] = {
         name: [
             {

@@ -17,6 +17,7 @@ from scenarios._scenario import Conversation, OwnData, Scenario, Script, Turn
 from scenarios._schema import Item, Pace, Spread, Task, TurnCount
 from scenarios._texts import CHARACTERS_PER_TOKEN
 from scenarios.data import Message
+from turnbench.answers import AnswerKey
 from turnbench.draws import geometric, log_normal, pick, shuffled, stream
 
 PLACEHOLDER = re.compile(r"\{\{([a-z][a-z0-9_]*)\}\}|\{([a-z][a-z0-9_]*)\}")
@@ -115,6 +116,13 @@ def _turns(script: Script, task_index: int, item_index: int, seed: int, k: int) 
         return _filled(task.prompt, texts), remembered
 
     words = 0.0
+
+    def key(n: int) -> AnswerKey | None:
+        """What is right of turn n, which only prompts have, not the follow-ups to them."""
+        if task.score is None or (n > 0 and not task.fresh) or items[item_index].calls:
+            return None
+        return items[(item_index + n) % len(items)].answer_key(task.score)
+
     for n, (text, remembered, call) in enumerate(_said(task, items[item_index], prompt, seed, k)):
         think = 0.0 if n == 0 or call is not None else task.think_s
         think_s, read_wpm, type_wpm = _pause(think, thinks, words, text)
@@ -132,6 +140,7 @@ def _turns(script: Script, task_index: int, item_index: int, seed: int, k: int) 
             remembered=remembered,
             canned=task.replies[n % len(task.replies)] if task.replies else None,
             call=call,
+            key=key(n),
         )
 
 
@@ -188,6 +197,7 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
                 read_wpm=read_wpm,
                 type_wpm=type_wpm,
                 canned=reply or None,
+                key=each.key,
                 added=() if _is_plain(each.added) else tuple(each.added),
                 given=tuple(each.given),
             )

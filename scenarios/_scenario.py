@@ -7,6 +7,7 @@ from typing import Any
 
 from scenarios._schema import Item, Source, Task
 from scenarios.data import DataFile, DataNote, Message
+from turnbench.answers import AnswerKey
 from turnbench.problems import FileProblems
 
 
@@ -41,6 +42,8 @@ class Turn:
     added: tuple[Message, ...] = ()
     """The messages that the turn adds, where that is more than `user` said by the person: those of a file of
     data, as it gives them. The tag of a conversation's first message is put into them."""
+    key: AnswerKey | None = None
+    """What a right answer says, where that is known."""
     given: tuple[Message, ...] = ()
     """Messages that stand in place of the real reply before this turn: a file's calls of tools."""
 

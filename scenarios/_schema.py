@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from scenarios.data import KINDS, kind_named
+from turnbench.answers import AnswerKey
 from turnbench.limits import limit_keys
 from turnbench.problems import quoted
 
@@ -160,7 +161,8 @@ class Item(BaseModel):
 
     `choices` (letters to texts) needs `answer`, one of its letters; a prompt may then use `{choices}`,
     `{answer}` and `{answer_text}`. `then` lists follow-ups that fit whatever the model replied.
-    `calls` are the tool calls that follow the first message, with their results.
+    `calls` are the tool calls that follow the first message, with their results. `key` lists what an answer
+    must say to be right, each with its forms: `"1380 | 1,380 orders"`; see `score` of a task.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -170,6 +172,7 @@ class Item(BaseModel):
     answer: Words | None = None
     then: tuple[Words, ...] = ()
     calls: Annotated[tuple[Call, ...], Field(max_length=20)] = ()
+    key: Annotated[tuple[Words, ...], Field(max_length=20)] = ()
 
     @model_validator(mode="after")
     def _one_right_choice(self) -> Item:
@@ -185,6 +188,14 @@ class Item(BaseModel):
         if len({text.casefold() for text in self.choices.values()}) < len(self.choices):
             raise ValueError("two choices are the same; a question needs different ones")
         return self
+
+    def answer_key(self, score: Literal["choice", "key"]) -> AnswerKey | None:
+        """What is right, where the item says it."""
+        if score == "choice":
+            return (
+                AnswerKey(letter=self.answer, choices=self.choices) if self.choices and self.answer else None
+            )
+        return AnswerKey(parts=self.key) if self.key else None
 
     def fields(self) -> dict[str, str]:
         """The texts a prompt can use, by name."""
@@ -208,6 +219,7 @@ class Task(_Strict):
     which a server may answer from its prefix cache. `fresh`: every turn fills the prompt from another item;
     of each such message only `remember` stays in the history. `history`: which replies the next request
     contains: the real ones, the canned ones written in `replies`, or none, and no earlier turn.
+    `score`: answers to the prompt are right or wrong, by the item's `choice` or `key` (see docs/accuracy.md).
     `needs_context`: the tokens of context without which the task can't be played. `at_context_end`: what a
     person does when it is full.
     """
@@ -230,6 +242,7 @@ class Task(_Strict):
     bundle: Bundle | None = None
     fresh: bool = False
     remember: Words | None = None
+    score: Literal["choice", "key"] | None = None
     needs_context: Tokens | None = None
     patience: Patience = Patience()
     history: Literal["real", "canned", "none"] = "real"

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.measures.censored import is_censored, values_of
+from analysis.measures.censored import values_of
 from analysis.turns.frame import floats
 from turnbench.metrics import METRICS
-from turnbench.outcomes import ANSWERED
-from turnbench.stats.batches import batch_error, slot_sums, slots_of
-from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, conversations_in
-from turnbench.stats.distributions import beta_quantile, normal_quantile
-from turnbench.stats.percentiles import effective_share_turns
-from turnbench.turns import Bools, Ints
+from turnbench.outcomes import ANSWERED, CENSORED
+from turnbench.stats.batches import slots_of
+from turnbench.stats.intervals import share_interval
 
 _MOST_POINTS = 101
 _MOST_BAND_POINTS = 25
@@ -41,10 +38,9 @@ class Attainment:
 
 def attainment(rows: pd.DataFrame, key: str) -> Attainment:
     """The curve of one metric over measured turns, failed ones too."""
-    answered = rows["outcome"].isin(ANSWERED).to_numpy()
-    censored = is_censored(rows)
-    values, so_far_ms = values_of(rows, METRICS[key], censored)
-    values[~(answered | censored) | np.isnan(values)] = np.inf
+    values, so_far_ms = values_of(rows, METRICS[key])
+    censored = rows["outcome"].isin(CENSORED).to_numpy()
+    values[~(rows["outcome"].isin(ANSWERED).to_numpy() | censored) | np.isnan(values)] = np.inf
     open_ended = censored & np.isinf(values)
     least_ms = np.where(open_ended, np.nan_to_num(so_far_ms), values)  # what each took at least
     ordered = np.sort(values[np.isfinite(values)])
@@ -59,7 +55,7 @@ def attainment(rows: pd.DataFrame, key: str) -> Attainment:
     at_ms = np.unique([*ordered[places[:: -(-len(places) // (_MOST_BAND_POINTS - 1))]], limits_ms[-1]])
     talks, slots = pd.factorize(rows["talk"])[0], slots_of(floats(rows["position"]))
     ends = [
-        (_share_ends(values <= limit, talks, slots), _share_ends(least_ms <= limit, talks, slots))
+        (share_interval(values <= limit, talks, slots), share_interval(least_ms <= limit, talks, slots))
         for limit in at_ms
     ]
     known = [
@@ -69,25 +65,3 @@ def attainment(rows: pd.DataFrame, key: str) -> Attainment:
     ]
     band = [list(column) for column in zip(*known, strict=True)] or [[], [], []]
     return Attainment(limits_ms, within, *band)
-
-
-def _share_ends(within: Bools, talks: Ints, slots: Ints) -> tuple[float, float] | None:
-    """The 95 % interval of a share of turns (Jeffreys), from as many independent turns as these are worth.
-
-    The fewer of two, by conversations and by batches of time; under 20 conversations by batches alone.
-    """
-    share, conversations = float(within.mean()), conversations_in(talks)
-    worths = []
-    if conversations >= LEAST_CONVERSATIONS:
-        worths.append(effective_share_turns(within, talks, share, 0.95))
-    error = batch_error(slot_sums(slots, within.astype(np.float64)), slot_sums(slots))
-    if error is not None:
-        by_batches = share * (1 - share) / error.se**2 if error.se > 0 else float(len(within))
-        worths.append(min(by_batches, len(within)) * (normal_quantile(0.975) / error.t) ** 2)
-    if not worths:
-        return None
-    # Turns that are all alike say nothing of how alike those of one conversation are.
-    worth = min(worths) if 0 < share < 1 else float(conversations)
-    hits = share * worth
-    ends = [beta_quantile(tail, hits + 0.5, worth - hits + 0.5) for tail in (0.025, 0.975)]
-    return min(ends[0], share), max(ends[1], share)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -22,10 +23,13 @@ from analysis.measures.throughput import Arrived, arrived_tokens
 from analysis.turns.frame import floats
 from analysis.turns.study import PLAN, Study, kept_and_cut
 from turnbench.formats import CellSummary
+from turnbench.formats.summary import Interval
 from turnbench.metrics import METRICS
 from turnbench.outcomes import ANSWERED, FAILED
 from turnbench.stats.batches import SLOTS, batch_error, slots_of
 from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, Resampler
+from turnbench.stats.intervals import ratio_interval, share_interval
+from turnbench.turns import Ints
 
 ALL = "all"
 
@@ -83,6 +87,7 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
     per_token = ttg_s / np.where(tokens > 0, tokens, np.nan)
     has_both = ~np.isnan(per_token)
     cached = ok[ok["cached_tokens"].notna() & ok["prompt_tokens"].notna()]
+    scored = _scored(study, ok, talks[answered], slots[answered], resampler)
     timed = TurnSums(talks[answered], slots[answered], resampler)
     return CellSummary(
         model="",
@@ -107,8 +112,46 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
             "visible_tps": timed.ends(floats(ok["shown_tokens"]), ttg_s),
             "normalised_latency_s": timed.ends(per_token, has_both),
             "fluidity": timed.ends(floats(ok["fluid_met"]), floats(ok["fluid_total"])),
+            **scored.ci95,
         },
+        scored=scored.answers,
+        right_share=scored.right_share,
+        read_share=scored.read_share,
+        seconds_per_right=scored.seconds_per_right,
         intervals="both" if int(talks.max()) + 1 >= LEAST_CONVERSATIONS else "batches",
+    )
+
+
+@dataclass(frozen=True)
+class ScoredAnswers:
+    """Answers to questions with a key."""
+
+    answers: int = 0
+    right_share: float | None = None
+    read_share: float | None = None
+    seconds_per_right: float | None = None
+    ci95: dict[str, Interval] = field(default_factory=dict)
+
+
+def _scored(study: Study, ok: pd.DataFrame, talks: Ints, slots: Ints, resampler: Resampler) -> ScoredAnswers:
+    """How many of these answered turns are right. What an emulator says is no answer."""
+    mine = ok["right"].notna().to_numpy()
+    if study.emulated or not mine.any():
+        return ScoredAnswers()
+    right = ok["right"][mine].to_numpy(dtype=bool)
+    seconds = floats(ok["ttg_ms"])[mine] / 1e3
+    talks, slots = talks[mine], slots[mine]
+    ends = share_interval(right, talks, slots)
+    per_right = ratio_interval(seconds, right.astype(np.float64), talks, slots, resampler)
+    return ScoredAnswers(
+        answers=len(right),
+        right_share=float(right.mean()),
+        read_share=float(ok["answered"][mine].notna().mean()),
+        seconds_per_right=_rate(float(np.nansum(seconds)), float(right.sum())),
+        ci95={
+            "right_share": None if ends is None else [ends[0], ends[1]],
+            "seconds_per_right": per_right if right.any() else None,
+        },
     )
 
 

@@ -23,7 +23,7 @@ from analysis.report.plots_style import Figure
 from analysis.tables import rows
 from analysis.tables.export import flat
 from analysis.tables.glossary import anchor_of, glossary, term_of
-from analysis.tables.sentences import answer, emulated_in_words, ratios_in_words
+from analysis.tables.sentences import accuracy_in_words, answer, emulated_in_words, ratios_in_words
 from analysis.tables.writing import for_script_tag, for_terminal, number, stamp, task
 from turnbench.formats import RunManifest, Summary
 from turnbench.limits import DOUBT
@@ -97,6 +97,7 @@ def _tables(summary: Summary) -> dict[str, Any]:
     tables = {
         "waits": rows.waits_table(summary),
         "levels": rows.levels_table(summary),
+        "accuracy": rows.accuracy_table(summary),
         "energy": rows.energy_table(summary),
         "server_waits": rows.server_waits_table(summary),
         "server_counts": rows.server_counts_table(summary),
@@ -110,6 +111,7 @@ def _tables(summary: Summary) -> dict[str, Any]:
     return tables | {
         "glance": glance,
         "sentences": [] if glance and glance.ends else answer(summary),
+        "accuracy_words": accuracy_in_words(summary),
         "comparison": comparison,
         "ranks": rows.rank_tables(comparison),
         "swaps": rows.swap_tables(comparison),

@@ -8,6 +8,7 @@ from pathlib import Path
 from analysis.compare.baseline import Comparison
 from analysis.tables.rows import (
     TextTable,
+    accuracy_table,
     changes_table,
     precisions_table,
     rankings_table,
@@ -42,6 +43,9 @@ def write_run(summary: Summary, path: Path) -> None:
     lines += _table(waits, mark)
     if any(doubtful(text) for row in waits.rows for text in row):
         lines += [for_markdown(waits.note), ""]
+    accuracy = accuracy_table(summary)
+    if accuracy.rows:
+        lines += [*_table(accuracy, mark), for_markdown(accuracy.note), ""]
     if summary.comparison:
         lines += [for_markdown(summary.comparison.words), ""]
         lines += _table(rankings_table(summary.comparison), mark)

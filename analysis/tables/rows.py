@@ -6,6 +6,7 @@ To add a table, write a function here that returns a TextTable, and a term in th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -186,6 +187,48 @@ def _seen(cell: CellSummary) -> str:
 def _failed(cell: CellSummary) -> str:
     """The share of failed turns, from 1 % on."""
     return f" ({percent(cell.failed_share)} failed)" if cell.failed_share >= MOST_FAILED else ""
+
+
+def accuracy_table(summary: Summary) -> TextTable:
+    """One row a model, task and load whose answers have a key."""
+    rows = []
+    for one in scored_cells(summary):
+        cell, right = one.cell, one.cell.right_share or 0.0
+        right_ends, time_ends = cell.ci95.get("right_share"), cell.ci95.get("seconds_per_right")
+        rows.append(
+            [
+                one.name,
+                one.task,
+                one.load,
+                str(cell.scored),
+                percent(right) + _both(right_ends, percent),
+                percent(cell.read_share or 0.0),
+                number(cell.seconds_per_right) + _both(time_ends, number),
+                middle(one.of("ttg_ms"), seconds, cell.turns),
+                number(cell.tps),
+                percent(cell.failed_share),
+            ]
+        )
+    heads = ("model", "task", "people", "scored", "right", "read", "s per right answer", "TTG p50", "tps")
+    note = (
+        "right: of the answers that came; failed turns stand apart. "
+        "read: out of which an answer could be read; the others are wrong."
+    )
+    return TextTable("Right answers, and what one takes", (*heads, "failed share"), rows, (0, 1), note)
+
+
+def scored_cells(summary: Summary) -> list[LevelCell]:
+    """Cells of one task with a known share of right answers, by task, model and load."""
+    cells = [cell for cell in cells_at_levels(summary) if cell.task != ALL]
+    cells = [cell for cell in cells if cell.cell.right_share is not None]
+    return sorted(cells, key=lambda cell: (cell.task, cell.name, load_order(cell.load)))
+
+
+def _both(ends: Interval, write: Callable[[float], str]) -> str:
+    """Both ends of an interval in brackets, where they are known."""
+    if not ends or ends[0] is None or ends[1] is None:
+        return ""
+    return f" ({interval((ends[0], ends[1]), write)})"
 
 
 def levels_table(summary: Summary) -> TextTable:

@@ -8,7 +8,7 @@ from analysis.compare.baseline import ONE_RUN, Comparison
 from analysis.compare.causes import LENGTHS, PARTS
 from analysis.compare.ranking import SIGNIFICANT
 from analysis.measures.cells import ALL
-from analysis.tables.rows import MOST_FAILED, name_of, run_of
+from analysis.tables.rows import MOST_FAILED, LevelCell, name_of, run_of, scored_cells
 from analysis.tables.writing import (
     change,
     interval,
@@ -88,6 +88,38 @@ def _wait(cell: CellSummary, level: LevelSummary) -> str:
             f"{seconds(whole.mean)} on average (only {whole.n} turns: too few for a median{cut})"
         )
     return f"{load}, {cell.ok} of {cell.turns} turns finished, too few to say how long one takes"
+
+
+def accuracy_in_words(summary: Summary) -> list[str]:
+    """A sentence a model and scored task: its share of right answers, and whether load changes it."""
+    found = []
+    by_name: dict[tuple[str, str], list[LevelCell]] = {}
+    for cell in scored_cells(summary):
+        by_name.setdefault((cell.task, cell.name), []).append(cell)
+    for (task_name, name), cells in list(by_name.items())[:_MOST_MODELS]:
+        first, last = cells[0], cells[-1]
+        text = f"{name}, {task_name}: {_right(first)} at {people(first.level)}"
+        if last is not first:
+            a, b = _right_ends(first), _right_ends(last)
+            judged = "not judged"
+            if a and b:
+                judged = (
+                    "surely fewer" if b[1] < a[0] else "surely more" if a[1] < b[0] else "no sure difference"
+                )
+            text += f", {_right(last)} at {people(last.level)}: {judged}"
+        found.append(f"{text}.")
+    return found
+
+
+def _right(cell: LevelCell) -> str:
+    ends = _right_ends(cell)
+    known = f" ({interval(ends, percent)})" if ends else ""
+    return f"{percent(cell.cell.right_share or 0.0)} of {cell.cell.scored} answers are right{known}"
+
+
+def _right_ends(cell: LevelCell) -> tuple[float, float] | None:
+    low, high = cell.cell.ci95.get("right_share") or (None, None)
+    return None if low is None or high is None else (low, high)
 
 
 def invalid_first(summary: Summary) -> str:

@@ -24,6 +24,7 @@ from analysis.tables.rows import (
     waits_table,
 )
 from analysis.tables.sentences import (
+    accuracy_in_words,
     caveats,
     emulated_in_words,
     invalid_first,
@@ -81,6 +82,8 @@ def show(summary: Summary, report: Path | None, out: Console, *, study: bool = F
                 out.print(Text(for_terminal(line)))
     elif any(doubtful(text) for row in waits.rows for text in row):
         out.print(Text(waits.note, style="dim"))
+    for line in accuracy_in_words(summary):
+        out.print(Text(for_terminal(line)))
     if summary.answer_lengths:
         out.print(Text(for_terminal(emulated_in_words(summary)), style="dim"))
     verdict = summary.verdict

@@ -133,6 +133,8 @@ def _series(name: str, column: list[Any]) -> pd.Series[Any]:
         return pd.Series(column, dtype="Int64")
     if TurnRecord.__annotations__[name] == "int":
         return pd.Series(column, dtype="int64")
+    if TurnRecord.__annotations__[name] == "bool | None":
+        return pd.Series(column, dtype="boolean")
     if TurnRecord.__annotations__[name] == "bool":
         return pd.Series(column, dtype="bool")
     return pd.Series(column, dtype="object" if name in ("error", "finish_reason") else "str")

@@ -95,6 +95,7 @@ def _attempt_id(job: Job, conversation: Conversation, index: int, attempt: int, 
         last=index + 1 == len(conversation.turns),
         max_tokens=max_tokens_of(job, turn),
         asked_prompt_tokens=turn.prompt_tokens,
+        key=turn.key,
     )
 
 

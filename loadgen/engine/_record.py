@@ -11,6 +11,7 @@ from msgspec import structs
 from loadgen._messages import Job
 from loadgen.transport._exchange import Exchange
 from loadgen.transport._read_log import ReadLog
+from turnbench.answers import AnswerKey, read_answer
 from turnbench.clock import KERNEL_STAMPS
 from turnbench.credentials import Secrets
 from turnbench.formats import TurnRecord
@@ -31,6 +32,8 @@ class AttemptId:
     """Tokens of the longest answer that was asked for."""
     asked_prompt_tokens: int | None = None
     """Tokens that the prompt should have, where a trace says."""
+    key: AnswerKey | None = None
+    """What a right answer says, where that is known."""
 
     def request_id(self, run: str) -> str:
         """What the request's X-Request-Id says."""
@@ -44,7 +47,9 @@ def record_of(job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, sec
     event_words = reply.event_words()
     text, sent_ns, at_ns = reply.text, log.sent_ns, log.at_ns
     begin_ns = sent_ns or 0
-    unsent = _unsent(job, attempt)
+    unsent, answered, right = _unsent(job, attempt), None, None
+    if attempt.key is not None and exchange.outcome == "ok":
+        answered, right = read_answer(attempt.key, "".join(reply.answer))
     return structs.replace(
         unsent,
         clock="wire" if log.on_wire else "user" if log.unstamped else unsent.clock,
@@ -71,6 +76,8 @@ def record_of(job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, sec
         finish_reason=reply.finish_reason and secrets.scrubbed(reply.finish_reason),
         status=exchange.status,
         outcome=exchange.outcome,
+        answered=answered and secrets.scrubbed(answered),
+        right=right,
         error=exchange.error and secrets.scrubbed(exchange.error),
         text=secrets.scrubbed_json(text) if job.settings.keep_text else None,
         model=secrets.scrubbed(unsent.model),
@@ -109,5 +116,6 @@ def _unsent(job: Job, attempt: AttemptId) -> TurnRecord:
         due_ns=attempt.due_ns,
         max_tokens=attempt.max_tokens,
         asked_prompt_tokens=attempt.asked_prompt_tokens,
+        expected=None if attempt.key is None else attempt.key.expected,
         clock="kernel" if job.settings.clock != "user" and KERNEL_STAMPS else "user",
     )

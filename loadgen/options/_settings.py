@@ -93,8 +93,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     until: Annotated[
         values.Until | None,
         Option(
-            "End a level once the 95% interval of a number is within SHARE of it (5%), at the latest after "
-            "--hold or -t. KEY: ttft_p50, ttft_p90, ttft_p99, ttg_p50, ttg_p90, ttg_p99 or tps.",
+            "End a level once the interval of a number is within SHARE of it, such as ttg_p50=0.05, at the "
+            "latest after --hold or -t. KEY: ttft_p50, ttft_p90, ttft_p99, ttg_p50, ttg_p90, ttg_p99 or tps.",
             values.until,
             "KEY=SHARE",
             excludes=_OWN_END,

@@ -22,6 +22,7 @@ from scenarios.data._records import (
     sentence,
     slug,
 )
+from turnbench.answers import AnswerKey
 from turnbench.files import open_file
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed, quoted
 
@@ -43,6 +44,8 @@ class RowTurn:
     """Tokens of the whole request, where a trace says."""
     think_s: float | None = None
     """Seconds before this turn, where the file says so."""
+    key: AnswerKey | None = None
+    """What a right answer says, where the file has it."""
 
 
 @dataclass(frozen=True, slots=True)

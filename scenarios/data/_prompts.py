@@ -18,6 +18,7 @@ from scenarios.data._data_file import (
 from scenarios.data._dialogues import ChatLogFile, MessagesFile, ShareGptFile
 from scenarios.data._messages import system_beside
 from scenarios.data._records import CsvRecords, Record, TextRecords, slug
+from turnbench.answers import AnswerKey
 from turnbench.problems import FileProblems, Problem, listed
 
 _COLUMN = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -223,7 +224,30 @@ class MmluFile(RecordFile):
                 raise ValueError(f"the answer is {shown(answer)}, which must be {which}")
         listing = "".join(f"\n{letter}) {choice}" for letter, choice in zip(letters, choices, strict=True))
         which = ", ".join(letters[:-1]) + f" or {letters[-1]}"
-        return DataRow([asked(f"Answer this question with the letter only: {which}.\n\n{question}{listing}")])
+        prompt = f"Answer this question with the letter only: {which}.\n\n{question}{listing}"
+        right = None if answer in (None, "") else _letter_of(answer, letters, _labels_of(record))
+        texts = {letter: str(choice) for letter, choice in zip(letters, choices, strict=True)}
+        key = None if right is None else AnswerKey(letter=right, choices=texts)
+        return DataRow([RowTurn([{"role": "user", "content": prompt}], key=key)])
+
+
+def _letter_of(answer: str | int, letters: str, labels: list[Any]) -> str | None:
+    """The letter that a file's answer means: one of its labels, a letter, or a number from 0.
+
+    A number as text may count from 0 or from 1, which a row without labels cannot tell: then nobody knows.
+    """
+    if answer in labels and len(labels) == len(letters):
+        return letters[labels.index(answer)]
+    if isinstance(answer, int):
+        return letters[answer]
+    return answer.lower() if answer.lower() in letters else None
+
+
+def _labels_of(record: Record) -> list[Any]:
+    """What the choices are called in the file, where it says (ARC)."""
+    choices = record.get("choices")
+    labels = choices.get("label") if isinstance(choices, dict) else None
+    return labels if isinstance(labels, list) else []
 
 
 def _choices_of(record: Record) -> list[Any]:

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "dialect": ("auto", "dialect", "auto"),
     "levels": ("", "levels", None),
     "hold": ("", "hold_s", 60.0),
+    "until": ("", "until", None),
     "warmup": ("5s", "warmup_s", 5.0),
     "arrival-rate": ("", "arrival_rate", None),
     "burstiness": ("1", "burstiness", 1.0),

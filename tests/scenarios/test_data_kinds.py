@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import scenarios
 from scenarios import ScenarioError, arrivals, dialogue, parse, plan
 from tests.tries import tries
+from turnbench.answers import AnswerKey
 
 
 @pytest.fixture
@@ -213,6 +214,22 @@ def test_mmlu_in_all_its_forms_keeps_its_choices(file, name, content):
     scenario = scenarios.load(file(name, content))
     assert scenario.tasks == ("mmlu",)
     assert said(scenario) == [[MMLU]]
+    (turn,) = scenarios.plan(scenario, 0, 0).turns
+    assert turn.key == AnswerKey(letter="b", choices={"a": "3", "b": "4", "c": "5", "d": "6"})
+
+
+@pytest.mark.parametrize(
+    ("row", "letter"),
+    [
+        ({"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"}, "a"),
+        ({"choices": ["x", "y"], "answer": "1"}, None),  # the first, or the second counted from 0
+        ({"choices": ["x", "y"], "answer": None}, None),
+        ({"choices": ["x", "y"], "answer": 0}, "a"),
+    ],
+)
+def test_an_answer_that_could_mean_two_choices_is_not_scored(file, row, letter):
+    (turn,) = scenarios.plan(scenarios.load(file("a.jsonl", [{"question": "q"} | row])), 0, 0).turns
+    assert (turn.key and turn.key.letter) == letter
 
 
 def test_a_question_with_a_wrong_answer_or_too_few_choices_is_named(file):

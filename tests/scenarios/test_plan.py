@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import scenarios
 from scenarios import opening, parse, plan
 from tests.tries import tries
+from turnbench.answers import AnswerKey, read_answer
 
 load = cache(scenarios.load)
 
@@ -222,3 +223,36 @@ def test_any_number_of_workers_play_the_same_plan_byte_for_byte(seed, workers, n
         own = parse(load(name).text)  # each worker reads the text it was sent
         divided |= {k: repr(plan(own, seed, k)).encode() for k in range(worker, 40, workers)}
     assert [divided[k] for k in range(40)] == alone
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("choose", True), ("extract", True), ("document-qa", True), ("rag", True), ("chat", False)],
+)
+def test_prompts_of_scored_tasks_carry_their_key_and_follow_ups_do_not(name: str, first: bool) -> None:
+    scenario = load(name)
+    for k in range(12):
+        turns = plan(scenario, 1, k).turns
+        assert (turns[0].key is not None) == first
+        if name in ("extract", "document-qa"):
+            assert not any(turn.key for turn in turns[1:])
+        if name == "rag":
+            assert all(turn.key for turn in turns)
+
+
+def test_the_right_choice_is_the_key_and_its_texts_are_the_choices() -> None:
+    key = plan(load("choose"), 1, 0).turns[0].key
+    assert key is not None
+    assert key.letter in key.choices
+    assert set(key.choices) == set("abcd")
+
+
+def test_every_key_of_our_own_pages_stands_in_the_page_itself() -> None:
+    """Unless a fact is not stated there, or a form of it is a paraphrase: then another part is found."""
+    for name in ("document-qa", "extract"):
+        script = load(name).script
+        for item in script.items[0]:
+            key = item.answer_key("key")
+            assert key is not None
+            stated = AnswerKey(parts=tuple(part for part in key.parts if part != "not stated"))
+            assert read_answer(stated, item.fields()["text"])[1], (item.fields()["title"], stated)

@@ -40,8 +40,7 @@ COMMANDS = {
 HELP = f"""\
 usage: turnbench COMMAND [options]
 
-How long does a person wait for a conversational language model:
-for this task, on this model, at this load?
+How long does a person wait: for this task, on this model, at this load?
 
 commands:
 {chr(10).join(f"  {name:<12} {command.help}" for name, command in COMMANDS.items())}

@@ -88,6 +88,14 @@ class CellSummary(msgspec.Struct, kw_only=True):
     """Share of prompt tokens from the server's prefix cache, where it says."""
     fluidity: float | None = None
     """Share of the tokens' deadlines that were met."""
+    scored: int = 0
+    """Answers that are right or wrong by a key."""
+    right_share: float | None = None
+    """Share of these that are right; null where there is none, and of emulated answers, which say nothing."""
+    read_share: float | None = None
+    """Share of these out of which an answer could be read."""
+    seconds_per_right: float | None = None
+    """Sum of the scored answers' times to generate over the right ones, seconds."""
     aggregate_tps: float | None = None
     """Tokens of all turns that arrived in the window, per second."""
     turn_goodput_per_s: float | None = None

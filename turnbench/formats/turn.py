@@ -84,6 +84,12 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     """HTTP status, or null."""
     outcome: Outcome = "ok"
     error: str | None = None
+    expected: str | None = None
+    """Of a scored task: what a right answer says, a letter or texts (docs/accuracy.md); else null."""
+    answered: str | None = None
+    """What was read out of the answer; null where nothing could be, or there was none."""
+    right: bool | None = None
+    """Whether it is right; null where nothing is expected, or no whole answer came."""
     text: str | None = None
     """The reply, only with --keep-text."""
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from turnbench.stats.batches import batch_error, slot_sums, wider
 from turnbench.stats.bootstrap import LEAST_CONVERSATIONS, Interval, Resampler, conversations_in
-from turnbench.stats.percentiles import batch_quantile_ends, quantile_ends
-from turnbench.turns import Floats, Ints
+from turnbench.stats.distributions import beta_quantile
+from turnbench.stats.percentiles import batch_quantile_ends, effective_share_turns, quantile_ends
+from turnbench.turns import Bools, Floats, Ints
 
 
 def quantile_interval(
@@ -50,6 +51,28 @@ def ratio_interval(
         error = batch_error(slot_sums(slots, above), under)
     found = wider(talks, None if error is None else list(error.ends))
     return found and [None if end is None else max(end, 0.0) for end in found]
+
+
+def share_interval(within: Bools, clusters: Ints, slots: Ints) -> tuple[float, float] | None:
+    """The 95 % interval of a share of turns (Jeffreys), from as many independent turns as these are worth.
+
+    The fewer of two, by conversations and by batches of time; under 20 conversations by batches alone.
+    """
+    share, conversations = float(within.mean()), conversations_in(clusters)
+    worths = []
+    if conversations >= LEAST_CONVERSATIONS:
+        worths.append(effective_share_turns(within, clusters, share, 0.95))
+    error = batch_error(slot_sums(slots, within.astype(np.float64)), slot_sums(slots))
+    if error is not None:
+        by_batches = share * (1 - share) / error.se**2 if error.se > 0 else float(len(within))
+        worths.append(min(by_batches, float(len(within))))
+    if not worths:
+        return None
+    # Turns that are all alike say nothing of how alike those of one conversation are.
+    worth = min(worths) if 0 < share < 1 else float(conversations)
+    hits = share * worth
+    ends = [beta_quantile(tail, hits + 0.5, worth - hits + 0.5) for tail in (0.025, 0.975)]
+    return min(ends[0], share), max(ends[1], share)
 
 
 def furthest_share(number: float | None, interval: Interval | None) -> float | None:
