@@ -49,7 +49,9 @@ def command_parser(prog: str) -> CommandParser:
         "sample", help="print some conversations as they would be played", example=f"{prog} sample chat -n 3"
     )
     sampling.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the plan (default 0)")
-    sampling.add_argument("-n", type=int, default=1, metavar="N", help="number of conversations (default 1)")
+    sampling.add_argument(
+        "-n", type=_count, default=1, metavar="N", help="number of conversations (default 1)"
+    )
     sampling.set_defaults(command=_sample)
     for command in (checking, sampling):
         command.add_argument(
@@ -60,6 +62,13 @@ def command_parser(prog: str) -> CommandParser:
             "name", metavar="NAME|FILE", help="a built-in name, a YAML file or a file of data"
         )
     return parser
+
+
+def _count(text: str) -> int:
+    """A number of conversations. Raises what argparse shows."""
+    if not (text.isascii() and text.isdecimal() and int(text[:10]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!a} is no number of conversations; write 1 or more")
+    return int(text)
 
 
 def _list(options: argparse.Namespace) -> Iterator[str]:

@@ -50,6 +50,14 @@ def test_sample_prints_the_conversations_of_the_plan(capsys):
             assert turn.user in out
 
 
+@pytest.mark.parametrize("typed", ["-3", "0", "x", "1e3", "", "²"])
+def test_a_number_of_conversations_that_is_none_is_exit_2(capsys, typed):
+    with pytest.raises(SystemExit) as ended:
+        main(["sample", "chat", f"-n={typed}"])
+    assert ended.value.code == 2
+    assert "write 1 or more" in capsys.readouterr().err
+
+
 def test_a_file_cannot_steer_the_terminal(tmp_path, capsys):
     path = tmp_path / "escape.yaml"
     path.write_text(
