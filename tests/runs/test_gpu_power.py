@@ -38,7 +38,7 @@ class Exporter(BaseHTTPRequestHandler):
 def test_what_an_exporter_says_is_recorded_and_integrated_within_1_percent(
     server: Callable[..., Any], headless: Callable[..., Any]
 ) -> None:
-    at = server("--schedule", "fixed", "--ttft", "50ms", "--itl", "5ms", "--tokens", "20")
+    at = server()
     with ThreadingHTTPServer(("127.0.0.1", 0), Exporter) as exporter:
         threading.Thread(target=exporter.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{exporter.server_address[1]}"

@@ -17,7 +17,7 @@ SOME_WRONG = [
 
 
 def test_an_agents_tools_are_sent_and_their_results_answered(server: Any, locust: Any, tools: Any) -> None:
-    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "8")
+    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
     load = locust("--headless", "-H", at.url, "--scenario", "agent", "--levels", "3", "--hold", "2s",
                   "--warmup", "0", "--no-analysis")  # fmt: skip
     assert load.end() == 0, load.said
@@ -55,7 +55,7 @@ def test_a_task_that_needs_more_context_than_the_model_has_is_skipped_and_listed
 
 
 def test_a_model_that_can_be_asked_nothing_is_refused(server: Any, locust: Any) -> None:
-    at = server("--max-model-len", "4096")
+    at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "8", "--max-model-len", "4096")
     load = locust("--headless", "-H", at.url, "--scenario", "document-qa", "--levels", "4")
     assert load.end() == 2, load.said
     assert "every task needs a context of 15000 tokens at least" in load.said
