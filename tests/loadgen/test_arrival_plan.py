@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from loadgen._messages import ArrivalSchedule, Job
 from loadgen.engine._arrivals import arrival_offsets_s, arrivals_of, gap, ramped_offsets_s
@@ -27,9 +27,9 @@ def planned(count: int, rate: float = 50.0, shape: float = 1.0, seed: int = 0, *
 @pytest.mark.parametrize("shape", [0.25, 0.5, 1.0, 2.0, 10.0])
 def test_gaps_pass_a_kolmogorov_smirnov_test_for_the_asked_gamma(shape: float) -> None:
     gaps = np.diff([0.0, *planned(6000, shape=shape, spans_s=(5.0, 55.0))])
-    told = stats.kstest(gaps, stats.gamma(shape, scale=1 / (50 * shape)).cdf)
+    told = scipy.stats.kstest(gaps, scipy.stats.gamma(shape, scale=1 / (50 * shape)).cdf)
     assert told.pvalue > 0.01
-    wrong = stats.kstest(gaps, stats.gamma(shape * 1.5, scale=1 / (75 * shape)).cdf)
+    wrong = scipy.stats.kstest(gaps, scipy.stats.gamma(shape * 1.5, scale=1 / (75 * shape)).cdf)
     assert wrong.pvalue < 1e-3, "this test could not fail"
 
 
@@ -80,7 +80,7 @@ def test_a_draw_is_decided_by_seed_and_number_alone() -> None:
 
 def test_rare_arrivals_are_not_clockwork() -> None:
     gaps = np.diff([0.0, *planned(2000, rate=0.01, spans_s=(5.0, 300.0))])
-    assert stats.kstest(gaps, stats.expon(scale=100).cdf).pvalue > 0.01
+    assert scipy.stats.kstest(gaps, scipy.stats.expon(scale=100).cdf).pvalue > 0.01
 
 
 def test_a_long_window_does_not_drift_from_its_rate() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 
 def first_turns(run: Any) -> list[Any]:
@@ -27,7 +27,7 @@ def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
     assert abs(level.arrivals.begun_per_s / 40 - 1) < 0.01
     assert "start lateness" in load.said
     due_s = np.array([turn.due_ns for turn in first_turns(run)]) / 1e9
-    assert stats.kstest(np.diff(due_s), stats.gamma(0.5, scale=1 / 20).cdf).pvalue > 0.01
+    assert scipy.stats.kstest(np.diff(due_s), scipy.stats.gamma(0.5, scale=1 / 20).cdf).pvalue > 0.01
     ledger = tools.ledger_of(run)
     assert ledger["planned"] == ledger["begun"] + ledger["dropped"]
     assert ledger["begun"] == ledger["finished"]

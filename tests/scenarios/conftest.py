@@ -1,9 +1,14 @@
+from functools import cache
+
 import pytest
 
 import scenarios
+
+loaded = cache(scenarios.load)
+"""A built-in scenario; it cannot be changed, so one does for all tests."""
 
 
 @pytest.fixture(params=scenarios.names())
 def scenario(request):
     """Every built-in scenario in turn."""
-    return scenarios.load(request.param)
+    return loaded(request.param)

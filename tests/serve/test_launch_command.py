@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve.__main__ import main
 from serve.catalogue import load_catalogue
 from serve.launch.command import (
     TINY_FOLDER,
@@ -22,6 +23,7 @@ from serve.launch.command import (
     split_extra,
     vllm_command,
 )
+from tests.commands import called
 from turnbench.formats import Backend
 
 CATALOGUE = load_catalogue()
@@ -32,11 +34,8 @@ def request_for(name: str, backend: Backend = "vllm", *extra: str, host: str = "
 
 
 def printed(*arguments: str, **environment: str) -> str:
-    command = [sys.executable, "-m", "serve", "up", *arguments, "--print-command"]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={"PATH": "", **environment}
-    )
-    assert answer.stderr == ""
+    answer = called(main, "up", *arguments, "--print-command", **{"PATH": "", **environment})
+    assert (answer.returncode, answer.stderr) == (0, "")
     return answer.stdout.rstrip("\n")
 
 

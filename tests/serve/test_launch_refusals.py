@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import stat
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.__main__ import main
 from serve.catalogue import load_catalogue
 from serve.launch import checks
 from serve.launch.checks import (
@@ -23,6 +23,7 @@ from serve.launch.checks import (
     require_vllm,
 )
 from serve.launch.command import CannotLaunch, LaunchRequest, ModelToServe, find_model
+from tests.commands import called
 
 CATALOGUE = load_catalogue()
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -38,15 +39,7 @@ def asked(name: str, *extra: str) -> LaunchRequest:
 
 
 def refusal(*arguments: str, **environment: str) -> str:
-    command = [sys.executable, "-m", "serve", *arguments]
-    answer = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": "/nowhere", **environment},
-        timeout=30,
-    )
+    answer = called(main, *arguments, **{"PATH": "/nowhere", **environment})
     assert answer.returncode == 2
     assert answer.stdout == ""
     assert answer.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import called
 from tests.emulators import emulator
 from turnbench.cli.main import main
 
@@ -54,7 +55,10 @@ def test_help_names_every_command_with_an_example_and_imports_no_room() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_fits_a_screen_and_ends_with_an_example(command: str) -> None:
-    said = turnbench(*command.split(), "--help")
+    if command in ("run", "completion"):  # Locust changes the process into which it is imported
+        said = turnbench(command, "--help")
+    else:
+        said = called(main, command, "--help", COLUMNS=str(SCREEN_COLUMNS))
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert len(lines) <= SCREEN_LINES, said.stdout
