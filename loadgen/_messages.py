@@ -130,6 +130,10 @@ class FinishRun(EngineMessage, tag="finish"):
     """The run is over; answered by RunFinished after the last record."""
 
 
+class ShowAnswer(EngineMessage, tag="show"):
+    """Somebody looks on: say how one conversation's answer stands; answered by AnswerShown."""
+
+
 class Ping(EngineMessage, tag="ping"):
     """Answered at once by a Pong with the same number."""
 
@@ -146,6 +150,7 @@ ToEngine = (
     | CutLevel
     | StopTurns
     | FinishRun
+    | ShowAnswer
     | Ping
 )
 
@@ -238,6 +243,16 @@ class RunFinished(EngineMessage, tag="finished"):
     """Every record of the run has been sent."""
 
 
+class AnswerShown(EngineMessage, tag="answer_shown"):
+    """The end of one answer as far as it has come, without secrets; the same conversation for as long as it
+    is under way."""
+
+    task: str
+    conversation: int
+    turn: int
+    text: str
+
+
 class Pong(EngineMessage, tag="pong"):
     """The engine's time when it read the Ping."""
 
@@ -283,6 +298,7 @@ FromEngine = (
     | LevelCut
     | TurnsStopped
     | RunFinished
+    | AnswerShown
     | Pong
     | NotOnTheWire
     | StreamsCompressed

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 import gevent
@@ -25,9 +26,11 @@ from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from loadgen.adapter._page import add_to_page
 from loadgen.adapter._web import check_start_form, protect
 from loadgen.control._controller import RunController, analyse, exit_code_of, outlast_forked_workers
 from loadgen.control._levels import play_run
+from loadgen.control._live import LiveSnapshot
 from loadgen.control._state import RunState, reason
 from loadgen.control._worker import Worker
 from loadgen.options._command_line import OptionErrors, add_options
@@ -73,6 +76,8 @@ class LocustAdapter:
         self._run: RunState | None = None
         """The run under way, until its analysis is over."""
         self._runs = 0
+        self.last_report: Path | None = None
+        """Of the newest run; it is written when that has ended."""
         self._idle = Event()
         self._idle.set()
 
@@ -98,6 +103,7 @@ class LocustAdapter:
                 gevent.signal_handler(number, lambda: None)
 
     def _take_signals(self) -> None:
+        gevent.signal_handler(signal.SIGUSR1, self.end_after_level)
         for number in exits.OF_SIGNAL:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
                 gevent.signal_handler(number, self._on_signal, number)
@@ -119,6 +125,7 @@ class LocustAdapter:
         if web_ui is not None:
             protect(web_ui, self.options)
             check_start_form(web_ui, self)
+            add_to_page(web_ui, self)
 
     def _prepare_or_exit(self) -> Prepared:
         try:
@@ -151,6 +158,7 @@ class LocustAdapter:
             return
         self._runs += 1
         self._run = run
+        self.last_report = run.writer.path / "report.html"
         self._idle.clear()
         gevent.spawn(self._drive, run)
 
@@ -189,6 +197,26 @@ class LocustAdapter:
             self.controller.look_for_lost(self.controller.run)
             self.controller.run.locust_stopped = True
             self.controller.run.end("stopped")
+
+    # --- who looks on ---
+
+    def look(self) -> LiveSnapshot:
+        """What Locust's page shows of the run under way."""
+        run = self.controller.run if self.controller is not None else None
+        if run is not None and self.controller is not None:
+            return self.controller.look(run)
+        report = self.last_report is not None and self.last_report.is_file()
+        return LiveSnapshot(run=None, phase="being analysed" if self.busy else "over", report=report)
+
+    def end_after_level(self) -> bool:
+        """Let the level under way be the last one; False if there is none."""
+        run = self._run
+        if run is None or run.stop.is_set():
+            return False
+        if not run.last_level:
+            run.last_level = True
+            logger.warning("the run ends after this level")
+        return True
 
     def on_worker_connect(self, client_id: str) -> None:
         """A worker joined."""

@@ -25,8 +25,8 @@ from gevent.queue import Queue
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from loadgen._messages import EngineMessage, FinishRun, Job, Ping, StartRun
-from loadgen.control._live import LiveNumbers
+from loadgen._messages import EngineMessage, FinishRun, Job, Ping, ShowAnswer, StartRun
+from loadgen.control._live import LiveAnswer, LiveNumbers, LiveSnapshot
 from loadgen.control._run_files import RunWriter, new_manifest, new_run_dir
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.control._worker import TO_CONTROLLER, TO_WORKER
@@ -171,6 +171,17 @@ class RunController:
             worker.error_ns = error_ns
             worker.offset_ns = offset_ns if abs(offset_ns) > error_ns else 0
         return True
+
+    # --- who looks on ---
+
+    def look(self, run: RunState) -> LiveSnapshot:
+        """The run's numbers, with the answer of one conversation; asks the first worker for the next look."""
+        seen = run.snapshot(self.runner.user_count)
+        for worker in run.alive()[:1]:
+            if (shown := worker.answers.get("answer_shown")) is not None:
+                seen.answer = msgspec.convert(shown, LiveAnswer)
+            self.send(worker, ShowAnswer())
+        return seen
 
     # --- messages ---
 

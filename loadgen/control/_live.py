@@ -48,24 +48,34 @@ class LiveTask(msgspec.Struct, kw_only=True):
     """Of all streams together: tokens of the turns that ended in the last 30 s."""
 
 
-class LiveClient(msgspec.Struct, kw_only=True):
+class LiveClient(msgspec.Struct, kw_only=True, frozen=True):
     """Whether it is the client that is slow."""
 
-    clock: str | None
-    lag_ms: float | None
+    clock: str | None = None
+    lag_ms: float | None = None
     """The latest wake-up of an engine's event loop in the last 10 s."""
-    cpu_share: float | None
+    cpu_share: float | None = None
     """Of one core, of the busiest engine."""
-    workers: int
+    workers: int = 0
+
+
+class LiveAnswer(msgspec.Struct):
+    """The end of one conversation's answer, as it came."""
+
+    task: str
+    conversation: int
+    turn: int
+    text: str
 
 
 class LiveSnapshot(msgspec.Struct, kw_only=True):
     """All that a live view shows, at one moment."""
 
-    run: str
-    scenario: str
-    model: str
-    emulated: bool
+    run: str | None
+    """Null: none is under way, and nothing else says anything."""
+    scenario: str = ""
+    model: str = ""
+    emulated: bool = False
     level: str | None = None
     """Such as `level 2 of 6: 16 people`; null: no level is under way."""
     phase: str = "between levels"
@@ -83,9 +93,14 @@ class LiveSnapshot(msgspec.Struct, kw_only=True):
     outcomes: dict[str, int] = {}
     """Turns of the level by outcome, answered ones included."""
     last_error: str | None = None
-    client: LiveClient
+    client: LiveClient = LiveClient()
     findings: list[str] = []
+    more_levels: bool = False
+    """Whether others follow the level under way, or may."""
     ends_after_level: bool = False
+    answer: LiveAnswer | None = None
+    report: bool = False
+    """Whether a run has ended whose report can be opened."""
 
 
 @dataclass

@@ -149,6 +149,7 @@ class RunState:
         if view is None or entry is None:
             return seen
         seen.level, seen.phase = view.title, view.phase
+        seen.more_levels = view.later > 0 or self.prepared.shape.ends == "decided"
         seen.phase_s = max(now_ns - view.from_ns, 0) / 1e9 if view.from_ns else 0.0
         if view.until_ns is not None:
             seen.phase_of_s = (view.until_ns - view.from_ns) / 1e9

@@ -39,6 +39,7 @@ from loadgen._messages import (
     Pong,
     RunFinished,
     RunReady,
+    ShowAnswer,
     StartRun,
     StopTurns,
     ToEngine,
@@ -52,6 +53,7 @@ from loadgen.dialects import DIALECTS
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._health import Health, reset_prefix_cache, watch_gpus, watch_server
 from loadgen.engine._run import EngineRun, watch
+from loadgen.engine._shown_answer import ShownAnswer
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of
 from loadgen.options._tls import ssl_of
@@ -75,6 +77,7 @@ class _PlayedRun:
 
     driver: LoadDriver
     health: Health
+    shown: ShownAnswer
     session: aiohttp.ClientSession
     reader: StampedReader
 
@@ -149,6 +152,8 @@ class EngineProcess:
                 self._spawn(self._stop_turns(driver, drain_s))
             case FinishRun():
                 self._spawn(self._finish_run(run))
+            case ShowAnswer():
+                self._spawn(run.shown.show())
 
     async def _start_run(self, job: Job) -> None:
         """Get ready for a run; answers RunReady, or JobRefused with what is wrong."""
@@ -183,7 +188,8 @@ class EngineProcess:
         )
         run = EngineRun(job, session, self._timeline, self.emit)
         health = Health(run)
-        self._played = _PlayedRun(LoadDriver(run, scenario, self._spawn), health, session, reader)
+        driver = LoadDriver(run, scenario, self._spawn)
+        self._played = _PlayedRun(driver, health, ShownAnswer(run), session, reader)
         self._spawn(watch(run))
         self._spawn(run.keep_reporting())
         self._spawn(health.lag.run())

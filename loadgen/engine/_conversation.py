@@ -68,7 +68,9 @@ async def play_turn(
                 return drop_turn(run, history.conversation, history.index, due_ns)
             history.system_role = run.system_role
             body = history.body()
-    turn = OpenTurn(person, run.timeline.now_ns(), patience_of(history.turn, run.job.settings))
+    place = (history.conversation.task, history.conversation.index, history.index + 1)
+    patience = patience_of(history.turn, run.job.settings)
+    turn = OpenTurn(person, run.timeline.now_ns(), place, patience)
     run.begin(turn)
     ended = await _attempts(run, turn, history, due_ns, body)
     run.end(turn)

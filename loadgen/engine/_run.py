@@ -73,6 +73,8 @@ class OpenTurn:
 
     person: SimulatedPerson
     begun_ns: int
+    place: tuple[str, int, int]
+    """Its task, the number of its conversation, and its own in that, from 1."""
     patience: PatienceTimer | None = None
     first: Exchange | None = None
     exchange: Exchange | None = None

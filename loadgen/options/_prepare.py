@@ -186,6 +186,14 @@ def _ask(settings: Settings) -> Endpoint:
     return msgspec.json.decode(asked.stdout, type=Endpoint)
 
 
+def served_models(settings: Settings) -> list[str]:
+    """The models that the endpoint lists; raises OptionErrors where it can't be asked."""
+    endpoint = _ask(settings)
+    if endpoint.problem is not None:
+        raise OptionErrors([endpoint.problem])
+    return endpoint.models
+
+
 def _model(settings: Settings, endpoint: Endpoint) -> str:
     """The model to ask for: one that the list does not show was tried, as lists have other names for it."""
     host = without_secrets(settings.host)

@@ -248,11 +248,15 @@ class Exchange:
         at_ns = self.log.at_ns
         return at_ns[-1] if at_ns and self.outcome == "ok" else now_ns
 
+    def reply_so_far(self) -> StreamedReply:
+        """What the events say that have been read; a stream that still runs is not judged."""
+        if self.status != 200:
+            return StreamedReply()
+        return read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+
     def first_word_ns(self) -> int | None:
         """When the first content came, as far as the stream is here; None: not yet."""
-        if self.status != 200:
-            return None
-        reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+        reply = self.reply_so_far()
         return self.log.at_ns[reply.event_reads[0]] if reply.event_reads else None
 
     def is_complete(self) -> bool:

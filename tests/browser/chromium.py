@@ -46,18 +46,22 @@ class Page:
 
     def show(self, path: Path, width: int, dark: bool) -> None:
         """Open a report at a width, in a theme, and wait until its plots are drawn. Earlier problems go."""
+        self.open(path.resolve().as_uri(), width, dark)
+        self.until("document.documentElement.dataset.drawn == 'yes'")
+
+    def open(self, url: str, width: int, dark: bool) -> None:
+        """Open an address at a width, in a theme. Earlier problems go."""
         self._devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
         )
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._devtools("Emulation.setEmulatedMedia", features=[theme])
         self.problems()
-        self.driver.get(path.resolve().as_uri())
-        self.until("document.documentElement.dataset.drawn == 'yes'")
+        self.driver.get(url)
 
-    def until(self, condition: str) -> None:
-        """Wait for a condition in the page; fails after 20 s."""
-        WebDriverWait(self.driver, WAIT_S, poll_frequency=0.03).until(
+    def until(self, condition: str, limit_s: float = WAIT_S) -> None:
+        """Wait for a condition in the page; fails after 20 s, or the limit given."""
+        WebDriverWait(self.driver, limit_s, poll_frequency=0.03).until(
             lambda _: self.js(f"Boolean({condition})"), condition
         )
 

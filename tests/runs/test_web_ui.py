@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from turnbench.outcomes import NOT_MEASURED
+
 
 class Ui:
     """A browser's view of a running `locust -f loadgen/`."""
@@ -113,6 +115,68 @@ def test_levels_in_the_form_step_by_themselves_and_end_the_run(
     assert manifest["status"] == "finished"
 
 
+def test_the_page_shows_a_run_s_numbers_and_locust_s_table_has_each_turn_once(
+    ui: Any, server: Any, tools: Any, tmp_path: Path
+) -> None:
+    at = server()
+    page = ui(at.url)
+
+    def seen() -> dict[str, Any]:
+        return dict(json.loads(page.get("/turnbench/live")))
+
+    assert seen()["run"] is None
+    form = page.form_defaults() | {"scenario": "work", "think_time": "none"}
+    page.start(user_count="3", spawn_rate="3", host=at.url, **form)
+    tools.wait_until(lambda: seen().get("measured") and seen()["tasks"], "measured turns")
+    tools.wait_until(lambda: (seen()["answer"] or {}).get("text"), "the text of an answer")
+    now = seen()
+    assert now["emulated"]
+    assert {row["task"] for row in now["tasks"]} <= {"chat", "extract", "summarise"}
+    assert all(50 <= row["ttft_p50_ms"] <= row["ttg_p50_ms"] for row in now["tasks"])
+    assert now["outcomes"].keys() == {"ok"}
+    page.stop()
+    tools.wait_until(finished(tmp_path / "web"), "the analysis")
+    page.load.where = tmp_path / "web"
+    rows = json.loads(page.get("/stats/requests"))["stats"]
+    assert {row["method"] for row in rows} == {"TTG"}
+    ended = [turn for turn in page.load.run().turns() if turn.outcome not in NOT_MEASURED]
+    assert sum(row["num_requests"] for row in rows) == len(ended)
+    assert seen()["report"]
+    assert "<title>" in page.get("/turnbench/report")
+
+
+def test_the_start_form_gets_scenarios_dialects_and_the_models_of_a_host(ui: Any, server: Any) -> None:
+    at = server()
+    page = ui(at.url)
+    assert "./turnbench/start-form.js" in page.get("/")
+    choices = json.loads(page.get("/turnbench/choices"))
+    work = next(each for each in choices["scenarios"] if each["name"] == "work")
+    assert work["tasks"] == ["chat", "extract", "summarise"]
+    assert "messages" in choices["dialects"]
+    known = json.loads(page.get("/turnbench/models?host=" + urllib.parse.quote(at.url)))
+    assert len(known["models"]) == 1
+    nobody = json.loads(page.get("/turnbench/models?host=http://127.0.0.1:1"))
+    assert nobody["models"] == []
+    assert "127.0.0.1" in nobody["problem"]
+
+
+@pytest.mark.slow
+def test_a_run_can_be_ended_after_the_level_under_way(
+    ui: Any, server: Any, tools: Any, tmp_path: Path
+) -> None:
+    at = server()
+    page = ui(at.url)
+    form = page.form_defaults() | {"levels": "1,2,3", "hold": "1s", "scenario": "choose"}
+    page.start(user_count="1", spawn_rate="1", host=at.url, **form)
+    tools.wait_until(lambda: json.loads(page.get("/turnbench/live"))["level"], "the first level")
+    with urllib.request.urlopen(page.url + "/turnbench/end-after-level", b"", timeout=10) as answer:
+        assert json.loads(answer.read()) == {"accepted": True}
+    tools.wait_until(finished(tmp_path / "web"), "the run's analysis", 40)
+    manifest = json.loads((tmp_path / "web" / "run.json").read_text())
+    assert [level["users"] for level in manifest["levels"]] == [1]
+    assert manifest["status"] == "finished"
+
+
 def test_a_form_with_mistakes_is_refused_with_all_of_them(ui: Any, server: Any, tmp_path: Path) -> None:
     at = server()
     page = ui(at.url)
@@ -165,6 +229,8 @@ def test_nobody_starts_a_run_without_the_password(
     stranger, friend = (urllib.request.build_opener(urllib.request.HTTPCookieProcessor()) for _ in range(2))
     assert "/login" in posted("/turnbench-login", stranger, password="guess")
     assert "/login" in posted("/swarm", stranger, **form)
+    with stranger.open(page.url + "/turnbench/live", timeout=30) as answer:
+        assert "/login" in answer.geturl()
     assert not (tmp_path / "web").exists()
     assert posted("/turnbench-login", friend, password="open sesame") == page.url + "/"
     assert posted("/swarm", friend, **form) == page.url + "/swarm"
