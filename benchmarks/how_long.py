@@ -48,6 +48,12 @@ def main() -> int:
         manifest = read_run(then).manifest
     print("|", " | ".join(HEADS), "|")
     print("|---" * len(HEADS) + "|")
+    if len(cells) != len(manifest.levels):
+        print(
+            f"no plan for each level: the pilot run of {options.pilot} finished too few turns",
+            file=sys.stderr,
+        )
+        return 1
     for cell, level in zip(cells, manifest.levels, strict=True):
         print("|", " | ".join(_row(options.name or manifest.endpoint.model, cell, level, asked.share)), "|")
     return 0

@@ -186,6 +186,8 @@ class StreamedReply:
         before = "".join(said)
         if not text.startswith(before) or (text == before and len(text) < _LEAST_REPEATED):
             return text
+        if before == said[0] * len(said):  # "0", "0", "000": a model that repeats itself says so much
+            return text
         self.oddities.add("repeats")
         return text[len(before) :]
 

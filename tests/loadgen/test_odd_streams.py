@@ -295,7 +295,9 @@ def test_text_that_is_repeated_is_kept_once(texts: list[str], whole: str) -> Non
     assert reply.output_tokens == len(reply.events)
 
 
-@pytest.mark.parametrize("texts", [["ha", "ha", " ha"], ["no", "now"], ["1", "10"], ["12", "1", "12"]])
+@pytest.mark.parametrize(
+    "texts", [["ha", "ha", " ha"], ["no", "now"], ["1", "10"], ["12", "1", "12"], ["0", "0", "000"]]
+)
 def test_text_that_repeats_itself_by_chance_is_kept(texts: list[str]) -> None:
     reply = read(said(*texts) + STOP + DONE)
     assert (reply.text, reply.oddities) == ("".join(texts), set())
