@@ -329,10 +329,11 @@ def _choose_master_port(parser: Any) -> None:
 
     def parse_args(*args: Any, **more: Any) -> Any:
         options = parse(*args, **more)
-        named = options.master_bind_port or options.master_port
-        port = named or (_free_port() if options.processes and not options.worker else _LOCUST_PORT)
-        options.master_bind_port = options.master_bind_port or port
-        options.master_port = options.master_port or port
+        named = [each for each in (options.master_bind_port, options.master_port) if each is not None]
+        port = _free_port() if options.processes and not options.worker else _LOCUST_PORT
+        port = named[0] if named else port  # 0: any that is free
+        options.master_bind_port = port if options.master_bind_port is None else options.master_bind_port
+        options.master_port = port if options.master_port is None else options.master_port
         forks = options.processes and not options.worker
         if options.processes is not None and options.processes < -1:
             _refuse(f"--processes {options.processes}: -1 is one for each core, else a number of processes")
