@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import signal
+import threading
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,11 @@ from hypothesis import settings
 settings.register_profile("suite", deadline=None, max_examples=30)
 settings.register_profile("thorough", deadline=None)
 settings.load_profile("suite")
+
+if threading.current_thread() is threading.main_thread():
+    # Started in the background or under nohup, a suite ignores these, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 HERE = Path(__file__).parent
 FIRST = ("test_find_capacity.py", "test_sweep_resume.py", "test_two_runs.py")
