@@ -192,5 +192,7 @@ def test_a_run_of_the_version_before_would_be_written_with_the_same_keys_and_val
     RunWriter(folder, msgspec.convert(stored, RunManifest), "")
     assert json.loads((folder / "run.json").read_text()) == stored
     keys = list(recorded(Settings(host="http://127.0.0.1:8000")))
-    newer = ("no_analysis", "dialect", "skip_bad_rows", "ca", "cert", "cache", "gpu_metrics", "gpu_price")
+    newer = (
+        "no_analysis", "until", "dialect", "skip_bad_rows", "ca", "cert", "cache", "gpu_metrics", "gpu_price"
+    )  # fmt: skip
     assert [key for key in keys if key not in newer] == list(stored["settings"])
