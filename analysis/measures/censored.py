@@ -40,24 +40,22 @@ def values_of(rows: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats]:
     NaN where a turn has no such number, or nothing is known.
     """
     values, seen = ranked(rows, metric), floats(rows[column_of(metric.key)])
-    return values, np.where(np.isinf(values), _so_far(rows, metric.key, seen), np.nan)
+    return values, np.where(np.isinf(values), _so_far(rows, metric, seen), np.nan)
 
 
-def _so_far(rows: pd.DataFrame, key: str, seen: Floats) -> Floats:
+def _so_far(rows: pd.DataFrame, metric: Metric, seen: Floats) -> Floats:
     """What the metric was at least (of a rate: at most) when each turn was last seen."""
     watched_ms = floats(rows["end_ns"] - rows["sent_ns"]) / 1e6
     tokens = np.maximum(np.nan_to_num(floats(rows["later_tokens"])), 1.0)
     per_token_ms = (watched_ms - floats(rows["ttft_ms"])) / tokens
     with np.errstate(divide="ignore", invalid="ignore"):
         known = {
-            "ttft_ms": watched_ms,
-            "ttfat_ms": watched_ms,
             "ttg_ms": watched_ms,
-            "ttg256_ms": watched_ms,
             "response_delay_ms": watched_ms + floats(rows["sent_ns"] - rows["due_ns"]) / 1e6,
             "tpot_ms": per_token_ms,
             "decode_tokens_per_s": np.where(per_token_ms > 0, 1e3 / per_token_ms, np.nan),
             # The wait before the first token weighs less in a whole answer, so what was seen bounds nothing.
             "request_tps": np.full(len(rows), np.nan),
         }
-    return known.get(key, seen)
+    # An early metric that a turn has not is still being waited for.
+    return known.get(metric.key, watched_ms if metric.early else seen)

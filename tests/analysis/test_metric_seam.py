@@ -41,6 +41,23 @@ def test_a_toy_metric_is_a_distribution_of_every_cell_and_a_table_of_the_report(
     assert "<summary>last gap ms</summary>" in (path / "report.html").read_text()
 
 
+def test_turns_that_still_wait_for_an_early_toy_metric_count_as_long_as_they_were_watched(
+    monkeypatch: pytest.MonkeyPatch, made: MadeRun
+) -> None:
+    monkeypatch.setitem(METRICS, "third_token_ms", METRICS["ttft_ms"])
+
+    @metric(label="third token", unit="ms", source="this test", early=True)
+    def third_token_ms(turns: Turns) -> Floats:
+        """Wait for the third token."""
+        return turns.events.reaching(turns.events.tokens, 3) / 1e3
+
+    made.turns = [turn(n, ttft_ms=100, gap_ms=20) for n in range(4)]
+    made.turns += [turn(4 + n, events=1, ttft_ms=100, gap_ms=20, outcome="unfinished") for n in range(12)]
+    found = cell_of(summary_of(made))["third_token_ms"]
+    assert found["p50"] is None
+    assert found["bound"]["p50"] >= 100
+
+
 def test_a_toy_metric_has_its_place_in_glossary_and_docs(toy: str) -> None:
     assert glossary()["last gap"] == "Time between the last two events."
     assert "| `last_gap_ms` | last gap | ms | Time between the last two events. | this test | yes |" in (

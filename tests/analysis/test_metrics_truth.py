@@ -16,6 +16,7 @@ from analysis.turns.study import study_run
 from tests.analysis.conftest import MadeRun, cell_of, level
 from tests.analysis.drawn import WINDOWS_S, Drawn, drawn_run, record_of
 from turnbench.formats import summary_json
+from turnbench.metrics import METRICS
 from turnbench.run_directory import read_run
 
 LIMITS_MS = {"ttft_ms": 300.0, "tpot_ms": 40.0}
@@ -102,6 +103,10 @@ def _in_cell(drawn: list[Drawn], task: str, at_level: int | str) -> list[Drawn]:
 
 
 CELLS = [(task, at_level) for task in ("qa", "chat", "all") for at_level in (0, 1, "all")]
+
+
+def test_every_metric_of_a_turn_has_a_plain_twin_here() -> None:
+    assert {key for key, one in METRICS.items() if one.per == "turn"} == set(OF_A_TURN)
 
 
 @pytest.mark.parametrize("name", OF_A_TURN)
