@@ -210,7 +210,8 @@ class FaultyChannel:
                 if counts is not None:
                     counts[0].clear()
                 data.pop("usage", None)
-                return event(data) if data.get("choices") or data.get("type") else b""
+                carries_more = data.get("choices") or data.get("type") or self._dialect.is_end(data)
+                return event(data) if carries_more else b""
             case UsageFault() if counts is not None:
                 usage, output = counts
                 for name in {output, "total_tokens"} & usage.keys():
@@ -309,9 +310,10 @@ def event(data: Any) -> bytes:
 
 
 def parsed(each: bytes) -> Any | None:
-    """What an event carries; None for the end mark."""
-    text = each[each.index(b"data: ") + 6 :].strip()
-    return None if text == b"[DONE]" else json.loads(text)
+    """What an event carries; None for the end mark, and for what is no server-sent event."""
+    _, data, rest = each.partition(b"data: ")
+    text = rest.strip()
+    return json.loads(text) if data and text != b"[DONE]" else None
 
 
 def unframe(data: bytes) -> tuple[bytes, list[bytes], bool]:
