@@ -1,7 +1,8 @@
 """The dialects in which a server can be asked; each is one module here.
 
 To add one, write a module whose class follows the protocol `Dialect`, and enter it in DIALECTS. Nothing else
-in the load generator knows what a request or an event looks like.
+in the load generator knows what a request or an event carries. Events are server-sent ones: loadgen/transport
+tells them apart for every dialect.
 """
 
 from __future__ import annotations
