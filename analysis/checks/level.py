@@ -152,9 +152,10 @@ def warm_up(at: LevelEvidence) -> Iterator[Finding]:
         if early := too_short(values.to_numpy(dtype=np.float64)):
             cut, share = early
             seconds = at.second(int(answered.loc[values.index[cut], "moment_ns"]))
+            more = "longer" if share > 0 else "less"
             what = (
-                f"the first {cut} turns took {1 + share:.0%} as long {what_took} as the rest: "
-                "the warm-up was too short"
+                f"the first {cut} turns took {abs(share):.0%} {more} {what_took} "
+                "than the rest: the warm-up was too short"
             )
             yield at.finding(
                 "suspect", "warmup", what, f"lengthen --warmup by {max(seconds, 1):.0f} s or more"

@@ -134,6 +134,15 @@ def test_a_warm_up_that_was_too_short_is_seen() -> None:
     assert share == pytest.approx(0.8, abs=0.1)
 
 
+@pytest.mark.parametrize(("first", "longer", "seen"), [(5, 0.1, False), (60, 0.06, False), (5, 9.0, True)])
+def test_a_warm_up_counts_by_what_it_moves(first: int, longer: float, seen: bool) -> None:
+    """The first two are `make demo`'s, whose people all begin at once; the third is a server's cold start."""
+    values = np.random.default_rng(2).normal(1.0, 0.01, size=230)
+    values[:first] *= 1 + longer
+    assert settled_after(values) >= first
+    assert (too_short(values) is not None) is seen
+
+
 def test_steady_turns_are_hardly_ever_taken_for_a_warm_up() -> None:
     alarms = sum(too_short(np.random.default_rng(s).lognormal(0, 0.6, 300)) is not None for s in range(300))
     assert alarms <= 9
