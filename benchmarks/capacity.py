@@ -43,7 +43,7 @@ LATENESS = re.compile(r"lateness: (\d+) events sent, p50 ([\d.]+) ms, p99 ([\d.]
 
 
 @dataclass(frozen=True)
-class Row:
+class ScheduleRow:
     """One schedule under the whole load. `events_per_s`: while all streams were open."""
 
     schedule: str
@@ -118,7 +118,7 @@ def load(url: str, streams: int, seconds: float, nap_ms: float) -> float:
     return rate
 
 
-def measure(schedule: str, streams: int, seconds: float, nap_ms: float) -> Row:
+def measure(schedule: str, streams: int, seconds: float, nap_ms: float) -> ScheduleRow:
     with emulator(SCHEDULES[schedule]) as (process, url, said):
         before, began, taken_s = process.cpu_times(), time.monotonic(), stolen_s()
         rate = load(url, streams, seconds, nap_ms)
@@ -130,10 +130,10 @@ def measure(schedule: str, streams: int, seconds: float, nap_ms: float) -> Row:
         raise SystemExit(f"the emulator did not tell its lateness: {said[0]!r}")
     events, p50, p99 = int(found[1]), float(found[2]), float(found[3])
     cpu_s = after.user + after.system - before.user - before.system
-    return Row(schedule, streams, events, rate, p50, p99, cpu_s / events * 1e6, peak, stolen)
+    return ScheduleRow(schedule, streams, events, rate, p50, p99, cpu_s / events * 1e6, peak, stolen)
 
 
-def show(row: Row) -> str:
+def show(row: ScheduleRow) -> str:
     return (
         f"{row.schedule:9} {row.streams} streams, {row.events_per_s:.0f} events/s: lateness p50 "
         f"{row.late_p50_ms:.2f} ms, p99 {row.late_p99_ms:.2f} ms; {row.cpu_us:.1f} us CPU an event; "
@@ -141,7 +141,7 @@ def show(row: Row) -> str:
     )
 
 
-def undisturbed(schedule: str, options: argparse.Namespace) -> Row:
+def undisturbed(schedule: str, options: argparse.Namespace) -> ScheduleRow:
     """A run from which the host took little, the last of `again` more if there is none."""
     for _ in range(options.again + 1):
         row = measure(schedule, options.streams, options.seconds, options.nap_ms)

@@ -20,7 +20,7 @@ from analysis.report.facts import RunFacts
 from analysis.report.first_screen import glance_of
 from analysis.report.plots import GROUPS, NOTES, figures
 from analysis.report.plots_style import Figure
-from analysis.tables import rows
+from analysis.tables import comparisons, rows
 from analysis.tables.export import flat
 from analysis.tables.glossary import anchor_of, glossary, term_of
 from analysis.tables.sentences import accuracy_in_words, answer, emulated_in_words, ratios_in_words
@@ -101,10 +101,10 @@ def _tables(summary: Summary) -> dict[str, Any]:
         "energy": rows.energy_table(summary),
         "server_waits": rows.server_waits_table(summary),
         "server_counts": rows.server_counts_table(summary),
-        "rankings": rows.rankings_table(comparison),
-        "effects": rows.effects_table(comparison),
-        "ratios": rows.ratios_table(study),
-        "precisions": rows.precisions_table(study),
+        "rankings": comparisons.rankings_table(comparison),
+        "effects": comparisons.effects_table(comparison),
+        "ratios": comparisons.ratios_table(study),
+        "precisions": comparisons.precisions_table(study),
     }
     for table in tables.values():
         del table.rows[_MOST_ROWS:]
@@ -113,8 +113,8 @@ def _tables(summary: Summary) -> dict[str, Any]:
         "sentences": [] if glance and glance.ends else answer(summary),
         "accuracy_words": accuracy_in_words(summary),
         "comparison": comparison,
-        "ranks": rows.rank_tables(comparison),
-        "swaps": rows.swap_tables(comparison),
+        "ranks": comparisons.rank_tables(comparison),
+        "swaps": comparisons.swap_tables(comparison),
         "ratio_words": ratios_in_words(study),
         "doubt": DOUBT,
         "curves": [("", summary.curve)] if summary.curve else curves,

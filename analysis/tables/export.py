@@ -12,7 +12,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.tables.rows import TextTable, precisions_table, rankings_table
+from analysis.tables.comparisons import precisions_table, rankings_table
+from analysis.tables.rows import TextTable
 from analysis.tables.writing import for_csv, for_terminal
 from analysis.turns.study import Study
 from turnbench.formats import Summary, summary_json

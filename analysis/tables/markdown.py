@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.compare.baseline import Comparison
-from analysis.tables.rows import (
-    TextTable,
-    accuracy_table,
+from analysis.tables.comparisons import (
     changes_table,
     precisions_table,
     rankings_table,
     ratios_table,
-    waits_table,
 )
+from analysis.tables.rows import TextTable, accuracy_table, waits_table
 from analysis.tables.sentences import caveats, emulated_in_words, outcome, said_of
 from analysis.tables.writing import doubtful, for_markdown, stamp
 from turnbench.formats import Summary

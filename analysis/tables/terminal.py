@@ -13,13 +13,11 @@ from rich.text import Text
 
 from analysis.compare.baseline import Comparison
 from analysis.measures.cells import ALL
+from analysis.tables.comparisons import changes_table, precisions_table, ratios_table
 from analysis.tables.rows import (
     LevelCell,
     TextTable,
     cells_at_levels,
-    changes_table,
-    precisions_table,
-    ratios_table,
     typical_ms,
     waits_table,
 )

@@ -12,14 +12,16 @@ import pytest
 from analysis.pipeline import analyse, several
 from analysis.report.plots import figures
 from analysis.report.plots_style import Figure
-from analysis.tables.glossary import anchor_of, glossary, term_of
-from analysis.tables.rows import (
+from analysis.tables.comparisons import (
     effects_table,
-    levels_table,
     precisions_table,
     rank_tables,
     rankings_table,
     ratios_table,
+)
+from analysis.tables.glossary import anchor_of, glossary, term_of
+from analysis.tables.rows import (
+    levels_table,
     server_counts_table,
     server_waits_table,
     waits_table,
