@@ -28,18 +28,6 @@ MOONCAKE = [
 CHAT = [("human", "Hi"), ("gpt", "Hello!"), ("human", "How are you?"), ("gpt", "Well, thank you.")]
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        if not isinstance(content, str):
-            content = "\n".join(map(json.dumps, content))
-        path.write_text(content, encoding="utf-8")
-        return str(path)
-
-    return write
-
-
 def only(scenario):
     assert scenario.size == 1
     return plan(scenario, 0, 0)
