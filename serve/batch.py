@@ -33,21 +33,17 @@ class BatchWork:
     def seconds(self, step: StepCosts) -> float:
         """How long the batch takes."""
         host_us = self.steps * step.overhead_us + self.decoding * step.sequence_us
-        return self.busy_s(step) + host_us / 1e6
+        return self.bytes_s / step.bandwidth_share + self.operations_s / step.compute_share + host_us / 1e6
 
-    def busy_s(self, step: StepCosts) -> float:
-        """Of these seconds, those in which the GPU reads or multiplies."""
-        return self.bytes_s / step.bandwidth_share + self.operations_s / step.compute_share
-
-    def utilisation(self, step: StepCosts) -> tuple[float, float, float]:
-        """Shares of time or peak that power follows: busy, cache, compute."""
+    def times_of_power(self, step: StepCosts) -> tuple[float, float]:
+        """Shares of the time that power follows: as `PowerLevels.of_limit` takes them."""
+        working_s = self.cache_bytes_s / step.bandwidth_share + self.operations_s / step.compute_share
         took_s = self.seconds(step)
-        return self.busy_s(step) / took_s, self.cache_bytes_s / took_s, self.operations_s / took_s
+        return working_s / took_s, self.steps * step.overhead_us / 1e6 / took_s
 
     def mean_power_w(self, gpu: Gpu, efficiency: Efficiency) -> float:
-        """Mean power of the GPU during the batch, never above its limit."""
-        busy, cache, compute = self.utilisation(efficiency.step)
-        return gpu.power_w * min(1.0, efficiency.power.of_limit(busy, cache, compute))
+        """Mean power of the GPU during the batch."""
+        return gpu.power_w * efficiency.power.of_limit(*self.times_of_power(efficiency.step))
 
 
 class _Tally:

@@ -46,21 +46,23 @@ class StepCosts(_Entry):
     """Of each answer that a step makes a further token of."""
 
 
-class PowerShares(_Entry):
-    """Mean power of the GPU as shares of its limit, added."""
+class PowerLevels(_Entry):
+    """What a GPU draws as a share of its limit, by what it does; it draws the limit while it multiplies or reads
+    keys and values."""
 
     idle: Share
     """With a model in memory and nothing to do. It is given to the fit: no published batch is idle."""
-    busy: Part
-    """Times the share of time in which the GPU reads or multiplies."""
-    cache: Part
-    """Times the share of the peak bandwidth that keys and values are read with."""
-    compute: Part
-    """Times the share of the peak FP16 rate."""
+    reading: Share
+    """While it reads weights, and for what an answer costs beside its operations."""
+    waiting: Share
+    """Of a step's constant, the part in which the GPU draws no more than idle; else it draws as in reading. It
+    is given: eight batches don't tell it apart."""
 
-    def of_limit(self, busy: float, cache: float, compute: float) -> float:
-        """What the GPU draws over its limit, from the shares named above; it may come out above 1."""
-        return self.idle + self.busy * busy + self.cache * cache + self.compute * compute
+    def of_limit(self, working: float, constant: float) -> float:
+        """Mean power over the limit, from two shares of the time: multiplying or reading keys and values, and
+        the constants of steps."""
+        waiting = self.waiting * constant
+        return working + self.idle * waiting + self.reading * (1 - working - waiting)
 
 
 class ErrorsOf(_Entry):
@@ -77,7 +79,7 @@ class Efficiency(_Entry):
 
     source: Text
     step: StepCosts
-    power: PowerShares
+    power: PowerLevels
     time_errors: dict[str, ErrorsOf]
     """By GPU, on the points that were fitted."""
     power_errors: dict[str, ErrorsOf]

@@ -1,4 +1,4 @@
-"""`python -m serve fit`: one set of step costs and power shares for all GPUs, from published measurements.
+"""`python -m serve fit`: one set of step costs and power levels for all GPUs, from published measurements.
 
 Each published batch is played through the emulator's own scheduler (`serve.batch`); its time is then a sum of
 four amounts, each with its cost. One of them is given, the share of the FP16 rate: a batch has about as many
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import least_squares
 
 from serve.batch import BatchWork, play_batch
 from serve.catalogue import Catalogue
-from serve.efficiency import Efficiency, ErrorsOf, PowerShares, StepCosts, write_efficiency
+from serve.efficiency import Efficiency, ErrorsOf, PowerLevels, StepCosts, write_efficiency
 from serve.emulator.machines import RooflineMachine
 from turnbench import exits
 
@@ -31,6 +31,9 @@ PUBLISHED = Path(__file__).resolve().with_name("published")
 SOURCE = "LLM-Inference-Bench (arXiv 2411.00136): vLLM, FP16, one GPU, all requests of a batch at once"
 IDLE_SHARE = 0.125
 """Of the power limit; 50 W of an A100's 400 with nothing to do."""
+WAITING_SHARE = 0.5
+"""Of a step's constant, in which the GPU waits for its host. Nothing published tells how much of the constant is
+that and how much are kernels too small to fill the GPU, so it is taken for one half."""
 COMPUTE_SHARE = 0.8
 """Of the peak FP16 rate, what large matrix products reach: 780 of 989 TFLOP/s on an H100 (H. He, "H100 peak
 matmul FLOPS", gist.github.com/Chillee/2ec89696db8b7ed1c24461159e325405)."""
@@ -114,16 +117,17 @@ def _costs(values: Array) -> StepCosts:
     )
 
 
-def fit_power(points: list[PublishedBatch], step: StepCosts) -> PowerShares:
-    """The shares that predict these points' power best: least squares of relative errors, none below zero."""
+def fit_power(points: list[PublishedBatch], step: StepCosts) -> PowerLevels:
+    """The level of reading that predicts these points' power best: least squares of relative errors."""
     shares = np.array([point.power_share for point in points], float)
-    seen = np.array([point.work.utilisation(step) for point in points])
-    busy, cache, compute = nnls(seen / shares[:, None], 1 - IDLE_SHARE / shares)[0]
-    return PowerShares(
+    working, constant = np.array([point.work.times_of_power(step) for point in points]).T
+    waiting = WAITING_SHARE * constant
+    given = (working + IDLE_SHARE * waiting) / shares
+    reading = (1 - working - waiting) / shares
+    return PowerLevels(
         idle=IDLE_SHARE,
-        busy=round(float(busy), 4),
-        cache=round(float(cache), 4),
-        compute=round(float(compute), 4),
+        reading=round(float(reading @ (1 - given) / (reading @ reading)), 4),
+        waiting=WAITING_SHARE,
     )
 
 
@@ -135,9 +139,9 @@ def time_errors(points: list[PublishedBatch], step: StepCosts) -> Errors:
     return {point: point.work.seconds(step) / point.seconds - 1 for point in points}
 
 
-def power_errors(points: list[PublishedBatch], step: StepCosts, power: PowerShares) -> Errors:
+def power_errors(points: list[PublishedBatch], step: StepCosts, power: PowerLevels) -> Errors:
     return {
-        point: min(1.0, power.of_limit(*point.work.utilisation(step))) / point.power_share - 1
+        point: power.of_limit(*point.work.times_of_power(step)) / point.power_share - 1
         for point in points
         if point.power_share
     }
@@ -228,8 +232,8 @@ def report(points: list[PublishedBatch], found: Efficiency) -> str:
         "",
         f"step: {step.bandwidth_share:.1%} of the bandwidth, {step.compute_share:.1%} of the FP16 rate "
         f"(given), {step.overhead_us / 1e3:.2f} ms each, {step.sequence_us:.0f} us for each answer",
-        f"power, of the limit: {power.idle} idle + {power.busy} x busy + {power.cache} x bandwidth for the "
-        f"cache + {power.compute} x FP16 rate",
+        f"power, of the limit: {power.reading:.1%} reading weights, 100% (given) reading keys and values or "
+        f"multiplying, {power.idle:.1%} (given) idle and for {power.waiting:.0%} (given) of each constant",
         "",
         f"{'errors: seconds of a batch':<38} {'points':>6} {'median':>7} {'p90':>7} {'worst':>7}",
         *_rows("fitted to all", fitted),

@@ -80,6 +80,12 @@ class RooflineMachine:
         peak_per_s = self.gpu.bandwidth_gb_per_s * 1e9
         return self.bytes_read(work) / (peak_per_s * self.efficiency.step.bandwidth_share)
 
+    def cache_s(self, work: StepWork) -> float:
+        """Of these seconds, those for keys and values."""
+        peak_per_s = self.gpu.bandwidth_gb_per_s * 1e9
+        read = self.model.kv_bytes_per_token * work.context
+        return read / (peak_per_s * self.efficiency.step.bandwidth_share)
+
     def compute_s(self, work: StepWork) -> float:
         """Seconds in which a step multiplies."""
         peak_per_s = self.gpu.tflops_fp16 * 1e12

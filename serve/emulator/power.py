@@ -27,15 +27,12 @@ class PowerMeter:
 
     def step_ns(self, work: StepWork) -> int:
         """Duration of a step in nanoseconds."""
-        machine, gpu = self._machine, self._machine.gpu
+        machine, step, power = self._machine, self._machine.efficiency.step, self._machine.efficiency.power
         took_ns = machine.step_ns(work)
         took_s = took_ns / 1e9
-        busy = (machine.memory_s(work) + machine.compute_s(work)) / took_s
-        cache = machine.model.kv_bytes_per_token * work.context / (gpu.bandwidth_gb_per_s * 1e9) / took_s
-        compute = machine.operations(work) / (gpu.tflops_fp16 * 1e12) / took_s
-        power = machine.efficiency.power
-        share = min(1.0, power.of_limit(busy, cache, compute)) - power.idle
-        self._steps.append((self._now_ns(), share * gpu.power_w * took_s))
+        working_s = machine.cache_s(work) + machine.compute_s(work)
+        share = power.of_limit(working_s / took_s, step.overhead_us / 1e6 / took_s) - power.idle
+        self._steps.append((self._now_ns(), share * machine.gpu.power_w * took_s))
         self._forget()
         return took_ns
 

@@ -50,13 +50,10 @@ def test_what_was_not_fitted_is_within_5_percent_and_nine_in_ten_within_15(
     """Also one GPU from the points of the other alone."""
     times, powers = held_out_errors(points, HELD_OUT[of])
     assert len(times) == len(points)
-    assert errors_of(times.values()).median < 0.05
-    assert errors_of(times.values()).p90 < 0.15
-    # Without 1,024 tokens there is no power to fit to, and one person's batch says little of 64 people's.
-    if powers:
-        found = errors_of(powers.values())
-        assert found.median < (0.15 if of == "batch size" else 0.06)
-        assert found.worst < (0.30 if of == "batch size" else 0.15)
+    # Without 1,024 tokens there is no power to fit to.
+    for errors in (times, powers) if of != "length" else (times,):
+        assert errors_of(errors.values()).median < 0.05
+        assert errors_of(errors.values()).p90 < 0.15
 
 
 def test_a_gpu_is_predicted_from_the_other_gpus_batches_within_15_percent(

@@ -38,7 +38,7 @@ def test_power_is_nearly_as_it_was_measured(tmp_path, capsys) -> None:
     code, rows, said = predicted(tmp_path, capsys, text)
     assert code == 0
     for row, was in zip(rows, csv.DictReader(io.StringIO(text)), strict=True):
-        assert float(row["mean_power_w"]) == pytest.approx(float(was["mean_power_w"]), rel=0.07)
+        assert float(row["mean_power_w"]) == pytest.approx(float(was["mean_power_w"]), rel=0.10)
     assert "FILE:1: mean_power_w of the file is replaced" in said
 
 
