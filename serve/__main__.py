@@ -30,6 +30,7 @@ from serve.catalogue import Catalogue, load_catalogue
 from serve.launch.checks import (
     choose_python,
     claim_port,
+    require_downloads_folder,
     require_fit,
     require_gpu,
     require_licence,
@@ -318,6 +319,8 @@ def _prepare(request: LaunchRequest, python: str) -> None:
     if request.backend == "vllm" and python == str(VENV_PYTHON):
         install_vllm_for_cuda(vllm_environment(), _say)
     require_vllm(python, request.backend)
+    if request.backend == "transformers" and not (request.dummy or request.packaged):
+        require_downloads_folder(os.environ)
     if request.target.model and request.made_here:
         with_weights = request.backend == "transformers"
         make_model(request.target.model, request.made_folder, python, request.layers, with_weights)

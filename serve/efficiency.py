@@ -47,16 +47,16 @@ class StepCosts(_Entry):
 
 
 class PowerLevels(_Entry):
-    """What a GPU draws as a share of its limit, by what it does; it draws the limit while it multiplies or reads
-    keys and values."""
+    """What a GPU draws as a share of its limit, by what it does. While it multiplies or reads keys and
+    values it draws the limit."""
 
     idle: Share
     """With a model in memory and nothing to do. It is given to the fit: no published batch is idle."""
     reading: Share
     """While it reads weights, and for what an answer costs beside its operations."""
     waiting: Share
-    """Of a step's constant, the part in which the GPU draws no more than idle; else it draws as in reading. It
-    is given: eight batches don't tell it apart."""
+    """Of a step's constant, the part in which the GPU draws no more than idle; in the rest it draws as in
+    reading. It is given: eight batches don't tell it apart."""
 
     def of_limit(self, working: float, constant: float) -> float:
         """Mean power over the limit, from two shares of the time: multiplying or reading keys and values, and

@@ -32,8 +32,8 @@ SOURCE = "LLM-Inference-Bench (arXiv 2411.00136): vLLM, FP16, one GPU, all reque
 IDLE_SHARE = 0.125
 """Of the power limit; 50 W of an A100's 400 with nothing to do."""
 WAITING_SHARE = 0.5
-"""Of a step's constant, in which the GPU waits for its host. Nothing published tells how much of the constant is
-that and how much are kernels too small to fill the GPU, so it is taken for one half."""
+"""Of a step's constant, in which the GPU waits for its host; in the rest it runs kernels too small to fill
+it. Nothing published tells them apart, so each is taken for one half."""
 COMPUTE_SHARE = 0.8
 """Of the peak FP16 rate, what large matrix products reach: 780 of 989 TFLOP/s on an H100 (H. He, "H100 peak
 matmul FLOPS", gist.github.com/Chillee/2ec89696db8b7ed1c24461159e325405)."""

@@ -98,18 +98,38 @@ def require_licence(target: ModelToServe, environment: Mapping[str, str]) -> Non
     """Raises CannotLaunch for a gated model when no token and no earlier download is there."""
     if target.model is None or not target.model.gated:
         return
-    home = Path(
-        environment.get("HF_HOME") or Path(environment.get("HOME", "~")).expanduser() / ".cache/huggingface"
-    )
-    downloads = Path(environment.get("HF_HUB_CACHE") or home / "hub")
-    cached = downloads / f"models--{target.source.replace('/', '--')}" / "snapshots"
-    token_file = Path(environment.get("HF_TOKEN_PATH") or home / "token")
+    cached = downloads_folder(environment) / f"models--{target.source.replace('/', '--')}" / "snapshots"
+    token_file = Path(environment.get("HF_TOKEN_PATH") or _hugging_face_home(environment) / "token")
     if environment.get("HF_TOKEN") or token_file.is_file() or cached.is_dir():
         return
     raise CannotLaunch(
         f"{target.name} is gated: accept its licence ({target.model.license}) at "
         f"https://huggingface.co/{target.source} and set HF_TOKEN to a token that may read it"
     )
+
+
+def downloads_folder(environment: Mapping[str, str]) -> Path:
+    """Where Hugging Face's libraries keep what they download."""
+    return Path(environment.get("HF_HUB_CACHE") or _hugging_face_home(environment) / "hub")
+
+
+def _hugging_face_home(environment: Mapping[str, str]) -> Path:
+    home = Path(environment.get("HOME", "~")).expanduser()
+    return Path(
+        environment.get("HF_HOME")
+        or Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "huggingface"
+    )
+
+
+def require_downloads_folder(environment: Mapping[str, str]) -> None:
+    """Make it: without one, `transformers serve` answers 500 to who asks for its models."""
+    folder = downloads_folder(environment)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotLaunch(
+            f"{folder} cannot be made ({error.strerror}): set HF_HUB_CACHE to a folder that can be written"
+        ) from None
 
 
 def choose_python(backend: Backend, environment: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from serve.launch import checks
 from serve.launch.checks import (
     claim_port,
     cuda_memories_bytes,
+    require_downloads_folder,
     require_fit,
     require_licence,
     require_memory,
@@ -119,6 +120,14 @@ def test_a_token_in_any_of_its_places_opens_a_gated_model(tmp_path: Path) -> Non
 def test_an_earlier_download_of_a_gated_model_needs_no_token(tmp_path: Path) -> None:
     (tmp_path / "models--google--gemma-1.1-7b-it" / "snapshots").mkdir(parents=True)
     require_licence(target("gemma-7b"), {"HOME": "/nowhere", "HF_HUB_CACHE": str(tmp_path)})
+
+
+def test_the_folder_of_downloads_is_made_for_a_server_that_fails_without_one(tmp_path: Path) -> None:
+    require_downloads_folder({"HF_HOME": str(tmp_path / "home")})
+    assert (tmp_path / "home" / "hub").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotLaunch, match="set HF_HUB_CACHE"):
+        require_downloads_folder({"HF_HUB_CACHE": str(tmp_path / "file" / "hub")})
 
 
 def test_a_model_that_does_not_fit_is_refused_with_both_sizes() -> None:

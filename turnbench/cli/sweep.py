@@ -14,7 +14,8 @@ def command_parser(prog: str) -> CommandParser:
     """A plan, and what the command line changes in it."""
     parser = CommandParser(
         prog=prog,
-        description="Serve each model of a plan, load it, and compare them all; bundled plans: demo, paper.",
+        description="Serve each model of a plan, load it, and compare them all; "
+        "bundled plans: demo, demo-real, paper.",
         example=f"{prog} demo --model yi-6b",
     )
     what = parser.add_mutually_exclusive_group(required=True)
