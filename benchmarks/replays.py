@@ -1,11 +1,14 @@
 """How exactly is each kind of trace replayed? A small file in the layout of each, played at its own times.
 
-    python -m benchmarks.replays [KIND ...] [--rows 60] [--seconds 4]
+    python -m benchmarks.replays [KIND ...] [--rows 60] [--seconds 4] [--agents 12]
 
 Requests come in bursts, pairs at one moment, and gaps of half a second. Printed for each kind: requests, how
 long after its time each was sent by the kernel's stamp (p50, p99, the most), how far from the trace the
-server got them, and how far prompts were from their length in tokens. Exit 1 if a request was not answered,
-if two were sent in another order than the trace has, or if the p99 is over 10 ms.
+server got them, and how far prompts were from their length in tokens. Then agents: conversations in which a
+planner starts two sub-agents, of three requests and of two, and goes on when both have ended and a pause is
+over; a turn's time is the end of the last that it waits for, and its pause. Exit 1 if a request was not
+answered, if two were sent in another order than the trace has, if one began before another that it waits for
+had ended, or if the p99 is over 10 ms.
 """
 
 from __future__ import annotations
@@ -105,6 +108,82 @@ KINDS: dict[str, tuple[str, Callable[[Rows], str]]] = {
 }  # fmt: skip
 
 
+def session(name: str, *turns: dict[str, Any]) -> dict[str, Any]:
+    return {"session_id": name, "turns": list(turns)}
+
+
+def says(text: str, **other: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 6, "delay": 30} | other
+
+
+def sessions(count: int) -> str:
+    """In AIPerf's layout."""
+    made = []
+    for n in range(count):
+        plan = says(f"Plan {n}.", spawns=[f"a{n}", f"b{n}"], forks=[f"c{n}"])
+        made += [session(f"root{n}", plan, says("Put it together.", delay=50))]
+        made += [session(f"a{n}", *(says(f"Look at {part}.") for part in range(3)))]
+        made += [session(f"b{n}", says("Check."), says("Check again.", delay=90))]
+        made += [session(f"c{n}", says("What is weak in the plan?"))]
+    return "".join(json.dumps(each) + "\n" for each in made)
+
+
+def recordings(count: int) -> str:
+    """In kv-cache-tester's layout."""
+
+    def request(t: float, tokens: int, blocks: int) -> dict[str, Any]:
+        ids = list(range(blocks))
+        return {"t": t, "type": "s", "in": tokens, "out": 6, "hash_ids": ids, "api_time": 0.05}
+
+    def agent(name: str, *requests: dict[str, Any]) -> dict[str, Any]:
+        return {"t": 0.08, "type": "subagent", "agent_id": name, "requests": list(requests)}
+
+    a = agent("a", *(request(0.08 * n, 300 + 64 * n, 5 + n) for n in range(3)))
+    b = agent("b", request(0, 200, 4), request(0.14, 264, 5))
+    c = agent("c", request(0, 500, 8))
+    requests = [request(0, 400, 7), a, b, c, request(0.39, 480, 8)]
+    return "".join(
+        json.dumps({"id": f"t{n}", "block_size": 64, "requests": requests}) + "\n" for n in range(count)
+    )
+
+
+AGENTS = {"agents": (".jsonl", sessions), "agent-trace": (".jsonl", recordings)}
+AGENT_TURNS = 8
+
+
+def play_agents(kind: str, url: str, count: int, folder: Path) -> tuple[str, list[str]]:
+    """As `play`, of conversations whose turns wait for one another, three at a time."""
+    suffix, written = AGENTS[kind]
+    path, where = folder / f"{kind}{suffix}", folder / f"run-{kind}"
+    path.write_text(written(count), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "loadgen/", "--headless", "-H", url, "--scenario", str(path)]
+        + ["--once", "--levels", "3", "--think-time", "scenario", "--exact-tokens", "--max-tokens", "6"]
+        + ["--no-analysis", "--run-dir", str(where)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if not (where / "run.json").exists():
+        return f"{kind:<18} did not start", [f"{kind}: {done.stderr.strip().splitlines()[-1]}"]
+    lines = (line for file in where.glob("turns-*.jsonl") for line in file.read_bytes().splitlines())
+    turns = {(turn.conversation, turn.turn): turn for turn in map(decode, lines)}
+    wrong = (
+        [] if len(turns) == count * AGENT_TURNS else [f"{kind}: {len(turns)} of {count * AGENT_TURNS} turns"]
+    )
+    if failed := [turn.outcome for turn in turns.values() if turn.outcome != "ok"]:
+        return f"{kind:<18} {len(failed)} failed", [*wrong, f"{kind}: {set(failed)}"]
+    waited = [(turn, [turns[turn.conversation, n] for n in turn.after or ()]) for turn in turns.values()]
+    early = sum((turn.sent_ns or 0) < (each.end_ns or 0) for turn, before in waited for each in before)
+    wrong += [f"{kind}: {early} began before one that they wait for had ended"] if early else []
+    joined = sum(len(before) > 1 for _, before in waited)
+    wrong += [] if joined == count else [f"{kind}: {joined} of {count} waited for several"]
+    late = np.abs([((turn.sent_ns or 0) - turn.due_ns) / 1e6 for turn, before in waited if before])
+    late_ms = float(np.percentile(late, 99))
+    wrong += [f"{kind}: p99 {late_ms:.1f} ms"] if late_ms > LATE_MS_MAX else []
+    return f"{kind:<18}{len(late):>5}{np.percentile(late, 50):>9.2f}{late_ms:>8.2f}{max(late):>8.2f}", wrong
+
+
 def play(kind: str, url: str, rows: Rows, truth: Path, folder: Path) -> tuple[str, list[str]]:
     """One line of the table, and what was wrong."""
     suffix, written = KINDS[kind]
@@ -158,11 +237,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)} (all)")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join([*KINDS, *AGENTS])} (all)")
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--agents", type=int, default=12, help="conversations with sub-agents (12)")
     options = parser.parse_args()
-    if unknown := set(options.kinds) - set(KINDS):
+    if unknown := set(options.kinds) - {*KINDS, *AGENTS}:
         parser.error(f"no such kind: {', '.join(sorted(unknown))}")
     rows, wrong = rows_of(options.rows, options.seconds), []
     print("milliseconds after its time       sent                  received   length")
@@ -174,8 +254,11 @@ def main() -> int:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             url = server.stdout.readline().removeprefix("ready: ").strip()
-            for kind in options.kinds or KINDS:
-                line, found = play(kind, url, rows, truth, Path(name))
+            for kind in options.kinds or [*KINDS, *AGENTS]:
+                if kind in AGENTS:
+                    line, found = play_agents(kind, url, options.agents, Path(name))
+                else:
+                    line, found = play(kind, url, rows, truth, Path(name))
                 wrong += found
                 print(line, flush=True)
             server.send_signal(signal.SIGTERM)

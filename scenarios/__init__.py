@@ -25,11 +25,13 @@ from scenarios._messages import (
 from scenarios._plan import arrivals, plan, rows_too_long, think_after
 from scenarios._scenario import Conversation, Scenario, ScenarioError, Turn
 from scenarios._texts import names
+from scenarios.data import Place
 
 __all__ = [
     "NO_TAGS",
     "Conversation",
     "MeasuredTexts",
+    "Place",
     "Scenario",
     "ScenarioError",
     "Turn",

@@ -104,6 +104,9 @@ def _conversation(conversation: Conversation) -> Iterator[str]:
         yield indent(conversation.system, "    system: ")
     for number, turn in enumerate(conversation.turns, start=1):
         pause = f" after {turn.think_s:g} s," if number > 1 else ""
+        if turn.place is not None:
+            before = ", ".join(f"turn {n + 1}" for n in turn.place.after) or "the start"
+            pause = f" of {turn.place.branch}, {turn.think_s:g} s after {before},"
         yield f"  turn {number}:{pause} at most {turn.max_tokens} tokens"
         yield indent(turn.user, "    ")
         for message in turn.added:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -200,6 +201,9 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
                 key=each.key,
                 added=() if _is_plain(each.added) else tuple(each.added),
                 given=tuple(each.given),
+                place=each.place and replace(each.place, system=each.place.system or own.source.system),
+                tools=None if each.tools is None else tuple(each.tools),
+                body=each.body,
             )
         )
     return Conversation(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenarios._schema import Item, Source, Task
-from scenarios.data import DataFile, DataNote, Message
+from scenarios.data import DataFile, DataNote, Message, Place
 from turnbench.answers import AnswerKey
 from turnbench.problems import FileProblems
 
@@ -46,6 +46,12 @@ class Turn:
     """What a right answer says, where that is known."""
     given: tuple[Message, ...] = ()
     """Messages that stand in place of the real reply before this turn: a file's calls of tools."""
+    place: Place | None = None
+    """In a conversation with branches; None: the turn follows the one before it."""
+    tools: tuple[dict[str, Any], ...] | None = None
+    """In place of the conversation's."""
+    body: dict[str, Any] = field(default_factory=dict)
+    """Beside the conversation's `sampling`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,11 @@ class Conversation:
     """Tokens of context without which the task is skipped."""
     shared_start: bool = False
     """The first message carries the tag of (salt, level) only: its prefix is meant to be shared."""
+
+    @property
+    def branches(self) -> bool:
+        """Whether turns wait for others than the one before them: then each of them has its `place`."""
+        return self.turns[0].place is not None
 
 
 @dataclass(frozen=True, eq=False)

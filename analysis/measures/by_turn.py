@@ -25,11 +25,12 @@ _UNKNOWN = -1
 
 
 def by_turn(study: Study) -> list[GrowthRow]:
-    """Waiting by the number of the turn in its conversation."""
+    """Waiting by the depth of the turn: its number in its conversation or, where that has branches, in the
+    line of turns whose history it has."""
     rows = with_expected(study)
-    rows = rows[rows["turn"] <= _MOST_TURNS]
+    rows = rows[rows["depth"] <= _MOST_TURNS]
     found = []
-    for key, part in rows.groupby(["level", "turn"]):
+    for key, part in rows.groupby(["level", "depth"]):
         level, turn = np.asarray(key, dtype=int).tolist()
         found.append(_row(part, level=level, turn=turn))
     return found
@@ -57,14 +58,17 @@ def by_context(study: Study) -> list[GrowthRow]:
 def with_expected(study: Study) -> pd.DataFrame:
     """Measured turns that ended well, with `expected_cached`: what the turn before left in a prefix cache.
 
-    That is its prompt and its answer; nothing for a first turn. NaN where the turn before isn't known.
+    That is its prompt and its answer; nothing for a first turn. NaN where the turn before isn't known, and
+    for a sub-agent's first: its prompt may begin like another's of its conversation.
     """
     frame = study.frame[study.frame["counts"]].sort_values(["talk", "turn"])
-    before = frame.groupby("talk")[["turn", "prompt_tokens", "tokens"]].shift(1)
-    left = floats(before["prompt_tokens"]) + floats(before["tokens"])
-    follows = floats(before["turn"]) == floats(frame["turn"]) - 1
-    first = (frame["turn"] == 1).to_numpy()
-    expected: Floats = np.where(first, 0.0, np.where(follows, left, np.nan))
+    talk, turn, before = (frame[name].to_numpy(dtype=np.int64) for name in ("talk", "turn", "continues"))
+    span = int(turn.max(initial=0)) + 1
+    places, wanted = talk * span + turn, talk * span + before
+    at = np.minimum(np.searchsorted(places, wanted), max(len(places) - 1, 0))
+    left = floats(frame["prompt_tokens"]) + floats(frame["tokens"])
+    follows = (before > 0) & (places[at] == wanted)
+    expected: Floats = np.where(turn == 1, 0.0, np.where(follows, left[at], np.nan))
     frame = frame.assign(expected_cached=expected)
     return frame[frame["measured"] & frame["outcome"].isin(ANSWERED)]
 

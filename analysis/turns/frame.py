@@ -19,7 +19,7 @@ from turnbench.metrics import METRICS, fluidity
 from turnbench.run_directory import RunDirectory
 from turnbench.turns import Events, Floats, Turns, counts_stop_token, joined, turns_of
 
-_LISTS = ("event_us", "event_tokens", "event_words", "text")
+_LISTS = ("event_us", "event_tokens", "event_words", "text", "after")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
 _row = attrgetter(*COLUMNS)
 _PARTS = ("frame", "events", "unusable")
@@ -123,9 +123,13 @@ def _in_range(record: TurnRecord) -> bool:
 def _frame(records: list[TurnRecord]) -> pd.DataFrame:
     rows = [_row(record) for record in records]
     columns = zip(*rows, strict=True) if rows else ([] for _ in COLUMNS)
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {name: _series(name, list(column)) for name, column in zip(COLUMNS, columns, strict=True)}
     )
+    # In a conversation that is one line, a turn's number is its depth.
+    frame["depth"] = frame["depth"].fillna(frame["turn"]).astype("int64")
+    frame["continues"] = frame["continues"].fillna(frame["turn"] - 1).astype("int64")
+    return frame
 
 
 def _series(name: str, column: list[Any]) -> pd.Series[Any]:
@@ -137,7 +141,7 @@ def _series(name: str, column: list[Any]) -> pd.Series[Any]:
         return pd.Series(column, dtype="boolean")
     if TurnRecord.__annotations__[name] == "bool":
         return pd.Series(column, dtype="bool")
-    return pd.Series(column, dtype="object" if name in ("error", "finish_reason") else "str")
+    return pd.Series(column, dtype="object" if name in ("error", "finish_reason", "branch") else "str")
 
 
 def load_health(run: RunDirectory) -> pd.DataFrame:

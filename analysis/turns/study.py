@@ -84,7 +84,8 @@ def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
     A conversation belongs to the level in which its first turn was sent. It ends by `plan` where its last
     turn by plan ended well, as `failed` where a turn did not, else it was `cut`: by the level's end, in
     mid-turn or while the person thought. `keeps`: every turn that has limits met them all; null where none
-    has any. `duration_ms`: from when its first turn was due to the end of its last.
+    has any. `duration_ms`: from when its first turn was due to the end of its last. One with branches ends by
+    plan where all of its turns did, and as failed where one of them did.
     """
     turns = frame[frame["counts"]].sort_values(["talk", "turn"])
     first = turns.drop_duplicates("talk").set_index("talk")
@@ -93,6 +94,11 @@ def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
     well = last["outcome"].isin(ANSWERED).to_numpy()
     was_cut = well | last["outcome"].isin([*STILL_RUNNING, *NOT_MEASURED])
     end = np.where(well & last["last"], PLAN, np.where(was_cut, CUT, FAILED))
+    branched = turns[turns["branch"].notna()]
+    if len(branched):
+        ended = _ends_of_branched(branched)
+        end = ended["end"].reindex(last.index).fillna(pd.Series(end, index=last.index)).to_numpy()
+        last["end_ns"] = ended["end_ns"].reindex(last.index).fillna(last["end_ns"])
     limited = turns[turns["meets"].notna()]
     keeps = limited["meets"].astype(bool).groupby(limited["talk"]).all().astype("boolean")
     duration_ms = floats(last["end_ns"] - first["due_ns"]) / 1e6
@@ -104,6 +110,16 @@ def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
         "position": first["position"],
     }
     return pd.DataFrame(columns, index=first.index)[begun]
+
+
+def _ends_of_branched(turns: pd.DataFrame) -> pd.DataFrame:
+    """`end` and `end_ns` of conversations with branches, where the turn of the highest number says little."""
+    well = turns["outcome"].isin(ANSWERED)
+    failed = ~(well | turns["outcome"].isin([*STILL_RUNNING, *NOT_MEASURED]))
+    whole = turns.groupby("talk").agg(count=("turn", "size"), highest=("turn", "max"), last=("last", "max"))
+    planned = (whole["count"] == whole["highest"]) & whole["last"] & well.groupby(turns["talk"]).all()
+    ends = np.where(failed.groupby(turns["talk"]).any(), FAILED, np.where(planned, PLAN, CUT))
+    return pd.DataFrame({"end": ends, "end_ns": turns.groupby("talk")["end_ns"].max()}, index=whole.index)
 
 
 def kept_and_cut(mine: pd.DataFrame) -> tuple[int, int] | None:

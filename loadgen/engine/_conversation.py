@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -14,7 +16,6 @@ from loadgen.engine._person import SimulatedPerson, patience_of, think_s
 from loadgen.engine._record import AttemptId, dropped_record, record_of
 from loadgen.engine._run import EngineRun, OpenTurn
 from loadgen.transport._exchange import Exchange, WorkStage
-from scenarios import Conversation
 from turnbench.formats import TurnRecord
 from turnbench.outcomes import UNANSWERED, Outcome
 
@@ -29,6 +30,8 @@ async def converse(
 
     `body`: the first request, if it is made already.
     """
+    if history.plan.branches:
+        return await _converse_in_branches(run, person, history, due_ns, body)
     while not person.leaving.is_set() or history.index == 0:
         ended = await play_turn(run, person, history, due_ns, body)
         if ended is None:
@@ -43,6 +46,54 @@ async def converse(
         await person.pause_until(due_ns, run.timeline)
         body = None
     return True
+
+
+async def _converse_in_branches(
+    run: EngineRun, person: SimulatedPerson, history: History, due_ns: int, body: bytes | None
+) -> bool:
+    """As `converse`, where several turns may be open: each begins once all that it waits for ended well, and
+    its time is up. What waits for a turn that failed is not played; other branches go on."""
+    turns = history.plan.turns
+    lines: dict[int, History] = {}
+    """Of the turns that were played, what was said up to the end of each."""
+    to_go_on = Counter(turn.place.continues for turn in turns if turn.place is not None)
+    playing: list[asyncio.Task[TurnEnd | None]] = []
+
+    def line_of(number: int, continues: int | None) -> History:
+        if number == 0:
+            return history
+        if continues is None:
+            return history.line_to(number, begins=True)
+        to_go_on[continues] -= 1
+        return (lines[continues] if to_go_on[continues] else lines.pop(continues)).line_to(
+            number, begins=False
+        )
+
+    async def play(number: int) -> TurnEnd | None:
+        place = turns[number].place
+        assert place is not None
+        before = [await playing[n] for n in place.after]
+        ended = [each for each in before if each is not None and each.outcome == "ok"]
+        if len(ended) < len(before):
+            return None
+        mine_ns = max((each.at_ns for each in ended), default=due_ns)
+        line = lines[number] = line_of(number, place.continues)
+        if line.stopped:
+            return None
+        if number and (pause_s := think_s(run.job.settings, turns[number], 0)):
+            mine_ns += int(pause_s * 1e9)
+            async with run.scheduler.turn_for(WorkStage.REQUEST):  # its moment does not have the time
+                line.system_role = run.system_role
+                line.prepare()
+            await person.pause_until(mine_ns, run.timeline)
+        if number and person.leaving.is_set():
+            return None
+        return await play_turn(run, person, line, mine_ns, None if number else body)
+
+    async with asyncio.TaskGroup() as group:
+        playing += (group.create_task(play(number)) for number in range(len(turns)))
+    ends = [task.result() for task in playing]
+    return all(end is None or end.outcome == "abandoned" or end.outcome not in UNANSWERED for end in ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +116,10 @@ async def play_turn(
             if person.leaving.is_set():  # while this turn waited here
                 if not run.job.load.open_loop:
                     return None
-                return drop_turn(run, history.conversation, history.index, due_ns)
+                return drop_turn(run, history, due_ns)
             history.system_role = run.system_role
             body = history.body()
-    place = (history.conversation.task, history.conversation.index, history.index + 1)
+    place = (history.conversation.task, history.conversation.index, history.number + 1)
     patience = patience_of(history.turn, run.job.settings)
     turn = OpenTurn(person, run.timeline.now_ns(), place, patience)
     run.begin(turn)
@@ -77,27 +128,29 @@ async def play_turn(
     return ended
 
 
-def drop_turn(run: EngineRun, conversation: Conversation, index: int, due_ns: int) -> TurnEnd:
+def drop_turn(run: EngineRun, history: History, due_ns: int) -> TurnEnd:
     """Record a turn that became due and could not begin before the level's end: it is never made up for."""
     run.ledger.planned += 1
     run.ledger.dropped += 1
-    record = dropped_record(run.job, _attempt_id(run.job, conversation, index, 1, due_ns))
+    record = dropped_record(run.job, _attempt_id(run.job, history, 1, due_ns))
     run.report(record, done=True)
     return TurnEnd("dropped", due_ns)
 
 
-def _attempt_id(job: Job, conversation: Conversation, index: int, attempt: int, due_ns: int) -> AttemptId:
-    turn = conversation.turns[index]
+def _attempt_id(job: Job, history: History, attempt: int, due_ns: int) -> AttemptId:
+    turn, number = history.turn, history.number
     return AttemptId(
-        conversation.index,
-        index + 1,
+        history.plan.index,
+        number + 1,
         attempt,
-        conversation.task,
+        history.plan.task,
         due_ns,
-        last=index + 1 == len(conversation.turns),
+        last=number + 1 == len(history.plan.turns),
         max_tokens=max_tokens_of(job, turn),
         asked_prompt_tokens=turn.prompt_tokens,
         key=turn.key,
+        place=turn.place,
+        depth=history.index + 1,
     )
 
 
@@ -106,7 +159,7 @@ async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: in
     attempt = 0
     while True:
         attempt += 1
-        attempt_id = _attempt_id(run.job, history.conversation, history.index, attempt, due_ns)
+        attempt_id = _attempt_id(run.job, history, attempt, due_ns)
         shortened = history.shortened
         exchange = await run.attempt(turn, attempt_id, body)
         if exchange.refused == "system_role":

@@ -244,7 +244,7 @@ class OpenLoop:
             spare.release()  # into the pool, from which the request takes it at once
         if self._came_due(due_ns):
             if self._closed_ns is not None or person.leaving.is_set():
-                drop_turn(self._run, history.conversation, 0, due_ns)
+                drop_turn(self._run, history, due_ns)
             else:
                 await converse(self._run, person, history, due_ns, body)
         del self.people[history.conversation.index]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -18,7 +21,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class History:
-    """One conversation under way: the replies it had, and the turn that is at hand."""
+    """One conversation under way: the replies it had, and the turn that is at hand.
+
+    Of a conversation with branches it is one line of turns, each of which knows what was said in those
+    before it. Lines part with `line_to`."""
 
     def __init__(
         self,
@@ -28,7 +34,10 @@ class History:
         level: int,
         form: RequestForm | None = None,
     ) -> None:
+        self.plan = conversation
         self.conversation = _sharing(conversation, job)
+        """What is said in this line."""
+        self._line: Sequence[int] = range(len(conversation.turns))
         self.stopped = False
         """The conversation ends before its plan does: the turn at hand would not fit."""
         self.system_role = True
@@ -44,8 +53,13 @@ class History:
 
     @property
     def index(self) -> int:
-        """Number of the turn at hand, from 0."""
+        """Place in the line of the turn at hand, from 0."""
         return len(self._replies)
+
+    @property
+    def number(self) -> int:
+        """Its number in the plan, from 0: the same where there are no branches."""
+        return self._line[len(self._replies)]
 
     @property
     def turn(self) -> Turn:
@@ -66,6 +80,21 @@ class History:
         """Words of the newest reply, as somebody reads them."""
         return len(self._replies[-1].split())
 
+    def line_to(self, number: int, *, begins: bool) -> History:
+        """Another line, which goes on from here with this turn of the plan, or begins with it."""
+        other, turn = copy(self), self.plan.turns[number]
+        if begins:
+            system = None if turn.place is None else turn.place.system
+            start = replace(self.plan, turns=(turn,), system=system)
+            other.conversation, other._line = _sharing(start, self._job), (number,)
+            other._replies, other._turns_dropped, other._tokens_per_character = [], 0, None
+            return other
+        said = self.conversation.turns[: self.index]
+        other.conversation = replace(self.conversation, turns=(*said, turn))
+        other._line, other._replies = (*self._line[: self.index], number), list(self._replies)
+        other._see_that_it_fits()
+        return other
+
     def prepare(self) -> None:
         """Make the first request beforehand: a long one takes time, which its moment does not have."""
         self._prepared = self.body()
@@ -83,8 +112,13 @@ class History:
         if self._job.context is not None and reply.prompt_tokens:
             self._tokens_per_character = reply.prompt_tokens / max(self._prompt().characters, 1)
         self._replies.append("".join(reply.answer))
+        if not self.over and not self.plan.branches:
+            self._see_that_it_fits()
+
+    def _see_that_it_fits(self) -> None:
+        """Drop the oldest turns, or stop, where the turn at hand would not fit, as the scenario asks."""
         at_end = self.conversation.at_context_end
-        if self.over or at_end == "fail":
+        if at_end == "fail":
             return
         while not self._fits() and not self.stopped:
             self.stopped = at_end == "stop" or not self.drop_oldest()
@@ -125,7 +159,7 @@ def body_of_turn(
 ) -> dict[str, Any]:
     """The request of a turn; --body is merged last, so that a person can override all."""
     settings = job.settings
-    sampling = dict(conversation.sampling)
+    sampling = conversation.sampling | turn.body
     if settings.temperature is not None:
         sampling["temperature"] = settings.temperature
     if settings.top_p is not None:
@@ -137,7 +171,7 @@ def body_of_turn(
         exact_tokens=settings.exact_tokens,
         stop=turn.stop,
         sampling=sampling,
-        tools=conversation.tools,
+        tools=conversation.tools if turn.tools is None else turn.tools,
         usage_in_events=job.usage_in_events,
     )
     return dialect.body(request) | settings.body

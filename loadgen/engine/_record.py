@@ -11,6 +11,7 @@ from msgspec import structs
 from loadgen._messages import Job
 from loadgen.transport._exchange import Exchange
 from loadgen.transport._read_log import ReadLog
+from scenarios import Place
 from turnbench.answers import AnswerKey, read_answer
 from turnbench.clock import KERNEL_STAMPS
 from turnbench.credentials import Secrets
@@ -34,6 +35,10 @@ class AttemptId:
     """Tokens that the prompt should have, where a trace says."""
     key: AnswerKey | None = None
     """What a right answer says, where that is known."""
+    place: Place | None = None
+    """In a conversation with branches."""
+    depth: int = 1
+    """Its place in the line of turns that its prompt holds, from 1."""
 
     def request_id(self, run: str) -> str:
         """What the request's X-Request-Id says."""
@@ -104,10 +109,15 @@ def dropped_record(job: Job, attempt: AttemptId) -> TurnRecord:
 
 def _unsent(job: Job, attempt: AttemptId) -> TurnRecord:
     """What is known of a turn before anything was sent."""
+    place = attempt.place
     return TurnRecord(
         run=job.run,
         conversation=attempt.conversation,
         turn=attempt.turn,
+        depth=None if place is None else attempt.depth,
+        continues=None if place is None else 0 if place.continues is None else place.continues + 1,
+        after=None if place is None else [number + 1 for number in place.after],
+        branch=None if place is None else place.branch,
         last=attempt.last,
         attempt=attempt.attempt,
         task=attempt.task,

@@ -6,7 +6,9 @@ it refuses, and its entry in KINDS.
 
 from __future__ import annotations
 
-from scenarios.data._data_file import DataFile, DataNote, DataRow, DataSource, Message, RowTurn
+from scenarios.data._agent_traces import AgentTrace
+from scenarios.data._agents import AgentFile
+from scenarios.data._data_file import DataFile, DataNote, DataRow, DataSource, Message, Place, RowTurn
 from scenarios.data._dialogues import ChatLogFile, MessagesFile, PreferenceFile, RequestsFile, ShareGptFile
 from scenarios.data._prompts import AlpacaFile, MmluFile, PromptsFile
 from scenarios.data._records import HUB
@@ -22,6 +24,7 @@ __all__ = [
     "DataRow",
     "DataSource",
     "Message",
+    "Place",
     "RowTurn",
     "is_data",
     "kind_named",
@@ -33,6 +36,8 @@ KINDS: list[type[DataFile]] = [
     PreferenceFile,
     ShareGptFile,
     MessagesFile,
+    AgentFile,
+    AgentTrace,
     ChatLogFile,
     GenAiSpans,
     BailianTrace,

@@ -32,6 +32,21 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a turn stands in a conversation with branches. Turns are named by their numbers, from 0; each has
+    a higher one than those that it waits for."""
+
+    after: tuple[int, ...]
+    """The turns that it waits for; none: it begins with the conversation."""
+    continues: int | None
+    """The turn whose history it goes on with; None: with an empty one."""
+    branch: str
+    """The agent that it is of, or the branch."""
+    system: str | None = None
+    """The system's text of a history that begins here."""
+
+
+@dataclass(frozen=True, slots=True)
 class RowTurn:
     """One request of a row: what it adds to the conversation, and the reply that it had in the file."""
 
@@ -46,6 +61,12 @@ class RowTurn:
     """Seconds before this turn, where the file says so."""
     key: AnswerKey | None = None
     """What a right answer says, where the file has it."""
+    place: Place | None = None
+    """Of a conversation with branches; None: it follows the turn before it."""
+    tools: list[dict[str, Any]] | None = None
+    """Those of this request, where it has its own."""
+    body: dict[str, Any] = field(default_factory=dict)
+    """What else goes into this request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +151,7 @@ class DataFile(ABC):
     """How a person recognises it, for messages: what the first row has."""
     timed: bool = False
     """Each row has a time at which it is due (see arrival_s), and they are played in this order."""
-    shares_prefixes: ClassVar[bool] = False
+    shares_prefixes: bool = False
     """Rows begin alike, and a server is meant to find that in its prefix cache."""
     characters_per_token: float = CHARACTERS_PER_TOKEN
     """Of texts that are made to a length; the served model's, where its tokenizer was asked."""

@@ -38,7 +38,7 @@ _REQUEST_KEYS = {
     "guided_grammar", "structured_outputs", "modalities",
 }  # fmt: skip
 """What beside a row's messages belongs into its request."""
-_OWN_KEYS = {
+OWN_KEYS = {
     "model", "messages", "stream", "stream_options", "stop", "stop_sequences", "n", "tools", "system",
     "input", "instructions", "prompt", *ANSWER_TOKENS,
 }  # fmt: skip
@@ -241,7 +241,7 @@ class RequestsFile(Dialogues):
         if not any(message["role"] in ("user", "tool", "function") for message in messages):
             raise ValueError("the body has no message of a user; add one")
         seen.needs |= needs_of(messages, [])
-        rest = {key: value for key, value in body.items() if key not in _OWN_KEYS and value is not None}
+        rest = {key: value for key, value in body.items() if key not in OWN_KEYS and value is not None}
         turn = RowTurn(messages, answer_tokens=_limit_of(body))
         return DataRow([turn], None, tools_of(body), rest, _stops_of(body))
 

@@ -14,7 +14,7 @@ from analysis.summary import summarise
 from analysis.turns.study import study_run
 from tests.analysis.conftest import START_NS, MadeRun, S, checks, level, summary_of, turn
 from turnbench import exits
-from turnbench.formats import summary_json
+from turnbench.formats import TurnRecord, summary_json
 from turnbench.run_directory import read_run
 
 
@@ -87,6 +87,36 @@ def test_a_conversation_lasts_from_its_first_due_to_its_last_end(made: MadeRun) 
     told = summary_of(made)["levels"][0]["conversations"]
     assert (told["begun"], told["completed"], told["failed"], told["cut"]) == (31, 30, 1, 0)
     assert told["duration_ms"]["p50"] == pytest.approx(2000 + 280)
+
+
+def branched(k: int, **outcomes: str) -> list[TurnRecord]:
+    """A planner, sub-agents of 100 and 300 ms, the turn that waits for both; a fork that ends last."""
+    made = [
+        turn(k, 1, sent_s=6 + k, depth=1, continues=0, after=[], branch="main", cached_tokens=0),
+        turn(k, 2, sent_s=6.3 + k, depth=1, continues=0, after=[1], branch="a", cached_tokens=40),
+        turn(k, 3, sent_s=6.3 + k, depth=1, continues=0, after=[1], branch="b", ttft_ms=300),
+        turn(k, 4, sent_s=6.8 + k, depth=2, continues=1, after=[2, 3], branch="main", cached_tokens=60),
+        turn(k, 5, sent_s=6.3 + k, depth=2, continues=1, after=[1], branch="c", ttft_ms=2000, last=True),
+    ]
+    return [replace(each, outcome=outcomes.get(f"turn_{each.turn}", "ok")) for each in made]
+
+
+def test_branches_are_told_by_depth_with_the_cache_that_their_parents_leave(made: MadeRun) -> None:
+    made.turns = [each for k in range(30) for each in branched(k)]
+    first, second = summary_of(made)["by_turn"]
+    assert (first["turn"], first["n"], second["turn"], second["n"]) == (1, 90, 2, 60)
+    assert first["ttft_ms"]["mean"] == pytest.approx((100 + 100 + 300) / 3)
+    assert second["expected_cached_mean"] == 60, "of both the planner's prompt and answer, not of turn 3 or 4"
+    assert first["expected_cached_mean"] == 0, "of the planner alone: what a sub-agent finds is not known"
+    assert "warm_cache" not in checks(summary_of(made))
+
+
+def test_a_conversation_with_branches_ends_with_its_last_branch_and_fails_with_any(made: MadeRun) -> None:
+    made.turns = [each for k in range(30) for each in branched(k)]
+    made.turns += branched(40, turn_2="http_5xx")[:3] + branched(41, turn_3="cut")[:3] + branched(42)[:4]
+    told = summary_of(made)["levels"][0]["conversations"]
+    assert (told["begun"], told["completed"], told["failed"], told["cut"]) == (33, 30, 1, 2)
+    assert told["duration_ms"]["p50"] == pytest.approx(300 + 2000 + 180)
 
 
 def test_a_server_that_slows_down_inside_a_level_is_found(made: MadeRun) -> None:

@@ -245,7 +245,8 @@ class GrowthRow(msgspec.Struct, kw_only=True):
     level: int
     """Index of the level."""
     turn: int | msgspec.UnsetType = msgspec.UNSET
-    """In `by_turn`: number of the turn, from 1."""
+    """In `by_turn`: number of the turn in its conversation, from 1; where that has branches, its place in the
+    line of turns whose history it has."""
     context_tokens: list[int] | msgspec.UnsetType = msgspec.UNSET
     """In `by_context`: prompt tokens, from the first up to but without the second."""
     prefix: Literal["cached", "computed"] | msgspec.UnsetType = msgspec.UNSET

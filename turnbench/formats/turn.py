@@ -28,7 +28,16 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     turn: int
     """Number of the turn in the conversation, from 1."""
     last: bool = False
-    """Whether the plan ends the conversation with this turn."""
+    """Whether the plan has no turn of a higher number in this conversation."""
+    depth: int | None = None
+    """In a conversation with branches: its place in the line of turns whose history it has, from 1. Null: as
+    its number, in a conversation that is one line; then the next three are null as well."""
+    continues: int | None = None
+    """The turn whose history it goes on with; 0: it begins with an empty one."""
+    after: list[int] | None = None
+    """The turns that it waited for; it was due when the last of them had ended, and a pause was over."""
+    branch: str | None = None
+    """The agent or branch that it is of."""
     at_context_end: Literal["stop", "drop_oldest"] | None = None
     """What the end of the model's context did: the conversation stops after this turn, since the next would
     not fit; or this request omits the oldest turns. (Its refusal is the outcome context_full.)"""
@@ -38,7 +47,7 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     model: str
     worker: int = 0
     due_ns: int
-    """When the turn should start: for a follow-up, the end of the reply before it plus think time."""
+    """When the turn should start: for a follow-up, the end of what it waits for plus think time."""
     sent_ns: int | None = None
     """Last byte of the request transmitted."""
     sent_clock: Literal["tx", "bound"] | None = None

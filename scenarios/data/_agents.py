@@ -1,0 +1,342 @@
+"""Conversations with branches as people write them: sessions that name the sessions they fork and spawn."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from scenarios.data._data_file import (
+    DataNote,
+    DataRow,
+    DataSource,
+    Message,
+    Place,
+    RecordFile,
+    RowTurn,
+    shown,
+    tokens_of,
+    what_it_is,
+)
+from scenarios.data._dialogues import ANSWER_TOKENS, OWN_KEYS
+from scenarios.data._messages import SeenInRows, listed_messages, message_of, needs_of, text_of, tools_of
+from scenarios.data._records import Record
+from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed
+
+_NESTED_MOST = 50
+"""Agents below agents; more is a mistake, or a trap."""
+_TURNS_MOST = 20_000
+"""Of one conversation. Sessions that are spawned twice are played twice, so a small file can ask for more."""
+
+
+class AgentFile(RecordFile):
+    """A session a row, as AIPerf reads them: {"session_id": ..., "turns": [{"messages": [...], "delay": MS,
+    "forks": [...], "spawns": [...]}]}.
+
+    After a turn its `forks` go on with its history, and its `spawns` begin with none; the turn of `join_at`
+    (the next, where a name stands alone) waits for what was spawned. Sessions that no other names are the
+    conversations."""
+
+    kind = "agents"
+    sign = "'session_id' and 'turns'"
+
+    @classmethod
+    def recognises(cls, source: DataSource) -> bool:
+        turns = source.first.get("turns")
+        if "orchestrator" in source.first:
+            return True
+        return (
+            isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" not in turns[0]
+        )
+
+    def __init__(self, source: DataSource) -> None:
+        source.refuse_template(self.kind)
+        self._seen = SeenInRows()
+        self._models: set[str] = set()
+        self._named: dict[str, int] = {}
+        self._turns = array("L")
+        self._below: dict[int, list[str]] = {}
+        super().__init__(source)
+        self.needs = frozenset(self._seen.needs)
+        self._roots = self._playable_roots(source.path)
+
+    def __len__(self) -> int:
+        return len(self._roots)
+
+    def row(self, i: int) -> DataRow:
+        turns = _LaidOut(self._session).of(self._roots[i])
+        assert turns[0].place is not None
+        return DataRow(turns, turns[0].place.system)
+
+    def notes(self) -> Iterator[DataNote]:
+        yield from self._seen.notes()
+        if len(self._models) > 1:
+            text = (
+                f"{len(self._models)} models are named ({listed(sorted(self._models))}); one plays them all"
+            )
+            yield DataNote("one_model", text, "--model A=0.7,B=0.3 shares whole conversations out")
+
+    def _keep(self, record: Record) -> bool:
+        session = _session_of(record, self._seen)
+        name = session.name or f"row {len(self._turns) + 1}"
+        if name in self._named:
+            raise ValueError(f"session {name!a} stands there twice; give one another session_id")
+        for turn in session.turns:
+            self._seen.needs |= needs_of(turn.messages, turn.tools or [])
+            self._models |= {turn.model} - {""}
+        number = self._named[name] = len(self._turns)
+        self._turns.append(len(session.turns))
+        if below := [*session.before, *(name for turn in session.turns for name in turn.below)]:
+            self._below[number] = below
+        return True
+
+    def _session(self, number: int | str) -> _Session:
+        number = self._named[number] if isinstance(number, str) else number
+        return _session_of(self._index[number], SeenInRows())
+
+    def _playable_roots(self, path: str) -> array[int]:
+        """Sessions that no other names, without those that cannot be played for one below them."""
+        problems: list[Problem] = []
+        sizes: dict[int, tuple[int, int]] = {}
+        """Of each session: its turns with all below it, and how deep that goes; (0, 0): not to be played."""
+        wrong_roots = 0
+        named = {name for names in self._below.values() for name in names}
+        names = list(self._named)
+        for start in range(len(names)):
+            self._measure(start, names, sizes, path, problems)
+        roots = array("L")
+        for number, name in enumerate(names):
+            if name not in named and sizes[number][0]:
+                roots.append(number)
+            wrong_roots += name not in named and not sizes[number][0]
+        if problems:
+            self.refused += max(wrong_roots, 1)
+            self.problems = [*self.problems, *problems][:FOUND_MAX]
+        if not roots:
+            raise FileProblems(self.problems)
+        return roots
+
+    def _measure(
+        self,
+        start: int,
+        names: list[str],
+        sizes: dict[int, tuple[int, int]],
+        path: str,
+        problems: list[Problem],
+    ) -> None:
+        """Fill `sizes` for a session and all below it, without recursion: files may nest without end."""
+        way: list[tuple[int, Iterator[str]]] = []
+        on_way: set[int] = set()
+
+        def wrong(number: int, what: str) -> None:
+            sizes[number] = (0, 0)
+            problems.append(Problem(path, self._index.lines[number], what))
+
+        def enter(number: int) -> None:
+            way.append((number, iter(self._below.get(number, ()))))
+            on_way.add(number)
+
+        if start not in sizes:
+            enter(start)
+        while way:
+            number, below = way[-1]
+            name = next(below, None)
+            child = None if name is None else self._named.get(name)
+            if name is not None and child is None:
+                wrong(number, f"session {name!a}, which {names[number]!a} names, stands in no row; add it")
+            elif child is not None and child in on_way:
+                wrong(
+                    number,
+                    f"session {names[number]!a} waits for {name!a}, which waits for it; cut the circle",
+                )
+            elif child is not None and child not in sizes:
+                enter(child)
+            elif name is None:
+                way.pop()
+                on_way.discard(number)
+                children = [
+                    sizes.get(self._named[each], (0, 0))
+                    for each in self._below.get(number, ())
+                    if each in self._named
+                ]
+                turns = self._turns[number] + sum(size for size, _ in children)
+                nested = 1 + max((depth for _, depth in children), default=0)
+                if number in sizes or any(not size for size, _ in children):
+                    sizes[number] = (0, 0)
+                elif turns > _TURNS_MOST or nested > _NESTED_MOST:
+                    much = f"{turns:,} turns" if turns > _TURNS_MOST else f"{nested} agents one below another"
+                    wrong(number, f"session {names[number]!a} asks for {much}; name fewer sessions in it")
+                else:
+                    sizes[number] = (turns, nested)
+
+
+@dataclass(slots=True)
+class _SessionTurn:
+    messages: list[Message]
+    answer_tokens: int | None
+    think_s: float
+    model: str
+    tools: list[dict[str, Any]] | None
+    body: dict[str, Any]
+    forks: list[str]
+    spawns: list[tuple[str, int | None]]
+    """Names of sessions, and the place of the turn that waits for them."""
+
+    @property
+    def below(self) -> list[str]:
+        return [*self.forks, *(name for name, _ in self.spawns)]
+
+
+@dataclass(slots=True)
+class _Session:
+    name: str
+    turns: list[_SessionTurn]
+    before: list[str]
+    """Sessions that begin together with it."""
+
+
+def _session_of(record: Record, seen: SeenInRows) -> _Session:
+    """Raises ValueError."""
+    if record.get("orchestrator"):
+        raise ValueError("an orchestrator sends no request of its own; make its children rows of their own")
+    name, turns = record.get("session_id"), record.get("turns")
+    if name is not None and (not isinstance(name, str | int) or isinstance(name, bool)):
+        raise ValueError(f"session_id {shown(name)} is {what_it_is(name)}; write a text")
+    if not isinstance(turns, list) or not turns:
+        raise ValueError(f"'turns' is {what_it_is(turns) if turns else 'empty'}; write a list of turns")
+    found = [_turn_of(turn, number, len(turns), seen) for number, turn in enumerate(turns)]
+    if not any(message["role"] != "system" for message in found[0].messages):
+        raise ValueError("turn 1 has no message but the system's; add one of a user")
+    before = _names(record.get("pre_session_spawns"), "pre_session_spawns")
+    return _Session("" if name is None else str(name), found, before)
+
+
+def _turn_of(turn: Any, number: int, count: int, seen: SeenInRows) -> _SessionTurn:
+    """Turn `number`, from 0, of a session of so many. Raises ValueError."""
+    where = f"turn {number + 1}"
+    if not isinstance(turn, dict):
+        raise ValueError(f"{where} is {what_it_is(turn)}; write an object with messages")
+    said = turn.get("messages", turn.get("text", turn.get("texts")))
+    if isinstance(said, str):
+        said = [{"role": "user", "content": said}]
+    if isinstance(said, list) and all(isinstance(each, str) for each in said):
+        said = [{"role": "user", "content": each} for each in said]
+    try:
+        parts = listed_messages(said, "messages")
+        messages = [message_of(part, n, seen, every_field=True) for n, part in enumerate(parts, start=1)]
+        tokens = tokens_of(turn, *ANSWER_TOKENS)
+        tools = tools_of(turn) if turn.get("tools") is not None else None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if not messages:
+        raise ValueError(f"{where} has no messages; write one of a user")
+    if tokens is not None and tokens < 1:
+        raise ValueError(f"{where} asks for {tokens} tokens; write 1 at least, or drop it")
+    extra = turn.get("extra") or {}
+    if not isinstance(extra, dict):
+        raise ValueError(f"{where} has 'extra' that is {what_it_is(extra)}; write an object")
+    spawns = [
+        (name, join)
+        for entry in _listed(turn.get("spawns"), "spawns", where)
+        for name, join in _spawned(entry, number, count, where)
+    ]
+    return _SessionTurn(
+        messages,
+        tokens,
+        _seconds(turn.get("delay"), where),
+        str(turn.get("model") or ""),
+        tools,
+        {key: value for key, value in extra.items() if key == "stop" or key not in OWN_KEYS},
+        [
+            name
+            for entry in _listed(turn.get("forks"), "forks", where)
+            for name in _names(entry.get("child") if isinstance(entry, dict) else entry, "forks")
+        ],
+        spawns,
+    )
+
+
+def _listed(value: Any, key: str, where: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{where} has {key!a} that is {what_it_is(value)}; write a list of sessions")
+    return value
+
+
+def _names(value: Any, key: str) -> list[str]:
+    """Names of sessions: one, or a list. Raises ValueError."""
+    names = value if isinstance(value, list) else [] if value is None else [value]
+    for name in names:
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            raise ValueError(f"{key!a} names {shown(name)}, which is {what_it_is(name)}; write a session_id")
+    return [str(name) for name in names]
+
+
+def _spawned(entry: Any, number: int, count: int, where: str) -> list[tuple[str, int | None]]:
+    """Sessions that a turn spawns, each with the turn that waits for it. Raises ValueError."""
+    if not isinstance(entry, dict):
+        return [(name, number + 1 if number + 1 < count else None) for name in _names(entry, "spawns")]
+    join = entry.get("join_at", number + 1 if number + 1 < count else None)
+    if join is not None and (type(join) is not int or not number < join < count):
+        raise ValueError(f"{where} has join_at {shown(join)}; write a later turn of the session, from 0")
+    return [(name, join) for name in _names(entry.get("children"), "children")]
+
+
+def _seconds(delay_ms: Any, where: str) -> float:
+    if delay_ms is None:
+        return 0.0
+    number = isinstance(delay_ms, int | float) and not isinstance(delay_ms, bool)
+    if not number or not 0 <= delay_ms < math.inf:
+        raise ValueError(f"{where} has a delay of {shown(delay_ms)}; write milliseconds from 0 on")
+    return float(delay_ms) / 1000
+
+
+class _LaidOut:
+    """The turns of a session and of all below it, numbered so that each comes after those it waits for."""
+
+    def __init__(self, session: Callable[[int | str], _Session]) -> None:
+        self._session = session
+        self._turns: list[RowTurn] = []
+
+    def of(self, root: int) -> list[RowTurn]:
+        self._lay(self._session(root), (), None)
+        return self._turns
+
+    def _lay(self, session: _Session, after: tuple[int, ...], continues: int | None) -> int:
+        """Its last turn's number."""
+        joins: dict[int, list[int]] = {}
+        begins_with = after
+        for number, turn in enumerate(session.turns):
+            system, messages = None, turn.messages
+            if continues is None:
+                count = next(
+                    n for n, each in enumerate([*messages, None]) if each is None or each["role"] != "system"
+                )
+                system = "\n\n".join(text_of(each["content"]) for each in messages[:count]) or None
+                messages = messages[count:]
+            place = Place((*after, *joins.pop(number, ())), continues, session.name, system)
+            self._turns.append(
+                RowTurn(
+                    messages,
+                    answer_tokens=turn.answer_tokens,
+                    think_s=turn.think_s,
+                    place=place,
+                    tools=turn.tools,
+                    body=turn.body,
+                )
+            )
+            mine = len(self._turns) - 1
+            if number == 0:
+                for name in session.before:
+                    self._lay(self._session(name), begins_with, None)
+            for name in turn.forks:
+                self._lay(self._session(name), (mine,), mine)
+            for name, join in turn.spawns:
+                last = self._lay(self._session(name), (mine,), None)
+                if join is not None:
+                    joins.setdefault(join, []).append(last)
+            after, continues = (mine,), mine
+        return mine
