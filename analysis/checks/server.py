@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.checks.evidence import LevelEvidence, RunEvidence
-from analysis.measures.by_turn import with_expected
 from analysis.stats.steadiness import change_point
 from analysis.turns.frame import floats
 from turnbench.formats import Finding, ServerSample
@@ -110,7 +109,7 @@ def warm_cache(run: RunEvidence) -> Iterator[Finding]:
     A first turn starts with a tag of its own, so nothing of it can be there; a later one, at most what its
     conversation has said before. A system message that is shared may be there at the first turn as well.
     """
-    rows = with_expected(run.study)
+    rows = run.study.answered
     first = rows["turn"] == 1
     cache = str(run.study.manifest.settings.get("cache"))
     if cache == "warm":

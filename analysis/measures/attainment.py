@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.measures.censored import values_of
+from analysis.measures.censored import is_censored, values_of
 from analysis.turns.frame import floats
 from turnbench.metrics import METRICS
 from turnbench.outcomes import ANSWERED, CENSORED
@@ -38,7 +38,7 @@ class Attainment:
 
 def attainment(rows: pd.DataFrame, key: str) -> Attainment:
     """The curve of one metric over measured turns, failed ones too."""
-    values, so_far_ms = values_of(rows, METRICS[key])
+    values, so_far_ms = values_of(rows, is_censored(rows), METRICS[key])
     censored = rows["outcome"].isin(CENSORED).to_numpy()
     values[~(rows["outcome"].isin(ANSWERED).to_numpy() | censored) | np.isnan(values)] = np.inf
     open_ended = censored & np.isinf(values)

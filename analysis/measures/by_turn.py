@@ -12,7 +12,6 @@ from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import CUT, FAILED, PLAN, Study
 from turnbench.formats import ConversationCounts, GrowthRow
-from turnbench.outcomes import ANSWERED
 from turnbench.stats.batches import slots_of
 from turnbench.stats.bootstrap import Resampler
 from turnbench.turns import Floats
@@ -27,7 +26,7 @@ _UNKNOWN = -1
 def by_turn(study: Study) -> list[GrowthRow]:
     """Waiting by the depth of the turn: its number in its conversation or, where that has branches, in the
     line of turns whose history it has."""
-    rows = with_expected(study)
+    rows = study.answered
     rows = rows[rows["depth"] <= _MOST_TURNS]
     found = []
     for key, part in rows.groupby(["level", "depth"]):
@@ -39,7 +38,7 @@ def by_turn(study: Study) -> list[GrowthRow]:
 def by_context(study: Study) -> list[GrowthRow]:
     """The same by length of the prompt, in steps from a length to twice that; prompts that came mostly from a
     prefix cache apart from others, where usage says."""
-    rows = with_expected(study)
+    rows = study.answered
     known = rows[rows["prompt_tokens"].notna()]
     size = np.log2(np.maximum(floats(known["prompt_tokens"]), _LEAST_CONTEXT) / _LEAST_CONTEXT)
     cached = floats(known["cached_tokens"]) / np.maximum(floats(known["prompt_tokens"]), 1)
@@ -53,24 +52,6 @@ def by_context(study: Study) -> list[GrowthRow]:
             names["prefix"] = "cached" if kind else "computed"
         found.append(_row(part, level=level, **names))
     return found
-
-
-def with_expected(study: Study) -> pd.DataFrame:
-    """Measured turns that ended well, with `expected_cached`: what the turn before left in a prefix cache.
-
-    That is its prompt and its answer; nothing for a first turn. NaN where the turn before isn't known, and
-    for a sub-agent's first: its prompt may begin like another's of its conversation.
-    """
-    frame = study.frame[study.frame["counts"]].sort_values(["talk", "turn"])
-    talk, turn, before = (frame[name].to_numpy(dtype=np.int64) for name in ("talk", "turn", "continues"))
-    span = int(turn.max(initial=0)) + 1
-    places, wanted = talk * span + turn, talk * span + before
-    at = np.minimum(np.searchsorted(places, wanted), max(len(places) - 1, 0))
-    left = floats(frame["prompt_tokens"]) + floats(frame["tokens"])
-    follows = (before > 0) & (places[at] == wanted)
-    expected: Floats = np.where(turn == 1, 0.0, np.where(follows, left[at], np.nan))
-    frame = frame.assign(expected_cached=expected)
-    return frame[frame["measured"] & frame["outcome"].isin(ANSWERED)]
 
 
 def _row(rows: pd.DataFrame, **names: Any) -> GrowthRow:

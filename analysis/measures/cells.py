@@ -73,15 +73,16 @@ def _of_turns(study: Study, rows: pd.DataFrame) -> CellSummary:
     resampler = Resampler(int(talks.max()) + 1)
     own_reads = coalesced_share(rows, study) <= MOST_COALESCED
     ok, known = rows[answered], answered | censored
+    waits, known_talks, known_slots = rows[known], talks[known], slots[known]
     distributions = {}
     for key, metric in METRICS.items():
         if metric.per == "gap":
             turns = Sample(np.zeros(0), talks[answered], slots[answered])
             distributions[key] = gap_distribution(study, ok, turns, resampler, own_reads)
             continue
-        values, so_far = values_of(rows[known], metric)
+        values, so_far = values_of(waits, censored[known], metric)
         has = ~np.isnan(values)
-        sample = Sample(values[has], talks[known][has], slots[known][has], so_far[has])
+        sample = Sample(values[has], known_talks[has], known_slots[has], so_far[has])
         distributions[key] = distribution(sample, resampler)
     ttg_s, tokens = floats(ok["ttg_ms"]) / 1e3, floats(ok["tokens"])
     per_token = ttg_s / np.where(tokens > 0, tokens, np.nan)

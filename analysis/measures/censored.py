@@ -27,20 +27,27 @@ def ranked(rows: pd.DataFrame, metric: Metric) -> Floats:
     A censored turn ranks as worse than all that ended, with an infinite value, unless the metric was settled
     before (its first token had come).
     """
+    return _ranked(rows, is_censored(rows), metric)
+
+
+def _ranked(rows: pd.DataFrame, censored: Bools, metric: Metric) -> Floats:
     values = floats(rows[column_of(metric.key)])
-    censored = is_censored(rows)
     open_ended = censored & np.isnan(values) if metric.early else censored
     values[open_ended] = -np.inf if metric.higher_is_better else np.inf
     return values
 
 
-def values_of(rows: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats]:
+def values_of(rows: pd.DataFrame, censored: Bools, metric: Metric) -> tuple[Floats, Floats]:
     """(the metric of each turn as `ranked` has it, what is known of it where that is infinite).
 
-    NaN where a turn has no such number, or nothing is known.
+    NaN where a turn has no such number, or nothing is known. `censored`: what `is_censored` says of `rows`.
     """
-    values, seen = ranked(rows, metric), floats(rows[column_of(metric.key)])
-    return values, np.where(np.isinf(values), _so_far(rows, metric, seen), np.nan)
+    values = _ranked(rows, censored, metric)
+    so_far = np.full(len(values), np.nan)
+    if (open_ended := np.isinf(values)).any():
+        mine = rows[open_ended]
+        so_far[open_ended] = _so_far(mine, metric, floats(mine[column_of(metric.key)]))
+    return values, so_far
 
 
 def _so_far(rows: pd.DataFrame, metric: Metric, seen: Floats) -> Floats:

@@ -44,9 +44,32 @@ class Study:
         return self.frame[self.frame["measured"]]
 
     @cached_property
+    def answered(self) -> pd.DataFrame:
+        """Measured turns that ended well, with `expected_cached`: what the one before left in a prefix cache.
+
+        That is its prompt and its answer; nothing for a first turn. NaN where that one isn't known, and
+        for a sub-agent's first: its prompt may begin like another's of its conversation.
+        """
+        frame = self._in_order
+        talk, turn, before = (frame[name].to_numpy(dtype=np.int64) for name in ("talk", "turn", "continues"))
+        numbers, ranks = np.unique(turn, return_inverse=True)  # any number may stand in a record
+        places, wanted = talk * len(numbers) + ranks, talk * len(numbers) + np.searchsorted(numbers, before)
+        at = np.minimum(np.searchsorted(places, wanted), max(len(places) - 1, 0))
+        left = floats(frame["prompt_tokens"]) + floats(frame["tokens"])
+        follows = (before > 0) & (talk[at] == talk) & (turn[at] == before)
+        expected = np.where(turn == 1, 0.0, np.where(follows, left[at], np.nan))
+        mine = (frame["measured"] & frame["outcome"].isin(ANSWERED)).to_numpy()
+        return frame[mine].assign(expected_cached=expected[mine])
+
+    @cached_property
     def conversations(self) -> pd.DataFrame:
         """The conversations that began in a window, one a row."""
-        return _conversations(self.frame)
+        return _conversations(self._in_order)
+
+    @cached_property
+    def _in_order(self) -> pd.DataFrame:
+        """The turns that count, conversation by conversation."""
+        return self.frame[self.frame["counts"]].sort_values(["talk", "turn"])
 
     @property
     def manifest(self) -> RunManifest:
@@ -76,7 +99,7 @@ def study_run(run: RunDirectory, words_per_min: float = WORDS_PER_MIN) -> Study:
     return Study(run, frame, turns.events, health, server, levels, limits, torn, words_per_min)
 
 
-def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
+def _conversations(turns: pd.DataFrame) -> pd.DataFrame:
     """A row for each conversation (`talk`) that began in a level's window.
 
     Columns: `level end keeps duration_ms position`.
@@ -87,7 +110,6 @@ def _conversations(frame: pd.DataFrame) -> pd.DataFrame:
     has any. `duration_ms`: from when its first turn was due to the end of its last. One with branches ends by
     plan where all of its turns did, and as failed where one of them did.
     """
-    turns = frame[frame["counts"]].sort_values(["talk", "turn"])
     first = turns.drop_duplicates("talk").set_index("talk")
     last = turns.drop_duplicates("talk", keep="last").set_index("talk")
     begun = (first["turn"] == 1) & first["in_window"] & (first["level"] != NO_LEVEL)
