@@ -171,6 +171,7 @@ def distributed(headless: Any, locust: Any, tools: Any, at: Any) -> tuple[Any, l
     return master, [locust("--worker", "--master-port", port) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_makes_the_run_invalid_and_is_named(
     server: Any, headless: Any, locust: Any, tools: Any
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_killed_worker_makes_the_run_invalid_and_is_named(
     assert ledger["begun"] == len(at.truth())
 
 
+@pytest.mark.slow
 def test_a_killed_master_stops_the_load_of_its_workers(
     server: Any, headless: Any, locust: Any, tools: Any
 ) -> None:

@@ -35,6 +35,7 @@ class Exporter(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_what_an_exporter_says_is_recorded_and_integrated_within_1_percent(
     server: Callable[..., Any], headless: Callable[..., Any]
 ) -> None:

@@ -175,6 +175,7 @@ worker.close()
 """
 
 
+@pytest.mark.slow
 def test_people_wait_for_an_engine_that_takes_seconds_to_start(tools: Any) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _STALLED, str(tools.root / "scenarios/tasks/choose.yaml")],

@@ -74,6 +74,7 @@ def test_a_server_frozen_for_three_seconds_shows_in_every_turn_that_came_due(
         assert seen_ns - turn.due_ns >= thawed - turn.due_ns - int(5e7)
 
 
+@pytest.mark.slow
 def test_steps_of_a_rate_are_levels_of_one_run(server: Any, headless: Any, tools: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
     load = headless(at, "--arrival-rate", "30,60", "--hold", "2s", "--warmup", "500ms", "--no-analysis")

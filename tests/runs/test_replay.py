@@ -70,6 +70,7 @@ def test_a_trace_is_replayed_at_its_own_times(
     assert tools.request_ids(run) == set(at.truth())
 
 
+@pytest.mark.slow
 def test_rows_that_the_model_has_no_context_for_are_passed_over_and_told(
     server: Any, locust: Any, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def test_an_agents_tools_are_sent_and_their_results_answered(server: Any, locust
     assert tools.request_ids(load.run()) == set(at.truth())
 
 
+@pytest.mark.slow
 def test_a_model_without_a_system_role_plays_scenarios_that_have_one(server: Any, locust: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "8", "--model", "gemma-7b")
     load = locust("--headless", "-H", at.url, "--scenario", "tutor", "--levels", "2", "--hold", "2s",
@@ -39,6 +40,7 @@ def test_a_model_without_a_system_role_plays_scenarios_that_have_one(server: Any
     assert {turn.outcome for turn in turns} <= {"http_4xx", "ok", "cut"}
 
 
+@pytest.mark.slow
 def test_a_task_that_needs_more_context_than_the_model_has_is_skipped_and_listed(
     server: Any, locust: Any
 ) -> None:

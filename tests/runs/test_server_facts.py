@@ -56,6 +56,7 @@ def test_a_file_of_facts_is_recorded_and_wins_over_what_was_found_out(
     assert (server["hardware"], server["backend"]) == ("behind a proxy", "emulator")
 
 
+@pytest.mark.slow
 def test_a_server_without_a_launcher_is_described_by_its_answers_alone(
     server: Callable[..., Any], headless: Callable[..., Any]
 ) -> None:

@@ -232,6 +232,7 @@ def test_a_directory_without_a_sweep_cannot_be_resumed(tmp_path: Path, sweep: Ca
     assert "no sweep that can be resumed" in one.said
 
 
+@pytest.mark.slow
 def test_a_sweep_loads_servers_that_run_already(
     server: Any, tmp_path: Path, sweep: Callable[..., Sweep]
 ) -> None:

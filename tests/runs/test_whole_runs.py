@@ -33,6 +33,7 @@ def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
     assert len(conversations) == len(set(conversations)), "two workers played one conversation"
 
 
+@pytest.mark.slow
 def test_forked_workers_yield_the_same_run_directory(server: Any, headless: Any, tools: Any) -> None:
     at = server()
     load = headless(

@@ -185,6 +185,7 @@ print(spent, highest_kb / 1024, scenario.size)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its memory from Linux")
 def test_a_hundred_thousand_conversations_start_in_three_seconds_and_300_mb(file):
     row = json.dumps({"messages": [{"role": "user", "content": "word " * 120}]})
