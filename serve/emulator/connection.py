@@ -166,9 +166,10 @@ class ClientConnection:
         self._busy = False
         self._closing = False
         self._choosing = False
+        self._ciphertext_ns = 0
+        """Under TLS, when what was last decrypted came."""
         self._handshake_done = not isinstance(sock, ssl.SSLSocket)
-        if self._handshake_done:
-            stamp_arrivals(sock)
+        stamp_arrivals(sock)
         reactor.watch(sock, selectors.EVENT_READ, self._ready)
         self._rest()
 
@@ -321,11 +322,17 @@ class ClientConnection:
                 return
 
     def _receive(self) -> tuple[bytes, int]:
-        """The next bytes and when they came; under TLS, where no stamp can be had, when they were read."""
-        if isinstance(self._sock, ssl.SSLSocket):
-            return self._sock.recv(READ_BYTES), monotonic_ns()
-        data, ancillary, _, _ = self._sock.recvmsg(READ_BYTES, ANCILLARY_BYTES)
-        return data, arrival_ns(ancillary)
+        """The next bytes and when they came; under TLS when the last of the ciphertext that waits came."""
+        if not isinstance(self._sock, ssl.SSLSocket):
+            data, ancillary, _, _ = self._sock.recvmsg(READ_BYTES, ANCILLARY_BYTES)
+            return data, arrival_ns(ancillary)
+        # SSLSocket refuses recvmsg, and OpenSSL's own read drops the stamp: so it is looked at beforehand.
+        with contextlib.suppress(*_BUSY):
+            _, ancillary, _, _ = socket.socket.recvmsg(
+                self._sock, READ_BYTES, ANCILLARY_BYTES, socket.MSG_PEEK
+            )
+            self._ciphertext_ns = arrival_ns(ancillary)
+        return self._sock.recv(READ_BYTES), self._ciphertext_ns
 
     def _feed(self, data: bytes, arrived_ns: int) -> None:
         try:

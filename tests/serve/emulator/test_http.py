@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
+import time
 from itertools import pairwise
 
 import pytest
@@ -120,6 +123,12 @@ def test_streams_come_the_same_under_tls(start_emulator, make_chat, tmp_path):
         body = json.dumps(make_chat("long " * 2000, max_tokens=200, stream=True))
         connection.request("POST", "/v1/chat/completions", body)
         assert connection.getresponse().read().count(b"data: ") == 202
+    os.kill(emulator.process.pid, signal.SIGSTOP)
+    connection.request("POST", "/v1/chat/completions", body)
+    sent_ns = time.time_ns()
+    time.sleep(0.3)
+    os.kill(emulator.process.pid, signal.SIGCONT)
+    connection.getresponse().read()
     connection.close()
     # A client that speaks no TLS is dropped, and nobody else notices.
     with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", emulator.port)) as sock:
@@ -129,4 +138,6 @@ def test_streams_come_the_same_under_tls(start_emulator, make_chat, tmp_path):
     assert connection.getresponse().status == 200
     connection.close()
     assert emulator.stop()[0] == 0
-    assert [len(row["event_ns"]) for row in emulator.truth()] == [200, 200]
+    truth = emulator.truth()
+    assert [len(row["event_ns"]) for row in truth] == [200, 200, 200]
+    assert truth[2]["received_ns"] < sent_ns + 50_000_000, "not when it came, but when it was read"
