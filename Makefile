@@ -23,7 +23,7 @@ bin := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # More than there are cores: most tests wait for processes and clocks.
 TEST_PROCESSES ?= 6
-elsewhere := vllm or servers or browser or net
+elsewhere := vllm or servers or browser or net or tools
 everyday := not (slow or $(elsewhere))
 slow := slow and not ($(elsewhere))
 ready := .venv/.ready
@@ -35,7 +35,7 @@ fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secr
 # Only these are read for the second pass of `make test`.
 timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)
 
-.PHONY: help setup demo demo-real gpu-report test faults test-all test-slow test-vllm test-servers test-engines test-browser test-net check format bench bench-all serve stop sweep paper report clean
+.PHONY: help setup demo demo-real gpu-report test faults test-all test-slow test-vllm test-servers test-engines test-browser test-net test-tools check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,13 @@ test-browser: $(ready)  ## tests of the report in a real Chromium (Debian's, wit
 test-net: $(ready)  ## a master and four workers on machines of their own (network namespaces; as root)
 	@command -v ip > /dev/null || (apt-get update -qq && apt-get install -y -qq iproute2)
 	$(bin)/python -m pytest tests/net -m net
+
+test-tools: $(ready)  ## what goes out to other tools, received by real ones: Prometheus, MLflow, W&B offline, linters (Debian's prometheus; 1.3 GB once)
+	@command -v prometheus promtool > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus)
+	@test -x .venv-tools/bin/mlflow || $(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --quiet --requirement tests/tools/requirements.txt
+	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,otlp,mlflow,wandb,notebook]'
+	$(bin)/python -m pytest tests/tools -m tools
 
 check: $(ready)  ## lint, format, types, and the pages of docs/ that are made of the code
 	$(bin)/ruff check .

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gevent
 import locust.main
@@ -28,16 +28,25 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen.adapter._page import add_to_page
 from loadgen.adapter._web import check_start_form, protect
-from loadgen.control._controller import RunController, analyse, exit_code_of, outlast_forked_workers
+from loadgen.control._controller import (
+    RunController,
+    analyse,
+    exit_code_of,
+    outlast_forked_workers,
+    send_spans,
+)
 from loadgen.control._levels import play_run
 from loadgen.control._live import LiveSnapshot
 from loadgen.control._state import RunState, reason
 from loadgen.control._worker import Worker
-from loadgen.options._command_line import OptionErrors, add_options
+from loadgen.options._command_line import OPTIONS, OptionErrors, add_options
 from loadgen.options._prepare import Prepared, prepare
 from loadgen.options._values import new_folder
 from turnbench import exits
 from turnbench.problems import quoted
+
+if TYPE_CHECKING:
+    from loadgen.control._prometheus import PrometheusPage
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +80,7 @@ class LocustAdapter:
         self.worker: Worker | None = None
         self.controller: RunController | None = None
         self.prepared: Prepared | None = None
+        self._page: PrometheusPage | None = None
         self._main = gevent.getcurrent()
         self._signal: int | None = None
         self._run: RunState | None = None
@@ -122,6 +132,7 @@ class LocustAdapter:
             self.options.num_users = shape.start_users
             self.options.spawn_rate = shape.spawn_rate_per_s(shape.start_users)
         self.controller = RunController(self.environment)
+        self._open_metrics_page()
         if web_ui is not None:
             protect(web_ui, self.options)
             check_start_form(web_ui, self)
@@ -134,6 +145,21 @@ class LocustAdapter:
             for problem in error.problems:
                 print(f"turnbench: {problem}", file=sys.stderr)
             raise SystemExit(exits.BAD_CONFIGURATION) from None
+
+    def _open_metrics_page(self) -> None:
+        option = next(each for each in OPTIONS if each.dest == "metrics_port")
+        problems: list[str] = []
+        at = option.read(self.options.metrics_port, problems)
+        if problems:
+            _refuse(problems[0])
+        if at is None:
+            return
+        from loadgen.control._prometheus import PrometheusPage  # half a second that most need not wait
+
+        try:
+            self._page = PrometheusPage(at)
+        except OSError as error:
+            _refuse(f"--metrics-port {at}: {error.strerror or error}; name another port")
 
     # --- a run ---
 
@@ -158,6 +184,8 @@ class LocustAdapter:
             return
         self._runs += 1
         self._run = run
+        if self._page is not None:
+            self._page.show(run, lambda: run.snapshot(self.runner.user_count))
         self.last_report = run.writer.path / "report.html"
         self._idle.clear()
         gevent.spawn(self._drive, run)
@@ -173,6 +201,8 @@ class LocustAdapter:
             self.controller.close_run(run)
             of_analysis = exits.OK if run.prepared.settings.no_analysis else analyse(run)
             code = exit_code_of(run, of_analysis, self._signal)
+            if (collector := run.prepared.settings.otlp) is not None and not run.end_at_once.is_set():
+                send_spans(run, collector)
         finally:  # whatever went wrong, Locust must not be left waiting
             run.save_exit_code(code)
             self._run = None

@@ -315,15 +315,26 @@ def analyse(run: RunState) -> int:
 
     A second signal ends it: nobody has to wait for the report of a long run.
     """
+    code = _child_ended(run, [sys.executable, "-P", "-m", "analysis", str(run.writer.path)])
+    return code if code in (exits.OK, exits.MISSED) else exits.INVALID
+
+
+def _child_ended(run: RunState, command: list[str]) -> int:
+    """Wait for a command to end, or end it on a second signal; its exit code."""
     sys.stdout.flush()
-    command = [sys.executable, "-P", "-m", "analysis", str(run.writer.path)]
     # In a session of its own: Ctrl-C must not take the report away from who asked for a partial one.
     with subprocess.Popen(command, start_new_session=True) as child:
         while child.poll() is None:
             if run.end_at_once.wait(0.1):
                 child.terminate()
                 break
-    return child.returncode if child.returncode in (exits.OK, exits.MISSED) else exits.INVALID
+    return child.returncode
+
+
+def send_spans(run: RunState, endpoint: str) -> None:
+    """Send a closed run to an OpenTelemetry collector, in a child, which says what was sent or why not."""
+    command = [sys.executable, "-P", "-m", "analysis.exports", str(run.writer.path)]
+    _child_ended(run, [*command, "--to", "otlp", "--endpoint", endpoint])
 
 
 def exit_code_of(run: RunState, of_analysis: int, stopped_by: int | None) -> int:

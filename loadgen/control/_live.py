@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -145,6 +145,10 @@ class _Unanswered:
     ttft_ms: float
 
 
+OnTurns = Callable[[Sequence[TurnRecord], list[float], list[float], list[float]], None]
+"""Gets records with their TTFT and TTG in milliseconds and their output tokens; NaN where there is none."""
+
+
 class LiveNumbers:
     """Gets every record and health line of a run as it comes, and says how the level under way stands."""
 
@@ -152,6 +156,8 @@ class LiveNumbers:
         self.level: LevelView | None = None
         self.longest_ms = 0.0
         """The longest answer of the run."""
+        self.on_turns: OnTurns | None = None
+        """Gets every turn of the run as it is worked on, in the window or not."""
         self._stop_counted = counts_stop_token(server or {})
         self._new: list[tuple[bytes, int]] = []
         self._of: tuple[int, int | None] = (-1, None)
@@ -193,16 +199,18 @@ class LiveNumbers:
             self._of, self._rows, self._unanswered = of, {}, {}
             self._made = (0, [])
         new, self._new = self._new, []
-        if level is None or not new:
+        if not new or (level is None and self.on_turns is None):
+            return
+        records = [decode(line) for line, _ in new]
+        turns = turns_of(records, stop_counted=self._stop_counted)
+        numbers = (ttft_ms(turns).tolist(), ttg_ms(turns).tolist(), turns.output_tokens.tolist())
+        if self.on_turns is not None:
+            self.on_turns(records, *numbers)
+        if level is None:
             return
         start_ns = (level.start_ns or 0) if level.window_start_ns is None else level.window_start_ns
         end_ns = math.inf if level.window_end_ns is None else level.window_end_ns
-        records = [(decode(line), offset_ns) for line, offset_ns in new]
-        turns = turns_of([record for record, _ in records], stop_counted=self._stop_counted)
-        numbers = zip(
-            ttft_ms(turns).tolist(), ttg_ms(turns).tolist(), turns.output_tokens.tolist(), strict=True
-        )
-        for (record, offset_ns), (ttft, ttg, tokens) in zip(records, numbers, strict=True):
+        for record, (_, offset_ns), ttft, ttg, tokens in zip(records, new, *numbers, strict=True):
             sent_ns = (record.due_ns if record.sent_ns is None else record.sent_ns) - offset_ns
             if record.outcome in ANSWERED:
                 self.longest_ms = max(self.longest_ms, ttg)

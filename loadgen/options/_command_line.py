@@ -51,7 +51,7 @@ def add_options(parser: Any, kind: type[Settings] = Settings) -> None:
         else:
             parser.add_argument(
                 each.flag, type=str, metavar=each.metavar, default=each.option.default, env_var=each.env_var,
-                help=each.help,
+                help=each.help, include_in_web_ui=not each.option.at_start,
             )  # fmt: skip
 
 

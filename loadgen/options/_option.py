@@ -44,6 +44,8 @@ class Option:
     """The flag of an option that is Locust's own."""
     key: str = ""
     """Where it stands among Locust's parsed options, if that isn't its name."""
+    at_start: bool = False
+    """Whether it is about the process and not a run: it is not in the start form."""
 
 
 @dataclass(frozen=True)

@@ -292,6 +292,25 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         str | None,
         Option("DCGM exporter (or serve gpu-metrics) beside the server.", values.page_url, "URL"),
     ] = None
+    metrics_port: Annotated[
+        values.ListenAt | None,
+        Option(
+            "Serve the run's live numbers at /metrics for Prometheus; to this machine alone, unless an "
+            "address is given too.",
+            values.listen_at,
+            "[ADDRESS:]PORT",
+            at_start=True,
+        ),
+    ] = None
+    otlp: Annotated[
+        str | None,
+        Option(
+            "When the run has ended, send a span a turn and histograms to this OpenTelemetry collector (OTLP "
+            "over HTTP), such as http://127.0.0.1:4318.",
+            values.collector_url,
+            "URL",
+        ),
+    ] = None
     gpu_price: Annotated[
         float | None,
         Option(

@@ -16,6 +16,7 @@ import msgspec
 
 from loadgen.dialects import DIALECTS
 from loadgen.options._endpoint import address_of
+from turnbench.extras import missing
 from turnbench.files import regular_file
 from turnbench.problems import quoted
 from turnbench.units import seconds
@@ -115,12 +116,43 @@ def endpoint_url(text: str) -> str:
     return text
 
 
+class ListenAt(msgspec.Struct, frozen=True):
+    """Where a page of our own is served."""
+
+    port: int
+    address: str = "127.0.0.1"
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def listen_at(text: str) -> ListenAt:
+    """--metrics-port: a port of this machine alone, or ADDRESS:PORT."""
+    address, colon, port = text.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535 or (colon and not address):
+        raise ValueError(f"{text[:60]!r}: write a port such as 9650, or ADDRESS:PORT such as 0.0.0.0:9650")
+    return ListenAt(int(port), address.strip("[]") if colon else "127.0.0.1")
+
+
 def page_url(text: str) -> str:
     """The address of a page of metrics; one without a path means /metrics."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{text!r} is not an address such as http://gpu-host:9400/metrics")
     return text if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/metrics"
+
+
+def collector_url(text: str) -> str:
+    """--otlp: the address of an OpenTelemetry collector; the library that sends must be there."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(quoted(text), "not an address such as http://127.0.0.1:4318")
+    if parts.username is not None or parts.query:
+        # It is written into run.json.
+        raise ValueError("no key or password here; it goes into OTEL_EXPORTER_OTLP_HEADERS")
+    if (why := missing("otlp")) is not None:
+        raise ValueError(why)
+    return text
 
 
 def dialect(text: str) -> str:

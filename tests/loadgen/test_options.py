@@ -14,6 +14,7 @@ from loadgen._messages import TO_ENGINE, Job, StartRun, Unpacker, pack
 from loadgen.options._command_line import OPTIONS, OptionErrors, add_options, settings_from
 from loadgen.options._headers import recorded
 from loadgen.options._settings import Settings
+from loadgen.options._values import ListenAt
 
 HOST = "http://127.0.0.1:8000"
 
@@ -60,6 +61,8 @@ DEFAULTS: dict[str, tuple[Any, str, Any]] = {
     "trust-env": (False, "trust_env", False),
     "api-key-env": ("OPENAI_API_KEY", "api_key_env", "OPENAI_API_KEY"),
     "gpu-metrics": ("", "gpu_metrics", None),
+    "metrics-port": ("", "metrics_port", None),
+    "otlp": ("", "otlp", None),
     "gpu-price": ("", "gpu_price", None),
     "server-facts": ("", "server_facts", None),
 }  # type: ignore[assignment]
@@ -145,6 +148,8 @@ def test_every_option_has_a_help_text() -> None:
         (["--retry", "3"], "retry", 3),
         (["--abort-errors", "0.5"], "abort_errors", 0.5),
         (["--clock", "user"], "clock", "user"),
+        (["--metrics-port", "9650"], "metrics_port", ListenAt(9650, "127.0.0.1")),
+        (["--metrics-port", "[::]:9650"], "metrics_port", ListenAt(9650, "::")),
         (["--seed", "7"], "seed", 7),
         (["--salt", "9F3C"], "salt", "9f3c"),
         (["--run-dir", "out/x"], "run_dir", "out/x"),
@@ -204,6 +209,12 @@ def test_levels_and_once_leave_no_time_to_think_unless_asked(words: list[str]) -
         (["--arrival-rate", "1..9"], "say with -t within what time"),
         (["--find-capacity", "--arrival-rate", "1,9"], "takes one --arrival-rate"),
         (["--clock", "atomic"], "kernel or user"),
+        (["--otlp", "collector:4318"], "http://127.0.0.1:4318"),
+        (["--otlp", "http://me:key@collector:4318"], "OTEL_EXPORTER_OTLP_HEADERS"),
+        (["--metrics-port", "0"], "such as 9650"),
+        (["--metrics-port", "65536"], "such as 9650"),
+        (["--metrics-port", ":9650"], "0.0.0.0:9650"),
+        (["--metrics-port", "http://127.0.0.1:9650/metrics"], "0.0.0.0:9650"),
         (["--seed", "1.5"], "whole number"),
         (["--seed", "9" * 40], "whole number"),
         (["--salt", "xyz"], "hexadecimal"),

@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": Command("turnbench.cli.sweep", "serve, load and compare several models by a plan"),
     "report": Command("analysis.__main__", "analyse runs again: tables, verdict, report.html"),
     "compare": Command("turnbench.cli.compare", "say whether runs are worse than a baseline"),
+    "export": Command("analysis.exports.command", "results as other tools have them, or sent to them"),
     "plan": Command("analysis.plan", "how long and how often to run, foreseen from a pilot run"),
     "serve": Command("serve.__main__", "serve a model, real or emulated; list, show, calibrate, stop"),
     "scenarios": Command("scenarios.__main__", "list, show, check and sample conversations"),
@@ -46,8 +47,7 @@ commands:
 {chr(10).join(f"  {name:<12} {command.help}" for name, command in COMMANDS.items())}
 
 options:
-  -h, --help   this help; `turnbench COMMAND --help` for a command's
-  --version    the version
+  --help, --version   `turnbench COMMAND --help` for a command's options
 
 example:
   turnbench serve up yi-6b --backend emulator        # in one terminal
