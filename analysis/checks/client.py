@@ -119,10 +119,16 @@ def late_open(late_ms: Floats) -> tuple[Severity, str] | None:
 
 
 def before_sent(at: LevelEvidence) -> Iterator[Finding]:
-    """Answers that came before their request had left: times are never clipped, so this shows."""
-    early = at.rows["ttft_ms"] < 0
+    """Answers that came before their request had left, or in the same microsecond: no network is that quick.
+
+    Times are never clipped, so this shows; versions before 0.2.0 took the answer's head for the request's end
+    where they had noted that one later, and recorded a wait of 0.
+    """
+    early = at.rows["ttft_ms"] <= 0
     if early.any():
-        what = f"{int(early.sum())} turns have an answer from before their request was sent"
+        what = (
+            f"{int(early.sum())} turns have an answer from before their request was sent, or from that moment"
+        )
         remedy = "clocks of this machine disagree: report it with run.json, and try --clock kernel"
         yield at.finding("suspect", "before_sent", what, remedy)
 

@@ -111,6 +111,14 @@ def test_event_loop_lag_is_told_and_kept_out_of_ttft(made: MadeRun) -> None:
     assert summary["cells"][0]["ttft_ms"]["p50"] == 100
 
 
+@pytest.mark.parametrize(("first_us", "expected"), [(-20, "suspect"), (0, "suspect"), (1, None)])
+def test_an_answer_from_before_its_request_shows(made: MadeRun, first_us: int, expected: str | None) -> None:
+    """One of the same microsecond too: an older version took the answer's head for the request's end."""
+    made.turns = turns()
+    made.turns[3] = turn(3, sent_s=6, event_us=[first_us, 50_000, 60_000], events=3)
+    assert checks(summary_of(made)).get("before_sent") == expected
+
+
 @pytest.mark.parametrize(("coalesced", "expected"), [(1, None), (2, "suspect")])
 def test_coalesced_events(made: MadeRun, coalesced: int, expected: str | None) -> None:
     made.turns = turns(events=100, coalesced=coalesced)
