@@ -20,6 +20,11 @@ from turnbench.credentials import Secrets
 
 _DEFAULT_DIALECT = "chat"
 _KEY_HEADERS = ("authorization", "x-api-key")
+_PLAIN_HEADERS = (
+    *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-type"),
+    *("user-agent", "anthropic-version", "anthropic-beta", "openai-beta"),
+)
+"""Headers whose values are words of everyday use: to hide `gzip` would garble what a server says."""
 
 
 def dialect_of(settings: Settings) -> str:
@@ -63,7 +68,10 @@ def secrets_of(settings: Settings, headers: dict[str, str]) -> Secrets:
 
     A server may repeat a key with or without `Bearer` before it.
     """
-    secret = {name.lower() for name in settings.headers} | set(_KEY_HEADERS)
+    plain = {name.lower() for name, value in settings.headers.items() if not value.startswith("$")}
+    secret = ({name.lower() for name in settings.headers} | set(_KEY_HEADERS)) - plain.intersection(
+        _PLAIN_HEADERS
+    )
     values = [value for name, value in headers.items() if name.lower() in secret]
     values += secrets_in(settings.host)
     with suppress(ValueError):  # a host that is none is refused elsewhere

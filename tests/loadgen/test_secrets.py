@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.options._headers import recorded
+from loadgen.options._headers import headers_of, recorded, secrets_of
 from loadgen.options._settings import Settings
 
 
@@ -58,6 +58,26 @@ async def test_a_key_in_a_typed_authorization_header_is_scrubbed_with_and_withou
     person = client(server.url, headers={"Authorization": "Bearer sk-typed-secret"})
     await person.ended(person.start())
     assert person.records[0].error == "bad key ***!"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("Accept-Encoding", "gzip", "gzip"),
+        ("ACCEPT", "text/event-stream, text/plain", "text/plain"),
+        ("User-Agent", "$AGENT", "***"),
+        ("X-Tenant", "gzip", "***"),
+    ],
+)
+def test_words_of_every_day_in_a_typed_header_hide_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv("AGENT", "a-secret-agent")
+    settings = Settings(host="http://h", headers={name: value})
+    sent = headers_of(settings)
+    words = sent.get(name) or next(sent[each] for each in sent if each.lower() == name.lower())
+    assert secrets_of(settings, sent).scrubbed(words.rpartition(" ")[2]) == said
+    assert recorded(settings)["headers"] == {name: "***"}
 
 
 async def test_a_password_in_the_url_is_sent_and_scrubbed(serve: Any, client: Any) -> None:
