@@ -45,6 +45,9 @@ _FAILURES = [
     _chunk({"object": "error", "message": "maximum context length is 4096 tokens", "code": 400}),
     _typed("error", error={"type": "overloaded_error", "message": "Overloaded"}),
     b'event: error\ndata: {"message": "worker 3 went away", "status": 503}\n\n',
+    b'error: {"code": 500, "message": "gone"}\n\n',
+    _chunk({"header": {"code": 10013, "message": "gone"}}),
+    _chunk({"choices": [{"delta": {}, "finish_reason": "error", "error": {"message": "gone"}}]}),
 ]
 """What any server may say in place of an answer, or amid one."""
 SEEDS: dict[str, list[bytes]] = {
@@ -61,6 +64,13 @@ SEEDS: dict[str, list[bytes]] = {
         + _FAILURES[3] + b"data: [DONE]\n\n",
         b'data: {"choices":[{"delta":{"content":"\\ud83c"}}]}\n\n'
         b'data: {"choices":[{"delta":{"content":"\\udf0d"}}]}\n\n',
+        b"".join(b"data: " + _chat({"content": text}) for text in ("A", " b", "c"))
+        + b"data: data: [DONE]\n\n",
+        (_chat({"thinking": "Hm"}) + _chat({"content": "x"}) + _chat({}, "null")).replace(b"\n\n", b"\n"),
+        _chat({"content": "<|channel|>analysis<|message|>Hm<|end|>"}) + _chat({"content": "assistantfinal"})
+        + _chat({"reasoning_details": [{"text": "x"}, {"summary": "y"}]}, "MAX_TOKENS")
+        + _chunk({"choices": [], "usage": _USAGE | {"total_tokens": 9, "prompt_cache_hit_tokens": 2}}),
+        _chunk({"choices": [{"message": {"content": "All"}, "finish_reason": "stop"}], "usage": _USAGE}),
         b": ping\r\n\r\ndata: : PROCESSING\r\n\r\n" + _chat({"content": "x"}) + b"data: [DONE]\r\n\r\n",
     ],
     "completions": [
@@ -81,6 +91,12 @@ SEEDS: dict[str, list[bytes]] = {
         + _typed("response.function_call_arguments.delta", delta="{}")
         + _typed("response.refusal.delta", delta="No")
         + _typed("response.incomplete", response={"incomplete_details": {"reason": "max_output_tokens"}}),
+        _typed("response.reasoning.delta", delta={"text": "Hm"})
+        + b'data: {"type":"response.output_text.delta","delta":"G\xc3"}\n\n'
+        + b'data: {"type":"response.output_text.delta","delta":"\xbc\\ud83c"}\n\n'
+        + _typed("response.output_item.done", item={"type": "custom_tool_call"})
+        + _typed("response.done", response={"status": "failed", "usage": {"output_tokens": "2"}}),
+        _typed("response.completed", response={"output": [{"content": [{"text": "All"}]}], "usage": _USAGE}),
         _typed("response.output_text.delta", delta="Hi")
         + _typed("response.failed", response={"error": {"code": "server_error", "message": "gone"}}),
     ],

@@ -110,4 +110,11 @@ def is_cut_reasoning(outcome: str, finish_reason: str | None) -> bool:
     The server did all that was asked of it; the limit left no token for an answer. Such a turn is `ok` with
     no answer event. Runs before 0.2.0 recorded it as `reasoning_only`, and are read as if they had not.
     """
-    return outcome == "reasoning_only" and finish_reason in ("length", "max_tokens", "max_output_tokens")
+    return outcome == "reasoning_only" and finish_reason is not None and finish_reason.lower() in CUT_BY_LIMIT
+
+
+CUT_BY_LIMIT = (
+    *("length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_completion_tokens"),
+    *("max_length", "model_length", "token_limit", "model_context_window_exceeded"),
+)
+"""Reasons for an answer's end, in small letters, that servers give for a limit of tokens."""

@@ -12,20 +12,30 @@ from loadgen.dialects._chunks import (
     NO_DELTA,
     ChatChunk,
     ChatUsage,
+    ChatUsageDetails,
     choice_of_answer,
     chunks_of,
+    end_of,
     plain_texts,
+    undoubled,
     usage_elsewhere,
 )
-from loadgen.dialects._dialect import Problem, Prompt, Refused, StreamedReply, TurnRequest, bearer
-from loadgen.dialects._failures import failure_of_data, message_of, problem_of, refusal_of
+from loadgen.dialects._dialect import (
+    NOT_ENDED,
+    Problem,
+    Prompt,
+    Refused,
+    StreamedReply,
+    TurnRequest,
+    bearer,
+)
+from loadgen.dialects._failures import error_words, failure_of_data, problem_of, refusal_of
 from scenarios import Conversation, characters_of, dialogue, drop_oldest, without_system
 
-_DONE = b"[DONE]"
 _FIRST_EVENTS, _LEAST_EVENTS, _LAST_EVENTS = 12, 8, 3
 """Of a long answer the first and the last events are read one by one, those between them all at once."""
 FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
-_COMPLETE = re.compile(rb"data: *\[DONE\]\s*$")
+_COMPLETE = re.compile(rb"data: *\"?\[DONE\]\"?\s*$", re.I)
 
 
 class ChatCompletions:
@@ -79,21 +89,22 @@ class ChatCompletions:
 
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every chunk up to [DONE] or the first problem."""
-        end = events.index(_DONE) if _DONE in events else _odd_end(events)
+        end = end_of(events)
         reply = StreamedReply()
         middle, places, chunks, problem = _decoded(events[:end], reply.oddities)
         ours = 0
         usage: ChatUsage | None = None
+        counted_at = 0
         for number, chunk in zip(places, chunks, strict=False):
             if middle is not None and number == end - _LAST_EVENTS:
                 reply.add_answers(_FIRST_EVENTS, *middle)
-            if chunk.error:
-                reply.problem = problem_of(message_of(chunk.error))
+            if chunk.error and (failure := error_words(chunk.error)):
+                reply.problem = problem_of(failure)
                 break
             if chunk.usage is not None:
-                usage = chunk.usage
+                usage, counted_at = chunk.usage, number
             if not chunk.choices:
-                if chunk.choices is None and (failure := failure_of_data(events[number])):
+                if chunk.usage is None and (failure := failure_of_data(undoubled(events[number]))):
                     reply.problem = problem_of(failure)
                     break
                 continue
@@ -101,12 +112,14 @@ class ChatCompletions:
             if choice.index != ours or len(chunk.choices) > 1:
                 ours = choice_of_answer(chunks, reply.oddities)
                 choice = next((each for each in chunk.choices if each.index == ours), NO_CHOICE)
-            if choice.finish_reason:
+            if choice.finish_reason and choice.finish_reason.lower() not in NOT_ENDED:
                 reply.finish_reason = choice.finish_reason
-            delta = choice.delta or NO_DELTA
+            if choice.error and (failure := error_words(choice.error)):
+                reply.problem = problem_of(failure)
+                break
+            delta = choice.delta or choice.message or NO_DELTA
             answer = delta.content or choice.text or delta.refusal or ""
-            # Servers that renamed reasoning_content send the same text under both names.
-            reasoning = delta.reasoning or delta.reasoning_content or ""
+            reasoning = delta.thought
             tool_call = bool(delta.tool_calls or delta.function_call)
             if answer or reasoning or tool_call:
                 count = None if chunk.usage is None else chunk.usage.completion_tokens
@@ -116,6 +129,9 @@ class ChatCompletions:
         for data in events[end + 1 :]:
             if failure := failure_of_data(data):
                 problem = problem or problem_of(failure)
+        if usage is not None and _is_of_the_start(usage, counted_at, reply):
+            usage = ChatUsage(usage.prompt_tokens, prompt_tokens_details=ChatUsageDetails(usage.cached))
+            reply.oddities.add("counts")
         self._take_usage(reply, usage, events[:end])
         reply.end(end < len(events), problem)
         return reply
@@ -125,11 +141,9 @@ class ChatCompletions:
             usage = usage_elsewhere(events, reply.oddities) or usage
         if usage is None:
             return
-        reply.prompt_tokens, reply.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-        if usage.prompt_tokens_details is not None:
-            reply.cached_tokens = usage.prompt_tokens_details.cached_tokens
-        if usage.completion_tokens_details is not None:
-            reply.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
+        reply.prompt_tokens = usage.prompt_tokens or None  # no prompt is of no token
+        reply.completion_tokens = usage.output(reply.oddities)
+        reply.cached_tokens, reply.reasoning_tokens = usage.cached, usage.reasoning
         if "choices" in reply.oddities:  # it counts those of all
             reply.completion_tokens = reply.reasoning_tokens = None
 
@@ -161,7 +175,8 @@ def _decoded(
     return None, range(len(events)), chunks, problem
 
 
-def _odd_end(events: list[bytes]) -> int:
-    """The place of an end mark with spaces or quotes around it, else the number of events."""
-    first = max(len(events) - 3, 0)
-    return next((n for n in range(first, len(events)) if events[n].strip(b' "') == _DONE), len(events))
+def _is_of_the_start(usage: ChatUsage, counted_at: int, reply: StreamedReply) -> bool:
+    """Whether these counts, fewer than the events, came before the last of them: so far and no total."""
+    counted = usage.completion_tokens
+    early = bool(reply.events) and counted_at < reply.events[-1]
+    return early and counted is not None and counted < len(reply.events)

@@ -17,10 +17,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from loadgen.dialects._dialect import Problem
-from loadgen.dialects._failures import failure_in
+from loadgen.dialects._failures import error_words, failure_in
 
 EVENT_BYTES = 1 << 20
 """Longest event that is taken for one."""
+DONE = b"[DONE]"
+"""The data of the event that ends a stream of OpenAI's."""
 _LAST_EVENTS = 3
 """Where usage under a name of the server's own is looked for."""
 _MOST = 1 << 53
@@ -40,8 +42,42 @@ class ChatUsage(msgspec.Struct, gc=False):
 
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
+    total_tokens: _Count | None = None
     prompt_tokens_details: ChatUsageDetails | None = None
     completion_tokens_details: ChatUsageDetails | None = None
+    reasoning_tokens: _Count | None = None
+    """Where servers have it beside the details, as Perplexity's."""
+    cached_tokens: _Count | None = None
+    prompt_cache_hit_tokens: _Count | None = None
+    cache_read_input_tokens: _Count | None = None
+    """Moonshot's, DeepSeek's and Anthropic's names for what a cache held of the prompt."""
+    cache_creation_input_tokens: _Count | None = None
+
+    @property
+    def cached(self) -> int | None:
+        """Tokens of the prompt that a cache held."""
+        details = self.prompt_tokens_details
+        named = (self.cached_tokens, self.prompt_cache_hit_tokens, self.cache_read_input_tokens)
+        found = (None if details is None else details.cached_tokens, *named)
+        return next((each for each in found if each is not None), None)
+
+    @property
+    def reasoning(self) -> int | None:
+        """Tokens of reasoning, wherever they stand."""
+        details = self.completion_tokens_details
+        found = None if details is None else details.reasoning_tokens
+        return self.reasoning_tokens if found is None else found
+
+    def output(self, oddities: set[str]) -> int | None:
+        """Tokens that were made. xAI's completion tokens leave out those of the reasoning."""
+        made, thought = self.completion_tokens, self.reasoning
+        if made is None or not thought:
+            return made
+        with_thought = (self.prompt_tokens or 0) + made + thought
+        if not (thought > made if self.total_tokens is None else self.total_tokens == with_thought):
+            return made
+        oddities.add("apart")
+        return made + thought
 
 
 class ChatDelta(msgspec.Struct, gc=False):
@@ -50,9 +86,19 @@ class ChatDelta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    reasoning_text: str | None = None
+    thinking: str | None = None
+    reasoning_details: Any = None
+    """OpenRouter's: a list of parts, mostly beside `reasoning` with the same text."""
     refusal: str | None = None
     tool_calls: list[Any] | None = None
     function_call: Any = None
+
+    @property
+    def thought(self) -> str:
+        """The reasoning, once: servers that renamed it send the same text under both names."""
+        said = self.reasoning or self.reasoning_content or self.reasoning_text or self.thinking
+        return said or (_texts_of(self.reasoning_details) if self.reasoning_details else "")
 
 
 class ChatChoice(msgspec.Struct, gc=False):
@@ -60,9 +106,12 @@ class ChatChoice(msgspec.Struct, gc=False):
 
     index: int = 0
     delta: ChatDelta | None = None
+    message: ChatDelta | None = None
+    """In place of a delta: a server that makes the whole answer before it says any of it."""
     text: str | None = None
     """In place of a delta: what one event of /completions adds."""
     finish_reason: str | None = None
+    error: Any = None
 
 
 class ChatChunk(msgspec.Struct, gc=False):
@@ -77,6 +126,9 @@ class _PlainDelta(msgspec.Struct, gc=False):
     content: str
     reasoning: None = None
     reasoning_content: None = None
+    reasoning_text: None = None
+    thinking: None = None
+    reasoning_details: None = None
     refusal: None = None
     tool_calls: None = None
     function_call: None = None
@@ -87,6 +139,7 @@ class _PlainChoice(msgspec.Struct, gc=False):
     index: Literal[0] = 0
     text: None = None
     finish_reason: None = None
+    error: None = None
 
 
 class _PlainUsage(msgspec.Struct, gc=False):
@@ -109,7 +162,27 @@ NO_DELTA = ChatDelta()
 _decoder = msgspec.json.Decoder(ChatChunk)
 _plain_decoder = msgspec.json.Decoder(list[_PlainChunk])
 _NO_CHUNK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_END_MARK = re.compile(rb"(data:|[\s\"'])*\[?DONE\]?[\s\"']*", re.I)
 COMMENT = re.compile(rb"\s*(:|(ping|pong|heart-?beat|keep-?alive)\s*$)", re.I)
+
+
+def undoubled(data: bytes) -> bytes:
+    """The data of an event without a second `data:` in front and spaces around.
+
+    Some servers write `data: data: {...}`: they give whole events to a library that frames them once more.
+    """
+    while data.startswith(b"data:"):
+        data = data[5:].strip()
+    return data
+
+
+def end_of(events: list[bytes]) -> int:
+    """The place of the end mark; else the number of events. Of the last ones it may be one in other letters,
+    or with something around it."""
+    if DONE in events:
+        return events.index(DONE)
+    first = max(len(events) - _LAST_EVENTS, 0)
+    return next((n for n in range(first, len(events)) if _END_MARK.fullmatch(events[n])), len(events))
 
 
 def plain_texts(events: list[bytes]) -> tuple[list[str], list[int] | None] | None:
@@ -163,7 +236,7 @@ def usage_elsewhere(events: list[bytes], oddities: set[str]) -> ChatUsage | None
         except (ValueError, RecursionError):
             continue
         for place in _places_of_usage(value):
-            if (usage := _usage(place, oddities)) is not None and usage.completion_tokens is not None:
+            if (usage := usage_of(place, oddities)) is not None and usage.completion_tokens is not None:
                 oddities.add("renamed")
                 return usage
     return None
@@ -177,6 +250,7 @@ _OUTPUT_NAMES = (
     "candidatesTokenCount",
 )
 _PROMPT_NAMES = ("prompt_tokens", "input_tokens", "prompt_n", "promptTokenCount", "prefill_tokens")
+_DETAILED = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 _USAGE_NAMES = (
     "usage",
     "token_usage",
@@ -200,7 +274,8 @@ def _places_of_usage(value: Any) -> list[Any]:
     return [*found, *(each["usage"] for each in found if isinstance(each, dict) and "usage" in each)]
 
 
-def _usage(value: Any, oddities: set[str]) -> ChatUsage | None:
+def usage_of(value: Any, oddities: set[str]) -> ChatUsage | None:
+    """The counts of any JSON value under any server's names; None where it is no object."""
     if not isinstance(value, dict):
         return None
 
@@ -211,13 +286,19 @@ def _usage(value: Any, oddities: set[str]) -> ChatUsage | None:
             oddities.add("counts")
         return found
 
-    details = [value.get("prompt_tokens_details"), value.get("completion_tokens_details")]
-    cached, reasoning = (each if isinstance(each, dict) else {} for each in details)
+    details = [(value.get(f"{names[0]}_details"), value.get(f"{names[1]}_details")) for names in _DETAILED]
+    cached, reasoning = (next((each for each in pair if isinstance(each, dict)), {}) for pair in details)
     return ChatUsage(
         prompt_tokens=count(value, *_PROMPT_NAMES),
         completion_tokens=count(value, *_OUTPUT_NAMES),
+        total_tokens=count(value, "total_tokens", "totalTokenCount"),
         prompt_tokens_details=ChatUsageDetails(cached_tokens=count(cached, "cached_tokens")),
         completion_tokens_details=ChatUsageDetails(reasoning_tokens=count(reasoning, "reasoning_tokens")),
+        reasoning_tokens=count(value, "reasoning_tokens", "thoughtsTokenCount"),
+        cached_tokens=count(value, "cached_tokens", "cachedContentTokenCount", "tokens_cached"),
+        prompt_cache_hit_tokens=count(value, "prompt_cache_hit_tokens"),
+        cache_read_input_tokens=count(value, "cache_read_input_tokens"),
+        cache_creation_input_tokens=count(value, "cache_creation_input_tokens"),
     )
 
 
@@ -231,6 +312,39 @@ def _count(value: Any) -> int | None:
     return value if whole and 0 <= value <= _MOST else None
 
 
+class CharacterJoiner:
+    """Joins characters that a stream has split over its events, as bytes of UTF-8 or as surrogate halves."""
+
+    def __init__(self, oddities: set[str], errors: Literal["strict", "replace"] = "strict") -> None:
+        """`errors`: what becomes of bytes that can be no character's: ValueError, or an unknown character."""
+        self._oddities = oddities
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
+        self._high = ""
+        """The first half of a surrogate pair, whose second half must follow."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last text ended inside a character."""
+        return bool(self._high or self._utf8.getstate()[0])
+
+    def whole(self, text: str) -> str:
+        """The text with the characters that it completes, and without one that it leaves open.
+
+        Bytes that were no UTF-8 stand in it as lone surrogates (PEP 383).
+        """
+        if text.isascii() and not self.is_open:
+            return text
+        text, self._high = self._high + text, ""
+        # Joins the halves of pairs that came in two events.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        if "\ud800" <= text[-1] <= "\udbff":
+            self._high, text = text[-1], text[:-1]
+        if self.is_open or _LONE.search(text):
+            self._oddities.add("split")
+        # Surrogates that are no bytes are halves of nothing.
+        return self._utf8.decode(_HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape"))
+
+
 class _LenientReader:
     """Reads the events of one stream that has some that the structs refuse.
 
@@ -239,15 +353,16 @@ class _LenientReader:
 
     def __init__(self, oddities: set[str]) -> None:
         self._oddities = oddities
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
-        self._high = ""
-        """The first half of a surrogate pair, whose second half must follow."""
+        self._characters = CharacterJoiner(oddities)
         self._open: ChatDelta | None = None
         """The last text, where it ends inside a character."""
 
     def chunk(self, data: bytes) -> ChatChunk:
         if not data or data.isspace():
             return NOTHING
+        if data.startswith(b"data:"):
+            self._oddities.add("doubled")
+            data = undoubled(data)
         with contextlib.suppress(*_NO_CHUNK):
             return _decoder.decode(data)
         if COMMENT.match(data):
@@ -263,13 +378,13 @@ class _LenientReader:
         self._oddities.add("types")
         choices = value.get("choices")
         return ChatChunk(
-            choices=None if choices is None else [self._choice(each) for each in _listed(choices)],
-            usage=_usage(value.get("usage"), self._oddities),
+            choices=None if choices is None else [self._choice(each) for each in _listed(choices) if each],
+            usage=usage_of(value.get("usage"), self._oddities),
         )
 
     def closed(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
         """After the last event: what never became a whole character is shown as one that is unknown."""
-        if self._open is not None and (self._high or self._utf8.getstate()[0]):
+        if self._open is not None and self._characters.is_open:
             self._open.content = (self._open.content or "") + "\ufffd"
         return chunks
 
@@ -285,11 +400,12 @@ class _LenientReader:
             index=_count(value.get("index")) or 0,
             delta=self._delta(delta) if isinstance(delta, dict) else ChatDelta(content=self._text(delta)[0]),
             finish_reason=_well_formed(str(finish)) if finish else None,
+            error=error if (error := error_words(value.get("error"))) is None else _well_formed(error),
         )
 
     def _delta(self, value: dict[str, Any]) -> ChatDelta:
         content, thought = self._text(value.get("content"))
-        for name in ("reasoning", "reasoning_content"):
+        for name in ("reasoning", "reasoning_content", "reasoning_text", "thinking", "reasoning_details"):
             if value.get(name) and not thought:
                 thought = "".join(self._text(value[name]))
         refusal = self._text(value.get("refusal"))[0]
@@ -309,7 +425,7 @@ class _LenientReader:
         if value is None or value == "":
             return "", ""
         if isinstance(value, str):
-            return self._whole(value), ""
+            return self._characters.whole(value), ""
         if not isinstance(value, list | dict):
             raise ValueError(f"content is neither text nor parts but {type(value).__name__}")
         self._oddities.add("parts")
@@ -317,10 +433,7 @@ class _LenientReader:
         for part in _listed(value):
             if isinstance(part, dict):
                 kind = str(part.get("type", ""))
-                inner = next(
-                    (part[n] for n in ("text", "thinking", "reasoning", "content", "refusal") if part.get(n)),
-                    None,
-                )
+                inner = next((part[name] for name in _PART_TEXTS if part.get(name)), None)
                 text, thought = self._text(inner)
                 if "think" in kind or "reason" in kind:
                     text, thought = "", thought + text
@@ -330,24 +443,19 @@ class _LenientReader:
             thoughts.append(thought)
         return "".join(texts), "".join(thoughts)
 
-    def _whole(self, text: str) -> str:
-        """The text with the characters that it completes, and without one that it leaves open."""
-        if text.isascii() and not self._high and not self._utf8.getstate()[0]:
-            return text
-        text, self._high = self._high + text, ""
-        # Joins the halves of pairs that came in two events.
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-        if "\ud800" <= text[-1] <= "\udbff":
-            self._high, text = text[-1], text[:-1]
-        if self._high or self._utf8.getstate()[0] or _LONE.search(text):
-            self._oddities.add("split")
-        # Bytes that were no UTF-8 stand as lone surrogates (PEP 383); others are halves of nothing.
-        return self._utf8.decode(_HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape"))
 
-
-_PART_TEXTS = ("text", "thinking", "reasoning", "content", "refusal")
+_PART_TEXTS = ("text", "thinking", "reasoning", "content", "refusal", "summary")
 _LONE = re.compile("[\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def _texts_of(parts: Any) -> str:
+    """The texts of a list of parts, as far as it is one."""
+    held = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    texts = [
+        next((part[name] for name in _PART_TEXTS if isinstance(part.get(name), str)), "") for part in held
+    ]
+    return "".join(texts)
 
 
 def _well_formed(text: str) -> str:

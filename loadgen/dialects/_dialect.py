@@ -26,10 +26,19 @@ message. Either can be mended by asking otherwise."""
 _LEAST_REPEATED = 8
 """Characters of a whole answer that is said again, below which it may be the model that repeats itself."""
 _TAG = r"think|thinking|thought|reasoning|seed:think"
-_OPENING_TAG = re.compile(rf"\s*(<({_TAG})>|\[THINK\]|◁think▷)")
-_CLOSING_TAG = re.compile(rf"</({_TAG})>|\[/THINK\]|◁/think▷")
-"""It may stand alone, where the prompt's template has said the opening one."""
+_OPENING_TAG = re.compile(
+    rf"\s*(<({_TAG})>|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|begin_of_thought\|>"
+    r"|(<\|start\|>assistant)?<\|channel\|>(analysis|commentary)\b)"
+)
+_CLOSING_TAG = re.compile(
+    rf"</({_TAG})>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>(\s*<\|START_(RESPONSE|TEXT)\|>)?|<\|end_of_thought\|>"
+    r"|(<\|start\|>assistant)?<\|channel\|>final( <\|constrain\|>\w+)?<\|message\|>|assistantfinal"
+)
+"""It may stand alone, where the prompt's template has said the opening one, or the server has removed it: of
+the channels of gpt-oss `analysis` and `assistantfinal` are left."""
 _SPACE = re.compile(r"\s*")
+NOT_ENDED = ("null", "none", "not_finished", "unfinished", "in_progress", "finish_reason_unspecified")
+"""What some servers give, in every event, as the reason of an end that has not come."""
 
 
 ODDITIES = {
@@ -40,9 +49,13 @@ ODDITIES = {
     "renamed": "usage stands under names of the server's own",
     "increments": "usage counts each event's own tokens, and not those so far: they are added up",
     "repeats": "events repeat the text before them: what is new in each is kept",
+    "apart": "usage counts reasoning apart from the answer: the two are added up",
     "split": "characters are split over events: their parts are joined",
     "comments": "comments come as data of events: they are passed over",
     "unclosed": "the last event lacks the blank line that should end it: it is read all the same",
+    "content_type": "streams come as another content type than text/event-stream: they are read all the same",
+    "lines": "no blank lines stand between events: each line of data is read as one",
+    "doubled": "lines of data begin with `data:` twice: what follows is read",
     "types": "fields of events have types of the server's own: they are read as far as they make sense",
 }
 """What of a stream is odd and harmless, by a word for each: it is read, and reported once a run."""
@@ -205,6 +218,9 @@ class StreamedReply:
             self.event_tokens = self._counts
             if self.completion_tokens is not None and self.completion_tokens <= self._counted_tokens:
                 self.completion_tokens = sum(self._counts)
+        if self.completion_tokens == 0 and self.events:  # a place that was never filled in
+            self.oddities.add("counts")
+            self.completion_tokens = None
         if len(self._counts) < len(self.events):
             # A count that came with some events only can't be split over them.
             self.event_tokens = [1] * len(self.events)

@@ -16,11 +16,25 @@ import msgspec
 from loadgen.dialects._dialect import Problem, Refused
 from turnbench.cleaning import ERROR_CHARS
 
-_ERROR_FIELDS = ("error", "errors", "detail", "error_message", "errorMessage", "exception")
-"""Any of these that says something is a failure, whatever else stands beside it."""
-_MESSAGE_FIELDS = ("message", "msg", "detail", "description", "reason", "status_msg", "title", "text")
-_CODE_FIELDS = ("code", "status", "status_code", "statusCode", "error_code")
-_CONTENT_FIELDS = ("choices", "content", "delta", "output", "candidates")
+_ERROR_FIELDS = ("error", "errors", "detail", "errormessage", "errormsg", "errmsg", "exception", "fault")
+"""Any of these that says something is a failure, whatever else stands beside it. Fields are compared in small
+letters and without underscores: error_msg, errorMsg and ErrorMsg are one."""
+_NAMED_FAILURE = ("exception", "error", "fault")
+"""Bedrock names a failure by its field, as in `{"throttlingException": {"message": ...}}`."""
+_MESSAGE_FIELDS = (
+    *("message", "msg", "detail", "description", "reason", "statusmsg", "title", "text"),
+    *("errormessage", "errormsg", "errmsg", "faultstring"),
+)
+_CODE_FIELDS = ("code", "status", "statuscode", "errorcode", "errcode")
+_CONTENT_FIELDS = ("choices", "content", "delta", "output", "candidates", "payload")
+_ENVELOPES = ("baseresp", "header", "response")
+"""What some servers put around a failure's code and words."""
+_NO_FAILURE = (
+    *("", "ok", "success", "succeeded", "none", "null", "no error", "no_error"),
+    *("queued", "pending", "created", "started", "in_progress", "processing", "running", "streaming"),
+    *("completed", "complete", "incomplete", "done", "finished"),
+)
+"""What a code or an error says that is none."""
 _DEPTH = 6
 
 # vLLM, SGLang, llama.cpp, TGI, TensorRT-LLM, LMDeploy, MLC, LM Studio; OpenAI, Anthropic, Gemini, Bedrock.
@@ -48,23 +62,60 @@ def failure_in(value: Any) -> str | None:
         return next((found for each in value[:8] if (found := failure_in(each))), None)
     if not isinstance(value, dict):
         return None
+    fields = _folded(value)
     for name in _ERROR_FIELDS:
-        if value.get(name):
-            return (
-                message_of(value[name]) if isinstance(value[name], str | dict | list) else message_of(value)
-            )
+        if name in fields and (found := error_words(fields[name], value)):
+            return found
     if "error" in (value.get("object"), value.get("type"), value.get("event"), value.get("status")):
         return message_of(value)
-    if isinstance(inner := value.get("base_resp"), dict) and inner.get("status_code"):
-        return message_of(inner)
-    if any(value.get(name) for name in _CONTENT_FIELDS):
+    for name in _ENVELOPES:
+        if isinstance(inner := fields.get(name), dict) and (found := _failure_inside(inner)):
+            return found
+    if any(fields.get(name) for name in _CONTENT_FIELDS):
         return None
-    codes = [value[name] for name in _CODE_FIELDS if name in value]
-    if any(_is_bad(code) for code in codes):
+    if any(_is_bad(fields[name]) for name in _CODE_FIELDS if name in fields):
         return message_of(value)
+    for name, held in fields.items():
+        if name.endswith(_NAMED_FAILURE) and name not in _ERROR_FIELDS and isinstance(held, dict) and held:
+            return message_of(held)
     # A message and nothing that an answer's event has.
-    plain = any(isinstance(value.get(name), str) and value[name] for name in ("message", "msg"))
-    return message_of(value) if plain and not {"id", "object", "usage"} & value.keys() else None
+    plain = any(isinstance(fields.get(name), str) and fields[name] for name in ("message", "msg"))
+    return message_of(value) if plain and not {"id", "object", "usage"} & fields.keys() else None
+
+
+def error_words(error: Any, around: Any = None) -> str | None:
+    """What a field that is called an error says; None where it says that there is none.
+
+    `around`: the object that holds it, whose words stand for an error that has none, such as `true`.
+    """
+    if not error:
+        return None
+    if isinstance(error, str):
+        return None if error.strip().lower() in _NO_FAILURE else message_of(error)
+    if not isinstance(error, dict | list):
+        return message_of(error if around is None else around)
+    if isinstance(error, dict):
+        fields = _folded(error)
+        codes = [fields[name] for name in _CODE_FIELDS if name in fields]
+        words = _words(error, _DEPTH) or ""
+        says_so = bool(words) or any(code not in (None, "") for code in codes)
+        fine = all(str(code).lower() in (*_NO_FAILURE, "0", "200") for code in codes)
+        if words.lower() in _NO_FAILURE and fine and (says_so or not any(fields.values())):
+            return None
+    return message_of(error)
+
+
+def _failure_inside(envelope: dict[str, Any]) -> str | None:
+    fields = _folded(envelope)
+    for name in _ERROR_FIELDS:
+        if name in fields and (found := error_words(fields[name], envelope)):
+            return found
+    bad = any(_is_bad(fields[name]) for name in _CODE_FIELDS if name in fields)
+    return message_of(envelope) if bad else None
+
+
+def _folded(value: dict[str, Any]) -> dict[str, Any]:
+    return {name.lower().replace("_", ""): each for name, each in value.items()}
 
 
 def message_of(value: Any) -> str:
@@ -132,7 +183,7 @@ def _is_bad(code: Any) -> bool:
         return False
     if code.isdigit():
         return int(code[:6]) >= 400
-    return code.lower() not in ("ok", "success", "succeeded", "in_progress", "processing", "running", "none")
+    return code.lower() not in _NO_FAILURE
 
 
 def _words(value: Any, depth: int) -> str | None:
@@ -143,8 +194,9 @@ def _words(value: Any, depth: int) -> str | None:
         return None
     if isinstance(value, dict):
         # TGI says what failed in `error` and of which kind in `error_type`; FastAPI nests it in lists.
+        fields = _folded(value)
         names: Sequence[str] = (*_MESSAGE_FIELDS, *_ERROR_FIELDS)
-        said = (_words(value[name], depth - 1) for name in names if value.get(name))
+        said = (_words(fields[name], depth - 1) for name in names if fields.get(name))
     elif isinstance(value, list):
         said = (_words(each, depth - 1) for each in value[:8])
     else:

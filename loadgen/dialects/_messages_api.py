@@ -9,14 +9,16 @@ from types import MappingProxyType
 from typing import Any
 
 from loadgen.dialects._chat import FAILED_FINISH, ChatCompletions
-from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest
+from loadgen.dialects._chunks import ChatUsage, usage_of
+from loadgen.dialects._dialect import NOT_ENDED, Prompt, Refused, StreamedReply, TurnRequest
 from loadgen.dialects._typed_events import (
-    count_at,
+    AnswerTexts,
     events_of,
     failed_later,
     failure_of,
     last_line,
     part,
+    printable_at,
     text_at,
 )
 from scenarios import Conversation, text_of
@@ -90,20 +92,22 @@ class AnthropicMessages:
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every event up to message_stop or the first problem."""
         reply, done = StreamedReply(), False
-        found, problem = events_of(events, reply)
+        texts = AnswerTexts(reply)
+        found, problem, marked = events_of(events, reply)
         for place, event in enumerate(found):
             match text_at(event, "type"):
                 case "message_start":
                     _take_usage(reply, part(event, "message", "usage"))
                 case "content_block_start":
-                    _add(reply, place, part(event, "content_block"))
+                    _add(texts, place, part(event, "content_block"))
                 case "content_block_delta":
-                    _add(reply, place, part(event, "delta"))
+                    _add(texts, place, part(event, "delta"))
                 case "message_delta":
-                    _take_usage(reply, event.get("usage"))
-                    output = count_at(event, "usage", "output_tokens")  # that of the start is provisional
-                    reply.completion_tokens = reply.completion_tokens if output is None else output
-                    if reason := text_at(event, "delta", "stop_reason"):
+                    usage = _take_usage(reply, event.get("usage"))
+                    if usage is not None and usage.completion_tokens is not None:
+                        reply.completion_tokens = usage.completion_tokens  # that of the start is provisional
+                    reason = printable_at(event, "delta", "stop_reason")
+                    if reason and reason.lower() not in NOT_ENDED:
                         reply.finish_reason = _FINISHED.get(reason, reason)
                 case "message_stop":
                     done = True
@@ -114,7 +118,8 @@ class AnthropicMessages:
                     break
         if reply.finish_reason is not None and FAILED_FINISH.search(reply.finish_reason):
             problem = problem or ("server_error", f"the server ended the answer as {reply.finish_reason}")
-        reply.end(done, problem)
+        texts.close()
+        reply.end(done or (marked and bool(reply.events)), problem)
         return reply
 
     def is_complete(self, tail: bytes) -> bool:
@@ -144,19 +149,20 @@ def _tool(function: dict[str, Any]) -> dict[str, Any]:
     return {"name": function["name"], **more, "input_schema": schema}
 
 
-def _add(reply: StreamedReply, place: int, block: Any) -> None:
+def _add(texts: AnswerTexts, place: int, block: Any) -> None:
     """A content event, if this block or delta of one says anything."""
-    answer, thinking = text_at(block, "text"), text_at(block, "thinking")
     calls = text_at(block, "type") in ("tool_use", "input_json_delta")
-    if answer or thinking or calls:
-        reply.add(place, answer, thinking, None, tool_call=calls)
+    texts.add(place, text_at(block, "text"), text_at(block, "thinking"), tool_call=calls)
 
 
-def _take_usage(reply: StreamedReply, usage: Any) -> None:
+def _take_usage(reply: StreamedReply, value: Any) -> ChatUsage | None:
     """The counts so far. Anthropic's input tokens are those that no cache held, so the three are added."""
-    fresh = count_at(usage, "input_tokens")
-    read, made = count_at(usage, "cache_read_input_tokens"), count_at(usage, "cache_creation_input_tokens")
+    usage = usage_of(value, reply.oddities)
+    if usage is None:
+        return None
+    fresh, read, made = usage.prompt_tokens, usage.cached, usage.cache_creation_input_tokens
     if fresh is not None and (fresh or reply.prompt_tokens is None):
         reply.prompt_tokens = fresh + (read or 0) + (made or 0)
     if read is not None:
         reply.cached_tokens = read
+    return usage

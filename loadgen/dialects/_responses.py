@@ -12,24 +12,27 @@ from types import MappingProxyType
 from typing import Any
 
 from loadgen.dialects._chat import ChatCompletions
+from loadgen.dialects._chunks import usage_of
 from loadgen.dialects._dialect import Prompt, Refused, StreamedReply, TurnRequest, bearer
-from loadgen.dialects._failures import message_of, problem_of
+from loadgen.dialects._failures import error_words, problem_of
 from loadgen.dialects._typed_events import (
+    AnswerTexts,
     Event,
-    count_at,
     events_of,
     failed_later,
     failure_of,
     last_line,
     part,
+    printable_at,
     text_at,
 )
 from scenarios import Conversation, text_of
 
-_TEXT = ("response.output_text.delta", "response.refusal.delta")
-_REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
-_CALL = ("response.function_call_arguments.delta",)
-_ENDS = ("response.completed", "response.incomplete")
+_KIND = re.compile(
+    r"response\.(?:(?P<reasoning>\w*reasoning)|(?P<call>\w*(call|tool))|(output_text|refusal|content_part|text))"
+)
+"""What a delta is of: OpenAI's reasoning_text and reasoning_summary_text, others' reasoning, of any call."""
+_ENDS = ("response.completed", "response.incomplete", "response.done")
 _LAST = re.compile(rb'"type": ?"response\.(completed|incomplete|failed)"')
 _FAILED = ("response.failed", "response.cancelled")
 _CUT = {"max_output_tokens": "length", "max_tokens": "length"}
@@ -92,34 +95,39 @@ class Responses:
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every event up to the last, or to the first problem."""
         reply, done = StreamedReply(), False
-        found, problem = events_of(events, reply)
+        texts = AnswerTexts(reply)
+        found, problem, marked = events_of(events, reply)
         for place, event in enumerate(found):
             kind = text_at(event, "type")
-            if kind in _TEXT:
-                if text := text_at(event, "delta"):
-                    reply.add(place, text, "", None)
-            elif kind in _REASONING:
-                if text := text_at(event, "delta"):
-                    reply.add(place, "", text, None)
-            elif kind in _CALL:
-                reply.add(place, "", "", None, tool_call=True)
+            if kind.endswith(".delta") and (said := _KIND.match(kind)):
+                text = text_at(event, "delta") or text_at(event, "delta", "text")
+                if said["reasoning"]:
+                    texts.add(place, "", text)
+                elif said["call"]:
+                    texts.add(place, "", tool_call=True)
+                else:
+                    texts.add(place, text)
             elif kind == "response.output_text.done" and not reply.answer:
-                if text := text_at(event, "text"):  # a server that sends no deltas
-                    reply.add(place, text, "", None)
+                texts.add(place, text_at(event, "text"))  # a server that sends no deltas
+            elif kind == "response.output_item.done" and not reply.tool_calls:
+                if text_at(event, "item", "type").endswith("_call"):  # without a delta of its arguments
+                    texts.add(place, "", tool_call=True)
             elif kind in _ENDS:
                 done = True
+                if not reply.events:  # it was made before any of it was said
+                    texts.add(place, _whole_text(event))
                 _take_end(reply, event)
                 failed_later(events, reply, place)
                 break
             elif kind in _FAILED:
                 _take_usage(reply, event)
-                error = part(event, "response", "error")
-                reply.problem = problem_of(message_of(error) if error else "the response failed")
+                reply.problem = problem_of(_why(event))
                 break
             elif not kind.startswith("response.") and (failure := failure_of(event)):
                 reply.problem = failure
                 break
-        reply.end(done, problem)
+        texts.close()
+        reply.end(done or (marked and bool(reply.events)), problem)
         return reply
 
     def is_complete(self, tail: bytes) -> bool:
@@ -140,16 +148,33 @@ def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _take_end(reply: StreamedReply, event: Event) -> None:
     _take_usage(reply, event)
-    reason = text_at(event, "response", "incomplete_details", "reason")
+    if text_at(event, "response", "status") in ("failed", "cancelled") or error_words(_error_of(event)):
+        reply.problem = problem_of(_why(event))
+    reason = printable_at(event, "response", "incomplete_details", "reason")
     finished = "tool_calls" if reply.tool_calls else "stop"
-    if reason or event["type"] == "response.incomplete":
+    if reason or "incomplete" in (event["type"].rpartition(".")[2], text_at(event, "response", "status")):
         finished = _CUT.get(reason, reason or "incomplete")
     reply.finish_reason = finished
 
 
+def _error_of(event: Event) -> Any:
+    return part(event, "response", "error")
+
+
+def _why(event: Event) -> str:
+    return error_words(_error_of(event)) or "the response failed"
+
+
+def _whole_text(event: Event) -> str:
+    items = part(event, "response", "output")
+    contents = [part(item, "content") for item in items] if isinstance(items, list) else []
+    parts = [each for content in contents if isinstance(content, list) for each in content]
+    return "".join(text_at(each, "text") or text_at(each, "refusal") for each in parts)
+
+
 def _take_usage(reply: StreamedReply, event: Event) -> None:
-    usage = part(event, "response", "usage")
-    reply.prompt_tokens = count_at(usage, "input_tokens")
-    reply.completion_tokens = count_at(usage, "output_tokens")
-    reply.cached_tokens = count_at(usage, "input_tokens_details", "cached_tokens")
-    reply.reasoning_tokens = count_at(usage, "output_tokens_details", "reasoning_tokens")
+    usage = usage_of(part(event, "response", "usage"), reply.oddities)
+    if usage is not None:
+        reply.prompt_tokens = usage.prompt_tokens or None  # no prompt is of no token
+        reply.completion_tokens = usage.output(reply.oddities)
+        reply.cached_tokens, reply.reasoning_tokens = usage.cached, usage.reasoning

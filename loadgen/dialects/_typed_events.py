@@ -12,46 +12,46 @@ from typing import Any
 
 import msgspec
 
-from loadgen.dialects._chunks import COMMENT, EVENT_BYTES
+from loadgen.dialects._chunks import COMMENT, EVENT_BYTES, CharacterJoiner, end_of, undoubled
 from loadgen.dialects._dialect import Problem, StreamedReply
 from loadgen.dialects._failures import failure_in, failure_of_data, problem_of
 
-_DONE = b"[DONE]"
-_LARGEST_COUNT = 1 << 53
 _ENDED = (b"\n\n", b"\n\n\r\n", b"\r\n\r\n", b"\r\r")
 
 Event = dict[str, Any]
 
 
-def events_of(datas: list[bytes], reply: StreamedReply) -> tuple[list[Event], Problem | None]:
-    """The event of each data, up to the end mark or the first that is none, and what was wrong there."""
+def events_of(datas: list[bytes], reply: StreamedReply) -> tuple[list[Event], Problem | None, bool]:
+    """The event of each data, up to the end mark or the first that is none; what was wrong there; and whether
+    there was an end mark."""
     found: list[Event] = []
-    for data in datas:
-        if data.strip(b' "') == _DONE:
-            break
+    end = end_of(datas)
+    for data in datas[:end]:
         if len(data) > EVENT_BYTES:
-            return found, ("oversized", f"one event of {len(data)} bytes: {_sample(data)}")
+            return found, ("oversized", f"one event of {len(data)} bytes: {_sample(data)}"), False
         try:
             event = _decoded(data, reply)
         except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors too
-            return found, ("bad_json", f"{error}: {_sample(data)}")
+            return found, ("bad_json", f"{error}: {_sample(data)}"), False
         if not isinstance(event, dict):
-            return found, ("bad_json", f"not an object: {_sample(data)}")
+            return found, ("bad_json", f"not an object: {_sample(data)}"), False
         found.append(event)
-    return found, None
+    return found, None, end < len(datas)
 
 
 def _decoded(data: bytes, reply: StreamedReply) -> Any:
     if not data or data.isspace():  # some servers keep a connection awake so
         return {}
+    if data.startswith(b"data:"):
+        reply.oddities.add("doubled")
+        data = undoubled(data)
     with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
         event = msgspec.json.decode(data)
         return {} if event is None else event
     if COMMENT.match(data):
         reply.oddities.add("comments")
         return {}
-    # A character that was split over two events is unknown in both.
-    event = json.loads(data.decode("utf-8", "replace"), parse_constant=lambda _: None)
+    event = json.loads(data.decode("utf-8", "surrogateescape"), parse_constant=lambda _: None)
     reply.oddities.add("types")
     return event
 
@@ -77,19 +77,42 @@ def part(event: Any, *names: str) -> Any:
 
 
 def text_at(event: Any, *names: str) -> str:
-    """The text at this place, or an empty one; half a surrogate pair, which no file can hold, is unknown."""
+    """The text at this place, or an empty one."""
     value = part(event, *names)
-    if not isinstance(value, str):
-        return ""
-    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value if isinstance(value, str) else ""
 
 
-def count_at(event: Any, *names: str) -> int | None:
-    """The count at this place; None for what can be none."""
-    value = part(event, *names)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= _LARGEST_COUNT else None
+def printable_at(event: Any, *names: str) -> str:
+    """As `text_at`, for a record: half a character, which no file can hold, is shown as unknown."""
+    return text_at(event, *names).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class AnswerTexts:
+    """Adds the texts of one stream's events to its reply, with characters that are split over them joined."""
+
+    def __init__(self, reply: StreamedReply) -> None:
+        self._reply = reply
+        self._place = 0
+        """Of the last event with a text of the answer."""
+        self._answer = CharacterJoiner(reply.oddities, "replace")
+        self._thought = CharacterJoiner(reply.oddities, "replace")
+
+    def add(self, place: int, answer: str, reasoning: str = "", *, tool_call: bool = False) -> None:
+        """A content event, if it says anything, and be it one whole character."""
+        self._place = place if answer else self._place
+        answer = answer and self._answer.whole(answer)
+        reasoning = reasoning and self._thought.whole(reasoning)
+        if answer or reasoning or tool_call:
+            self._reply.add(place, answer, reasoning, None, tool_call)
+
+    def close(self) -> None:
+        """After the last event: what never became a whole character is shown as one that is unknown."""
+        reply = self._reply
+        if self._answer.is_open and (not reply.events or self._place > reply.events[-1]):
+            reply.add(self._place, "\ufffd", "", None)
+        elif self._answer.is_open and self._place == reply.events[-1]:
+            reply.answer[-1] += "\ufffd"
+            reply.parts[-1] += "\ufffd"
 
 
 def last_line(tail: bytes) -> bytes:

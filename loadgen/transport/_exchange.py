@@ -10,6 +10,7 @@ import asyncio
 import errno
 import heapq
 import math
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ Post = Callable[[], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
 _ERROR_BYTES = 2048
 _TAIL_BYTES = 4096
+_EVENT_STREAM = "text/event-stream"
+_FIRST_FIELD = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry|):")
+_LONGEST_FIELD_BYTES = 16
+_FIRST_DATA = re.compile(rb"data: ?([^\r\n]{1,200})")
 _LOCAL_ERRORS: dict[int, Outcome] = {
     errno.EADDRNOTAVAIL: "client_ports",
     errno.EMFILE: "client_files",
@@ -130,6 +135,8 @@ class Exchange:
     chunked: bool = False
     encoding: str = "identity"
     _is_stream: bool = False
+    _other_type: bool = False
+    """Whether a stream came as what is no stream by its type."""
     _looked_at_bytes: int = 0
     _is_read: bool = False
     """Whether `reply` holds what the stream said: a plain one is read with its end."""
@@ -165,6 +172,8 @@ class Exchange:
                 self.log.settle()
                 self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
         if self._is_stream:
+            if self._other_type:
+                self.reply.oddities.add("content_type")
             self._judge()
         if self.error is not None:
             self.error = clean(self.error.encode("utf-8", "replace"))
@@ -174,14 +183,16 @@ class Exchange:
         async with post() as response:
             self.status = response.status
             self.encoding = response.headers.get("Content-Encoding", "identity")
-            if response.status != 200 or response.content_type != "text/event-stream":
-                start = bytearray()
-                try:
+            start = bytearray()
+            try:
+                self._is_stream = response.status == 200 and await _is_stream(response, start)
+                if not self._is_stream:
                     await _read_start(response, start)
-                finally:  # however that ended, the head has said what this is
+            finally:  # however that ended, the head has said what this is
+                if not self._is_stream:
                     self._take_refusal(response, bytes(start))
-            else:
-                self._is_stream = True
+            if self._is_stream:
+                self._other_type = response.content_type != _EVENT_STREAM
                 self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
                 if self.chunked:
                     await self._wait_for_whole(response.content, scheduler)
@@ -221,7 +232,9 @@ class Exchange:
         elif self.outcome == "redirect":
             self.error = f"redirected to {response.headers.get('Location', '?')}; not followed"
         elif self.outcome == "bad_content_type":
-            self.error = f"{response.content_type}: {text}"
+            is_one = response.status < 600
+            kind = response.content_type if is_one else f"status {response.status} is none of HTTP's"
+            self.error = f"{kind}: {text}"
         if (asked := response.headers.get("Retry-After")) is not None:
             self.retry_after_s = retry_after_s(asked)
             known = (
@@ -275,6 +288,18 @@ class Exchange:
         return None if end is None else self.log.at_ns[self.log.read_of(end)]
 
 
+async def _is_stream(response: aiohttp.ClientResponse, start: bytearray) -> bool:
+    """Whether the body is a stream of events: by its type, or, of another type, by its first bytes.
+
+    Those go into `start`.
+    """
+    if response.content_type == _EVENT_STREAM:
+        return True
+    while len(start) < _LONGEST_FIELD_BYTES and (part := await response.content.readany()):
+        start += part
+    return _FIRST_FIELD.match(start) is not None
+
+
 async def _read_start(response: aiohttp.ClientResponse, start: bytearray) -> None:
     """Into `start`, the start of a body that is not a stream; closes the connection if there is more."""
     while len(start) < _ERROR_BYTES:
@@ -297,12 +322,15 @@ def read_reply(body: Body, dialect: Dialect) -> StreamedReply:
     reply.event_reads = body.reads_of([found[place][1] for place in reply.events])
     if unclosed:
         reply.oddities.add("unclosed")
+    if stream.unclosed_lines:
+        reply.oddities.add("lines")
     if failed is not None:
         reply.fail(problem_of(failure_of_data(found[failed][0], called_an_error=True) or ""))
     elif stream.stray and (failure := failure_of_data(stream.stray)):
         reply.fail(problem_of(failure))
-    elif stream.stray and not found:
-        reply.fail(("truncated", f"no event in the body: {clean(stream.stray[:_ERROR_BYTES])}"))
+    elif stream.stray and not reply.done and reply.finish_reason is None:
+        what = "the stream ended in what is no event" if found else "no event in the body"
+        reply.fail(("truncated", f"{what}: {clean(stream.stray[:_ERROR_BYTES])}"))
     if body.problem is not None and not reply.done:
         reply.fail(body.problem)
     return reply
@@ -315,9 +343,14 @@ def outcome_of(reply: StreamedReply, log: ReadLog) -> tuple[Outcome, str | None]
     if not reply.done and reply.finish_reason is None:
         if log.reset is not None:
             return "disconnected", f"connection broke mid-stream: {log.reset}"
-        return "truncated", "the stream ended without a finish reason or an end mark"
+        begin = None if reply.events else _FIRST_DATA.search(log.raw)
+        said = (
+            "" if begin is None else f", and with nothing of this dialect; it begins with {clean(begin[1])}"
+        )
+        return "truncated", f"the stream ended without a finish reason or an end mark{said}"
     if not reply.events:
-        return "empty", "the reply had no content"
+        why = reply.finish_reason not in (None, "stop")
+        return "empty", f"the reply had no content{f' and ended as {reply.finish_reason}' if why else ''}"
     if reply.answer_event is None and not is_cut_reasoning("reasoning_only", reply.finish_reason):
         return "reasoning_only", "the reply had reasoning but no answer"
     return "ok", None
@@ -331,7 +364,9 @@ def outcome_of_status(status: int) -> Outcome:
         return "redirect"
     if status < 300:
         return "bad_content_type"  # a success of some sort, but no stream
-    return "http_4xx" if 400 <= status < 500 else "http_5xx"
+    if not 400 <= status < 600:
+        return "bad_content_type"  # no status of HTTP's
+    return "http_4xx" if status < 500 else "http_5xx"
 
 
 def retry_after_s(value: str) -> float | None:

@@ -3,7 +3,7 @@
 Follows the HTML standard's event stream grammar: CRLF, LF or CR line ends, comments, a byte order mark,
 `data:` over several lines and other fields ignored. What the standard discards is kept apart, because
 servers put the reason of a failure there: an event that its blank line never closed, and lines that are no
-fields.
+fields. Where a server leaves the blank lines out, each line that is a whole JSON object is an event.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
 
 
 _STRAY_BYTES = 1 << 16
+_WHOLE = re.compile(rb"\s*(\{.*\}|\[DONE\])\s*")
 _FIELDS = (b"event", b"id", b"retry", b"data")
 
 
@@ -30,6 +31,8 @@ class EventStream:
     """The first event that the stream itself calls an error (`event: error`)."""
     unfinished: bytes = b""
     """The data of an event that its blank line has not closed."""
+    unclosed_lines: bool = False
+    """Whether lines of data that no blank line divides were read as an event each."""
     stray: bytes = b""
     """Lines that are no fields, such as JSON without `data:`; the start of them."""
 
@@ -57,26 +60,49 @@ def _plain(body: bytes) -> list[tuple[bytes, int]] | None:
 
 
 def _by_line(found: EventStream, body: bytes, position: int) -> None:
-    data: list[bytes] = []
+    data: list[tuple[bytes, int]] = []
     name, stray = b"", bytearray()
     while position < len(body):
         match = _LINE.match(body, position)
         line = match.group(1) if match else body[position:]  # the last one may lack its end
         position = match.end() if match else len(body)
         if not line:
-            if data:
-                if name == b"error" and found.failed is None:
-                    found.failed = len(found.events)
-                found.events.append((b"\n".join(data), position))
+            _close(found, data, name, position)
             data, name = [], b""
         elif line.startswith(b"data:") or line == b"data":
             value = line[5:]
-            data.append(value[1:] if value.startswith(b" ") else value)
+            data.append((value[1:] if value.startswith(b" ") else value, position))
         elif line.startswith(b"event:"):
             name = line[6:].strip().lower()
+        elif line.startswith(b"error:"):  # llama.cpp's, in place of `data:`
+            name = b"error"
+            data.append((line[6:].strip(), position))
         elif not line.startswith(b":") and line.partition(b":")[0] not in _FIELDS:
             stray += line[: _STRAY_BYTES - len(stray)] + b"\n"
     found.stray = bytes(stray)
-    found.unfinished = b"\n".join(data)
-    if data and name == b"error" and found.failed is None:
+    whole = _whole_lines(data[:-1])
+    found.unclosed_lines |= bool(whole)
+    found.events += whole
+    found.unfinished = b"\n".join(value for value, _ in data[len(whole) :])
+    if name == b"error" and found.failed is None:
         found.failed = len(found.events)
+
+
+def _close(found: EventStream, data: list[tuple[bytes, int]], name: bytes, end: int) -> None:
+    """A blank line after these lines of data, each with its end."""
+    if name == b"error" and found.failed is None:
+        found.failed = len(found.events)
+        data = data or [(b"", end)]
+    if lines := _whole_lines(data):
+        found.unclosed_lines = True
+        found.events += lines[:-1]
+        data = [(lines[-1][0], end)]
+    if data:
+        found.events.append((b"\n".join(value for value, _ in data), end))
+
+
+def _whole_lines(data: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+    """These lines, if each is an event of its own, which no blank line ends: a line is a whole object, and no
+    JSON text has two objects with nothing between them."""
+    are_whole = all(_WHOLE.fullmatch(value) for value, _ in data)
+    return data if len(data) > 1 and are_whole else []

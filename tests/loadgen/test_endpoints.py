@@ -282,6 +282,77 @@ def test_what_is_odd_and_harmless_is_read(name: str) -> None:
     assert (halves.text, halves.problem) == ("\ufffd", None)
 
 
+@pytest.mark.parametrize(
+    "halves", [(b"Gr\xc3", b"\xbc"), (b"Gr\\u00fc\\ud83c", b"\\udf0d"), (b"\xf0\x9f", b"\x8c\x8d")]
+)
+@pytest.mark.parametrize("name", ["responses", "messages"])
+def test_characters_split_over_events_are_whole_again(name: str, halves: tuple[bytes, bytes]) -> None:
+    begin, text, *end = (json.dumps(each).encode() for each in GOOD[name])
+    reply = said(DIALECTS[name], begin, *(text.replace(b"Hi", half) for half in halves), *end)
+    whole = b"".join(halves).decode("raw_unicode_escape" if b"u" in halves[1] else "utf-8")
+    assert reply.text == whole.encode("utf-16", "surrogatepass").decode("utf-16")
+    assert (reply.problem, "split" in reply.oddities) == (None, True)
+
+
+@pytest.mark.parametrize("count", ["2", 2.0, 0, None, -1, "two"])
+def test_counts_of_any_type_are_read_as_far_as_they_can_be_one(count: Any) -> None:
+    replies = [
+        said(RESPONSES, CREATED, response_text("Hi"), response_end(usage={"output_tokens": count})),
+        said(RESPONSES, CREATED, response_text("Hi"), response_end(usage={"completion_tokens": count})),
+        said(MESSAGES, start(), delta(), *stop(output_tokens=count)),
+    ]
+    known = count in ("2", 2.0)
+    assert {reply.output_tokens for reply in replies} == {2 if known else 1}
+    assert {reply.token_source for reply in replies} == {"usage" if known else "events"}
+    assert {"counts" in reply.oddities for reply in replies} == {count is not None}
+
+
+@pytest.mark.parametrize(
+    ("events", "text", "answer"),
+    [
+        ([response_text("Hm", "reasoning"), response_text("Hi")], "HmHi", 1),
+        ([response_text("Hm", "reasoning_summary_text"), response_text("Hi")], "HmHi", 1),
+        ([response_text("Hm", "reasoning_content"), response_text("Hi")], "HmHi", 1),
+        ([response_text("Hi") | {"delta": {"text": "Hi"}}], "Hi", 0),
+        ([response_text("Hi", "content_part") | {"delta": {"text": "Hi"}}], "Hi", 0),
+        ([response_text("{}", "custom_tool_call_input")], "", 0),
+        ([response_text("{}", "mcp_call_arguments")], "", 0),
+        ([{"type": "response.output_item.done", "item": {"type": "function_call", "name": "f"}}], "", 0),
+    ],
+)
+def test_other_servers_names_of_a_response_s_events_are_known(
+    events: list[Any], text: str, answer: int
+) -> None:
+    reply = said(RESPONSES, CREATED, *events, response_end())
+    assert (reply.text, reply.answer_event, reply.problem) == (text, answer, None)
+    assert reply.tool_calls == (text == "")
+
+
+def test_a_response_that_is_made_before_any_of_it_is_said_is_read_from_its_end() -> None:
+    output = [{"type": "reasoning", "content": None}, {"type": "message", "content": [{"text": "Hi"}]}]
+    reply = said(RESPONSES, CREATED, response_end(output=output))
+    assert (reply.text, reply.answer_event, reply.output_tokens) == ("Hi", 0, 3)
+
+
+@pytest.mark.parametrize(
+    "more", [{"status": "failed"}, {"error": {"message": "boom"}}, {"status": "cancelled"}]
+)
+@pytest.mark.parametrize("kind", ["completed", "done"])
+def test_a_response_s_end_can_say_that_it_failed(kind: str, more: Any) -> None:
+    end = {"type": f"response.{kind}", "response": {"status": "completed", "usage": COUNTS} | more}
+    reply = said(RESPONSES, CREATED, response_text("Hi"), end)
+    assert reply.problem == ("server_error", "boom" if "error" in more else "the response failed")
+
+
+@pytest.mark.parametrize("name", ["responses", "messages"])
+def test_the_end_mark_of_chat_ends_an_answer_and_nothing_else(name: str) -> None:
+    events = GOOD[name][:2]
+    whole = said(DIALECTS[name], *events, b"[DONE]")
+    assert (whole.text, whole.done) == ("Hi", True)
+    assert not said(DIALECTS[name], *events).done
+    assert not said(DIALECTS[name], {"choices": [{"delta": {"content": "Hi"}}]}, b"[DONE]").done
+
+
 def test_a_message_that_the_server_gave_up_is_no_answer() -> None:
     assert said(MESSAGES, start(), delta(), *stop("error")).problem == (
         "server_error", "the server ended the answer as error"

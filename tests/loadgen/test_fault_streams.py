@@ -13,6 +13,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 import loadgen.engine._run as run_module
+from loadgen._messages import AnswersOdd
 from loadgen.transport._exchange import WorkStage
 from loadgen.transport._reader import StampedReader
 
@@ -112,6 +113,34 @@ async def test_a_stream_without_chunks_is_read_as_well(play: Any, length: bool) 
 
     record = (await play(script)).record
     assert (record.outcome, record.chars) == ("ok", 8)
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "Content-Type: text/plain; charset=utf-8", "Content-Type: application/json"]
+)
+@pytest.mark.parametrize("begin", [b": hello\n\n", b"id: 1\n", b""])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_stream_of_another_content_type_is_one_by_its_first_bytes(
+    play: Any, kind: str, begin: bytes, chunked: bool
+) -> None:
+    """What a framework sends whose author named no type."""
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        framing = "Transfer-Encoding: chunked" if chunked else "Connection: close"
+        await peer.head("200 OK", *([kind] if kind else []), framing)
+        send = peer.chunk if chunked else peer.send
+        await send(begin + peer.words("Hi"))
+        await asyncio.sleep(0.02)
+        await send(peer.words(" there"))
+        await (peer.finish() if chunked else peer.send(peer.END))
+
+    played = await play(script)
+    record = played.record
+    assert (record.outcome, record.output_tokens) == ("ok", 3), record.error
+    first_us, second_us = record.event_us
+    assert second_us - first_us >= 15_000
+    assert any("content type" in each.what for each in played.client.messages if isinstance(each, AnswersOdd))
 
 
 async def test_a_reply_is_over_with_done_though_its_last_chunk_never_comes(play: Any) -> None:

@@ -34,14 +34,18 @@ STOP = chunk(finish="stop")
 USAGE = data({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}})
 
 
-def read(body: bytes) -> StreamedReply:
+def logged(body: bytes) -> ReadLog:
     log = ReadLog()
     log.add(b"HTTP/1.1 200 OK\r\n\r\n" + body, 1, 0)
-    return read_reply(body_of(log, chunked=False), DIALECTS["chat"])
+    return log
+
+
+def read(body: bytes) -> StreamedReply:
+    return read_reply(body_of(logged(body), chunked=False), DIALECTS["chat"])
 
 
 def outcome(body: bytes) -> tuple[str, str | None]:
-    return outcome_of(read(body), ReadLog())
+    return outcome_of(read(body), logged(body))
 
 
 FAILURES = {
@@ -62,6 +66,25 @@ FAILURES = {
     "a code": data({"code": "InternalError", "message": "engine died"}),
     "a status": data({"status": 500, "msg": "engine died"}),
     "status_code deep": data({"base_resp": {"status_code": 1013, "status_msg": "engine died"}}),
+    "code in a header": data({"header": {"code": 10013, "message": "engine died", "status": 2}}),
+    "Error deep": data({"Response": {"Error": {"Code": "Busy", "Message": "engine died"}, "RequestId": "x"}}),
+    "error_code and error_msg": data({"id": "x", "error_code": 336003, "error_msg": "engine died"}),
+    "Message": data({"ErrorCode": "ModelError", "Message": "engine died"}),
+    "an exception's name": data({"modelStreamErrorException": {"message": "engine died"}}),
+    "fault": data({"fault": {"faultstring": "engine died", "detail": {"errorcode": "x"}}}),
+    "error in place of data": b'error: {"code": 500, "message": "engine died", "type": "server_error"}\n\n',
+    "in the choice": data(
+        {"choices": [{"delta": {}, "finish_reason": None, "error": {"code": 502, "message": "engine died"}}]}
+    ),
+    "in the choice that ends": data(
+        {
+            "choices": [
+                {"delta": {"content": ""}, "finish_reason": "error", "error": {"message": "engine died"}}
+            ]
+        }
+    ),
+    "beside choices by another name": data({"id": "x", "choices": [], "detail": "engine died"}),
+    "data twice": b"data: " + data({"error": {"message": "engine died"}}),
     "beside choices": data({"choices": [], "error": {"message": "engine died"}}),
     "in a last chunk": data(
         {"choices": [{"delta": {}, "finish_reason": "error"}], "error": {"message": "engine died"}}
@@ -83,6 +106,10 @@ def test_a_failure_in_any_shape_and_place_is_one_with_the_servers_words(
     assert len(read(begin + failure + end).events) == (2 if begin else 0)
 
 
+def test_an_error_event_without_a_word_is_a_failure() -> None:
+    assert outcome(said("Hi") + b"event: error\n\n") == ("server_error", "an error event without a word")
+
+
 @pytest.mark.parametrize("how", ["error", "event error", "object error"])
 def test_a_failure_after_the_end_mark_is_one_too(how: str) -> None:
     assert outcome(said("Hi") + STOP + DONE + FAILURES[how])[0] == "server_error"
@@ -96,7 +123,21 @@ def test_a_finish_reason_can_say_that_it_failed(reason: str) -> None:
 
 @pytest.mark.parametrize(
     "nothing",
-    [{"error": None}, {"error": ""}, {"error": {}}, {"type": "ping"}, {"status": "ok"}, {"id": "x"}, None],
+    [
+        *(
+            {"error": None},
+            {"error": ""},
+            {"error": {}},
+            {"type": "ping"},
+            {"status": "ok"},
+            {"id": "x"},
+            None,
+        ),
+        *({"error": {"code": 0, "message": ""}}, {"error": {"code": None, "message": "success"}}),
+        *({"error_code": 0, "error_msg": ""}, {"header": {"code": 0, "message": "Success", "status": 1}}),
+        *({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}, {"choices": [], "error": "none"}),
+    ],
+    ids=json.dumps,
 )
 def test_what_only_looks_like_a_failure_is_none(nothing: Any) -> None:
     assert outcome(said("Hi") + data(nothing) + STOP + DONE) == ("ok", None)
@@ -153,7 +194,35 @@ LENIENT: dict[str, tuple[bytes, str, list[str], str]] = {
     ),
     "reasoning parts": (said([{"type": "reasoning", "text": "So "}]), "So Hi", ["Hi"], "parts"),
     "refusal": (chunk(refusal="No. "), "No. Hi", ["No. ", "Hi"], ""),
-    "message": (data({"choices": [{"message": {"content": "So "}}]}), "Hi", ["Hi"], ""),
+    "message": (data({"choices": [{"message": {"content": "So "}}]}), "So Hi", ["So ", "Hi"], ""),
+    "message beside a delta": (
+        data({"choices": [{"delta": {"content": "So "}, "message": {"content": "All so "}}]}),
+        "So Hi", ["So ", "Hi"], "",
+    ),
+    "no choice": (data({"choices": [None]}), "Hi", ["Hi"], "types"),
+    "reasoning by other names": (
+        chunk(thinking="So ") + chunk(reasoning_text="I ") + chunk(reasoning="am ", reasoning_content="am "),
+        "So I am Hi", ["Hi"], "",
+    ),
+    "reasoning_details": (
+        chunk(reasoning_details=[{"type": "reasoning.text", "text": "So "}, {"type": "reasoning.encrypted"}]),
+        "So Hi", ["Hi"], "",
+    ),
+    "reasoning_details beside": (
+        chunk(reasoning="So ", reasoning_details=[{"type": "reasoning.summary", "summary": "So "}]),
+        "So Hi", ["Hi"], "",
+    ),
+    "reasoning as an object": (chunk(reasoning={"content": "So "}), "So Hi", ["Hi"], "parts"),
+    "finish reason null as text": (chunk(finish="null", content="So "), "So Hi", ["So ", "Hi"], ""),
+    "data twice": (b"data: " + said("So "), "So Hi", ["So ", "Hi"], "doubled"),
+    "data twice, three lines": (
+        b"data: " + said("So ").replace(b"\n\n", b"\r\ndata: \r\ndata: \r\n\r\n"),
+        "So Hi", ["So ", "Hi"], "doubled",
+    ),
+    "one line end": (said("So ", "so ").replace(b"\n\n", b"\n"), "So so Hi", ["So ", "so ", "Hi"], "lines"),
+    "one line end, CRLF": (
+        said("So ", "so ").replace(b"\n\n", b"\r\n"), "So so Hi", ["So ", "so ", "Hi"], "lines",
+    ),
     "index null": (chunk(index=None, content="So "), "So Hi", ["So ", "Hi"], "types"),
     "finish reason empty": (chunk(finish="", content="So "), "So Hi", ["So ", "Hi"], ""),
     "finish reason an object": (chunk(finish={"type": "stop"}, content="a"), "aHi", ["a", "Hi"], "types"),
@@ -187,6 +256,20 @@ def test_thinking_parts_are_reasoning() -> None:
         (["[THINK]Hm[/THINK]", "Good"], 1, "Good"),
         (["<think></think>Good"], 0, "Good"),
         (["<think>", "never ends"], None, ""),
+        (
+            [
+                "<|channel|>analysis<|message|>",
+                "Hm",
+                "<|end|><|start|>assistant",
+                "<|channel|>final<|message|>Good",
+            ],
+            3,
+            "Good",
+        ),
+        (["<|channel|>analysis<|message|>", "never ends"], None, ""),
+        (["analysis", "The user greets.", "assistantfinal", "Good", " day."], 3, "Good day."),
+        (["<|START_THINKING|>Hm<|END_THINKING|>", "<|START_RESPONSE|>", "Good"], 2, "Good"),
+        (["<|begin_of_thought|>", "Hm<|end_of_thought|>", "\n\nGood"], 2, "Good"),
     ],
 )
 def test_thinking_in_tags_is_reasoning(texts: list[str], event: int | None, answer: str) -> None:
@@ -242,6 +325,7 @@ def test_one_choice_of_another_index_is_the_answer() -> None:
         ("9 tokens", None, None),
         ({"input_tokens": 7, "output_tokens": 9}, 7, 9),
         ({"prompt_tokens": 7, "completion_tokens": 9, "prompt_tokens_details": "none"}, 7, 9),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None, None),
     ],
     ids=lambda value: json.dumps(value)[:40],
 )
@@ -250,6 +334,48 @@ def test_usage_of_any_type_is_read_as_far_as_it_can_be_one(usage: Any, prompt: i
     assert outcome_of(reply, ReadLog()) == ("ok", None)
     assert (reply.prompt_tokens, reply.completion_tokens) == (prompt, output)
     assert reply.output_tokens == (3 if output is None else output)
+
+
+@pytest.mark.parametrize(
+    ("usage", "output", "reasoning", "name"),
+    [
+        ({"completion_tokens": 5, "total_tokens": 112, "reasoning_tokens": 100}, 105, 100, "apart"),
+        ({"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 100}}, 105, 100, "apart"),
+        ({"completion_tokens": 105, "total_tokens": 112, "reasoning_tokens": 100}, 105, 100, ""),
+        ({"completion_tokens": 105, "completion_tokens_details": {"reasoning_tokens": 100}}, 105, 100, ""),
+    ],
+)
+def test_reasoning_is_among_the_tokens_that_were_made(
+    usage: Any, output: int, reasoning: int, name: str
+) -> None:
+    """xAI counts it apart, others in."""
+    reply = read(said("a") + STOP + data({"choices": [], "usage": {"prompt_tokens": 7} | usage}) + DONE)
+    assert (reply.output_tokens, reply.reasoning_tokens, reply.prompt_tokens) == (output, reasoning, 7)
+    assert reply.oddities == ({name} if name else set())
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens_details": {"cached_tokens": 64}},
+        {"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 20},
+        {"cached_tokens": 64},
+        {"cache_read_input_tokens": 64, "prompt_tokens_details": None},
+    ],
+)
+def test_what_a_cache_held_is_known_by_every_server_s_name(usage: Any) -> None:
+    counts = {"prompt_tokens": 84, "completion_tokens": 1} | usage
+    reply = read(said("a") + STOP + data({"choices": [], "usage": counts}) + DONE)
+    assert (reply.cached_tokens, reply.prompt_tokens, reply.output_tokens) == (64, 84, 1)
+
+
+@pytest.mark.parametrize("so_far", [0, 1, 2])
+def test_counts_of_an_answer_s_beginning_are_no_total(so_far: int) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": so_far}
+    first = data({"choices": [{"delta": {"content": "a"}}], "usage": usage})
+    reply = read(first + said("b", "c") + STOP + DONE)
+    assert (reply.prompt_tokens, reply.output_tokens, reply.token_source) == (9, 3, "events")
+    assert reply.oddities == {"counts"}
 
 
 @pytest.mark.parametrize(
@@ -326,7 +452,58 @@ def test_half_a_character_can_be_written_down(piece: bytes) -> None:
     reply.text.encode()
 
 
-@pytest.mark.parametrize("mark", [b"data:[DONE]", b"data:  [DONE] ", b'data: "[DONE]"'])
+@pytest.mark.parametrize("reason", ["null", "None", "NOT_FINISHED", "FINISH_REASON_UNSPECIFIED"])
+def test_an_answer_that_breaks_off_is_truncated_whatever_its_events_call_their_end(reason: str) -> None:
+    assert outcome(chunk(finish=reason, content="Hi"))[0] == "truncated"
+
+
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "max_tokens", "model_length", "max_new_tokens"])
+def test_reasoning_that_its_limit_cut_is_an_answer_in_every_servers_words(reason: str) -> None:
+    assert outcome(chunk(reasoning_content="So") + chunk(finish=reason) + DONE) == ("ok", None)
+
+
+@pytest.mark.parametrize("end", [b"", DONE, b"data: [DONE]\n"], ids=["no end", "blank line", "line end"])
+def test_a_stream_without_a_blank_line_is_read_line_by_line(end: bytes) -> None:
+    body = (ROLE + said("So", " so") + STOP + USAGE).replace(b"\n\n", b"\n")
+    reply = read(body + end)
+    assert (outcome_of(reply, ReadLog()), reply.text, reply.output_tokens) == (("ok", None), "So so", 3)
+    assert "lines" in reply.oddities
+
+
+def test_an_object_over_several_lines_is_one() -> None:
+    lines = json.dumps({"choices": [{"delta": {"content": "Hi"}}]}, indent=1).encode().split(b"\n")
+    reply = read(b"".join(b"data: " + line + b"\n" for line in lines) + b"\n" + STOP + DONE)
+    assert (reply.text, reply.oddities) == ("Hi", set())
+
+
+def test_an_answer_that_a_filter_took_away_says_so() -> None:
+    found, words = outcome(ROLE + chunk(finish="content_filter") + DONE)
+    assert (found, "content_filter" in (words or "")) == ("empty", True)
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        {"model_name": "m", "text_output": "Hi"},
+        {"token": {"id": 1, "text": "Hi", "special": False}, "generated_text": None},
+        {"candidates": [{"content": {"parts": [{"text": "Hi"}], "role": "model"}}]},
+        {"model": "m", "message": {"role": "assistant", "content": "Hi"}, "done": False},
+    ],
+    ids=["Triton", "TGI", "Gemini", "Ollama"],
+)
+def test_a_server_s_own_way_of_streaming_is_shown_and_no_answer(native: Any) -> None:
+    found, words = outcome(data(native) * 2)
+    assert (found, "nothing of this dialect" in (words or "")) == ("truncated", True)
+    assert next(iter(native)) in (words or "")
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *(b"data:[DONE]", b"data:  [DONE] ", b'data: "[DONE]"', b"data: [done]", b"data: DONE"),
+        *(b"data: data: [DONE]", b"data: data: [DONE]\ndata: \ndata: "),
+    ],
+)
 def test_the_end_mark_may_have_spaces_or_quotes_around_it(mark: bytes) -> None:
     assert outcome(said("Hi") + mark + b"\n\n") == ("ok", None)
 
@@ -334,3 +511,5 @@ def test_the_end_mark_may_have_spaces_or_quotes_around_it(mark: bytes) -> None:
 def test_a_body_without_events_says_what_it_was() -> None:
     found, words = outcome(b"upstream connect error or disconnect/reset before headers\n")
     assert (found, "upstream connect error" in (words or "")) == ("truncated", True)
+    found, words = outcome(said("Hi") + b"<html><h1>502 Bad Gateway</h1></html>")
+    assert (found, "502 Bad Gateway" in (words or "")) == ("truncated", True)

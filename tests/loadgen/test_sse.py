@@ -103,7 +103,8 @@ def test_an_event_without_its_blank_line_is_kept_apart(last: bytes) -> None:
 def test_an_event_that_the_stream_calls_an_error_is_known() -> None:
     assert event_stream(b"data: 1\n\nevent: error\ndata: 2\n\ndata: 3\n\n").failed == 1
     assert event_stream(b"event: error\ndata: 2").failed == 0
-    assert event_stream(b"event: error\n\ndata: 1\n\n").failed is None
+    assert event_stream(b"event: error\n\ndata: 1\n\n").failed == 0, "without a word, too"
+    assert event_stream(b"data: 1\n\nerror: 2\n\n").failed == 1, "llama.cpp's"
 
 
 def test_lines_that_are_no_fields_are_kept_apart() -> None:
