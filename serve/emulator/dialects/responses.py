@@ -61,8 +61,9 @@ class ResponsesDialect:
         return _ResponseEvents(request, answer, model, number)
 
     def text_of(self, event: Any) -> str:
-        """The generated text that an event carries; empty if none. The end of a text repeats it."""
-        return str(event.get("delta") or event.get("text") or "")
+        """The generated text that an event carries; empty if none. The ends of a text, of its item and of the
+        response repeat it."""
+        return str(event.get("delta") or "") or _text_in(event)
 
     def text_event(self, text: str) -> Any:
         """An event with this text that no model made."""
@@ -76,7 +77,7 @@ class ResponsesDialect:
 
     def without_text(self, event: Any) -> Any | None:
         """Nothing is left of a delta without its text."""
-        return {**event, "text": ""} if "text" in event else None
+        return None if "delta" in event else _without_text(event)
 
     def as_reasoning(self, event: Any, key: str) -> Any:
         """The event with its text as reasoning, whatever the key."""
@@ -90,6 +91,21 @@ class ResponsesDialect:
     def is_end(self, event: Any) -> bool:
         """Whether a stream is over with this event."""
         return event.get("type") in ("response.completed", "response.incomplete")
+
+
+def _text_in(value: Any) -> str:
+    """The first text anywhere in an event."""
+    if isinstance(value, dict) and isinstance(value.get("text"), str):
+        return str(value["text"])
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for each in inner if (found := _text_in(each))), "")
+
+
+def _without_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        bare = {key: _without_text(each) for key, each in value.items()}
+        return bare | {"text": ""} if isinstance(value.get("text"), str) else bare
+    return [_without_text(each) for each in value] if isinstance(value, list) else value
 
 
 def _message(item: dict[str, Any]) -> ChatMessage:
