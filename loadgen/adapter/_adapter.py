@@ -13,7 +13,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,7 @@ from loadgen.options._command_line import OPTIONS, OptionErrors, add_options
 from loadgen.options._prepare import Prepared, prepare
 from loadgen.options._values import new_folder
 from turnbench import exits
+from turnbench.formats import Finding
 from turnbench.problems import quoted
 
 if TYPE_CHECKING:
@@ -67,7 +68,20 @@ _MISLEADING = (
     "Sending spawn jobs",
     "All users spawned",  # our progress shows the people
 )
+_CHANGES_A_RUN = (
+    "host", "num_users", "spawn_rate", "run_time", "processes", "headless", "autostart", "autoquit",
+    "stop_timeout", "expect_workers", "master", "worker",
+)  # fmt: skip
+"""Locust's options that say what load there is, and from where."""
 _BROWSER_KEYS = ("\r", "\n")
+
+
+NOTHING_ANSWERED = Finding(
+    "invalid",
+    "no_turns",
+    "no turn finished",
+    "see that the server answers and the run is longer than an answer takes (turnbench report RUN says more)",
+)
 
 
 class LocustAdapter:
@@ -144,6 +158,8 @@ class LocustAdapter:
         except OptionErrors as error:
             for problem in error.problems:
                 print(f"turnbench: {problem}", file=sys.stderr)
+            if self.options.turnbench_untyped:
+                print(f"turnbench: not typed, but set: {self.options.turnbench_untyped}", file=sys.stderr)
             raise SystemExit(exits.BAD_CONFIGURATION) from None
 
     def _open_metrics_page(self) -> None:
@@ -199,6 +215,8 @@ class LocustAdapter:
             if playing.exception is not None:
                 run.fault(reason(playing.exception))
             self.controller.close_run(run)
+            if run.prepared.settings.no_analysis and not run.answered and self._signal is None:
+                run.report(NOTHING_ANSWERED)  # the analysis would find that
             of_analysis = exits.OK if run.prepared.settings.no_analysis else analyse(run)
             code = exit_code_of(run, of_analysis, self._signal)
             if (collector := run.prepared.settings.otlp) is not None and not run.end_at_once.is_set():
@@ -359,6 +377,7 @@ def _choose_master_port(parser: Any) -> None:
 
     def parse_args(*args: Any, **more: Any) -> Any:
         options = parse(*args, **more)
+        options.turnbench_untyped = _untyped(parser.get_source_to_settings_dict())
         named = [each for each in (options.master_bind_port, options.master_port) if each is not None]
         port = _free_port() if options.processes and not options.worker else _LOCUST_PORT
         port = named[0] if named else port  # 0: any that is free
@@ -377,6 +396,18 @@ def _choose_master_port(parser: Any) -> None:
         return options
 
     parser.parse_args = parse_args
+
+
+def _untyped(sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """Options of Locust that nobody typed and that change a run, each with where it is from: the environment,
+    or a file such as ~/.locust.conf. Ours are recorded with their values."""
+    found = []
+    for source, settings in sources.items():
+        for name, (action, _) in settings.items():
+            if source not in ("command_line", "defaults") and getattr(action, "dest", "") in _CHANGES_A_RUN:
+                place = "environment" if source == "environment_variables" else source.partition("|")[2]
+                found.append(f"{name} in the environment" if place == "environment" else f"{name} in {place}")
+    return ", ".join(found)
 
 
 # --- what of Locust's own is silenced, since it would mislead beside ours ---

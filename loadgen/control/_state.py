@@ -76,6 +76,7 @@ class RunState:
     """Users for whom no conversation was left, by worker."""
     turns: int = 0
     failed: int = 0
+    answered: int = 0
     unanswered: int = 0
     """Those that failed, and those that were given up before their answer was whole."""
     secrets: Secrets = field(default_factory=Secrets)
@@ -180,6 +181,7 @@ class RunState:
         if self.live.waiting:
             self.live.digest(self.level_entry)
         self.turns += message["turns"]
+        self.answered += message["answered"]
         self.failed += message["failed"]
         self.unanswered += message["unanswered"]
         share = self.unanswered / self.turns if self.turns else 0.0

@@ -166,7 +166,7 @@ class Worker:
         self._run = ""
         self._secrets = Secrets()
         self._lines: list[tuple[str, bytes]] = []
-        self._turns = self._failed = self._unanswered = 0
+        self._turns = self._answered = self._failed = self._unanswered = 0
         self._batches = 0
         self._records = 0
         self._counts: TurnBegun | None = None
@@ -229,6 +229,7 @@ class Worker:
                 self._lines.append(("turns", message.line))
                 self._records += 1
                 self._turns += message.done
+                self._answered += message.done and message.outcome in ANSWERED
                 self._failed += message.done and message.outcome in FAILED
                 self._unanswered += message.done and message.outcome in UNANSWERED
                 self._feed_statistics(message)
@@ -322,8 +323,9 @@ class Worker:
         while self._lines:
             lines, self._lines = self._lines[:_BATCH_LINES], self._lines[_BATCH_LINES:]
             self._batches += 1
-            counts = {"turns": self._turns, "failed": self._failed, "unanswered": self._unanswered}
-            self._turns = self._failed = self._unanswered = 0
+            counts = {"turns": self._turns, "answered": self._answered}
+            counts |= {"failed": self._failed, "unanswered": self._unanswered}
+            self._turns = self._answered = self._failed = self._unanswered = 0
             self._report("batch", n=self._batches, lines=lines, **counts)
 
     def _watch_master(self) -> None:

@@ -113,6 +113,9 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     ]
     if settings.cache.startswith("shared"):
         findings.append(_of_common_start(endpoint))
+    if untyped := str(options.get("turnbench_untyped") or ""):
+        what = f"this run is not only what was typed: {untyped}"
+        findings.append(Finding("note", "untyped_options", what, "unset what is not meant"))
     if endpoint.models:
         unlisted = [name for name in model_shares(model) if name not in endpoint.models]
         findings += [_unlisted(name, endpoint.models) for name in unlisted]

@@ -92,7 +92,7 @@ class Played:
             | more
         )
         wrong = int(outcome != "ok")
-        message = {"turns": 1, "failed": int(outcome in FAILED), "unanswered": wrong}
+        message = {"turns": 1, "answered": 1 - wrong, "failed": int(outcome in FAILED), "unanswered": wrong}
         self.run.take_batch(self.worker, message | {"lines": [("turns", encode(record))]})
 
 

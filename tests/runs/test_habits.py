@@ -208,3 +208,22 @@ def test_descriptors_that_run_out_in_open_loop_are_the_client_s_fault(server: An
 
 def without_key() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
+
+
+def test_what_nobody_typed_is_said_and_a_run_without_an_answer_is_exit_3_unanalysed_too(
+    own_server: Any, locust: Any, tmp_path: Path
+) -> None:
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("format: turnbench-faults/1\nfaults: [{fault: status, status: 500, rate: 1}]\n")
+    (tmp_path / "locust.conf").write_text("run-time = 1s\n")
+    at = own_server("--faults", str(faults))
+    load = locust(
+        "--headless", "-H", at.url, "--scenario", "choose", "--warmup", "0", "--no-analysis", "-r", "10",
+        env={"LOCUST_USERS": "2"},
+    )  # fmt: skip
+    assert load.end() == 3, load.said
+    assert "LOCUST_USERS in the environment, run-time in locust.conf" in load.said
+    assert "no turn finished" in load.said
+    manifest = load.run().manifest
+    assert [finding.check for finding in manifest.findings] == ["untyped_options", "no_turns"]
+    assert (manifest.settings["users"], manifest.settings["run_time_s"], manifest.exit_code) == (2, 1, 3)

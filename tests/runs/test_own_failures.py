@@ -47,7 +47,7 @@ def take(**data):
 def broken(worker, line):
     raise ZeroDivisionError("in a judge")
 run.on_record = broken
-take(op="batch", lines=[("turns", b"{}")], failed=0, unanswered=0)
+take(op="batch", lines=[("turns", b"{}")], answered=0, failed=0, unanswered=0)
 take(op="done", batches=1, records=1)
 with gevent.Timeout(20):
     controller.wait_for(run, "done", 15)
