@@ -41,6 +41,38 @@ Outcome = Literal[
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 """The closed list of outcomes."""
 
+MEANINGS: dict[Outcome, str] = {
+    "ok": "The whole answer came.",
+    "dns": "The server's name has no address.",
+    "connect": "No connection: refused, reset or unreachable.",
+    "connect_timeout": "No connection within --connect-timeout.",
+    "tls": "No secure connection: its certificate, or ours, was refused, or the port speaks no TLS.",
+    "http_4xx": "Refused with a status from 400 to 499, other than 429.",
+    "http_429": "Refused for coming too fast.",
+    "http_5xx": "Answered with a status of a server's fault, or one that stands in no list.",
+    "redirect": "Sent elsewhere; a redirect is not followed, so that no key goes with it.",
+    "bad_content_type": "A status of success, but no stream of events: a page of HTML, say.",
+    "bad_json": "An event, or the framing of the reply, cannot be read.",
+    "server_error": "The server reported an error inside its stream.",
+    "truncated": "The stream ended without its end: no `[DONE]`, no finish reason.",
+    "disconnected": "The connection was lost inside the answer.",
+    "stale_connection": "A connection kept open had been closed by the server; the turn is sent once more.",
+    "stalled": "Nothing came for --idle-timeout.",
+    "deadline": "The answer was not whole within --deadline.",
+    "oversized": "An event of over 1 MiB, or a reply of over 64 MiB.",
+    "empty": "A whole stream without any content.",
+    "reasoning_only": "A whole stream of reasoning without an answer, not cut by its limit of tokens.",
+    "context_full": "The conversation does not fit the model's context.",
+    "client_ports": "This machine had no local port left.",
+    "client_files": "This process had no file descriptor left.",
+    "abandoned": "The person lost patience, as the scenario says.",
+    "cut": "The run ended the conversation: the level was over, and the turn was not measured.",
+    "unfinished": "A measured turn that still ran at the end of --drain.",
+    "lost": "Its engine ended while it was in flight.",
+    "dropped": "It became due and was never sent.",
+}
+"""What each says, in a sentence."""
+
 OutcomeClass = Literal["answered", "censored", "failed", "client_fault", "not_measured"]
 """What an outcome says of the server:
 

@@ -20,3 +20,7 @@ def test_a_turn_that_was_given_up_is_censored_and_one_that_broke_off_has_failed(
 
 def test_a_turn_that_was_watched_to_its_end_without_an_answer_ends_its_conversation() -> None:
     assert {*outcomes.FAILED, "deadline", "stalled", "abandoned"} == set(outcomes.UNANSWERED)
+
+
+def test_every_outcome_says_what_it_means() -> None:
+    assert tuple(outcomes.MEANINGS) == OUTCOMES

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from turnbench import exits
+from turnbench.cli import reference
 from turnbench.command_line import CommandParser
 from turnbench.formats import (
     ComparisonFile,
@@ -234,6 +235,9 @@ def _metrics_page() -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": reference.commands_page,
+    "exits.md": reference.exits_page,
+    "findings.md": reference.findings_page,
     "formats.md": formats_page,
     "metrics.md": _metrics_page,
     "options.md": _options_page,
