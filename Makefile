@@ -27,6 +27,8 @@ elsewhere := vllm or servers or browser or net or tools
 everyday := not (slow or $(elsewhere))
 slow := slow and not ($(elsewhere))
 ready := .venv/.ready
+# Strict: a link that leads nowhere, or a page that no menu shows, is an error.
+site := NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build
 fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
   tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py \
   tests/analysis/test_warm_cache.py tests/analysis/test_hostile_input.py tests/analysis/test_bad_runs.py \
@@ -35,7 +37,7 @@ fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secr
 # Only these are read for the second pass of `make test`.
 timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)
 
-.PHONY: help setup demo demo-real gpu-report test faults test-all test-slow test-vllm test-servers test-engines test-browser test-net test-tools check format bench bench-all serve stop sweep paper report clean
+.PHONY: help setup docs demo demo-real gpu-report test faults test-all test-slow test-vllm test-servers test-engines test-browser test-net test-tools check format bench bench-all serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,11 +106,16 @@ test-tools: $(ready)  ## what goes out to other tools, received by real ones: Pr
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,otlp,mlflow,wandb,notebook]'
 	$(bin)/python -m pytest tests/tools -m tools
 
-check: $(ready)  ## lint, format, types, and the pages of docs/ that are made of the code
+check: $(ready)  ## lint, format, types, the pages of docs/ that are made of the code, and every link of them
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/python -m turnbench schema --docs docs --check
+	$(site)
+
+docs: $(ready)  ## these pages as a site, in build/site (its search needs a server: python -m http.server -d build/site)
+	$(bin)/python -m turnbench schema --docs docs
+	$(site)
 
 format: $(ready)  ## format the code
 	$(bin)/ruff check --fix .

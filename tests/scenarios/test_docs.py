@@ -1,4 +1,4 @@
-"""docs/scenarios.md says what the format is: its examples are sound, and no key or kind is missing."""
+"""docs/scenarios.md and docs/data.md say what the format is: its examples are sound, and no key or kind is missing."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,8 @@ import scenarios
 from scenarios import _schema as schema
 from scenarios.data import KINDS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("scenarios.md", "data.md"))
 MAPPINGS = [
     schema.Document, schema.DataDocument, schema.Source, schema.Task, schema.Spread, schema.TurnCount,
     schema.Pace, schema.Patience, schema.Bundle, schema.Tool, schema.Call, schema.Sampling, schema.Item,
