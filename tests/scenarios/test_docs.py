@@ -1,4 +1,4 @@
-"""docs/scenarios.md and docs/data.md say what the format is: its examples are sound, and no key or kind is missing."""
+"""docs/scenarios.md and data.md say what the format is: examples are sound, no key or kind is missing."""
 
 import re
 from pathlib import Path
