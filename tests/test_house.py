@@ -142,8 +142,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     required = {plain_name(each) for each in project["dependencies"]}
-    needed = required | {plain_name(each) for each in extras["xlsx"]}
-    for name in ("otlp", "mlflow", "wandb"):
+    needed = set(required)
+    for name in ("xlsx", "plots", "otlp", "mlflow", "wandb"):
         needed |= {plain_name(each) for each in extras[name]}
     # By the name of their import where they are not here; of OpenTelemetry another library may bring the API.
     needed |= {"opentelemetry", "opentelemetry-api", "mlflow", "wandb"}
