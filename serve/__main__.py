@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m serve") -> i
         return 0
     except OSError as error:
         _say(f"{error.filename or 'this machine'}: {error.strerror}")
-        return 1
+        return exits.BAD_CONFIGURATION
 
 
 def command_parser(prog: str) -> CommandParser:

@@ -28,7 +28,7 @@ ASKED = ("gpu", "model", "batch", "input_tokens", "output_tokens")
 PREDICTED = ("predicted_seconds", "mean_power_w")
 MOST_STEPS = 50_000_000
 """Requests times tokens that are played; a minute or so."""
-UNVALIDATED = "no published time or power was found for {}: these predictions only follow from the bytes read"
+UNVALIDATED = "no published time or power was found for {}: these predictions only follow from {}"
 
 
 class BadRow(Exception):
@@ -51,7 +51,11 @@ def predict(options: argparse.Namespace, catalogue: Catalogue, say: Callable[[st
     try:
         header = [name.strip() for name in next(rows, (0, []))[1]]
         if missing := [name for name in ASKED if name not in header]:
-            say(f"{options.file}:1: no column {', '.join(missing)}; {','.join(ASKED)} are needed")
+            needed = f"{','.join(ASKED)} are needed, with commas between"
+            say(f"{options.file}:1: no column {', '.join(missing)}; {needed}")
+            return exits.BAD_CONFIGURATION
+        if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+            say(f"{options.file}:1: more than one column {', '.join(twice)}")
             return exits.BAD_CONFIGURATION
         if taken := [name for name in PREDICTED if name in header]:
             say(f"{options.file}:1: {', '.join(taken)} of the file is replaced by what is predicted")
@@ -71,7 +75,11 @@ def predict(options: argparse.Namespace, catalogue: Catalogue, say: Callable[[st
         say(f"{options.file}:{reader.line_num}: not CSV: {error}")
         return exits.BAD_CONFIGURATION
     if options.precision not in ("fp16", "bf16"):
-        say(UNVALIDATED.format(options.precision))
+        say(UNVALIDATED.format(options.precision, "the bytes read"))
+    if guessed := [gpu for gpu in predictor.gpus if gpu not in load_efficiency().time_errors]:
+        say(UNVALIDATED.format(", ".join(guessed), "the data sheet"))
+    if not done:
+        say(f"{options.file}: no rows")
     _write([columns, *done], options.out)
     return exits.BAD_CONFIGURATION if bad else exits.OK
 
@@ -98,6 +106,8 @@ class _Predictor:
         self._catalogue = catalogue
         self._precision = precision
         self._played = cache(self._play)
+        self.gpus: dict[str, None] = {}
+        """Those of which something was predicted, in the order of the rows."""
 
     def row(self, row: dict[str, str]) -> dict[str, str]:
         """The two predicted columns; raises BadRow."""
@@ -106,6 +116,7 @@ class _Predictor:
             raise BadRow(_unknown("model", model, self._catalogue.models))
         batch, tokens_in, tokens_out = (_count(name, row[name]) for name in ASKED[2:])
         work = self._played(gpu.name, model, batch, tokens_in, tokens_out)
+        self.gpus[gpu.name] = None
         efficiency = load_efficiency()
         values = (f"{work.seconds(efficiency.step):.4f}", f"{work.mean_power_w(gpu, efficiency):.1f}")
         return dict(zip(PREDICTED, values, strict=True))

@@ -116,7 +116,9 @@ def read_run(path: str | Path) -> RunDirectory:
     folder, notes = Path(path), list[str]()
     manifest = _manifest(RunManifest, folder / "run.json", RUN_FORMAT, notes)
     if manifest is None:
-        raise RunError(f"{folder}: no run.json here; name a run directory such as runs/LATEST")
+        runs = sorted(each.parent.name for each in folder.glob("*/run.json"))
+        such = folder / runs[0] if runs else "runs/LATEST"
+        raise RunError(f"{folder}: no run.json here; name the directory of one run, such as {such}")
     return RunDirectory(folder, manifest, notes)
 
 

@@ -35,7 +35,10 @@ CPU_WORKING_BYTES = 3e9
 """What vLLM, its compiler and its libraries take on a CPU."""
 MEMINFO = Path("/proc/meminfo")
 GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
-WITHOUT_GPU = "for a real vLLM on the CPU use tiny --backend vllm-cpu, for an emulated one --backend emulator"
+WITHOUT_GPU = (
+    "for a real vLLM on the CPU use smollm2-135m --backend vllm-cpu --precision bf16, for an emulated one "
+    "--backend emulator"
+)
 ASK_VERSIONS = """
 import json
 from importlib.metadata import PackageNotFoundError, version

@@ -161,6 +161,8 @@ def find_model(name: str, catalogue: Catalogue) -> ModelToServe:
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return ModelToServe(folder.resolve().name, str(folder.resolve()), None)
+    if folder.is_dir():
+        raise CannotLaunch(f"{_printable(name)} has no config.json: name a folder that a model was saved to")
     if HUB_ID.fullmatch(name):
         return ModelToServe(name, name, None)
     close = nearest(name, catalogue.models) or list(catalogue.models)

@@ -38,7 +38,7 @@ PROGRESS = re.compile(
     r"load|download|weight|architecture|cache|compil|captur|graph|profil|engine|server|startup", re.I
 )
 PROGRESS_BAR = "Loading "
-NO_PROGRESS = re.compile(r"Route:|non-default args|GET /|with config|deprecat|warn", re.I)
+NO_PROGRESS = re.compile(r"█|Route:|non-default args|GET /|with config|deprecat|warn", re.I)
 CAUSE = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception): \S.*")
 SECOND_HAND = re.compile(r"Engine core initialization failed|See root cause above|EngineDeadError")
 """vLLM's outer processes only say that an inner one failed."""

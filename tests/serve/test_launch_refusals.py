@@ -63,7 +63,7 @@ def gpu(tmp_path: Path) -> Callable[[str], dict[str, str]]:
 def test_without_a_gpu_the_other_ways_are_named() -> None:
     said = refusal("up", "yi-6b", "--port", "0", **WITHOUT_GPU)
     assert "no CUDA device" in said
-    assert "tiny --backend vllm-cpu" in said
+    assert "smollm2-135m --backend vllm-cpu" in said
     assert "--backend emulator" in said
 
 

@@ -45,7 +45,9 @@ def test_power_is_nearly_as_it_was_measured(tmp_path, capsys) -> None:
 def test_columns_in_any_order_and_more_of_them_are_kept(tmp_path, capsys) -> None:
     text = 'note,batch,model,gpu,output_tokens,input_tokens\n"a, b",4,yi-6b,RTX 4090,20,10\n'
     code, (row,), said = predicted(tmp_path, capsys, text)
-    assert (code, said) == (0, "")
+    assert code == 0
+    assert "was found for rtx4090-24gb: these predictions only follow from the data sheet" in said
+    assert said.count("\n") == 1
     assert list(row) == [*text.split("\n")[0].split(","), "predicted_seconds", "mean_power_w"]
     assert row["note"] == "a, b"
     assert 0 < float(row["predicted_seconds"]) < 2
@@ -77,6 +79,8 @@ def test_bad_rows_are_named_by_line_and_the_others_predicted(tmp_path, capsys) -
     ("text", "says"),
     [
         ("", "FILE:1: no column gpu, model"),
+        ("gpu,gpu,model,batch,input_tokens,output_tokens\n", "FILE:1: more than one column gpu"),
+        (HEAD.replace(",", ";"), "with commas between"),
         ("gpu,model,batch,output_tokens\n", "FILE:1: no column input_tokens"),
         (HEAD + '\n"a\n', "FILE:2: not CSV"),
     ],
@@ -93,7 +97,7 @@ def test_a_missing_file_is_one_line(tmp_path, capsys) -> None:
 
 
 def test_fewer_bits_take_less_time_and_are_said_to_be_unvalidated(tmp_path, capsys) -> None:
-    text = f"{HEAD}\nl40s-48gb,llama-3-8b,1,100,100\n"
+    text = f"{HEAD}\nh100-80gb,llama-3-8b,1,100,100\n"
     seconds = {}
     for precision in ("fp16", "int8", "fp8", "int4"):
         code, (row,), said = predicted(tmp_path, capsys, text, "--precision", precision)

@@ -1,7 +1,8 @@
-"""The main job against a real vLLM: what we count is what the server counts."""
+"""The main job against a real model on a real vLLM: what we count is what the server counts."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -23,12 +24,12 @@ SCENARIO = """\
 format: turnbench-scenario/1
 name: short
 tasks:
-  - {from: choose, limit: 12}
+  - {from: choose, limit: 40}
   - {from: explain, limit: 12}
   - {from: chat, limit: 6, once: true, turns: 3, max_tokens: 48}
 """
 """So many conversations, however long a busy machine takes for them."""
-TURNS = 12 + 12 + 6 * 3
+TURNS = 40 + 12 + 6 * 3
 
 
 def counter(url: str, name: str) -> float:
@@ -105,6 +106,21 @@ def test_answers_that_are_not_cut_end_by_themselves_at_lengths_of_their_own(
     assert len([turn for turn in ended if turn.task == "explain"]) > 5
     # Lengths are those that the answers came to, not limits.
     assert len({turn.output_tokens for turn in ended}) > 5
+
+
+def test_every_choice_is_scored_and_the_share_of_right_ones_has_an_interval(
+    played: tuple[RunDirectory, dict[str, float]],
+) -> None:
+    run, _ = played
+    choices = [turn for turn in good(run) if turn.task == "choose"]
+    assert {turn.expected for turn in choices} <= set("abcd")
+    right = sum(turn.right is True for turn in choices)
+    cells = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))["cells"]
+    (cell,) = [each for each in cells if each["task"] == "choose" and each["level"] != "all"]
+    assert cell["right_share"] == pytest.approx(right / len(choices))
+    low, high = cell["ci95"]["right_share"]
+    assert low <= cell["right_share"] <= high
+    print(f"choose: {right} of {len(choices)} right, 95 % interval {low:.0%} to {high:.0%}")
 
 
 def test_the_runs_totals_are_the_servers_counters(
