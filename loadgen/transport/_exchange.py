@@ -397,6 +397,8 @@ def connection_failure(exception: BaseException, log: ReadLog) -> tuple[Outcome,
             return "stale_connection", f"the server had closed this idle connection: {text}"
         case aiohttp.ClientConnectionError():
             return "disconnected", text
+        case aiohttp.ClientResponseError() if "chunk size" in text and head_end(log.raw) is not None:
+            return "bad_json", f"the body came with its head, and not in chunks: {text}"
         case aiohttp.ClientResponseError():
             return "bad_content_type", f"not an HTTP response: {text}"
     return "connect", text

@@ -14,6 +14,7 @@ import pytest
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = SSE + b"Transfer-Encoding: chunked\r\n\r\n"
+UNTYPED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LATER = b"<later>"
 """What follows is not in the segment of what stands before."""
 PLAIN = SSE + b"Connection: close\r\n\r\n"
@@ -39,6 +40,8 @@ GOOD = delta("Hi")
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "a chunk of 2**70 bytes": (CHUNKED + chunk(GOOD) + LATER + b"4000000000000000000\r\n", "bad_json"),
     "a chunk of minus one byte": (CHUNKED + chunk(GOOD) + LATER + b"-1\r\n", "bad_json"),
+    "a chunk size that is none, in one packet with the head": (CHUNKED + b"zz\r\n" + GOOD, "bad_json"),
+    "a chunk size that is none, of a body of no type": (UNTYPED + b"zz\r\n" + GOOD, "bad_json"),
     "a chunk size of a megabyte of zeros": (CHUNKED + chunk(GOOD) + LATER + b"0" * 2**20, "truncated"),
     "a chunk size with an endless extension": (
         CHUNKED + chunk(GOOD) + LATER + b"5;" + b"x" * 2**20,
