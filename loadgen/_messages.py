@@ -43,6 +43,9 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     """How the served model's tokenizer counts texts that are made to a length; None: it was not asked."""
     dialect: str = "chat"
     """Key of loadgen.dialects.DIALECTS: how the server is asked."""
+    counts_path: str = ""
+    """Where the engine itself keeps its counts of turns, for whoever outlives it; empty, or no file of that
+    name: they are reported as TurnBegun."""
 
     def model_of(self, conversation: int) -> str:
         """The model of this conversation: of several, drawn from the seed and its number alone."""
@@ -183,7 +186,8 @@ class TurnEnded(EngineMessage, tag="turn"):
 
 
 class TurnBegun(EngineMessage, tag="begun"):
-    """A turn begins. The counts are cumulative, this turn included; they are what a kill leaves behind."""
+    """A turn begins, and the engine cannot write down itself what a kill leaves behind. The counts are
+    cumulative, this turn included."""
 
     planned: int
     dropped: int

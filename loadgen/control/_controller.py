@@ -231,8 +231,17 @@ class RunController:
             context=prepared.endpoint.max_model_len,
             measured=prepared.endpoint.measured,
             dialect=dialect_of(prepared.settings),
+            counts_path=self._counts_path(run, worker),
         )
         self.send(worker, StartRun(job))
+
+    def _counts_path(self, run: RunState, worker: WorkerState) -> str:
+        """The file in which this worker's engine counts its turns; empty where it is on another machine."""
+        if isinstance(self.runner, MasterRunner) and not self.runner.environment.parsed_options.processes:
+            return ""
+        path = run.writer.counts_path(worker.index).resolve()
+        path.touch()
+        return str(path)
 
     def _on_message(self, environment: Environment, msg: Any, **_: Any) -> None:
         run = self.run

@@ -17,10 +17,9 @@ import msgspec
 from loadgen.options._endpoint import without_secrets
 from loadgen.options._headers import recorded, secrets_here
 from loadgen.options._prepare import Prepared, machine, versions
-from turnbench.formats import EndpointEntry, HealthLine, RunManifest
+from turnbench.formats import EndpointEntry, HealthLine, RunManifest, counts_line
 from turnbench.names import slug
 
-_COUNTS_BYTES = 256
 """More than a line of counts has: one replaces the other in place."""
 
 
@@ -85,13 +84,18 @@ class RunWriter:
         file.write(line + b"\n")
 
     def count(self, line: HealthLine) -> None:
-        """Replace counts-W.json, a worker's newest counts, at once: nothing of it waits for `flush`."""
+        """Replace counts-W.json, a worker's newest counts, at once: nothing of it waits for `flush`.
+
+        For workers on other machines; on this one the engine does it, just before a request is sent.
+        """
         file = self._counts.get(line.worker)
         if file is None:
-            file = self._counts[line.worker] = (self.path / f"counts-{line.worker}.json").open(
-                "wb", buffering=0
-            )
-        os.pwrite(file.fileno(), msgspec.json.encode(line).ljust(_COUNTS_BYTES) + b"\n", 0)
+            file = self._counts[line.worker] = self.counts_path(line.worker).open("wb", buffering=0)
+        os.pwrite(file.fileno(), counts_line(line), 0)
+
+    def counts_path(self, worker: int) -> Path:
+        """Where a worker's newest counts are."""
+        return self.path / f"counts-{worker}.json"
 
     def flush(self) -> None:
         """Write every line so far to the disk."""
@@ -106,10 +110,11 @@ class RunWriter:
         files, self._files = self._files, {}
         counts, self._counts = self._counts, {}
         with ExitStack() as closing:
-            for worker, file in counts.items():
+            for file in counts.values():
                 file.close()
-                if worker not in lost:
-                    (self.path / f"counts-{worker}.json").unlink(missing_ok=True)
+            kept = {self.counts_path(worker) for worker in lost}
+            for path in {*self.path.glob("counts-*.json")} - kept:
+                path.unlink(missing_ok=True)
             for file in files.values():
                 closing.callback(file.close)
 

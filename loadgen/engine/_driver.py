@@ -133,6 +133,7 @@ class LoadDriver:
     def end(self) -> None:
         """The run is over."""
         self._open_loop.end()
+        self.run.close()
 
     def _everybody(self) -> list[tuple[SimulatedPerson, asyncio.Task[None]]]:
         return [*self._people.values(), *self._open_loop.people.values()]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import IO
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -32,7 +35,7 @@ from loadgen.transport._exchange import Exchange, WorkScheduler, WorkStage
 from loadgen.transport._http import StampedConnector
 from loadgen.transport._read_log import ReadLog
 from turnbench.clock import Timeline
-from turnbench.formats import TurnRecord
+from turnbench.formats import HealthLine, TurnRecord, counts_line
 from turnbench.formats.turn import encode
 
 Emit = Callable[[EngineMessage], None]
@@ -113,6 +116,10 @@ class EngineRun:
         self._odd: set[str] = set()
         self._unreported: deque[tuple[Callable[[], TurnRecord], bool]] = deque()
         self._has_unreported = asyncio.Event()
+        self._counts_file: IO[bytes] | None = None
+        if job.counts_path:
+            with suppress(OSError):  # a worker on another machine has no such file
+                self._counts_file = open(job.counts_path, "r+b", buffering=0)  # noqa: SIM115
         self._session = session
         self._url = URL(address_of(job.settings.host).of(self.dialect.path))
         self._headers = headers_of(job.settings, job.dialect)
@@ -131,7 +138,30 @@ class EngineRun:
         counts.begun += 1
         self.open.add(turn)
         # At once, before its request: whoever outlives this process knows of every turn that the server saw.
-        self.emit(TurnBegun(counts.planned, counts.dropped, counts.begun, counts.finished))
+        if not self._written_down():
+            self.emit(TurnBegun(counts.planned, counts.dropped, counts.begun, counts.finished))
+
+    def _written_down(self) -> bool:
+        """Whether the counts are in the file that outlives this process; the kernel has them then."""
+        if self._counts_file is None:
+            return False
+        counts = self.ledger
+        line = HealthLine(
+            t_ns=self.timeline.now_ns(), worker=self.job.worker, planned=counts.planned,
+            dropped=counts.dropped, begun=counts.begun, finished=counts.finished,
+        )  # fmt: skip
+        try:
+            os.pwrite(self._counts_file.fileno(), counts_line(line), 0)
+        except OSError:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        """No turn begins any more."""
+        if self._counts_file is not None:
+            self._counts_file.close()
+            self._counts_file = None
 
     def end(self, turn: OpenTurn) -> None:
         self.open.discard(turn)

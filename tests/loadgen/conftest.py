@@ -203,6 +203,7 @@ class Client:
     async def close(self) -> None:
         """End it; fails if the ledger is open or a task of the engine failed."""
         await self.driver.cut()
+        self.driver.run.close()
         self.check_ledger()
         for task in self.tasks:
             task.cancel()
@@ -264,6 +265,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
         dialect: str = "chat",
         models: dict[str, float] | None = None,
         load: EngineLoad = EngineLoad(),  # noqa: B008 (frozen)
+        counts_path: str = "",
         **settings: Any,
     ) -> Client:
         asked = Settings(**{"host": url, "think_time": "none", "connect_timeout_s": 2.0} | settings)
@@ -271,6 +273,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
         job = Job(
             run="run", worker=0, workers=1, settings=asked, scenario=scenario, salt="ab", model="m",
             usage_in_events=False, context=context, dialect=dialect, load=load, models=models or {},
+            counts_path=counts_path,
         )  # fmt: skip
         timeline = Timeline()
         reader, _ = open_reader(asyncio.get_running_loop(), timeline, asked.clock, connections=1024)

@@ -6,12 +6,14 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen._messages import TurnBegun
 from loadgen.control._run_files import RunWriter, iso_now, new_run_dir
 from loadgen.options._headers import recorded
 from loadgen.options._settings import Settings
@@ -196,3 +198,33 @@ def test_a_run_of_the_version_before_would_be_written_with_the_same_keys_and_val
         "no_analysis", "until", "dialect", "skip_bad_rows", "ca", "cert", "cache", "gpu_metrics", "gpu_price"
     )  # fmt: skip
     assert [key for key in keys if key not in newer] == list(stored["settings"])
+
+
+async def test_turns_are_counted_in_the_file_that_outlives_the_engine_before_the_server_sees_them(
+    serve: Any, client: Any, tmp_path: Path
+) -> None:
+    path, seen = tmp_path / "counts-0.json", []
+    path.touch()
+
+    async def script(peer: Any) -> None:
+        for _ in range(2):
+            await peer.request()
+            seen.append(msgspec.json.decode(path.read_bytes(), type=HealthLine))
+            await peer.head()
+            await peer.finish(peer.words("Hi") + peer.END)
+
+    server = await serve(script)
+    person = client(server.url, turns=2, counts_path=str(path))
+    await person.ended(person.start())
+    assert [(line.planned, line.begun, line.finished) for line in seen] == [(1, 1, 0), (2, 2, 1)]
+    assert not any(isinstance(message, TurnBegun) for message in person.messages)
+
+
+@pytest.mark.parametrize("path", ["", "/nowhere/counts-0.json"])
+async def test_turns_are_reported_where_that_file_is_on_another_machine(
+    serve: Any, client: Any, path: str
+) -> None:
+    server = await serve(lambda peer: peer.answer())
+    person = client(server.url, counts_path=path)
+    await person.ended(person.start())
+    assert [message.begun for message in person.messages if isinstance(message, TurnBegun)] == [1]

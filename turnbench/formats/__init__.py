@@ -18,6 +18,7 @@ from turnbench.formats.run import (
     Severity,
     UntilEntry,
     WorkerEntry,
+    counts_line,
 )
 from turnbench.formats.server import (
     BACKENDS,
@@ -101,5 +102,6 @@ __all__ = [
     "Verdict",
     "Weights",
     "WorkerEntry",
+    "counts_line",
     "summary_json",
 ]

@@ -205,6 +205,14 @@ class RunManifest(msgspec.Struct, kw_only=True):
     """Result of --find-capacity."""
 
 
+_COUNTS_BYTES = 256
+
+
+def counts_line(counts: HealthLine) -> bytes:
+    """What counts-W.json holds: a worker's newest counts, always as many bytes, to be replaced in place."""
+    return msgspec.json.encode(counts).ljust(_COUNTS_BYTES) + b"\n"
+
+
 class HealthLine(msgspec.Struct, kw_only=True):
     """One line a second of health-W.jsonl, about the engine itself; the counts are cumulative."""
 
