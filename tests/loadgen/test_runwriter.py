@@ -195,7 +195,8 @@ def test_a_run_of_the_version_before_would_be_written_with_the_same_keys_and_val
     assert json.loads((folder / "run.json").read_text()) == stored
     keys = list(recorded(Settings(host="http://127.0.0.1:8000")))
     newer = (
-        "no_analysis", "until", "dialect", "skip_bad_rows", "ca", "cert", "cache", "gpu_metrics", "gpu_price"
+        "no_analysis", "until", "dialect", "skip_bad_rows", "ca", "cert", "cache", "gpu_metrics", "gpu_price",
+        "metrics_port", "otlp",
     )  # fmt: skip
     assert [key for key in keys if key not in newer] == list(stored["settings"])
 
