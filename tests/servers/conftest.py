@@ -72,11 +72,17 @@ def program(command: list[str], ports: list[int], said: Path, **popen: Any) -> I
             process.kill()
 
 
-def metric(url: str, name: str) -> float:
-    """A counter of vLLM's own page, summed over its labels."""
+def metrics_page(url: str) -> str:
+    """What a server says of itself."""
     with urllib.request.urlopen(url + "/metrics", timeout=20) as page:
-        text = page.read().decode()
-    return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
+        text: str = page.read().decode()
+    return text
+
+
+def metric(url: str, name: str, label: str = "") -> float:
+    """A counter of vLLM's own page, summed over its labels, or over those that have this one."""
+    found = re.findall(rf"^{name}(?:{{([^}}]*)}})? (\S+)$", metrics_page(url), re.M)
+    return sum(float(value) for labels, value in found if label in labels)
 
 
 @dataclass

@@ -63,7 +63,6 @@ frontend no-delay
   bind 127.0.0.1:{quick}
   bind 127.0.0.1:{tls} ssl crt {home}/both.pem alpn h2,http/1.1
   option http-no-delay
-  http-request deny deny_status 429 if {{ path_beg /deny }}
 backend b
   server s {upstream}
 """

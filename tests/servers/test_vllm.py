@@ -1,8 +1,10 @@
-"""A real vLLM: four dialects, two names, tools, a reasoning parser, speculation, several tokens an event."""
+"""A real vLLM: four dialects, two names, two adapters, two engines, tools, a reasoning parser, speculation,
+several tokens an event."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from serve.launch.command import TINY_FOLDER
-from tests.servers.conftest import Play
+from tests.servers.conftest import Play, Played, metric, metrics_page
+from tests.servers.tiny_adapter import RANK, write_adapter
 
 pytestmark = pytest.mark.servers
 
@@ -31,9 +34,12 @@ TOOLS = [
 
 
 @pytest.fixture(scope="module")
-def url(vllm: Callable[..., Any]) -> Iterator[str]:
+def url(vllm: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tools = "--enable-auto-tool-choice --tool-call-parser hermes"
-    with vllm(f"--served-model-name tiny other {tools}") as found:
+    home, names = tmp_path_factory.mktemp("adapters"), ("first", "second")
+    adapters = [f"{name}={write_adapter(home / name, TINY_FOLDER, n)}" for n, name in enumerate(names)]
+    lora = f"--enable-lora --max-lora-rank {RANK} --max-loras 2 --lora-modules {' '.join(adapters)}"
+    with vllm(f"--served-model-name tiny other {tools} {lora}") as found:
         yield found
 
 
@@ -50,11 +56,39 @@ def test_two_served_names_are_both_asked_each_conversation_one(play: Play, url: 
     played = play(url, "--model", "tiny=0.5,other=0.5", behind=url)
     played.is_whole()
     played.counts_as_the_server()
-    by_conversation = {turn.conversation: {turn.model} for turn in played.turns}
-    for turn in played.turns:
-        by_conversation[turn.conversation].add(turn.model)
-    assert all(len(models) == 1 for models in by_conversation.values())
-    assert set.union(*by_conversation.values()) == {"tiny", "other"}
+    assert models_of(played) == {"tiny", "other"}
+
+
+def models_of(played: Played) -> set[str]:
+    """The models that were asked; each conversation has one."""
+    asked = {(turn.conversation, turn.model) for turn in played.turns}
+    assert len({conversation for conversation, _ in asked}) == len(asked)
+    return {model for _, model in asked}
+
+
+def test_two_adapters_are_asked_beside_their_model(play: Play, url: str) -> None:
+    played = play(url, "--model", "tiny=0.2,first=0.4,second=0.4", behind=url)
+    played.is_whole()
+    played.counts_as_the_server()
+    assert models_of(played) == {"tiny", "first", "second"}
+    page = metrics_page(url)
+    for name in ("first", "second"):
+        assert re.search(f'running_lora_adapters="[^"]*{name}', page), "the server has used it"
+
+
+def test_two_engines_have_one_page_of_metrics(play: Play, vllm: Callable[..., Any]) -> None:
+    with vllm("--data-parallel-size 2") as url:
+        played = play(url, behind=url, people=4)
+        made = [metric(url, "vllm:generation_tokens_total", f'engine="{number}"') for number in (0, 1)]
+    played.is_whole()
+    played.counts_as_the_server()
+    played.waits_as_the_server()
+    assert min(made) > 0, "both had a part"
+    assert sum(made) == played.output_tokens
+    samples = [sample.values for sample in played.run.server()]
+    assert samples
+    for name, most in (("vllm:kv_cache_usage_perc", 1), ("vllm:num_requests_running", 4)):
+        assert max(sample[name] for sample in samples) <= most
 
 
 def test_a_tool_call_is_an_answer(play: Play, url: str) -> None:
