@@ -73,7 +73,7 @@ def record_of(job: Job, attempt: AttemptId, exchange: Exchange, end_ns: int, sec
         coalesced=len(reply.event_reads) - len(set(reply.event_reads)),
         prompt_tokens=reply.prompt_tokens,
         cached_tokens=reply.cached_tokens,
-        output_tokens=reply.output_tokens if exchange.status == 200 else None,
+        output_tokens=reply.output_tokens if exchange.is_stream else None,
         reasoning_tokens=reply.reasoning_tokens,
         token_source=reply.token_source,
         chars=len(text),

@@ -134,7 +134,8 @@ class Exchange:
     """The server refused something that the next attempt does without."""
     chunked: bool = False
     encoding: str = "identity"
-    _is_stream: bool = False
+    is_stream: bool = False
+    """Whether the response is a stream of events, with a status of success."""
     _other_type: bool = False
     """Whether a stream came as what is no stream by its type."""
     _looked_at_bytes: int = 0
@@ -167,11 +168,11 @@ class Exchange:
         elif (exception := self._task.exception()) is not None and self.status is None:
             # After the head, it and the body say what came of the request.
             self.outcome, self.error = connection_failure(exception, self.log)
-        if self._is_stream and not self._is_read:
+        if self.is_stream and not self._is_read:
             async with scheduler.turn_for(WorkStage.DECODE):
                 self.log.settle()
                 self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
-        if self._is_stream:
+        if self.is_stream:
             if self._other_type:
                 self.reply.oddities.add("content_type")
             self._judge()
@@ -185,13 +186,13 @@ class Exchange:
             self.encoding = response.headers.get("Content-Encoding", "identity")
             start = bytearray()
             try:
-                self._is_stream = response.status == 200 and await _is_stream(response, start)
-                if not self._is_stream:
+                self.is_stream = self.is_success and await _is_stream(response, start)
+                if not self.is_stream:
                     await _read_start(response, start)
             finally:  # however that ended, the head has said what this is
-                if not self._is_stream:
+                if not self.is_stream:
                     self._take_refusal(response, bytes(start))
-            if self._is_stream:
+            if self.is_stream:
                 self._other_type = response.content_type != _EVENT_STREAM
                 self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
                 if self.chunked:
@@ -222,7 +223,7 @@ class Exchange:
 
     def _take_refusal(self, response: aiohttp.ClientResponse, start: bytes) -> None:
         text = clean(start)
-        failure = failure_of_data(start) if response.status == 200 else None
+        failure = failure_of_data(start) if self.is_success else None
         self.refused = self.dialect.refusal(response.status, text)
         self.outcome, self.error = outcome_of_status(response.status), text
         if self.refused == "context_full":
@@ -249,6 +250,11 @@ class Exchange:
             if self.outcome == "context_full":
                 self.refused = "context_full"
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the head promises an answer; some frameworks give 201 to every POST."""
+        return self.status is not None and 200 <= self.status < 300
+
     def settle(self) -> None:
         """For the record, after the turn's end: when each event came."""
         plain = self.log.plain
@@ -263,7 +269,7 @@ class Exchange:
 
     def reply_so_far(self) -> StreamedReply:
         """What the events say that have been read; a stream that still runs is not judged."""
-        if self.status != 200:
+        if not self.is_success:
             return StreamedReply()
         return read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
 
@@ -337,7 +343,7 @@ def read_reply(body: Body, dialect: Dialect) -> StreamedReply:
 
 
 def outcome_of(reply: StreamedReply, log: ReadLog) -> tuple[Outcome, str | None]:
-    """How a stream with status 200 ended, and a sentence where it was not well."""
+    """How a stream with a status of success ended, and a sentence where it was not well."""
     if reply.problem is not None:
         return reply.problem
     if not reply.done and reply.finish_reason is None:
@@ -357,7 +363,7 @@ def outcome_of(reply: StreamedReply, log: ReadLog) -> tuple[Outcome, str | None]
 
 
 def outcome_of_status(status: int) -> Outcome:
-    """The outcome of a response that is no event stream of status 200."""
+    """The outcome of a response that is no event stream with a status of success."""
     if status == 429:
         return "http_429"
     if 300 <= status < 400:

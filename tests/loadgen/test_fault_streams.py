@@ -115,6 +115,19 @@ async def test_a_stream_without_chunks_is_read_as_well(play: Any, length: bool) 
     assert (record.outcome, record.chars) == ("ok", 8)
 
 
+@pytest.mark.parametrize("status", ["201 Created", "202 Accepted", "206 Partial Content"])
+async def test_a_stream_is_one_with_any_status_of_success(play: Any, status: str) -> None:
+    """Some frameworks give 201 to every POST."""
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head(status, SSE, "Transfer-Encoding: chunked")
+        await peer.finish(peer.words("Hi", " there") + peer.END)
+
+    record = (await play(script)).record
+    assert (record.outcome, record.status, record.output_tokens) == ("ok", int(status[:3]), 3)
+
+
 @pytest.mark.parametrize(
     "kind", ["", "Content-Type: text/plain; charset=utf-8", "Content-Type: application/json"]
 )

@@ -476,9 +476,24 @@ def test_an_object_over_several_lines_is_one() -> None:
     assert (reply.text, reply.oddities) == ("Hi", set())
 
 
-def test_an_answer_that_a_filter_took_away_says_so() -> None:
-    found, words = outcome(ROLE + chunk(finish="content_filter") + DONE)
-    assert (found, "content_filter" in (words or "")) == ("empty", True)
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (ROLE + STOP + USAGE + DONE, "the reply had no content"),
+        (chunk() + chunk(finish="length") + DONE, "the reply had no content and ended as length"),
+        (
+            ROLE + chunk(finish="content_filter") + DONE,
+            "the reply had no content and ended as content_filter",
+        ),
+        (DONE, "the reply had no content"),
+        (USAGE + DONE, "the reply had no content"),
+    ],
+    ids=["of a full context", "cut", "filtered", "nothing", "counts alone"],
+)
+def test_a_stream_without_any_text_is_empty(body: bytes, words: str) -> None:
+    """As LM Studio answers a prompt that its context does not hold."""
+    assert outcome(body) == ("empty", words)
+    assert read(body).events == []
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,19 @@ def test_a_line_that_is_broken_discards_itself_alone(line: str) -> None:
     assert asyncio.run(samples(f"{line}\n{PAGE}")) == asyncio.run(samples(PAGE))
 
 
+@pytest.mark.parametrize(
+    ("page", "name", "value"),
+    [
+        ('sglang:token_usage{dp_rank="%d"} 0.%d', "sglang:token_usage", 0.25),
+        ('sglang:num_running_reqs{dp_rank="%d"} %d', "sglang:num_running_reqs", 5),
+        ('trtllm_kv_cache_utilization{rank="%d"} 0.%d', "trtllm_kv_cache_utilization", 0.25),
+        ('vllm:gpu_cache_usage_perc{engine="%d"} 0.%d', "vllm:gpu_cache_usage_perc", 0.25),
+    ],
+)
+def test_several_engines_of_every_server_are_summed_or_averaged(page: str, name: str, value: float) -> None:
+    assert asyncio.run(samples("\n".join([page % (0, 2), page % (1, 3)])))[name] == pytest.approx(value)
+
+
 ENGINES = """vllm:kv_cache_usage_perc{engine="0",model_name="m1"} 0.40
 vllm:kv_cache_usage_perc{engine="1",model_name="m1"} 0.50
 vllm:num_requests_running{engine="0",model_name="m1"} 3.0
