@@ -27,7 +27,8 @@ from turnbench.run_directory import RunDirectory, read_run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-START_LIMIT_S = 400
+START_LIMIT_S = 900
+"""Long, for a machine that is busy with other work: a start takes 40 s where nothing else runs."""
 PLAN_TURNS = 24
 PLAN_TOKENS = 24
 
@@ -166,10 +167,17 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
             "--run-dir",
             str(where),
         ]
-        command += ["--max-tokens", str(PLAN_TOKENS), *(["--exact-tokens"] if exact else []), *options]
+        command += [
+            "--idle-timeout",
+            "120s",
+            "--max-tokens",
+            str(PLAN_TOKENS),
+            *(["--exact-tokens"] if exact else []),
+            *options,
+        ]
         before = {name: metric(behind, name) for name in names} if behind else {}
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=200, check=False, env=os.environ | (env or {})
+            command, capture_output=True, text=True, timeout=400, check=False, env=os.environ | (env or {})
         )
         said = done.stdout + done.stderr
         print(said)
@@ -186,9 +194,25 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """`vllm("--stream-interval 4")` is a context in which vLLM with these options answers at its URL."""
     folder, numbers = tmp_path_factory.mktemp("vllm"), count()
 
-    def up(arguments: str = "", model: str = "tiny") -> Any:
+    @contextmanager
+    def up(arguments: str = "", model: str = "tiny") -> Iterator[str]:
         words = ["--args", arguments] if arguments else []
         said = folder / f"said-{next(numbers)}.txt"
-        return launched(said, model, "--backend", "vllm-cpu", *words, core="0")
+        with launched(said, model, "--backend", "vllm-cpu", *words, core="0") as url:
+            warm_up(url)
+            yield url
 
     return up
+
+
+def warm_up(url: str) -> None:
+    """Have each model answer once: what is compiled for a first request can take a minute."""
+    with urllib.request.urlopen(url + "/v1/models", timeout=20) as page:
+        models = [model["id"] for model in json.load(page)["data"]]
+    for model in models:
+        asked = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        request = urllib.request.Request(
+            url + "/v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=START_LIMIT_S / 2) as answer:
+            answer.read()
