@@ -50,6 +50,10 @@ _CONTEXT_FULL = re.compile(
     r"|too many tokens|context is full|out of context|context overflow",
     re.I,
 )
+_BAD_KIND = re.compile(
+    r"err|exception|fail|fault|invalid|denied|exceed|limit|throttl|overload|unavailable|time-?_?out|abort|not_?found",
+    re.I,
+)
 _RATE = re.compile(r"per (second|minute|hour|day)|rate[ _-]?limit|quota|\b[TR]PM\b", re.I)
 """A limit on tokens a minute is worded much like one on the tokens of a prompt."""
 _NO_SYSTEM = re.compile(r"system (role|message)|roles must alternate|only user and assistant roles", re.I)
@@ -78,9 +82,15 @@ def failure_in(value: Any) -> str | None:
     for name, held in fields.items():
         if name.endswith(_NAMED_FAILURE) and name not in _ERROR_FIELDS and isinstance(held, dict) and held:
             return message_of(held)
-    # A message and nothing that an answer's event has.
+    # A message and nothing that an answer's event has, nor one that reports progress.
     plain = any(isinstance(fields.get(name), str) and fields[name] for name in ("message", "msg"))
-    return message_of(value) if plain and not {"id", "object", "usage"} & fields.keys() else None
+    kind = next(
+        (fields[name] for name in ("type", "event", "name") if isinstance(fields.get(name), str)), None
+    )
+    other = {"id", "object", "usage", "tool", "progress"} & fields.keys() or (
+        kind and not _BAD_KIND.search(kind)
+    )
+    return message_of(value) if plain and not other else None
 
 
 def error_words(error: Any, around: Any = None) -> str | None:

@@ -126,6 +126,9 @@ _CREATED = "_created"
 """The end of the names of samples that say when a counter was made; they are not kept."""
 _LABEL = re.compile(r"[\w .-]{1,60}")
 _BUCKET_LINE = re.compile(r'([\w:]+)_bucket\{(?:[^}]*,)?le="([^"]{1,30})"[^}]*\} +([^ ]{1,40})')
+_METRICS_PAGES = ("/metrics", "/metrics/", "/prometheus/metrics/")
+"""Where servers have their metrics: LiteLLM redirects to the second; TensorRT-LLM's first is JSON, its own
+names are in the third."""
 _EVERY_S = 1.0
 _PAGE_BYTES = 4 << 20
 _LINE_CHARS = 4096
@@ -175,14 +178,15 @@ async def watch_server(
         cookie_jar=aiohttp.DummyCookieJar(),
         connector=connector,
     ) as session:
-        while True:
+        pages = [*_METRICS_PAGES]
+        while pages:
             text, asked_ns = "", timeline.now_ns()
             try:
-                async with session.get(address.of_server("/metrics"), allow_redirects=False) as response:
-                    if response.status < 500 and response.status != 200:
-                        return
-                    if response.status == 200:
-                        text = await _page(response)
+                async with session.get(address.of_server(pages[0]), allow_redirects=False) as response:
+                    text = await _page(response) if response.status == 200 else ""
+                    if (response.status < 500 and response.status != 200) or text.startswith(("[", "{")):
+                        del pages[0]  # it is no such page: the next one may be
+                        continue
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 pass  # a server that is down for a while is asked again
             at_ns = (asked_ns + timeline.now_ns()) // 2

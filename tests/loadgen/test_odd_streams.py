@@ -71,6 +71,8 @@ FAILURES = {
     "error_code and error_msg": data({"id": "x", "error_code": 336003, "error_msg": "engine died"}),
     "Message": data({"ErrorCode": "ModelError", "Message": "engine died"}),
     "an exception's name": data({"modelStreamErrorException": {"message": "engine died"}}),
+    "a kind and a message": data({"__type": "ThrottlingException", "message": "engine died"}),
+    "a type that is bad": data({"type": "overloaded", "message": "engine died"}),
     "fault": data({"fault": {"faultstring": "engine died", "detail": {"errorcode": "x"}}}),
     "error in place of data": b'error: {"code": 500, "message": "engine died", "type": "server_error"}\n\n',
     "in the choice": data(
@@ -135,6 +137,7 @@ def test_a_finish_reason_can_say_that_it_failed(reason: str) -> None:
         ),
         *({"error": {"code": 0, "message": ""}}, {"error": {"code": None, "message": "success"}}),
         *({"error_code": 0, "error_msg": ""}, {"header": {"code": 0, "message": "Success", "status": 1}}),
+        *({"type": "status", "message": "Loading"}, {"tool": "search", "message": "Searching", "emoji": "?"}),
         *({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}, {"choices": [], "error": "none"}),
     ],
     ids=json.dumps,

@@ -219,7 +219,26 @@ async def test_a_sample_a_second_is_emitted_with_its_time(serve: Any, watch: Any
 async def test_without_such_a_page_it_ends_by_itself(serve: Any, watch: Any, status: str) -> None:
     server = await serve(page_of((status, b"")))
     assert await watch(server.url) == []
-    assert len(server.requests) == 1
+    assert [request.split()[1] for request in server.requests] == [
+        *(b"/metrics", b"/metrics/", b"/prometheus/metrics/")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "page"),
+    [
+        ([("307 Temporary Redirect", b"")], b"litellm_in_flight_requests 3\n"),
+        ([("200 OK", b'[{"iter": 1}]'), ("404 Not Found", b"")], b"trtllm_num_requests_running 3\n"),
+        ([("404 Not Found", b"no"), ("404 Not Found", b"no")], b"vllm:num_requests_running 3\n"),
+    ],
+)
+async def test_metrics_are_found_where_the_server_has_them(
+    serve: Any, watch: Any, first: list[Any], page: bytes
+) -> None:
+    server = await serve(page_of(*first, ("200 OK", page)))
+    one, two = (await watch(server.url, 2))[:2]
+    assert {named(sample)["running"] for sample in (one, two)} == {3}
+    assert len({request.split()[1] for request in server.requests[len(first) :]}) == 1
 
 
 async def test_a_server_that_is_down_for_a_while_is_asked_again(serve: Any, watch: Any) -> None:
