@@ -41,8 +41,9 @@ from turnbench.formats.turn import encode
 Emit = Callable[[EngineMessage], None]
 
 _OVERSIZED_BYTES = 64 * 1024 * 1024
-_RECORD_AFTER_S = 0.005
-"""So long after a turn its record is made: by then the next request of its person has left."""
+_RECORD_AFTER_S = 0.1
+"""So long after a turn its record is made: by then the next request of its person has left, and the tap has
+been drained."""
 _AFTER_COMPLETE_S = 0.25
 """So long after a reply is whole the end of the response may come, before the turn ends without it."""
 
@@ -114,7 +115,8 @@ class EngineRun:
         self.form = RequestForm(self.dialect, job.settings.body)
         self._compressed = False
         self._odd: set[str] = set()
-        self._unreported: deque[tuple[Callable[[], TurnRecord], bool]] = deque()
+        self._unreported: deque[tuple[int, Callable[[], TurnRecord], bool]] = deque()
+        """From when on each record may be made, what makes it, and whether its turn is done."""
         self._has_unreported = asyncio.Event()
         self._counts_file: IO[bytes] | None = None
         if job.counts_path:
@@ -208,15 +210,16 @@ class EngineRun:
 
         `done` says that no other attempt at its turn follows.
         """
-        self._unreported.append((made, done))
+        self._unreported.append((self.timeline.now_ns() + int(_RECORD_AFTER_S * 1e9), made, done))
         self._has_unreported.set()
 
     async def keep_reporting(self) -> None:
         """Send what waits, one by one, whenever nothing more urgent does; until cancelled."""
         while True:
             await self._has_unreported.wait()
-            await asyncio.sleep(_RECORD_AFTER_S)
             while self._unreported:
+                if (wait_s := (self._unreported[0][0] - self.timeline.now_ns()) / 1e9) > 0:
+                    await asyncio.sleep(wait_s)
                 async with self.scheduler.turn_for(WorkStage.RECORD):
                     self._report_next()
             self._has_unreported.clear()
@@ -228,7 +231,7 @@ class EngineRun:
 
     def _report_next(self) -> None:
         if self._unreported:  # all may have been reported while this one waited for its turn
-            made, done = self._unreported.popleft()
+            _, made, done = self._unreported.popleft()
             self.report(made(), done)
 
     def report(self, record: TurnRecord, done: bool) -> None:

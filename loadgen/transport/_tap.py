@@ -1,12 +1,14 @@
 """The packet tap: when the kernel received each TCP segment that came to this engine's own ports.
 
 An AF_PACKET socket a family, a filter on our range of local ports, and a ring of frames, which the kernel
-fills and numpy reads: no system call and no Python work for each token. A frame begins at the IP header
-(SOCK_DGRAM) on loopback, Ethernet and tunnels alike. Needs CAP_NET_RAW and Linux.
+fills and numpy reads: no system call and no Python work for each token. A second socket a family gets only
+what may end a response, and wakes the loop. A frame begins at the IP header (SOCK_DGRAM) on loopback,
+Ethernet and tunnels alike. Needs CAP_NET_RAW and Linux.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import socket
@@ -27,20 +29,24 @@ _PACKET_STATISTICS = 6
 _PACKET_VERSION = 10
 _TPACKET_V2 = 1
 _SO_ATTACH_FILTER = 26
+_SO_RCVBUFFORCE = 33
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 
-FRAME_BYTES = 512
-"""One frame of the ring: the kernel's header, the IP and TCP headers, and the start of the payload."""
-_BLOCK_BYTES = 1 << 16
+FRAME_BYTES = 256
+"""One frame of the ring: the kernel's header, then the IP and TCP headers."""
+_BLOCK_BYTES = 1 << 14
 _NET = 80
 """Where the IP header begins in a frame: TPACKET_ALIGN(header and address, 52 bytes) + 16."""
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 32, 4096
 _FIN, _SYN, _RST = 1, 2, 4
-_EMPTY_LINE, _ZERO = int.from_bytes(b"\r\n\r\n", "little"), ord("0")
+_EMPTY_LINE, _ZERO = int.from_bytes(b"\r\n\r\n", "big"), ord("0")
+_LAST_CHUNK_BYTES = 5
 """The last chunk of a body is a zero and an empty line."""
+_GOES_ON_BYTES, _UNSURE_BYTES = 74, 75
+"""How much of a packet is captured: the longest IP header, and TCP's up to the flags. By which of the two the
+filter also tells if the payload may end a body; where it runs the payload is near the processor, here not."""
 _IPV4_BYTES, _IPV6_BYTES = 20, 40
-_SHORT_BYTES = 84
-"""IPv4 packets up to this length may hold less than a last chunk: their headers take up to 80 bytes."""
+_ENDS_BYTES = 4 << 20
 
 _Array = npt.NDArray[Any]
 
@@ -70,7 +76,7 @@ class Segments:
     at_ns: _Array
     """When the kernel received each, on the engine's time line (int64)."""
     unsure: _Array
-    """Rows of those that may begin or end something: a last chunk, one too short to tell, or not captured."""
+    """Rows of those that may begin or end something: a last chunk, or one too short to tell."""
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -103,11 +109,6 @@ class Tap:
             self.close()
             raise
 
-    @property
-    def sockets(self) -> list[socket.socket]:
-        """Readable as soon as a frame waits."""
-        return [ring.socket for ring in self._rings]
-
     def drain(self) -> list[Segments]:
         """What has come since the last call; an empty list when nothing has."""
         found = []
@@ -126,6 +127,41 @@ class Tap:
         self._rings = []
 
 
+class EndsTap:
+    """Those of the segments that may end something, one by one, over sockets that wake a loop."""
+
+    def __init__(self, ports: range) -> None:
+        """Raises OSError as `Tap` does."""
+        self.sockets: list[socket.socket] = []
+        try:
+            for protocol in (_ETH_P_IP, _ETH_P_IPV6):
+                sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
+                self.sockets.append(sock)
+                sock.setblocking(False)
+                _attach(sock, _filter(ports, protocol == _ETH_P_IPV6), _RETURNS | {_GOES_ON: 0})
+                with contextlib.suppress(OSError):  # without CAP_NET_ADMIN it holds some hundred ends
+                    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ENDS_BYTES)
+        except OSError:
+            self.close()
+            raise
+
+    def take(self) -> list[int]:
+        """The local ports of what has come since the last call; what found no room is not among them."""
+        ports = []
+        for sock in self.sockets:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    packet = sock.recv(_UNSURE_BYTES)
+                    tcp_at = (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else _IPV6_BYTES
+                    ports.append(int.from_bytes(packet[tcp_at + 2 : tcp_at + 4]))
+        return ports
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = []
+
+
 class _Ring:
     """One family's socket and the frames that it shares with the kernel."""
 
@@ -134,7 +170,7 @@ class _Ring:
         # What comes before filter and ring are in place waits in the socket's queue, never in the ring.
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
         try:
-            _attach(self.socket, _filter(ports, self._ipv6))
+            _attach(self.socket, _filter(ports, self._ipv6), _RETURNS)
             self.socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
             blocks = frames * FRAME_BYTES // _BLOCK_BYTES
             asked = struct.pack("IIII", _BLOCK_BYTES, blocks, FRAME_BYTES, frames)
@@ -153,12 +189,6 @@ class _Ring:
         self._nanoseconds = self._column("<u4", 20)
         ip_bytes = _IPV6_BYTES if self._ipv6 else _IPV4_BYTES
         self._heads = self._column(_head_in_frame(4 if self._ipv6 else 2, ip_bytes), 0)
-        # Every four bytes as one number: the last of each packet are looked at.
-        self._fours = np.ndarray((frames * FRAME_BYTES - 3,), "<u4", self._map, 0, (1,))
-        counted_from = _NET + (_IPV6_BYTES if self._ipv6 else 0)
-        self._last_fours = np.arange(frames, dtype=np.int64) * FRAME_BYTES + counted_from - 4
-        """Where those of a packet lie whose length field is 0."""
-        self._short = _SHORT_BYTES - (_IPV4_BYTES if self._ipv6 else 0)
 
     def _column(self, kind: Any, offset: int) -> _Array:
         return np.ndarray((self._frames,), kind, self._map, offset, (FRAME_BYTES,))
@@ -183,7 +213,8 @@ class _Ring:
         if not self._ipv6 and not (heads["version"] == 0x45).all():
             self._read_behind_options(heads, self._bytes[rows])
         stamps = self._seconds[rows].astype(np.int64) * 1_000_000_000 + self._nanoseconds[rows]
-        return Segments(heads, timeline.of_kernel_stamps(stamps), self._unsure(heads, rows))
+        unsure = (self._captured[rows] != _GOES_ON_BYTES).nonzero()[0]
+        return Segments(heads, timeline.of_kernel_stamps(stamps), unsure)
 
     @staticmethod
     def _read_behind_options(heads: _Array, frames: _Array) -> None:
@@ -193,20 +224,6 @@ class _Ring:
         heads["port"] = tcp[:, 2].astype(np.uint16) << 8 | tcp[:, 3]
         heads["seq"] = np.ascontiguousarray(tcp[:, 4:8]).view(">u4")[:, 0]
         heads["words"], heads["flags"] = tcp[:, 12], tcp[:, 13]
-
-    def _unsure(self, heads: _Array, rows: slice) -> _Array:
-        """Rows whose payload ends in the last chunk of a body, or of which nobody can say."""
-        length = heads["length"]
-        at = self._last_fours[rows] + length
-        unsure = length <= self._short
-        seen = self._captured[rows] == heads["whole"]
-        if not seen.all():
-            at, unsure = np.where(seen, at, self._last_fours[rows] + _SHORT_BYTES), unsure | ~seen
-        empty_lines = (self._fours[at] == _EMPTY_LINE).nonzero()[0]
-        if len(empty_lines):  # many servers end every event with one
-            unsure[empty_lines] |= self._bytes.reshape(-1)[at[empty_lines] - 1] == _ZERO
-        found: _Array = unsure.nonzero()[0]
-        return found
 
     def dropped(self) -> int:
         _, lost = struct.unpack("II", self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
@@ -232,22 +249,26 @@ def _head_in_frame(length_at: int, ip_bytes: int) -> np.dtype[Any]:
 # --- the filter: classic BPF, as packet(7) and the kernel's networking/filter.rst define it ---
 
 _LDH, _LDB, _LDXB_MSH = 0x28, 0x30, 0xB1
-_LDH_X, _LDB_X = 0x48, 0x50
+_LD_X, _LDH_X, _LDB_X = 0x40, 0x48, 0x50
 _JEQ, _JGE, _JGT, _JSET, _JGT_X = 0x15, 0x35, 0x25, 0x45, 0x2D
-_AND, _RSH, _ADD_X, _TAX, _RET = 0x54, 0x74, 0x0C, 0x07, 0x06
-_PASS, _DROP = "pass", "drop"
+_ADD, _SUB, _AND, _RSH, _ADD_X, _SUB_X, _TAX, _RET = 0x04, 0x14, 0x54, 0x74, 0x0C, 0x1C, 0x07, 0x06
+_RETURNS = {"goes on": _GOES_ON_BYTES, "unsure": _UNSURE_BYTES, "drop": 0}
+_GOES_ON, _UNSURE, _DROP = _RETURNS
 
 _Step = tuple[int, str | None, str | None, int]
 """Operation, where to go if true and if false (None: on), constant."""
 
 
 def _filter(ports: range, ipv6: bool) -> list[_Step]:
-    """TCP to these ports: what has a payload, and every SYN, FIN and RST."""
+    """TCP to these ports: what has a payload, and every SYN, FIN and RST.
+
+    Those three, a last chunk at the payload's end, and what is too short to tell are captured as unsure.
+    """
     low, high = ports.start, ports.stop - 1
     if ipv6:
         head: list[_Step] = [(_LDB, None, None, 6), (_JEQ, None, _DROP, 6)]
         port, flags, data = (_LDH, 42), (_LDB, 53), (_LDB, 52)
-        length, add_ip = 4, []
+        length, add_ip, uncounted = 4, [], _IPV6_BYTES
     else:
         head = [
             (_LDB, None, None, 9),
@@ -257,34 +278,45 @@ def _filter(ports: range, ipv6: bool) -> list[_Step]:
             (_LDXB_MSH, None, None, 0),
         ]
         port, flags, data = (_LDH_X, 2), (_LDB_X, 13), (_LDB_X, 12)
-        length, add_ip = 2, [(_ADD_X, None, None, 0)]
+        length, add_ip, uncounted = 2, [(_ADD_X, None, None, 0)], 0
     steps: list[_Step] = [
         *head,
         (port[0], None, None, port[1]),
         (_JGE, None, _DROP, low),
         (_JGT, _DROP, None, high),
         (flags[0], None, None, flags[1]),
-        (_JSET, _PASS, None, _FIN | _SYN | _RST),
+        (_JSET, _UNSURE, None, _FIN | _SYN | _RST),
         (data[0], None, None, data[1]),
         (_RSH, None, None, 2),
         (_AND, None, None, 0x3C),
         *add_ip,
         (_TAX, None, None, 0),
         (_LDH, None, None, length),
-        (_JEQ, _PASS, None, 0),
-        (_JGT_X, _PASS, _DROP, 0),
+        (_JEQ, _UNSURE, None, 0),  # merged to 64 KiB or more
+        (_JGT_X, None, _DROP, 0),
+        (_SUB_X, None, None, 0),
+        (_JGE, None, _UNSURE, _LAST_CHUNK_BYTES),
+        (_ADD_X, None, None, 0),
+        (_ADD, None, None, uncounted),
+        (_SUB, None, None, _LAST_CHUNK_BYTES),
+        (_TAX, None, None, 0),
+        (_LD_X, None, None, 1),
+        (_JEQ, None, _GOES_ON, _EMPTY_LINE),  # many servers end every event with one
+        (_LDB_X, None, None, 0),
+        (_JEQ, _UNSURE, _GOES_ON, _ZERO),
     ]
     return steps
 
 
-def _attach(sock: socket.socket, steps: list[_Step]) -> None:
-    """Compile the steps, with the two returns behind them, and give them to the kernel."""
-    places = {_PASS: len(steps), _DROP: len(steps) + 1}
+def _attach(sock: socket.socket, steps: list[_Step], returns: dict[str, int]) -> None:
+    """Compile the steps, with the returns (how much is captured) behind them, and give them to the kernel."""
+    places = {name: len(steps) + number for number, name in enumerate(returns)}
     code = b""
     for number, (operation, yes, no, constant) in enumerate(steps):
         jumps = (0 if to is None else places[to] - number - 1 for to in (yes, no))
         code += struct.pack("HBBI", operation, *jumps, constant)
-    code += struct.pack("HBBI", _RET, 0, 0, 0xFFFF) + struct.pack("HBBI", _RET, 0, 0, 0)
+    for captured_bytes in returns.values():
+        code += struct.pack("HBBI", _RET, 0, 0, captured_bytes)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("HP", len(code) // 8, ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -1,9 +1,10 @@
 """The wire clock: arrivals from a packet tap, and sockets that are read seldom.
 
 Where few tokens come, sockets are read token by token as without a tap: an answer's end is seen at once.
-Where many come, a low-water mark keeps a stream's socket silent until much is there, and the tap, drained
-every few milliseconds, shows which streams may have ended. Either way a stream's arrivals are looked up in
-the tap's log when it is over. Under TLS packets don't show an end, so such streams are read token by token.
+Where many come, a low-water mark keeps a stream's socket silent until much is there, and a tap of its own
+wakes us for what may end a stream. Either way a stream's arrivals are looked up in the log of the tap, which
+is drained some times a second, when it is over. Under TLS packets don't show an end, so such streams are
+read token by token.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loadgen.transport._segments import Columns, SegmentLog
-from loadgen.transport._tap import Tap
+from loadgen.transport._tap import EndsTap, Tap
 from turnbench.clock import Timeline
 
 _IP_LOCAL_PORT_RANGE = 51
@@ -37,8 +38,8 @@ _LINGER_S = 60.0
 """A closed connection keeps its port so long (TIME_WAIT)."""
 _MOST_USED = 0.9
 
-_CALM_S, _BUSY_S = 0.05, 0.003
-"""Time between two drains of the tap."""
+_TICK_S = 0.05
+"""Time between two drains of the tap. Each costs as much by itself as several hundred segments."""
 _BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
 """Segments per second above which sockets are read seldom, and below which they are read at once again."""
 _READS_A_ROUND = 8
@@ -159,7 +160,8 @@ class WireClock:
         """Sockets with a low-water mark, by port."""
         self._seldom: set[int] = set()
         """Those of them whose streams have been read seldom for a while."""
-        self._busy = False
+        self._ends: EndsTap | None = None
+        """While much comes."""
         self._rate_per_s = 0.0
         self._ticked_ns = self._pending_ns = timeline.now_ns()
         self._segments = 0
@@ -173,7 +175,7 @@ class WireClock:
         self._marks: dict[int, int] = {}
         """Of each response that may still be looked up, where its segments begin in the log."""
         self._number = count()
-        self._timer = loop.call_later(_CALM_S, self._tick)
+        self._timer = loop.call_later(_TICK_S, self._tick)
 
     def begin(self, sock: Any) -> WirePlace | None:
         """The place of a connection's next response; the log keeps its segments until it is looked up."""
@@ -190,7 +192,7 @@ class WireClock:
         port = sock.getsockname()[1]
         if port in self.ports.ports:
             self._held[port] = sock
-            if self._busy:
+            if self._ends is not None:
                 self._seldom.add(port)
                 _set_low_water(sock, _LOW_WATER_BYTES)
 
@@ -214,6 +216,7 @@ class WireClock:
 
     def close(self) -> None:
         self._timer.cancel()
+        self._watch_ends(False)
         self._to_read.clear()
         self._tap.close()
         self.ports.close()
@@ -227,19 +230,27 @@ class WireClock:
         weight = min(passed_s / 0.1, 1.0)
         self._rate_per_s += weight * (self._segments / passed_s - self._rate_per_s)
         self._segments = 0
-        self._set_busy(self._rate_per_s > (_CALM_PER_S if self._busy else _BUSY_PER_S))
-        if self._busy:
-            ended = self._may_have_ended & self._held.keys()
+        self._set_busy(self._rate_per_s > (_BUSY_PER_S if self._ends is None else _CALM_PER_S))
+        if self._ends is not None:
+            ended = self._may_have_ended & self._held.keys()  # of these most have been read
             if now_ns - self._pending_ns > _PENDING_S * 1e9:
                 self._pending_ns = now_ns
                 ended |= {port for port in self._held if not self._heard[port]}
                 self._heard[:] = False
-            if not self._to_read and ended:
-                self._loop.call_soon(self._read_some)
-            self._to_read |= dict.fromkeys(ended)
+            self._read_soon(ended)
         self._may_have_ended.clear()
         self._log.forget_before(min(self._marks.values(), default=self._log.mark()))
-        self._timer = self._loop.call_later(_BUSY_S if self._busy else _CALM_S, self._tick)
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+
+    def _take_ends(self) -> None:
+        assert self._ends is not None
+        self._read_soon(port for port in self._ends.take() if port in self._held)
+
+    def _read_soon(self, ports: Iterable[int]) -> None:
+        was_reading = bool(self._to_read)
+        self._to_read |= dict.fromkeys(ports)
+        if self._to_read and not was_reading:
+            self._loop.call_soon(self._read_some)
 
     def _read_some(self) -> None:
         """Read a few sockets: where many streams end together, the first is dealt with while others wait."""
@@ -258,13 +269,26 @@ class WireClock:
             self._may_have_ended.update(ports[segments.unsure].tolist())
 
     def _set_busy(self, busy: bool) -> None:
-        if busy != self._busy:
-            self._busy = busy
+        if busy != (self._ends is not None) and self._watch_ends(busy) == busy:
             for port, sock in list(self._held.items()):
                 _set_low_water(sock, _LOW_WATER_BYTES if busy else 1)
                 if busy:
                     self._seldom.add(port)
                     self._read_now(port)  # what its last read left behind wakes nobody from now on
+
+    def _watch_ends(self, watch: bool) -> bool:
+        """Begin or end to be woken by what may end a stream; whether we are now."""
+        if self._ends is not None:
+            for sock in self._ends.sockets:
+                self._loop.remove_reader(sock)
+            self._ends.close()
+            self._ends = None
+        if watch:
+            with contextlib.suppress(OSError):  # no descriptor is left
+                self._ends = EndsTap(self.ports.ports)
+                for sock in self._ends.sockets:
+                    self._loop.add_reader(sock, self._take_ends)
+        return self._ends is not None
 
 
 def _set_low_water(sock: Any, size_bytes: int) -> None:
