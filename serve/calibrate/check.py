@@ -13,7 +13,7 @@ from pathlib import Path
 
 from serve.calibrate.main import server_in_words
 from serve.calibrate.recorded import CannotCalibrate, RecordedRun, read_recorded
-from serve.calibrate.table import median_errors_in_words, predicted_rows, rows_table
+from serve.calibrate.table import PredictedRow, median_errors_in_words, predicted_rows, rows_table
 from serve.catalogue import Catalogue, Gpu
 from serve.emulator.machines import FrontEnd, RooflineMachine, StepWork
 from serve.emulator.scheduler import batch_limits
@@ -47,24 +47,33 @@ class EmulatedGpuServer:
 
 
 def check(options: argparse.Namespace, catalogue: Catalogue, say: Callable[[str], None]) -> int:
-    """Print a table for each run; 2 if one of them cannot be checked."""
+    """Print a table for each run, and say which of its levels have too few turns; 2 if a run cannot be
+    checked at all."""
     code = exits.OK
     for directory in options.directories:
         try:
             run = read_recorded(Path(directory))
-            print(_table(run, catalogue, options.hardware), end="\n\n")
+            print(_table(run, catalogue, options.hardware, say), end="\n\n")
         except CannotCalibrate as error:
             say(str(error))
             code = exits.BAD_CONFIGURATION
     return code
 
 
-def _table(run: RecordedRun, catalogue: Catalogue, hardware: str | None) -> str:
+def _table(run: RecordedRun, catalogue: Catalogue, hardware: str | None, say: Callable[[str], None]) -> str:
     server = EmulatedGpuServer(_machine(run, catalogue, hardware))
     tasks = {turn.task for level in run.levels.values() for turn in level.turns}
-    rows = [
-        row for level in run.levels.values() for row in predicted_rows(level, server, by_task=len(tasks) > 1)
-    ]
+    rows: list[PredictedRow] = []
+    left_out = []
+    for level in run.levels.values():
+        try:
+            rows += predicted_rows(level, server, by_task=len(tasks) > 1)
+        except CannotCalibrate as error:
+            left_out.append(error)
+    if not rows:
+        raise left_out[0]
+    for error in left_out:
+        say(f"{run.name}: {error}")
     mark = "EMULATED RUN: " if run.emulated else ""
     what = f"measured, and as the emulator has it on {server.machine.gpu.name}"
     lines = [

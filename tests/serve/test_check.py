@@ -84,3 +84,15 @@ def test_a_run_that_no_emulator_is_like_is_refused_in_a_line(
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
+
+
+def test_a_level_of_too_few_turns_is_said_and_the_others_are_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, level = (answered_by("yi-6b", "h100-80gb", users) for users in (1, 8))
+    levels = [replace(few, turns=few.turns[:3]), level]
+    run = run_of(tmp_path / "run", levels, endpoint={"model": "yi-6b"}, server=H100)
+    assert main(["check", str(run)]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("serve: run: level 1 has ")
+    assert [line.split()[0] for line in said.out.splitlines() if line.lstrip()[:1].isdigit()] == ["8"]
