@@ -72,8 +72,8 @@ def _table(run: RecordedRun, catalogue: Catalogue, hardware: str | None, say: Ca
             left_out.append(error)
     if not rows:
         raise left_out[0]
-    for error in left_out:
-        say(f"{run.name}: {error}")
+    for why in left_out:
+        say(f"{run.name}: {why}")
     mark = "EMULATED RUN: " if run.emulated else ""
     what = f"measured, and as the emulator has it on {server.machine.gpu.name}"
     lines = [
