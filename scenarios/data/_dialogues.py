@@ -23,6 +23,7 @@ from scenarios.data._messages import (
     listed_messages,
     message_of,
     needs_of,
+    plainly_asks,
     system_beside,
     tools_of,
     transcript,
@@ -43,6 +44,8 @@ OWN_KEYS = {
     "input", "instructions", "prompt", *ANSWER_TOKENS,
 }  # fmt: skip
 """Keys of a request that are ours to set, or are read by name."""
+_BESIDE_MESSAGES = {"tools", "functions", "n", *ANSWER_TOKENS}
+"""What is to be looked at in a row whose messages are plain."""
 _ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages")
 
 
@@ -86,8 +89,19 @@ class ColumnOfMessages(Dialogues):
     def recognises(cls, source: DataSource) -> bool:
         return any(name in source.first for name in cls.columns)
 
+    def _keep(self, record: Record) -> bool:
+        if record.keys().isdisjoint(_BESIDE_MESSAGES):
+            asks = plainly_asks(record.get(self._column(record) or ""))
+            if asks is not None:
+                return asks
+        return super()._keep(record)
+
+    def _column(self, record: Record) -> str | None:
+        """The column that holds a row's messages."""
+        return next((name for name in self.columns if record.get(name) is not None), None)
+
     def _row(self, record: Record, seen: SeenInRows) -> DataRow:
-        column = next((name for name in self.columns if record.get(name) is not None), None)
+        column = self._column(record)
         if column is None:
             raise ValueError(
                 f"{self.columns[0]!a} is missing; write a list of " + '{"role": ..., "content": ...}'
@@ -142,15 +156,17 @@ class ChatLogFile(ColumnOfMessages):
     def recognises(cls, source: DataSource) -> bool:
         return any(_holds_messages(source.first.get(name), name) for name in cls.columns)
 
+    def _column(self, record: Record) -> str | None:
+        holding = (name for name in self.columns if _holds_messages(record.get(name), name))
+        return next(holding, None) or super()._column(record)
+
     def _row(self, record: Record, seen: SeenInRows) -> DataRow:
-        column = next((name for name in self.columns if _holds_messages(record.get(name), name)), None)
-        if column == "turns" and all(isinstance(each, str) for each in record["turns"]):
-            people = [{"role": "user", "content": each} for each in record["turns"] if each.strip()]
+        column = self._column(record)
+        said = record["turns"] if column == "turns" else None
+        if isinstance(said, list) and said and all(isinstance(each, str) for each in said):
+            people = [{"role": "user", "content": each} for each in said if each.strip()]
             return DataRow([RowTurn([each]) for each in people], system_beside(record))
-        found = column or next(
-            (name for name in self.columns if record.get(name) is not None), self.columns[0]
-        )
-        return super()._row({"conversation": record.get(found), **_beside(record)}, seen)
+        return super()._row({"conversation": record.get(column or ""), **_beside(record)}, seen)
 
 
 def _holds_messages(value: Any, name: str) -> bool:

@@ -4,10 +4,14 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import scenarios
 from scenarios import dialogue, plan
+from scenarios.data._messages import SeenInRows, message_of, plainly_asks, turns_of
 from tests.scenarios.rows import FROM_VALUE, WITH_ROLES, refusals, said, wire
+from tests.tries import tries
 
 # --- dialogues ---
 
@@ -251,3 +255,24 @@ def test_what_older_forms_need_is_told_apart(file):
     assert needs(ask, {"role": "function", "name": "f", "content": "21"}) == {"odd_tools"}
     broken = CALL | {"function": {"name": "f", "arguments": "{"}}
     assert needs(ask, {"role": "assistant", "tool_calls": [broken]}, ask) == {"tools", "odd_tools"}
+
+
+texts = st.sampled_from(["Hi", "", " ", "\n", "x"])
+roles = st.sampled_from(["user", "human", "assistant", "gpt", "system", "tool", "User", "nobody"])
+messages = st.lists(
+    st.dictionaries(st.sampled_from(["role", "content", "from", "value", "name"]), texts | roles | st.none(), max_size=3)
+    | st.fixed_dictionaries({"role": roles, "content": texts}) | st.fixed_dictionaries({"from": roles, "value": texts}),
+    max_size=4,
+)  # fmt: skip
+
+
+@tries(200)
+@given(messages)
+def test_a_quick_look_at_plain_messages_says_what_a_close_one_does(found):
+    quickly = plainly_asks(found)
+    if quickly is None:
+        return
+    seen = SeenInRows()
+    parts = [message_of(part, n, seen, every_field=False) for n, part in enumerate(found, start=1)]
+    assert bool(turns_of(parts, None, seen)[1]) == quickly
+    assert seen == SeenInRows(), "nothing to be reported"
