@@ -26,6 +26,7 @@ from loadgen.options._values import model_shares
 from scenarios import Scenario, ScenarioError, fitting, load, rows_too_long
 from turnbench.cleaning import clean
 from turnbench.clock import why_no_packets
+from turnbench.extras import missing_for_analysis
 from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file
 
@@ -86,6 +87,10 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     problems += shape.impossible(scenario, settings.slo)
     if settings.run_dir and os.path.exists(settings.run_dir) and not options.get("turnbench_again"):
         problems.append(f"--run-dir {settings.run_dir}: exists already; name a new directory")
+    if not settings.no_analysis and (why := missing_for_analysis()) is not None:
+        problems.append(
+            f"the run could not be analysed: {why}, or give --no-analysis and analyse it elsewhere"
+        )
     facts, mistakes = read_facts_file(settings.server_facts) if settings.server_facts else ({}, [])
     problems += mistakes
     problems += _not_carried(scenario, dialect_of(settings))

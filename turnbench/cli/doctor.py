@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 from turnbench import __version__, exits
 from turnbench.clock import why_no_packets
 from turnbench.command_line import CommandParser
+from turnbench.extras import OF_THE_ANALYSIS
 
 Verdict = Literal["ok", "missing", "note"]
 _SHOWN: dict[Verdict, str] = {"ok": "ok", "missing": "NO", "note": "-"}
@@ -77,6 +78,9 @@ def check_python() -> Check:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             absent.append(name)
+    if absent and set(absent) <= set(OF_THE_ANALYSIS):
+        remedy = "enough for a worker, not to analyse runs: pip install turnbench"
+        return Check("python", "note", ", ".join(found), remedy)
     if absent:
         return Check(
             "python", "missing", ", ".join(found), f"install turnbench again: no {', '.join(absent)}"

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from turnbench import __version__, exits
 from turnbench.command_line import nearest, one_line
+from turnbench.extras import OF_THE_ANALYSIS, missing_for_analysis
 
 
 class Command(NamedTuple):
@@ -76,6 +77,10 @@ def main(arguments: list[str]) -> int:
         code = int(run(rest, f"turnbench {name}"))
         sys.stdout.flush()
         return code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in OF_THE_ANALYSIS:
+            raise
+        one_line(f"turnbench {name}", missing_for_analysis() or str(error))
     except KeyboardInterrupt:
         return exits.OF_SIGNAL[signal.SIGINT]
     except BrokenPipeError:  # the reader, such as `head`, has gone; Python would complain when it ends

@@ -112,6 +112,8 @@ def test_what_ships_with_it_is_inside(installed: Installed) -> None:
     assert "no-such-model" in installed.run("sweep", "demo", "--model", "no-such-model", codes=(2,))
     data = installed.packages / "turnbench" / "data"
     assert (data / "constraints-vllm.txt").read_bytes() == (ROOT / "constraints-vllm.txt").read_bytes()
+    for name in ("grafana/turnbench.json", "worker.txt"):
+        assert (data / name).read_bytes() == (ROOT / "deploy" / name).read_bytes()
 
 
 @pytest.mark.slow
