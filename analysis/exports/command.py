@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from analysis.exports.guidellm import write_guidellm
@@ -73,7 +73,7 @@ def main(arguments: list[str], prog: str = "turnbench export") -> int:
     return exits.OK
 
 
-def _export(run: RunResult, to: str, out: Path | None, endpoint: str | None) -> list[str]:
+def _export(run: RunResult, to: str, out: Path | None, endpoint: str | None) -> Iterable[str]:
     if to == "otlp":
         return send(run, endpoint or DEFAULT_ENDPOINT)
     if to in SERVICES:

@@ -52,13 +52,12 @@ _COLUMNS = (
 """Of a turn, what a span says."""
 
 
-def send(run: RunResult, endpoint: str) -> list[str]:
-    """Send a run's spans and histograms; what was sent, a line each. Raises ExportError."""
+def send(run: RunResult, endpoint: str) -> Iterator[str]:
+    """Send a run's spans, then its histograms; what was sent, a line each. Raises ExportError."""
     needs("otlp")
     base = endpoint.rstrip("/")
-    spans = _send_spans(run, f"{base}/v1/traces")
-    points = _send_histograms(run, f"{base}/v1/metrics")
-    return [f"{spans:,} spans to {base}/v1/traces", f"{points:,} histograms to {base}/v1/metrics"]
+    yield f"{_send_spans(run, f'{base}/v1/traces'):,} spans to {base}/v1/traces"
+    yield f"{_send_histograms(run, f'{base}/v1/metrics'):,} histograms to {base}/v1/metrics"
 
 
 def _resource(run: RunResult) -> Any:

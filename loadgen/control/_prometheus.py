@@ -70,7 +70,7 @@ class RunExposition(Collector):
         for record, ttft, ttg, count in zip(records, ttft_ms, ttg_ms, tokens, strict=True):
             task = self._task(record.task)
             self._turns.labels(task, record.outcome).inc()
-            if not math.isnan(count):
+            if count > 0:  # a server may say anything
                 self._tokens.labels(task).inc(count)
             if not math.isnan(ttft):
                 self._ttft.labels(task).observe(ttft / 1e3)
@@ -139,10 +139,6 @@ class PrometheusPage:
     def show(self, run: RunState, look: Callable[[], LiveSnapshot]) -> None:
         """From now on this run's; `look` gives its numbers now."""
         self._of_run = make_wsgi_app(RunExposition(run, look).registry)
-
-    def close(self) -> None:
-        """End it."""
-        self._server.stop()
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         if environ.get("PATH_INFO") != "/metrics":

@@ -43,7 +43,8 @@ def samples(records: list[TurnRecord], **seen: Any) -> dict[tuple[str, ...], flo
 
 def test_every_turn_counts_by_its_outcome_in_the_window_or_not() -> None:
     failed = turn(3, 120, 0, 0, outcome="http_5xx", event_us=[], output_tokens=None)
-    found = samples([turn(1, 101, 100, 1000), turn(2, 120, 100, 1000), failed])
+    odd = turn(4, 120, 100, 1000, outcome="empty", output_tokens=-5)
+    found = samples([turn(1, 101, 100, 1000), turn(2, 120, 100, 1000), failed, odd])
     assert found[("turnbench_turns_total", "ok", "chat")] == 2
     assert found[("turnbench_turns_total", "http_5xx", "chat")] == 1
     assert found[("turnbench_output_tokens_total", "chat")] == 20
