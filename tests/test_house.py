@@ -147,7 +147,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
         needed |= {plain_name(each) for each in extras[name]}
     # By the name of their import where they are not here; of OpenTelemetry another library may bring the API.
     needed |= {"opentelemetry", "opentelemetry-api", "mlflow", "wandb"}
-    known = needed | {plain_name(each) for each in extras["dev"]}
+    known = needed | {plain_name(each) for name in ("dev", "notebook") for each in extras[name]}
     distributions = packages_distributions()
     here = {FLOOR, *ROOMS, "tests", "benchmarks", "conftest", "__future__"} | sys.stdlib_module_names
     may_import = dict.fromkeys((FLOOR, *ROOMS), needed) | dict.fromkeys(("benchmarks", "tests"), known)
