@@ -27,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serve.catalogue import Catalogue, load_catalogue
+from serve.efficiency import unvalidated
 from serve.launch.checks import (
     choose_python,
     claim_port,
@@ -283,6 +284,9 @@ def _up(options: argparse.Namespace, catalogue: Catalogue) -> int:
             "or use --host 127.0.0.1"
         )
     _say(f"starting {name} on {request.backend}")
+    if request.backend == "emulator" and request.calibration is None:
+        for line in unvalidated([request.hardware], request.precision):
+            _say(line)
     if request.kept_precision != request.precision:
         _say(f"vLLM refuses FP16 for {name}: it runs in {request.kept_precision.upper()}")
     log = state_folder() / f"{slug(name)}-{request.backend}-{request.port}.log"

@@ -7,6 +7,7 @@ holds for a server of your own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from turnbench.checked_yaml import checked
+from turnbench.formats.server import Precision
 from turnbench.problems import FileProblems
 
 EFFICIENCY_FILE = Path(__file__).resolve().with_name("efficiency.yaml")
@@ -94,6 +96,20 @@ def read_efficiency(path: Path) -> Efficiency:
 def load_efficiency() -> Efficiency:
     """The project's own file."""
     return read_efficiency(EFFICIENCY_FILE)
+
+
+def unvalidated(gpus: Iterable[str], precision: Precision) -> list[str]:
+    """A line for the precision and one for the GPUs of which nothing published was found to judge by."""
+    guessed = ", ".join(gpu for gpu in gpus if gpu not in load_efficiency().time_errors)
+    sources = [
+        ("" if precision in ("fp16", "bf16") else precision, "the bytes read"),
+        (guessed, "the data sheet"),
+    ]
+    return [
+        f"no published time or power was found for {what}: what is predicted follows from {source} alone"
+        for what, source in sources
+        if what
+    ]
 
 
 def write_efficiency(efficiency: Efficiency, path: Path) -> None:

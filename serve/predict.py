@@ -18,7 +18,7 @@ from pathlib import Path
 
 from serve.batch import BatchWork, play_batch
 from serve.catalogue import Catalogue, Gpu, nearest
-from serve.efficiency import load_efficiency
+from serve.efficiency import load_efficiency, unvalidated
 from serve.emulator.machines import RooflineMachine
 from turnbench import exits
 from turnbench.files import open_file
@@ -28,7 +28,6 @@ ASKED = ("gpu", "model", "batch", "input_tokens", "output_tokens")
 PREDICTED = ("predicted_seconds", "mean_power_w")
 MOST_STEPS = 50_000_000
 """Requests times tokens that are played; a minute or so."""
-UNVALIDATED = "no published time or power was found for {}: these predictions only follow from {}"
 
 
 class BadRow(Exception):
@@ -74,10 +73,8 @@ def predict(options: argparse.Namespace, catalogue: Catalogue, say: Callable[[st
     except csv.Error as error:
         say(f"{options.file}:{reader.line_num}: not CSV: {error}")
         return exits.BAD_CONFIGURATION
-    if options.precision not in ("fp16", "bf16"):
-        say(UNVALIDATED.format(options.precision, "the bytes read"))
-    if guessed := [gpu for gpu in predictor.gpus if gpu not in load_efficiency().time_errors]:
-        say(UNVALIDATED.format(", ".join(guessed), "the data sheet"))
+    for warning in unvalidated(predictor.gpus, options.precision):
+        say(warning)
     if not done:
         say(f"{options.file}: no rows")
     _write([columns, *done], options.out)

@@ -101,6 +101,17 @@ def test_a_folder_with_a_serve_of_its_own_is_none_of_our_business(tmp_path: Path
             it.communicate(timeout=20)
 
 
+def test_what_no_published_figure_stands_behind_is_said_at_the_start() -> None:
+    up = [sys.executable, "-m", "serve", "up", "yi-6b", "--backend", "emulator", "--port", "0"]
+    up += ["--precision", "int8", "--hardware", "l40s-48gb"]
+    with subprocess.Popen(up, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        line_from(it)
+        it.terminate()
+        _, said = it.communicate(timeout=20)
+    assert "was found for int8" in said
+    assert "was found for l40s-48gb" in said
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)

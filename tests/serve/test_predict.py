@@ -46,7 +46,7 @@ def test_columns_in_any_order_and_more_of_them_are_kept(tmp_path, capsys) -> Non
     text = 'note,batch,model,gpu,output_tokens,input_tokens\n"a, b",4,yi-6b,RTX 4090,20,10\n'
     code, (row,), said = predicted(tmp_path, capsys, text)
     assert code == 0
-    assert "was found for rtx4090-24gb: these predictions only follow from the data sheet" in said
+    assert "no published time or power was found for rtx4090-24gb" in said
     assert said.count("\n") == 1
     assert list(row) == [*text.split("\n")[0].split(","), "predicted_seconds", "mean_power_w"]
     assert row["note"] == "a, b"
