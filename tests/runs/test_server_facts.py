@@ -44,6 +44,7 @@ def test_a_launched_servers_own_description_is_in_the_record(
     assert load.run().manifest.emulated is True
 
 
+@pytest.mark.slow
 def test_a_file_of_facts_is_recorded_and_wins_over_what_was_found_out(
     launched: str, locust: Callable[..., Any], tmp_path: Path
 ) -> None:

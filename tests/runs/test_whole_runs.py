@@ -61,6 +61,7 @@ def test_once_plays_every_conversation_of_a_finite_scenario_exactly_once(server:
     assert set(played.values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_smaller_level_after_a_larger_one_has_its_own_people_only(
     server: Any, headless: Any, tools: Any
 ) -> None:
@@ -97,6 +98,7 @@ def test_no_key_typed_in_the_terminal_changes_the_load(server: Any, headless: An
     assert max(sample.in_flight for sample in load.run().health()) <= 2
 
 
+@pytest.mark.slow
 def test_a_server_that_compresses_its_streams_unasked_is_found_out(
     locust: Any, own_server: Any, tmp_path: Path
 ) -> None:
