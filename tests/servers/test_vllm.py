@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serve.launch.command import TINY_FOLDER
-from tests.servers.conftest import Play, Played, metric, metrics_page
+from tests.servers.conftest import PLAN_TOKENS, Play, Played, metric, metrics_page
 from tests.servers.tiny_adapter import RANK, write_adapter
 
 pytestmark = pytest.mark.servers
@@ -83,8 +83,7 @@ def test_two_engines_have_one_page_of_metrics(play: Play, vllm: Callable[..., An
     played.is_whole()
     played.counts_as_the_server()
     played.waits_as_the_server()
-    assert min(made) > 0, "both had a part"
-    assert sum(made) == played.output_tokens
+    assert min(made) >= PLAN_TOKENS, "both had a part"
     samples = [sample.values for sample in played.run.server()]
     assert samples
     for name, most in (("vllm:kv_cache_usage_perc", 1), ("vllm:num_requests_running", 4)):
