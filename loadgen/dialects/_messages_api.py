@@ -26,7 +26,7 @@ from scenarios import Conversation, text_of
 _VERSION = "2023-06-01"
 """Of the API; the only one since then."""
 _ENDED = re.compile(rb'^data: ?\{.*"type": ?"message_stop"')
-_QUIET = ("ping", "content_block_stop")
+_QUIET = ("ping",)
 _FINISHED = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -91,7 +91,7 @@ class AnthropicMessages:
 
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every event up to message_stop or the first problem."""
-        reply, done = StreamedReply(), False
+        reply, done, closed = StreamedReply(), False, False
         texts = AnswerTexts(reply)
         found, problem, marked = events_of(events, reply)
         for place, event in enumerate(found):
@@ -109,6 +109,8 @@ class AnthropicMessages:
                     reason = printable_at(event, "delta", "stop_reason")
                     if reason and reason.lower() not in NOT_ENDED:
                         reply.finish_reason = _FINISHED.get(reason, reason)
+                case "content_block_stop":
+                    closed = True
                 case "message_stop":
                     done = True
                     failed_later(events, reply, place)
@@ -119,7 +121,8 @@ class AnthropicMessages:
         if reply.finish_reason is not None and FAILED_FINISH.search(reply.finish_reason):
             problem = problem or ("server_error", f"the server ended the answer as {reply.finish_reason}")
         texts.close()
-        reply.end(done or (marked and bool(reply.events)), problem)
+        # A gateway writes its mark behind what broke off, too: then no block has had its end.
+        reply.end(done or (marked and closed), problem)
         return reply
 
     def is_complete(self, tail: bytes) -> bool:

@@ -94,11 +94,12 @@ class Responses:
 
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every event up to the last, or to the first problem."""
-        reply, done = StreamedReply(), False
+        reply, done, closed = StreamedReply(), False, False
         texts = AnswerTexts(reply)
         found, problem, marked = events_of(events, reply)
         for place, event in enumerate(found):
             kind = text_at(event, "type")
+            closed |= kind.endswith(".done")
             if kind.endswith(".delta") and (said := _KIND.match(kind)):
                 text = text_at(event, "delta") or text_at(event, "delta", "text")
                 if said["reasoning"]:
@@ -127,7 +128,8 @@ class Responses:
                 reply.problem = failure
                 break
         texts.close()
-        reply.end(done or (marked and bool(reply.events)), problem)
+        # A gateway writes its mark behind what broke off, too: then no text or item has had its end.
+        reply.end(done or (marked and closed), problem)
         return reply
 
     def is_complete(self, tail: bytes) -> bool:

@@ -344,13 +344,21 @@ def test_a_response_s_end_can_say_that_it_failed(kind: str, more: Any) -> None:
     assert reply.problem == ("server_error", "boom" if "error" in more else "the response failed")
 
 
-@pytest.mark.parametrize("name", ["responses", "messages"])
-def test_the_end_mark_of_chat_ends_an_answer_and_nothing_else(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "closing"),
+    [
+        ("responses", {"type": "response.output_text.done", "text": "Hi"}),
+        ("responses", {"type": "response.output_item.done", "item": {"type": "message"}}),
+        ("messages", {"type": "content_block_stop", "index": 0}),
+    ],
+)
+def test_the_end_mark_of_chat_ends_an_answer_whose_text_has_ended(name: str, closing: Any) -> None:
+    """A gateway writes it behind what broke off, too."""
     events = GOOD[name][:2]
-    whole = said(DIALECTS[name], *events, b"[DONE]")
+    whole = said(DIALECTS[name], *events, closing, b"[DONE]")
     assert (whole.text, whole.done) == ("Hi", True)
-    assert not said(DIALECTS[name], *events).done
-    assert not said(DIALECTS[name], {"choices": [{"delta": {"content": "Hi"}}]}, b"[DONE]").done
+    assert not said(DIALECTS[name], *events, closing).done
+    assert not said(DIALECTS[name], *events, b"[DONE]").done
 
 
 def test_a_message_that_the_server_gave_up_is_no_answer() -> None:
