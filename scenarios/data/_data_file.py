@@ -216,7 +216,7 @@ class Index:
             try:
                 record = records.decode(row)
                 taken = record is not None and keep(record)
-            except ValueError as error:  # also what json, csv and msgspec raise
+            except (ValueError, RecursionError) as error:  # also what json, csv and msgspec raise
                 self.refused += 1
                 if self.refused <= FOUND_MAX:
                     what = f"{sentence(error)}; mend or remove this row"

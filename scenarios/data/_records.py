@@ -51,8 +51,11 @@ _ROW_BYTES_MAX = 64 * 1024 * 1024
 """More than any row has, pictures included. What is longer is read no further: it would fill the memory."""
 _BATCH_ROWS = 1000
 _BOM = codecs.BOM_UTF8
+_TOO_DEEP = "nested too deep to be read"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"
+"""Archives, and what spreadsheets save of themselves (.xlsx, .ods)."""
 _DECODER = json.JSONDecoder()
 csv.field_size_limit(_RECORD_BYTES_MAX)
 _GAP = re.compile(r"[\ufeff \t\r\n,\[]*")
@@ -141,8 +144,10 @@ class Records(ABC):
             start = end
 
 
-def sentence(error: ValueError) -> str:
+def sentence(error: ValueError | RecursionError) -> str:
     """A mistake as one line for a person."""
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text; save the file as UTF-8"
     return " ".join(str(error).split())
@@ -156,6 +161,10 @@ def open_records(path: str) -> Records:
     if plain.endswith(".parquet"):
         return JsonRecords(path, _spooled(_json_lines(_parquet_rows(path))))
     file: IO[bytes] = open_file(path)
+    if file.read(4) == _ZIP:
+        file.close()
+        what = "a zip archive, or a spreadsheet in its own format; unpack it, or export it as CSV"
+        raise FileProblems([Problem(path, 0, what)])
     for starts, readable in ((_GZIP, _unpacked), (_UTF16, _as_utf8)):
         file.seek(0)
         if file.read(4).startswith(starts):
@@ -277,7 +286,10 @@ class JsonRecords(Records):
         return self._elements() if self._is_array or not self._is_lines else self._filled_lines()
 
     def decode(self, row: bytes) -> Record | None:
-        found = self._decode(row)
+        try:
+            found = self._decode(row)
+        except RecursionError:
+            raise ValueError(_TOO_DEEP) from None
         if isinstance(found, str):
             return {"prompt": found} if found.strip() else None
         if found is None or found == {}:
@@ -299,6 +311,8 @@ class JsonRecords(Records):
                 self._decode(line)
             except msgspec.DecodeError as error:
                 return not ("truncated" in str(error) and line.lstrip().startswith(b"{"))
+            except RecursionError:
+                return True
             return True
         return True
 
@@ -323,6 +337,8 @@ class JsonRecords(Records):
                 except json.JSONDecodeError as error:
                     cut = error.msg.startswith("Unterminated") or error.pos > len(text) - _CUT_CHARACTERS
                     broken_at = None if cut else error.pos
+                except RecursionError:
+                    broken_at = here
             if end is None and broken_at is not None:
                 begins = again.search(text, max(broken_at, here + 1)) if again is not None else None
                 if begins is None and again is not None and not ended:

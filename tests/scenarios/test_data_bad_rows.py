@@ -40,6 +40,25 @@ def test_a_broken_element_of_an_array_is_one_bad_row(file):
     assert scenarios.load(path, skip_bad_rows=True).size == 3
 
 
+DEEP = "[" * 200_000 + "]" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", '{"prompt": "One"}\n{"prompt": ' + DEEP + "}\n", "a.jsonl:2: nested too deep to be read"),
+        ("a.jsonl", '{"prompt": ' + DEEP + "}\n", "a.jsonl:1: nested too deep to be read"),
+        ("a.json", '[{"prompt": "One"}, {"prompt": ' + DEEP + "}]", "a.json:1: "),
+        ("a.jsonl", json.dumps({"messages": '[{"role": ' + DEEP + "}]"}), "a.jsonl:1: nested too deep"),
+        ("a.csv", b"PK\x03\x04\x14\0\x06\0", "a.csv: a zip archive, or a spreadsheet in its own format"),
+    ],
+    ids=["lines", "first line", "array", "in a cell", "a spreadsheet by another name"],
+)
+def test_what_cannot_be_read_is_refused_in_a_line(file, name, content, words):
+    (problem,) = refusals(file(name, content))
+    assert words in problem
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet"])
 def test_a_bad_row_in_the_middle_of_many_is_named(file, name):
     rows = [{"id": str(n), "prompt": f"Question {n}?"} for n in range(5000)]
