@@ -80,6 +80,20 @@ def test_nobody_is_root_and_one_capability_is_all_that_is_added(overlay: str) ->
     assert added == (["NET_RAW"] if overlay == "base" else [])
 
 
+def test_every_selector_chooses_a_pod() -> None:
+    """Of the service, the deployment, and the policy with those that it lets in."""
+    found = {each["kind"]: each["spec"] for each in manifests("base") if "spec" in each}
+    master, worker = (found[kind]["template"]["metadata"]["labels"].items() for kind in ("Job", "Deployment"))
+    ((allowed,),) = [rule["from"] for rule in found["NetworkPolicy"]["ingress"] if "from" in rule]
+    for selector, pod in (
+        (found["Service"]["selector"], master),
+        (found["NetworkPolicy"]["podSelector"]["matchLabels"], master),
+        (found["Deployment"]["selector"]["matchLabels"], worker),
+        (allowed["podSelector"]["matchLabels"], worker),
+    ):
+        assert selector.items() <= pod
+
+
 def test_the_master_waits_for_as_many_workers_as_there_are() -> None:
     found = {each["kind"]: each["spec"] for each in manifests("base") if "spec" in each}
     args = found["Job"]["template"]["spec"]["containers"][0]["args"]
