@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from analysis.exports.guidellm import write_guidellm
 from analysis.exports.otlp import DEFAULT_ENDPOINT, send
@@ -59,6 +60,8 @@ def main(arguments: list[str], prog: str = "turnbench export") -> int:
         parser.error("--out takes one RUN: the files of several would have the same names")
     if given.endpoint and given.to != "otlp":
         parser.error(f"--endpoint is for --to otlp, not for {given.to}")
+    if given.endpoint and (problem := _wrong_with(given.endpoint)):
+        parser.error(f"--endpoint: {problem}")
     try:
         for path in given.run:
             for line in _export(RunResult(path), given.to, given.out, given.endpoint):
@@ -71,6 +74,19 @@ def main(arguments: list[str], prog: str = "turnbench export") -> int:
         print(printable(f"{where}: {error.strerror or error}; check that it can be written"), file=sys.stderr)
         return exits.BAD_CONFIGURATION
     return exits.OK
+
+
+def _wrong_with(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        return "not an address such as http://127.0.0.1:4318"
+    if parts.username is not None or parts.query:
+        return "no key or password here; it goes into OTEL_EXPORTER_OTLP_HEADERS"
+    return None
 
 
 def _export(run: RunResult, to: str, out: Path | None, endpoint: str | None) -> Iterable[str]:

@@ -145,7 +145,7 @@ def page_url(text: str) -> str:
 def collector_url(text: str) -> str:
     """--otlp: the address of an OpenTelemetry collector; the library that sends must be there."""
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(quoted(text), "not an address such as http://127.0.0.1:4318")
     if parts.username is not None or parts.query:
         # It is written into run.json.

@@ -210,6 +210,7 @@ def test_levels_and_once_leave_no_time_to_think_unless_asked(words: list[str]) -
         (["--find-capacity", "--arrival-rate", "1,9"], "takes one --arrival-rate"),
         (["--clock", "atomic"], "kernel or user"),
         (["--otlp", "collector:4318"], "http://127.0.0.1:4318"),
+        (["--otlp", "http://h:99999"], "Port out of range"),
         (["--otlp", "http://me:key@collector:4318"], "OTEL_EXPORTER_OTLP_HEADERS"),
         (["--metrics-port", "0"], "such as 9650"),
         (["--metrics-port", "65536"], "such as 9650"),
