@@ -132,6 +132,7 @@ bench-all: bench  ## the clock, coverage of intervals, turns that never ended, f
 	$(bin)/python -m benchmarks.clean_runs
 	$(bin)/python -m benchmarks.comparisons
 	$(bin)/python -m benchmarks.scale
+	$(bin)/python -m benchmarks.master
 	$(bin)/python -m benchmarks.arrivals
 	$(bin)/python -m benchmarks.find_capacity
 	$(bin)/python -m benchmarks.capacity

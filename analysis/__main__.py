@@ -12,6 +12,8 @@ from pathlib import Path
 
 from analysis.compare.baseline import THRESHOLD, compare
 from analysis.pipeline import Analysed, analyse, several
+from analysis.report import images
+from analysis.report.plots import figures
 from analysis.summary import exit_code
 from analysis.tables import export, markdown, terminal
 from analysis.tables.sentences import outcome
@@ -83,6 +85,7 @@ def command_parser(prog: str) -> CommandParser:
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for a pull request")
     parser.add_argument("--xlsx", type=Path, metavar="FILE", help="write a spreadsheet (turnbench[xlsx])")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="plots as PNG and SVG (turnbench[plots])")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write one summary and report of several RUNs here"
     )
@@ -93,8 +96,12 @@ def _problem(options: argparse.Namespace) -> str | None:
     """What in these options can't be done, found before anything is read."""
     if options.xlsx and not export.can_write_workbook():
         return export.MISSING
-    if options.compare and (options.xlsx or options.out):
-        return "--xlsx and --out are for runs, not for --compare, which has --markdown and compare.json"
+    if options.plots and not images.can_draw():
+        return images.MISSING
+    if options.compare and (options.xlsx or options.out or options.plots):
+        return (
+            "--xlsx, --plots and --out are for runs, not for --compare, which has --markdown and compare.json"
+        )
     if options.out and len(options.run) == 1:
         return "--out is for several RUNs; one run's files are written into its own directory"
     return None
@@ -126,6 +133,8 @@ def _analysed(options: argparse.Namespace) -> int:
         markdown.write_run(whole.summary, options.markdown)
     if options.xlsx:
         export.write_workbook(whole.summary, options.xlsx)
+    if options.plots:
+        images.write_images(figures(whole.summary, whole.facts), options.plots)
     return max((exit_code(one.summary) for one in found), key=[exits.OK, exits.MISSED, exits.INVALID].index)
 
 

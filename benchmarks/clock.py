@@ -94,13 +94,15 @@ class Emulator:
         return said.strip()
 
 
-def run_client(url: str, streams: int, clock: str, seconds: float, folder: Path) -> RunDirectory:
+def run_client(
+    url: str, streams: int, clock: str, seconds: float, folder: Path, tokens: int = TOKENS
+) -> RunDirectory:
     """One level of `streams` people against `url`, on the client's core."""
     where = folder / f"run-{clock}"
     done = subprocess.run(
         ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "locust", "-f", "loadgen/", "--headless"]
         + ["-H", url, "--scenario", "explain", "--levels", str(streams), "--hold", f"{seconds:g}s"]
-        + ["--exact-tokens", "--max-tokens", str(TOKENS), "--warmup", "4s", "--clock", clock]
+        + ["--exact-tokens", "--max-tokens", str(tokens), "--warmup", "4s", "--clock", clock]
         + ["--run-dir", str(where), *(["--insecure"] if url.startswith("https:") else [])],
         check=False,
         capture_output=True,

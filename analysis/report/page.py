@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
@@ -34,6 +35,8 @@ _MOST_ROWS = 400
 _MOST_FIGURE_CHARS = 1_500_000
 _MOST_SETUP_CHARS = 600_000
 _MOST_VALUE_CHARS = 2000
+_MOST_LOADS = 8
+_MOST_NAMED = 3
 
 
 def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
@@ -55,6 +58,8 @@ def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
             figures_omitted=omitted,
             notes=NOTES,
             setups=_setups(facts),
+            measured=_measured(summary, facts),
+            origin=_origin(summary, facts),
             insecure=any(run.manifest.settings.get("insecure") for run in facts),
             style=Markup(_own("report.css")),
             data=Markup(for_script_tag([asdict(one) for one in drawn])),
@@ -161,6 +166,64 @@ def _setup(manifest: RunManifest) -> list[tuple[str, list[tuple[str, str]]]]:
         if known:
             sections.append((name, known))
     return sections
+
+
+def _measured(summary: Summary, facts: list[RunFacts]) -> str:
+    """What was measured, and when, in one line: for somebody who reads no further."""
+    counts = {
+        "model": len({cell.model for cell in summary.cells}),
+        "task": len({cell.task for cell in summary.cells} - {ALL}),
+    }
+    parts = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+    loads = list(dict.fromkeys(level.load for level in summary.levels))
+    parts += (
+        [f"loads {', '.join(loads)}"]
+        if 1 < len(loads) <= _MOST_LOADS
+        else [f"{len(loads)} loads"] * bool(loads)
+    )
+    turns = sum(cell.turns for cell in summary.cells if cell.task != ALL and cell.level != ALL)
+    begins = sorted(run.manifest.started_at for run in facts if run.manifest.started_at)
+    ends = sorted(run.manifest.ended_at for run in facts if run.manifest.ended_at)
+    when = f"; {_minute(begins[0])} to {_minute((ends or begins)[-1])} UTC" if begins else ""
+    return f"{', '.join(parts)}: {turns:,} turns measured{when}" if parts else ""
+
+
+def _minute(iso: str) -> str:
+    return iso[:16].replace("T", " ")
+
+
+def _origin(summary: Summary, facts: list[RunFacts]) -> list[tuple[str, str]]:
+    """What a reviewer asks of the numbers, each with its answer."""
+    manifests = [run.manifest for run in facts]
+
+    def each(values: Iterable[object]) -> str:
+        known = list(dict.fromkeys(str(value) for value in values if value not in (None, "")))
+        return ", ".join(known[:_MOST_NAMED]) + (
+            f" and {len(known) - _MOST_NAMED} more" * (len(known) > _MOST_NAMED)
+        )
+
+    ledger = summary.ledger or None
+    books = (
+        f"{ledger.planned:,} turns came due = {ledger.begun:,} begun + {ledger.dropped:,} never sent; "
+        f"of those begun {ledger.recorded:,} recorded, {ledger.missing:,} not recorded, {ledger.lost:,} lost"
+        if ledger
+        else f"{sum(summary.outcomes.values()):,} records; each run's own report has its books"
+    )
+    rows = [
+        ("measured by", each(f"turnbench {m.versions.get('turnbench', '?')}" for m in manifests)),
+        (
+            "on",
+            each(
+                f"{m.host.get('name')} ({m.host.get('system')}, {m.host.get('cores')} cores)"
+                for m in manifests
+            ),
+        ),
+        ("server", each(m.server.get("version") or m.endpoint.url for m in manifests)),
+        ("seed", each(m.seed for m in manifests)),
+        ("books", books),
+        ("clock of arrivals", (summary.client.clock or "") if summary.client else ""),
+    ]
+    return [(name, text) for name, text in rows if text]
 
 
 def _policy(*scripts: str) -> str:

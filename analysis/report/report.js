@@ -86,6 +86,48 @@
     });
   }
 
+  // Each table can be copied: tab-separated for a spreadsheet, Markdown for a pull request.
+  const rowsOf = (table) => [...table.rows].map((row) => [...row.cells].map((cell) => {
+    const part = cell.cloneNode(true);
+    for (const button of part.querySelectorAll(".def, .term")) button.remove();
+    for (const line of part.querySelectorAll("br")) line.replaceWith(" ");
+    return part.textContent.trim().replace(/\s+/g, " ");
+  }));
+  const asTsv = (rows) => rows.map((row) => row.map((text) => (/^[=+\-@]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text)).join("\t")).join("\n");
+  const asMarkdown = (rows) => {
+    const line = (row) => "| " + row.map((text) => text.replace(/[\\`*_[\]|<#!~]/g, "\\$&")).join(" | ") + " |";
+    return [line(rows[0]), "|" + "---|".repeat(rows[0].length), ...rows.slice(1).map(line)].join("\n");
+  };
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // a page from a file may have no clipboard of its own
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+  };
+  for (const table of document.querySelectorAll("main table")) {
+    if (!table.tHead) continue;
+    const bar = document.createElement("p");
+    bar.className = "copy";
+    for (const [name, write] of [["Copy table", asTsv], ["as Markdown", asMarkdown]]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      button.addEventListener("click", async () => {
+        await copy(write(rowsOf(table)));
+        button.textContent = "copied";
+        setTimeout(() => { button.textContent = name; }, 1500);
+      });
+      bar.append(button);
+    }
+    table.parentElement.after(bar);
+  }
+
   // Plotly comes compressed; the page's policy lets only this very text run.
   const unpack = async () => {
     const packed = document.getElementById("plotly").textContent;

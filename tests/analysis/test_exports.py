@@ -142,7 +142,8 @@ def test_many_runs_can_be_written_into_a_folder_of_their_own(
 
 
 @pytest.mark.parametrize(
-    "options", [["--out", "x"], ["--compare", ".", "--xlsx", "x"], ["--compare", ".", "--out", "x"]]
+    "options",
+    [["--out", "x"], *(["--compare", ".", option, "x"] for option in ("--xlsx", "--out", "--plots"))],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
