@@ -81,7 +81,7 @@ def command_parser(prog: str) -> CommandParser:
         type=_speed,
         default=WORDS_PER_MIN,
         metavar="WORDS",
-        help="words per minute that a person reads, for stall time (238)",
+        help="words a minute of a reader, for stall time (238)",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for a pull request")
     parser.add_argument("--xlsx", type=Path, metavar="FILE", help="write a spreadsheet (turnbench[xlsx])")
