@@ -99,7 +99,7 @@ test-net: $(ready)  ## a master and four workers on machines of their own (netwo
 	@command -v ip > /dev/null || (apt-get update -qq && apt-get install -y -qq iproute2)
 	$(bin)/python -m pytest tests/net -m net
 
-test-tools: $(ready)  ## what goes out to other tools, received by real ones: Prometheus, MLflow, W&B offline, linters (Debian's prometheus; 1.3 GB once)
+test-tools: $(ready)  ## what goes out to other tools, received by real ones: Prometheus, MLflow, W&B offline, linters (Debian's prometheus; kubectl; 1.1 GB once)
 	@command -v prometheus promtool > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus)
 	@test -x .venv-tools/bin/mlflow || $(PYTHON) -m venv .venv-tools
 	.venv-tools/bin/python -m pip install --quiet --requirement tests/tools/requirements.txt

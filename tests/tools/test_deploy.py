@@ -6,6 +6,7 @@ No registry and no cluster is asked: docs/containers.md says what was tried by h
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def program(name: str, *words: str | Path) -> str:
 
 def manifests(overlay: str) -> list[dict[str, Any]]:
     """As `kubectl apply -k` would send them, by kubectl's own kustomize."""
+    assert shutil.which("kubectl"), "kubectl is needed, of 1.27 or newer"
     made = subprocess.run(
         ["kubectl", "kustomize", DEPLOY / "kubernetes" / overlay], capture_output=True, text=True, check=True
     )
