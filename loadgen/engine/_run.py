@@ -41,7 +41,7 @@ from turnbench.formats.turn import encode
 Emit = Callable[[EngineMessage], None]
 
 _OVERSIZED_BYTES = 64 * 1024 * 1024
-_RECORD_AFTER_S = 0.1
+_RECORD_AFTER_S = 0.06
 """So long after a turn its record is made: by then the next request of its person has left, and the tap has
 been drained."""
 _AFTER_COMPLETE_S = 0.25
