@@ -155,7 +155,8 @@ class Turns:
         the first piece has 8 events or more, and so has a piece on average (the last is what was left over).
         No model is so quick: a server that makes several tokens a step sends them as one event, or as a few.
         Or by time: pieces of 3 events and more come with TCP's 200 ms between them, for which Linux holds
-        back what a program says will go on (MSG_MORE, TCP_CORK), as haproxy does of itself.
+        back what a program says will go on (MSG_MORE, TCP_CORK), as haproxy does of itself; what came in the
+        meantime may follow after TCP's 40 ms for an acknowledgement.
         """
         events = self.events
         waits_us = np.diff(events.at_us.astype(np.int64), prepend=0)
@@ -168,10 +169,16 @@ class Turns:
         first = events.sums((ordinal == 1).astype(np.int64))
         by_size = (first >= _LEAST_PIECE) & ((pieces - 1) * _LEAST_PIECE <= events.counts)
         inner = begins & (ordinal > 1) & (ordinal < np.repeat(pieces, events.counts))  # the last ends early
-        held = inner & (waits_us >= _HELD_US[0]) & (waits_us <= _HELD_US[1])
-        inner_count, held_count = (events.sums(each.astype(np.int64)) for each in (inner, held))
+        held = begins & (waits_us >= _HELD_US[0]) & (waits_us <= _HELD_US[1])
+        follows = np.zeros_like(begins)
+        at = np.flatnonzero(begins)
+        follows[at[1:]] = held[at[:-1]]
+        follows &= inner & (waits_us >= _ACKNOWLEDGED_US[0]) & (waits_us <= _ACKNOWLEDGED_US[1])
+        inner_count, held_count, follow_count = (
+            events.sums(each.astype(np.int64)) for each in (inner & ~follows, inner & held, follows)
+        )
         by_time = (inner_count >= 1) & (held_count >= _MOST_HELD * inner_count)
-        by_time &= events.counts >= _LEAST_TIMED_PIECE * pieces
+        by_time &= events.counts >= _LEAST_TIMED_PIECE * (pieces - follow_count)
         last_us = events.last(events.at_us)
         waited = within_us <= (1 - _WAITING_SHARE) * last_us
         late = self.lag_ms * 1e3 > (1 - _WAITING_SHARE) * last_us
@@ -182,8 +189,9 @@ class Turns:
 _TOGETHER_US = 100
 _LEAST_PIECE = 8
 _LEAST_TIMED_PIECE = 3
-_HELD_US = (195_000, 260_000)
-"""TCP's 200 ms, and what a busy machine adds to them."""
+_HELD_US = (195_000, 300_000)
+_ACKNOWLEDGED_US = (36_000, 60_000)
+"""TCP's 200 and 40 ms, and what a busy machine adds to them."""
 _MOST_HELD = 0.8
 _WAITING_SHARE = 0.9
 

@@ -288,14 +288,16 @@ def usage_of(value: Any, oddities: set[str]) -> ChatUsage | None:
 
     details = [(value.get(f"{names[0]}_details"), value.get(f"{names[1]}_details")) for names in _DETAILED]
     cached, reasoning = (next((each for each in pair if isinstance(each, dict)), {}) for pair in details)
+    prompt = count(value, *_PROMPT_NAMES)
+    kept = count(value, "cache_n")  # llama.cpp's, whose prompt_n is without them
     return ChatUsage(
-        prompt_tokens=count(value, *_PROMPT_NAMES),
+        prompt_tokens=prompt if kept is None or prompt is None else prompt + kept,
         completion_tokens=count(value, *_OUTPUT_NAMES),
         total_tokens=count(value, "total_tokens", "totalTokenCount"),
         prompt_tokens_details=ChatUsageDetails(cached_tokens=count(cached, "cached_tokens")),
         completion_tokens_details=ChatUsageDetails(reasoning_tokens=count(reasoning, "reasoning_tokens")),
         reasoning_tokens=count(value, "reasoning_tokens", "thoughtsTokenCount"),
-        cached_tokens=count(value, "cached_tokens", "cachedContentTokenCount", "tokens_cached"),
+        cached_tokens=count(value, "cached_tokens", "cachedContentTokenCount", "cache_n"),
         prompt_cache_hit_tokens=count(value, "prompt_cache_hit_tokens"),
         cache_read_input_tokens=count(value, "cache_read_input_tokens"),
         cache_creation_input_tokens=count(value, "cache_creation_input_tokens"),

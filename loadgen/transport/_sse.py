@@ -77,6 +77,8 @@ def _by_line(found: EventStream, body: bytes, position: int) -> None:
         elif line.startswith(b"error:"):  # llama.cpp's, in place of `data:`
             name = b"error"
             data.append((line[6:].strip(), position))
+        elif match is None and any(field.startswith(line) for field in _FIELDS):
+            pass  # the connection broke inside a field's name
         elif not line.startswith(b":") and line.partition(b":")[0] not in _FIELDS:
             stray += line[: _STRAY_BYTES - len(stray)] + b"\n"
     found.stray = bytes(stray)

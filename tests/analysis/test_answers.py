@@ -84,6 +84,19 @@ def test_a_gateway_that_says_more_will_come_is_one(events: int, gap_us: int) -> 
 
 
 @pytest.mark.parametrize(
+    "pieces_ms",
+    [[233, 277, 493, 721, 783], [230, 518, 762, 976], [222, 266, 502, 644], [217, 433, 665, 750]],
+)
+def test_haproxy_on_a_busy_machine_is_one(pieces_ms: list[int]) -> None:
+    """Seen with a server of 30 ms a token on a machine with other work: 24 events in pieces."""
+    made = [30_000 * number for number in range(1, 25)]
+    arrived = [
+        next((p * 1000 for p in pieces_ms[:-1] if p * 1000 >= at), pieces_ms[-1] * 1000) for at in made
+    ]
+    assert turns_of([turn(event_us=arrived, events=24)]).buffered.all()
+
+
+@pytest.mark.parametrize(
     "arrived",
     [
         [2_000_000 + 20_000 * n for n in range(40)],
@@ -98,6 +111,7 @@ def test_a_gateway_that_says_more_will_come_is_one(events: int, gap_us: int) -> 
         [300_000 + 210_000 * n for n in range(40)],
         [300_000 + 210_000 * (n // 2) for n in range(40)],
         [50_000 + 120_000 * (n // 4) for n in range(40)],
+        [230_000 + 44_000 * (n // 3) for n in range(40)],
     ],
     ids=[
         "a stream",
@@ -112,6 +126,7 @@ def test_a_gateway_that_says_more_will_come_is_one(events: int, gap_us: int) -> 
         "a slow server, 210 ms a token",
         "a slow server that makes two tokens in 210 ms",
         "a slow server that drafts four",
+        "one that drafts three in 44 ms, after 230 ms",
     ],
 )
 def test_other_answers_are_not_held_back(arrived: list[int]) -> None:

@@ -386,9 +386,10 @@ def test_counts_of_an_answer_s_beginning_are_no_total(so_far: int) -> None:
     [
         {"choices": [], "x_groq": {"usage": {"prompt_tokens": 7, "completion_tokens": 9}}},
         {"choices": [], "timings": {"prompt_n": 7, "predicted_n": 9, "predicted_ms": 5.5}},
+        {"choices": [], "timings": {"prompt_n": 1, "cache_n": 6, "predicted_n": 9}},
         {"choices": [{"delta": {}, "usage": {"prompt_tokens": 7, "completion_tokens": 9}}]},
     ],
-    ids=["x_groq", "timings", "in the choice"],
+    ids=["x_groq", "timings", "timings beside a cache", "in the choice"],
 )
 def test_usage_under_another_name_is_found(last: Any) -> None:
     reply = read(said("a", "b") + STOP + data(last) + DONE)

@@ -111,6 +111,8 @@ def test_lines_that_are_no_fields_are_kept_apart() -> None:
     found = event_stream(b'data: 1\n\n{\n"error": "x"\n}\n: ping\nid: 5\n\ndata: 2\n\n')
     assert (len(found.events), found.stray) == (2, b'{\n"error": "x"\n}\n')
     assert len(event_stream(b"x" * 10_000_000).stray) < 100_000
+    assert event_stream(b"data: 1\n\n<html>").stray == b"<html>\n"
+    assert event_stream(b"data: 1\n\nda").stray == b"", "the beginning of a field is none"
 
 
 def test_an_event_ends_after_its_blank_line() -> None:
