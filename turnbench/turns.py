@@ -159,10 +159,12 @@ class Turns:
         meantime may follow after TCP's 40 ms for an acknowledgement.
         """
         events = self.events
-        waits_us = np.diff(events.at_us.astype(np.int64), prepend=0)
-        begins = waits_us > _TOGETHER_US
+        at_us = events.at_us.astype(np.int64)
+        waits_us = np.diff(at_us, prepend=0)
         starts = events.offsets[:-1][events.counts > 0]
-        begins[starts] = True  # the first of a turn follows nothing
+        waits_us[starts] = at_us[starts]  # the first of a turn follows its request
+        begins = waits_us > _TOGETHER_US
+        begins[starts] = True
         within_us = events.sums(np.where(begins, 0, waits_us))
         pieces = events.sums(begins.astype(np.int64))
         ordinal = events.before(begins.astype(np.int64)) + begins

@@ -93,7 +93,7 @@ def test_haproxy_on_a_busy_machine_is_one(pieces_ms: list[int]) -> None:
     arrived = [
         next((p * 1000 for p in pieces_ms[:-1] if p * 1000 >= at), pieces_ms[-1] * 1000) for at in made
     ]
-    assert turns_of([turn(event_us=arrived, events=24)]).buffered.all()
+    assert turns_of([turn(n, event_us=arrived, events=24) for n in range(3)]).buffered.all()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_haproxy_on_a_busy_machine_is_one(pieces_ms: list[int]) -> None:
     ],
 )
 def test_other_answers_are_not_held_back(arrived: list[int]) -> None:
-    assert not turns_of([turn(event_us=arrived, events=len(arrived))]).buffered.any()
+    assert not turns_of([turn(n, event_us=arrived, events=len(arrived)) for n in range(2)]).buffered.any()
 
 
 def test_a_late_client_is_no_gateway() -> None:
