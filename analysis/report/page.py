@@ -176,11 +176,9 @@ def _measured(summary: Summary, facts: list[RunFacts]) -> str:
     }
     parts = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
     loads = list(dict.fromkeys(level.load for level in summary.levels))
-    parts += (
-        [f"loads {', '.join(loads)}"]
-        if 1 < len(loads) <= _MOST_LOADS
-        else [f"{len(loads)} loads"] * bool(loads)
-    )
+    if loads:
+        named = f"load{'s' * (len(loads) > 1)} {', '.join(loads)}"
+        parts.append(named if len(loads) <= _MOST_LOADS else f"{len(loads)} loads")
     turns = sum(cell.turns for cell in summary.cells if cell.task != ALL and cell.level != ALL)
     begins = sorted(run.manifest.started_at for run in facts if run.manifest.started_at)
     ends = sorted(run.manifest.ended_at for run in facts if run.manifest.ended_at)

@@ -157,6 +157,10 @@ def test_findings_stand_with_their_remedies(made: MadeRun) -> None:
     text, _ = page(made)
     assert "turns were sent late by the client" in text
     assert "use fewer people a worker" in text
+    first, _, rest = text.partition('id="waiting"')
+    assert "1 model, 1 task, load 4: 40 turns measured" in first
+    foot = rest.partition("<footer>")[2]
+    assert "40 turns came due = 40 begun + 0 never sent; of those begun 40 recorded" in foot
 
 
 def test_the_names_of_this_machines_folders_stay_out_of_the_page(made: MadeRun, tmp_path: Path) -> None:

@@ -145,6 +145,24 @@ def test_every_table_with_a_head_sorts_by_each_of_its_columns(page: Page, report
     assert page.problems() == []
 
 
+def test_a_table_is_copied_for_a_spreadsheet_and_for_a_pull_request(page: Page, report: Path) -> None:
+    page.show(report, 1280, False)
+    page.js("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    rows = page.js("document.querySelectorAll('table.glance tr').length")
+    page.click(".copy button:nth-child(1)")
+    page.until("window.copied !== undefined")
+    tabbed = page.js("window.copied").splitlines()
+    assert len(tabbed) == rows
+    assert {line.count("\t") for line in tabbed} == {tabbed[0].count("\t")}
+    assert not any(cell.startswith(("=", "+", "@")) for line in tabbed for cell in line.split("\t"))
+    page.click(".copy button:nth-child(2)")
+    page.until("window.copied.startsWith('|')")
+    marked = page.js("window.copied").splitlines()
+    assert len(marked) == rows + 1
+    assert set(marked[1]) == {"|", "-"}
+    assert not any("<" in line.replace("\\<", "") for line in marked)
+
+
 def test_a_click_on_a_question_mark_tells_what_a_number_is(page: Page, report: Path) -> None:
     page.show(report, 1280, False)
     shown = "[...document.querySelectorAll('.meaning:popover-open')].map(m => m.textContent)"
