@@ -32,7 +32,10 @@ site := NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build
 fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
   tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py \
   tests/analysis/test_warm_cache.py tests/analysis/test_hostile_input.py tests/analysis/test_bad_runs.py \
-  tests/scenarios/test_bad_files.py tests/runs/test_own_failures.py
+  tests/scenarios/test_bad_files.py tests/runs/test_own_failures.py tests/scenarios/test_agents.py \
+  $(wildcard tests/scenarios/test_data_*.py) tests/runs/test_data_files.py tests/loadgen/test_odd_streams.py \
+  tests/loadgen/test_probe.py tests/loadgen/test_tls.py tests/loadgen/test_sse.py tests/loadgen/test_reply.py \
+  tests/loadgen/test_runwriter.py tests/loadgen/test_server_metrics.py tests/turnbench/test_strict_yaml.py
 
 # Only these are read for the second pass of `make test`.
 timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)
