@@ -158,11 +158,14 @@ def find_model(name: str, catalogue: Catalogue) -> ModelToServe:
         folder = TINY_FOLDER if model.package is None else weights_folder() / name
         source = model.repo if model.package is None else None
         return ModelToServe(name, source or str(folder), model)
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
-        return ModelToServe(folder.resolve().name, str(folder.resolve()), None)
-    if folder.is_dir():
-        raise CannotLaunch(f"{_printable(name)} has no config.json: name a folder that a model was saved to")
+    if name:  # an empty one would be the current folder
+        folder = Path(name).expanduser()
+        if (folder / "config.json").is_file():
+            return ModelToServe(folder.resolve().name, str(folder.resolve()), None)
+        if folder.is_dir():
+            raise CannotLaunch(
+                f"{_printable(name)} has no config.json: name a folder that a model was saved to"
+            )
     if HUB_ID.fullmatch(name):
         return ModelToServe(name, name, None)
     close = nearest(name, catalogue.models) or list(catalogue.models)
