@@ -78,8 +78,9 @@ class SegmentLog:
     def arrivals(self, port: int, skipped_bytes: int, mark: int, wanted_bytes: int) -> Columns | None:
         """(ends, at_ns) of the response that begins after `skipped_bytes` of the stream to `port`.
 
-        Offset `ends[i]` of the response, and all before it, had arrived at `at_ns[i]`; both rise. None where
-        a part of the first `wanted_bytes` was never seen, or the stream's beginning was not.
+        Offset `ends[i]` of the response, and all before it, had arrived at `at_ns[i]`; both rise. The last is
+        that of byte `wanted_bytes`: what came after it is the next response's. None where a part of those
+        bytes was never seen, or the stream's beginning was not.
         """
         if port not in self._streams:
             return None
@@ -98,8 +99,11 @@ class SegmentLog:
         if not (at_ns >= began_ns).all():  # some are of a connection before this one
             newer = at_ns >= began_ns
             heads, at_ns = heads[newer], at_ns[newer]
-        found = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, heads["seq"], payload_bytes(heads), at_ns)
-        return found if len(found[0]) and found[0][-1] >= wanted_bytes else None
+        ends, at_ns = in_order(
+            (first_seq + skipped_bytes) & 0xFFFFFFFF, heads["seq"], payload_bytes(heads), at_ns
+        )
+        last = int(np.searchsorted(ends, wanted_bytes))
+        return (ends[: last + 1], at_ns[: last + 1]) if last < len(ends) else None
 
 
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]

@@ -52,6 +52,9 @@ def test_a_reused_connection_finds_its_second_response_behind_the_first_also_ove
     found = log.arrivals(7, 100, log.mark(), 100)
     assert found is not None
     assert [column.tolist() for column in found] == [[50, 100], [30, 40]]
+    late = log.arrivals(7, 0, 0, 100)
+    assert late is not None
+    assert [column.tolist() for column in late] == [[60, 100], [10, 20]], "the second one's are not its own"
 
 
 def test_a_hole_gives_no_arrivals_and_what_came_after_the_hole_is_closed_counts_from_then() -> None:
