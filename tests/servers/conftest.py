@@ -95,6 +95,8 @@ class Played:
     exit_code: int
     said: str
     grown: dict[str, float]
+    tokens: int = PLAN_TOKENS
+    """Of each answer."""
 
     @property
     def turns(self) -> list[TurnRecord]:
@@ -121,7 +123,7 @@ class Played:
         """Every turn was answered, with the tokens that were asked for."""
         assert {turn.outcome for turn in self.turns} == {"ok"}, self.said
         assert len(self.turns) == PLAN_TURNS
-        assert {turn.output_tokens for turn in self.turns} == {PLAN_TOKENS}
+        assert {turn.output_tokens for turn in self.turns} == {self.tokens}
 
     def counts_as_the_server(self) -> None:
         """Tokens in and out are those that vLLM counted itself."""
@@ -155,6 +157,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
         env: dict[str, str] | None = None,
         people: int = 2,
         exact: bool = True,
+        tokens: int = PLAN_TOKENS,
     ) -> Played:
         where = home / f"run-{next(numbers)}"
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadgen"), "--headless", "-H", url]
@@ -171,7 +174,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
             "--idle-timeout",
             "120s",
             "--max-tokens",
-            str(PLAN_TOKENS),
+            str(tokens),
             *(["--exact-tokens"] if exact else []),
             *options,
         ]
@@ -184,7 +187,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
         grown = {name: metric(behind, name) - before[name] for name in names} if behind else {}
         assert done.returncode == exit_code_of(where / "summary.json"), said
         summary = json.loads((where / "summary.json").read_bytes())
-        return Played(read_run(where), summary, done.returncode, said, grown)
+        return Played(read_run(where), summary, done.returncode, said, grown, tokens)
 
     return one
 

@@ -159,7 +159,7 @@ def test_speculation_is_in_the_counts_the_acceptance_and_the_events(
 ) -> None:
     guess = json.dumps({"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3})
     with vllm(f"--speculative-config '{guess}'") as url:
-        played = play(url, behind=url)
+        played = play(url, behind=url, tokens=192)  # so that the page of metrics is looked at more than once
     played.is_whole()
     played.counts_as_the_server()
     print({"acceptance": played.server["acceptance_share"]})
