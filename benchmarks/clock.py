@@ -5,8 +5,7 @@
 The server has one core, the client (Locust, engine and all) another. Truth is what the server logged: when
 the request came and when each event was handed to the kernel. A run from which the machine took more than
 1 % of a core (other processes, the host of a virtual machine) is said to be disturbed and played again: by
-that account, never by its figures. Under TLS the server knows a request's arrival only by its own read: on a
-busy machine only the gaps can be compared then.
+that account, never by its figures.
 """
 
 from __future__ import annotations

@@ -119,9 +119,12 @@ def test_runs_of_the_guides_play_against_an_emulator_and_their_readers_read_them
         for number, line in enumerate(sorted(RUNS)):
             short = re.sub(r"http://127\.0\.0\.1:8000|https://models\.example\.com|URL", url, line)
             short = short.replace("my-model", "yi-6b").replace("1,4,16", "1,4")
-            short = re.sub(r"--hold \S+", "--hold 1s", short) + " --warmup 300ms --drain 10s"
+            # Longer than an answer, and nobody thinks meanwhile: so that each window has turns.
+            short = re.sub(r"--hold \S+", "--hold 3s", short) + " --warmup 300ms --drain 10s"
             if "--levels" in short and "--hold" not in short:
-                short += " --hold 1s"
+                short += " --hold 3s"
+            if "--think-time" not in short:
+                short += " --think-time none"
             if "--run-dir" not in short:
                 short += f" --run-dir runs/run-{number}"
             said = typed(short, folder)
