@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from loadgen.transport._sse import EventStream, _by_line, _plain, event_stream
@@ -51,7 +51,9 @@ def test_any_stream_is_read_as_the_standard_says(
     bom: bool, lines: list[tuple[bytes, bytes]], rest: bytes
 ) -> None:
     body = (BOM if bom else b"") + b"".join(line + end for line, end in lines) + rest
-    assert events(body) == by_the_standard(body)
+    found = event_stream(body)
+    assume(not found.unclosed_lines)  # the one departure: whole objects line by line are an event each
+    assert found.events == by_the_standard(body)
 
 
 @given(st.lists(LINES, max_size=25), st.binary(max_size=5))
