@@ -53,6 +53,7 @@ def test_the_share_of_right_answers_stands_beside_what_one_takes(made: MadeRun) 
     assert low < 0.4 < high
 
 
+@pytest.mark.slow
 def test_tasks_without_keys_are_not_scored_and_do_not_water_down_all_tasks(made: MadeRun) -> None:
     scored(made)
     assert cell_of(made, "chat", 0).right_share is None
@@ -68,6 +69,7 @@ def test_turns_that_failed_are_neither_right_nor_wrong(made: MadeRun) -> None:
     assert cell.failed_share == 0.5
 
 
+@pytest.mark.slow
 def test_all_right_has_an_interval_too(made: MadeRun) -> None:
     cell = cell_of(scored(made, every=(1000, 1000)), "choose", 1)
     assert cell.right_share == pytest.approx(0.995)
@@ -90,6 +92,7 @@ def test_what_an_emulator_says_is_not_scored(made: MadeRun) -> None:
     assert cell_of(scored(made, emulated=True), "choose", 0).right_share is None
 
 
+@pytest.mark.slow
 def test_a_loaded_server_that_answers_worse_is_named_and_one_that_does_not_is_not(made: MadeRun) -> None:
     found = analyse(scored(made, every=(4, 2)).write()).summary
     (words,) = accuracy_in_words(found)

@@ -132,6 +132,7 @@ def test_false_alarms_of_two_runs_of_one_server_are_rare() -> None:
     assert false_alarms(repeats=20, conversations=100) <= 0.1
 
 
+@pytest.mark.slow
 def test_a_slowdown_of_10_percent_is_found_at_300_conversations() -> None:
     assert found_slowdowns(repeats=10, conversations=300) >= 0.9
 

@@ -70,6 +70,7 @@ def test_a_recorded_run_of_which_half_the_turns_failed_is_a_regression(
     assert json.loads((tmp_path / "half-failed" / "compare.json").read_text())["exit_code"] == exits.MISSED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said", "single"),
     [("longer-answers", "grew by 33%", exits.OK), ("shorter-answers-slower", "shrank by 29%", exits.MISSED)],
@@ -197,6 +198,7 @@ def test_a_model_that_is_gone_is_a_regression(tmp_path: Path, capsys: pytest.Cap
     assert "b chat at 4 is gone" in out
 
 
+@pytest.mark.slow
 def test_fewer_failures_and_quicker_answers_in_three_runs_are_no_regression(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,6 +223,7 @@ def test_runs_of_one_plan_are_compared_turn_by_turn() -> None:
     assert any(change.verdict == "worse" for change in apart.changes)
 
 
+@pytest.mark.slow
 def test_one_run_against_one_never_calls_a_median_worse_unless_asked_to() -> None:
     found = codes(8, 1, 0.1, 1.1, conversations=40)
     assert found[exits.NOT_JUDGED] == 8

@@ -24,6 +24,7 @@ def texts(path: Path) -> set[str]:
     return {"".join(node.itertext()).strip() for node in ET.parse(path).iter() if node.tag.endswith("}text")}
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_report_is_a_png_and_an_svg(made: MadeRun, tmp_path: Path) -> None:
     made.manifest["emulated"] = True
     made.turns = [

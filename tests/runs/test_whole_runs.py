@@ -86,6 +86,7 @@ def test_once_with_fewer_people_than_workers_is_refused(server: Any, headless: A
     assert "need at least as many people" in load.said
 
 
+@pytest.mark.slow
 def test_no_key_typed_in_the_terminal_changes_the_load(server: Any, headless: Any, tools: Any) -> None:
     """Locust's own w, W, s and S would add and take people behind the record's back."""
     ours, theirs = pty.openpty()

@@ -30,6 +30,7 @@ def test_without_a_name_all_are_printed(capsys: pytest.CaptureFixture[str]) -> N
     assert list(json.loads(capsys.readouterr().out)) == [*FORMATS, "sweep-plan"]
 
 
+@pytest.mark.slow
 def test_the_pages_of_docs_are_current(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--docs", str(ROOT / "docs"), "--check"]) == 0, capsys.readouterr().err
     assert main(["--docs", str(tmp_path)]) == 0
