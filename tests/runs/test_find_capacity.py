@@ -29,7 +29,8 @@ def test_the_capacity_of_a_server_with_eight_slots_is_eight_people(server: Any, 
     assert "level 2 of at most 12: 20 people" in load.said
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(["--processes", "2"], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--processes", "2"]])
 def test_a_search_in_arrivals_keeps_every_point_and_ends_where_nothing_holds(
     server: Any, headless: Any, more: list[str]
 ) -> None:

@@ -185,6 +185,7 @@ def test_people_wait_for_an_engine_that_takes_seconds_to_start(tools: Any) -> No
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_too_few_descriptors_for_a_level_are_said_before_the_first_turn(server: Any, headless: Any) -> None:
     load = headless(server(), "--levels", "300", "--hold", "3s", rlimit_files=(200, 200))
     assert load.end() == 3, load.said

@@ -14,6 +14,7 @@ def first_turns(run: Any) -> list[Any]:
     return sorted((t for t in run.turns() if t.turn == 1 and t.attempt == 1), key=lambda t: t.due_ns)
 
 
+@pytest.mark.slow
 def test_conversations_arrive_at_the_asked_rate_in_the_asked_gaps(
     server: Any, headless: Any, tools: Any
 ) -> None:
@@ -53,6 +54,7 @@ def test_workers_share_one_plan_of_arrivals(server: Any, headless: Any) -> None:
     assert all(turn.conversation % 2 == turn.worker for turn in shared.run().turns()), "played by another"
 
 
+@pytest.mark.slow
 def test_a_server_frozen_for_three_seconds_shows_in_every_turn_that_came_due(
     own_server: Any, headless: Any, tools: Any
 ) -> None:

@@ -71,6 +71,7 @@ def finished(folder: Path) -> Callable[[], bool]:
     return look
 
 
+@pytest.mark.slow
 def test_two_starts_of_the_form_make_two_analysed_run_directories(
     ui: Any, server: Any, tools: Any, tmp_path: Path
 ) -> None:
