@@ -20,6 +20,7 @@ from analysis.tables.sentences import outcome
 from turnbench import exits
 from turnbench.cleaning import printable
 from turnbench.command_line import CommandParser
+from turnbench.extras import missing
 from turnbench.formats import ComparisonFile
 from turnbench.run_directory import RunError
 from turnbench.turns import WORDS_PER_MIN
@@ -94,10 +95,9 @@ def command_parser(prog: str) -> CommandParser:
 
 def _problem(options: argparse.Namespace) -> str | None:
     """What in these options can't be done, found before anything is read."""
-    if options.xlsx and not export.can_write_workbook():
-        return export.MISSING
-    if options.plots and not images.can_draw():
-        return images.MISSING
+    for extra, asked in (("xlsx", options.xlsx), ("plots", options.plots)):
+        if asked and (why := missing(extra)) is not None:
+            return f"--{extra} {why}"
     if options.compare and (options.xlsx or options.out or options.plots):
         return (
             "--xlsx, --plots and --out are for runs, not for --compare, which has --markdown and compare.json"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-LIBRARIES = {"otlp": "opentelemetry.exporter.otlp.proto.http", "mlflow": "mlflow", "wandb": "wandb"}
+LIBRARIES = {
+    "mlflow": "mlflow",
+    "otlp": "opentelemetry.exporter.otlp.proto.http",
+    "plots": "matplotlib",
+    "wandb": "wandb",
+    "xlsx": "xlsxwriter",
+}
 """The module that an extra is for."""
 OF_THE_ANALYSIS = ("pandas", "plotly", "pyarrow", "scipy", "statsmodels")
 """Left out of deploy/worker.txt."""

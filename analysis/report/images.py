@@ -7,14 +7,12 @@ steps, bands, points, bars, error bars, stacked panels, category and logarithmic
 from __future__ import annotations
 
 import html
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from analysis.report.plots_style import HEIGHT, Figure, Trace
 from turnbench.names import slug
 
-MISSING = "--plots needs a library that is not installed: pip install 'turnbench[plots]'"
 _WIDTH_INCHES = 7.2
 _PIXELS_PER_INCH = 90
 _DASHES: dict[str, Any] = {
@@ -30,11 +28,6 @@ _STYLE = {
     "grid.alpha": 0.4, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "turnbench",
     "text.parse_math": False,
 }  # fmt: skip
-
-
-def can_draw() -> bool:
-    """Whether the extra `turnbench[plots]` is installed."""
-    return find_spec("matplotlib") is not None
 
 
 def write_images(figures: list[Figure], folder: Path) -> list[Path]:

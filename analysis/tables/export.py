@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from analysis.tables.writing import for_csv, for_terminal
 from analysis.turns.study import Study
 from turnbench.formats import Summary, summary_json
 
-MISSING = "--xlsx needs a library that is not installed: pip install 'turnbench[xlsx]'"
 _PARQUET_ROWS = 50_000
 """Rows that parquet's writer holds at a time."""
 _PLAIN_TEXT = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
@@ -88,11 +86,6 @@ def write_parquet(study: Study, path: Path) -> None:
         write_statistics=False,
         row_group_size=_PARQUET_ROWS,
     )
-
-
-def can_write_workbook() -> bool:
-    """Whether the extra `turnbench[xlsx]` is installed."""
-    return find_spec("xlsxwriter") is not None
 
 
 def write_workbook(summary: Summary, path: Path) -> None:

@@ -20,8 +20,6 @@ from loadgen.options._prepare import Prepared, machine, versions
 from turnbench.formats import EndpointEntry, HealthLine, RunManifest, counts_line
 from turnbench.names import slug
 
-"""More than a line of counts has: one replaces the other in place."""
-
 
 def new_run_dir(asked: str | None, scenario: str, started: datetime, again: bool = False) -> Path:
     """Make the directory of a run that starts now.

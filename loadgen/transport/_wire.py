@@ -39,7 +39,7 @@ _LINGER_S = 60.0
 _MOST_USED = 0.9
 
 _TICK_S = 0.05
-"""Time between two drains of the tap. Each costs as much by itself as several hundred segments."""
+"""Time between two drains of the tap; records are made a little later, and find their arrivals in its log."""
 _BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
 """Segments per second above which sockets are read seldom, and below which they are read at once again."""
 _READS_A_ROUND = 8

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
-from analysis.tables import export
 from tests.analysis.conftest import MadeRun, turn
 from tests.analysis.test_sweep import sweep
 
@@ -113,14 +112,17 @@ def test_no_name_becomes_a_formula_or_a_link_in_a_spreadsheet(made: MadeRun, tmp
     assert not any("<f>" in text or "<hyperlink" in text for text in found.values())
 
 
-def test_without_the_extra_a_spreadsheet_is_refused_in_a_line_before_anything_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("extra", ["xlsx", "plots"])
+def test_without_its_extra_a_file_is_refused_in_a_line_before_anything_is_read(
+    extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr("turnbench.extras.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as ended:
-        main([str(tmp_path), "--xlsx", str(tmp_path / "x.xlsx")])
+        main([str(tmp_path), f"--{extra}", str(tmp_path / "x")])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install 'turnbench[xlsx]'")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"--{extra} needs" in said
+    assert said.endswith(f"pip install 'turnbench[{extra}]'")
 
 
 def test_a_spreadsheet_that_cant_be_written_is_a_line_and_exit_2(

@@ -65,13 +65,3 @@ def test_a_line_stands_where_its_numbers_are_and_the_same_figure_is_the_same_fil
     ]
     assert line.get_ydata() == pytest.approx([0.1, 0.4, 0.2])
     assert canvas.axes[0].get_ylim()[0] == 0
-
-
-def test_without_the_extra_plots_are_refused_in_a_line_before_anything_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(images, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit) as ended:
-        main([str(tmp_path), "--plots", str(tmp_path / "x")])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install 'turnbench[plots]'")

@@ -206,6 +206,7 @@ class RunManifest(msgspec.Struct, kw_only=True):
 
 
 _COUNTS_BYTES = 256
+"""More than a line of counts has: one replaces the other in place."""
 
 
 def counts_line(counts: HealthLine) -> bytes:
