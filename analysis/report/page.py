@@ -170,16 +170,17 @@ def _setup(manifest: RunManifest) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _measured(summary: Summary, facts: list[RunFacts]) -> str:
     """What was measured, and when, in one line: for somebody who reads no further."""
+    cells = [cell for cell in summary.cells if ALL not in (cell.model, cell.task)]
     counts = {
-        "model": len({cell.model for cell in summary.cells}),
-        "task": len({cell.task for cell in summary.cells} - {ALL}),
+        "model": len({cell.model for cell in cells}),
+        "task": len({cell.task for cell in cells}),
     }
     parts = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
     loads = list(dict.fromkeys(level.load for level in summary.levels))
     if loads:
         named = f"load{'s' * (len(loads) > 1)} {', '.join(loads)}"
         parts.append(named if len(loads) <= _MOST_LOADS else f"{len(loads)} loads")
-    turns = sum(cell.turns for cell in summary.cells if cell.task != ALL and cell.level != ALL)
+    turns = sum(cell.turns for cell in cells if cell.level != ALL)
     begins = sorted(run.manifest.started_at for run in facts if run.manifest.started_at)
     ends = sorted(run.manifest.ended_at for run in facts if run.manifest.ended_at)
     when = f"; {_minute(begins[0])} to {_minute((ends or begins)[-1])} UTC" if begins else ""

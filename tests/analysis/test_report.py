@@ -163,6 +163,12 @@ def test_findings_stand_with_their_remedies(made: MadeRun) -> None:
     assert "40 turns came due = 40 begun + 0 never sent; of those begun 40 recorded" in foot
 
 
+def test_two_models_of_one_run_are_two_and_each_turn_is_counted_once(made: MadeRun) -> None:
+    made.turns = [turn(n, sent_s=6 + n % 40, model=f"model-{n % 2}") for n in range(40)]
+    text, _ = page(made)
+    assert "2 models, 1 task, load 4: 40 turns measured" in text
+
+
 def test_the_names_of_this_machines_folders_stay_out_of_the_page(made: MadeRun, tmp_path: Path) -> None:
     made.turns = [turn(n, sent_s=6 + n) for n in range(40)]
     text, _ = page(made)
