@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import count
+from typing import Any
 
 import aiohttp
 
@@ -61,19 +62,24 @@ class WorkScheduler:
     `async with scheduler.turn_for(stage):` around the work. Streams that began together end together: a
     hundred replies decoded in one round would keep a hundred first tokens of the next turns unread for a
     tenth of a second, and reads that wait coalesce. Work of the latest stage goes first: then the first of a
-    hundred people asks again after the work of one reply, and not after that of all.
+    hundred people asks again after the work of one reply, and not after that of all. What a task does right
+    after its turn, before the loop goes on, is a part of it: a reply's end and the request that follows it.
     """
 
     def __init__(self) -> None:
         self._busy = False
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
+        self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
+        """In this round of the loop: whose turn ended, after which stage, and what will let the next one in."""
 
     def turn_for(self, stage: WorkStage) -> WorkTurn:
         """Wait until this work may run; the next one is let in a round of the loop after its end."""
         return WorkTurn(self, stage)
 
     async def begin(self, stage: WorkStage) -> None:
+        if self._goes_on(stage):
+            return
         if self._busy:
             admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (-stage, next(self._number), admitted))
@@ -81,16 +87,27 @@ class WorkScheduler:
                 await admitted
             except asyncio.CancelledError:
                 if admitted.done() and not admitted.cancelled():
-                    self.end()
+                    self._free()
                 raise
         self._busy = True
 
-    def end(self) -> None:
-        """Let the next one in: its task, or who comes next, goes on in the next round of the loop."""
-        if not self._admit():
+    def end(self, stage: WorkStage) -> None:
+        """Let the next one in: its task, or who comes next, goes on in a later round of the loop."""
+        if stage in (WorkStage.END, WorkStage.DECODE):
+            self._ended = asyncio.current_task(), stage, asyncio.get_running_loop().call_soon(self._free)
+        elif not self._admit():
             asyncio.get_running_loop().call_soon(self._free)
 
+    def _goes_on(self, stage: WorkStage) -> bool:
+        """Whether this is the later stage of what was done just now, for the same person: it keeps its turn."""
+        if self._ended is None or self._ended[0] is not asyncio.current_task() or stage <= self._ended[1]:
+            return False
+        self._ended[2].cancel()
+        self._ended = None
+        return True
+
     def _free(self) -> None:
+        self._ended = None
         self._busy = self._admit()
 
     def _admit(self) -> bool:
@@ -114,7 +131,7 @@ class WorkTurn:
         await self.scheduler.begin(self.stage)
 
     async def __aexit__(self, *_: object) -> None:
-        self.scheduler.end()
+        self.scheduler.end(self.stage)
 
 
 @dataclass(slots=True, eq=False)
@@ -141,12 +158,13 @@ class Exchange:
     _looked_at_bytes: int = 0
     _is_read: bool = False
     """Whether `reply` holds what the stream said: a plain one is read with its end."""
-    _task: asyncio.Task[None] | None = None
+    _task: asyncio.Task[Any] | None = None
+    """The task in which the request is under way."""
     _ending: tuple[Outcome, str | None] | None = None
 
     def cut(self, outcome: Outcome, why: str | None) -> None:
         """End this request now, with this outcome; what has come so far is kept. `ok`: that is judged."""
-        if self._ending is None and self._task is not None and not self._task.done():
+        if self._ending is None and self._task is not None:
             self.catch_up()
             self._ending = (outcome, why)
             self._task.cancel()
@@ -158,16 +176,23 @@ class Exchange:
 
     async def run(self, post: Post, scheduler: WorkScheduler) -> None:
         """Send the request that `post` makes and wait for its end."""
-        self._task = asyncio.get_running_loop().create_task(self._request(post, scheduler))
-        await asyncio.wait({self._task})
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        try:
+            await self._request(post, scheduler)
+        except asyncio.CancelledError:
+            if self._ending is None:
+                raise
+            if self.outcome == "ok":  # else the response's head has said what it is
+                self.outcome, self.error = self._ending
+        except Exception as exception:  # noqa: BLE001 (whatever aiohttp makes of what a server sends)
+            if self.status is None:  # after the head, it and the body say what came of the request
+                self.outcome, self.error = connection_failure(exception, self.log)
+        self._task = None
+        if self._ending is not None and task.uncancel():
+            raise asyncio.CancelledError  # by somebody else too, who ends the whole conversation
         if self.log.connection is not None:
             self.log.connection.finish(self.log)
-        if self._task.cancelled():
-            if self.outcome == "ok":  # else the response's head has said what it is
-                self.outcome, self.error = self._ending or ("cut", "cancelled")
-        elif (exception := self._task.exception()) is not None and self.status is None:
-            # After the head, it and the body say what came of the request.
-            self.outcome, self.error = connection_failure(exception, self.log)
         if self.is_stream and not self._is_read:
             async with scheduler.turn_for(WorkStage.DECODE):
                 self.log.settle()
