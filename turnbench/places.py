@@ -10,13 +10,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+STATE = "TURNBENCH_STATE"
+"""Environment variable that names another state folder; each sweep has one of its own."""
+
 _PACKAGES = Path(__file__).resolve().parents[1]
 CHECKOUT: Path | None = _PACKAGES if (_PACKAGES / "pyproject.toml").is_file() else None
 """The checkout that this code runs from; None: it was installed."""
 
 
 def state_folder() -> Path:
-    """Logs, and the descriptions of the servers that run: `.serve`, or ~/.local/state/turnbench."""
+    """Logs, and the descriptions of the servers that run: `.serve`, or ~/.local/state/turnbench.
+
+    `serve status` and `serve stop` are about the servers that are described there.
+    """
+    if given := os.environ.get(STATE):
+        return Path(given)
     return CHECKOUT / ".serve" if CHECKOUT else _user_folder("XDG_STATE_HOME", ".local/state")
 
 

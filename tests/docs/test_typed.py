@@ -25,6 +25,7 @@ from tests.docs.pages import ROOT, arguments, blocks, commands, shown
 from tests.emulators import emulator
 from tests.verdicts import exit_code_of
 from turnbench.cli.main import main
+from turnbench.places import STATE
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 QUICK = {
@@ -105,10 +106,14 @@ def test_a_quick_command_runs_as_it_stands(line: str, folder: Path, monkeypatch:
     assert (said.returncode, QUICK[line] in said.stdout) == (0, True), said.stdout + said.stderr
 
 
+def environment(at: Path) -> dict[str, str]:
+    """`serve stop` as it is typed stops every server that is described in its state folder."""
+    return os.environ | {"OPENAI_API_KEY": "secret", STATE: str(at / "state")}
+
+
 def typed(line: str, at: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "turnbench", *(arguments(line) or [])]
-    environment = os.environ | {"OPENAI_API_KEY": "secret"}
-    return subprocess.run(command, cwd=at, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=at, env=environment(at), capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
@@ -164,7 +169,9 @@ def test_the_tutorial_works_as_it_is_typed(tmp_path: Path, servers: list[subproc
             assert line in ("make setup", ". .venv/bin/activate", "echo $?")
         elif words[:2] == ["serve", "up"]:
             command = [sys.executable, "-P", "-m", "turnbench", *words]
-            server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+            server = subprocess.Popen(
+                command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+            )
             servers.append(server)
             assert server.stdout is not None
             assert server.stdout.readline() == f"ready: http://127.0.0.1:{words[-1]}\n"

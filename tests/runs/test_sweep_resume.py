@@ -149,6 +149,7 @@ def test_a_killed_sweep_is_resumed_with_nothing_counted_twice(
     (tmp_path / "plan.yaml").write_text(ONCE)
     first = sweep("plan.yaml", "--questions", "6")
     tools.wait_until(first.amid_a_long_run, "one run done and a long one begun", 60)
+    assert list(first.where.glob("servers/*.json")), "where `serve stop` does not look"
     left = first.family()
     first.process.kill()
     first.end()

@@ -28,3 +28,8 @@ def test_an_installed_one_uses_the_users_folders(monkeypatch: pytest.MonkeyPatch
     assert places.cache_folder() == Path("/elsewhere/turnbench")
     assert places.vllm_environment() == tmp_path / ".local/share/turnbench/venv-vllm"
     assert places.data_file("models.yaml") == Path(places.__file__).parent / "data" / "models.yaml"
+
+
+def test_another_state_folder_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(places.STATE, str(tmp_path))
+    assert places.state_folder() == tmp_path

@@ -128,6 +128,7 @@ class SweepRunner:
         self._runs: set[Process] = set()
         self._starting: set[Process] = set()
         self._servers = 0
+        self._state = record.folder / "servers"
         waiting = [run for run in record.runs if run.status == "waiting"]
         self.progress = SweepProgress(record, forecasts_of(record.plan, record.runs))
         self._starts = asyncio.Semaphore(starts_at_once(len(waiting), self.plan.parallel))
@@ -177,7 +178,7 @@ class SweepRunner:
             began_s = time.monotonic()
             self.progress.starting_server(run)
             with log.open("ab") as file:
-                server = await start_server(server_command(self.plan, run), file, self.lock)
+                server = await start_server(server_command(self.plan, run), file, self.lock, self._state)
             self._starting.add(server)
             if self.signal is not None:
                 self._stop_process(server)
@@ -204,7 +205,8 @@ class SweepRunner:
             self.note(run, "running")
             with log.open("wb") as file:
                 command = client_command(self.plan, run, url, self.record.folder)
-                process = await start_run(command, file, self.lock)
+                state = None if run.model in self.plan.endpoints else self._state
+                process = await start_run(command, file, self.lock, state)
             self._runs.add(process)
             if self.signal is not None:
                 self._stop_process(process)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from turnbench.places import STATE
+
 _STOP_S = 30.0
 """Longer than `serve` gives its server."""
 _PR_SET_PDEATHSIG = 1
@@ -55,14 +57,20 @@ class SweepLock:
         return True
 
 
-async def start_server(options: list[str], log: IO[bytes], lock: SweepLock) -> Process:
-    """`python -m serve`; TERM if the sweep is killed, so that it stops its server in order."""
-    return await _start(["-m", "serve", *options], signal.SIGTERM, lock, asyncio.subprocess.PIPE, log)
+async def start_server(options: list[str], log: IO[bytes], lock: SweepLock, state: Path) -> Process:
+    """`python -m serve`; TERM if the sweep is killed, so that it stops its server in order.
+
+    Its state folder is the sweep's: `serve stop` is not about the servers of a sweep.
+    """
+    return await _start(["-m", "serve", *options], signal.SIGTERM, lock, asyncio.subprocess.PIPE, log, state)
 
 
-async def start_run(options: list[str], log: IO[bytes], lock: SweepLock) -> Process:
-    """`turnbench run`; KILL if the sweep is killed: it must not write into a sweep that somebody resumes."""
-    return await _start(["-m", "turnbench", "run", *options], signal.SIGKILL, lock, log, log)
+async def start_run(options: list[str], log: IO[bytes], lock: SweepLock, state: Path | None) -> Process:
+    """`turnbench run`; KILL if the sweep is killed: it must not write into a sweep that somebody resumes.
+
+    `state`: where its server is described, if that is one of the sweep's.
+    """
+    return await _start(["-m", "turnbench", "run", *options], signal.SIGKILL, lock, log, log, state)
 
 
 async def _start(
@@ -71,6 +79,7 @@ async def _start(
     lock: SweepLock,
     out: int | IO[bytes],
     err: IO[bytes],
+    state: Path | None,
 ) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -79,6 +88,7 @@ async def _start(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=out,
         stderr=err,
+        env=os.environ | ({} if state is None else {STATE: str(state.resolve())}),
         start_new_session=True,
         pass_fds=[lock.file],
         preexec_fn=_end_with_parent(last_signal),
