@@ -21,6 +21,8 @@ from turnbench.outcomes import UNANSWERED, Outcome
 
 _RETRIED = ("connect", "connect_timeout", "http_429", "http_5xx", "disconnected", "dns")
 """What --retry covers: another attempt may succeed."""
+_NEXT_ATTEMPT_S = 0.001
+"""The least pause between two attempts: a server that refuses often closes the connection just after."""
 
 
 async def converse(
@@ -177,10 +179,9 @@ async def _attempts(run: EngineRun, turn: OpenTurn, history: History, due_ns: in
         run.report_later(made, done=pause_s is None)
         if pause_s is None:
             return ended
-        if pause_s:
-            await turn.person.pause_until(run.timeline.now_ns() + int(pause_s * 1e9), run.timeline)
-            if turn.person.leaving.is_set():
-                return ended
+        await turn.person.pause_until(run.timeline.now_ns() + int(pause_s * 1e9), run.timeline)
+        if turn.person.leaving.is_set():
+            return ended
         if exchange.refused is not None or exchange.asks_again:  # what it was about is asked otherwise now
             body = history.body()
 
@@ -212,16 +213,17 @@ class _AllowedAttempts:
         outcome = exchange.outcome
         if outcome == "stale_connection" and not self.was_stale:
             self.was_stale = True
-            return 0.0
+            return _NEXT_ATTEMPT_S
         if exchange.asks_again:
-            return 0.0
+            return _NEXT_ATTEMPT_S
         has_system = history.conversation.system is not None
         if exchange.refused == "system_role" and has_system and history.system_role:
             history.system_role = False
-            return 0.0
+            return _NEXT_ATTEMPT_S
         if outcome == "context_full" and history.conversation.at_context_end == "drop_oldest":
-            return 0.0 if history.drop_oldest() else None
+            return _NEXT_ATTEMPT_S if history.drop_oldest() else None
         if outcome in _RETRIED and self.retries > 0:
             self.retries -= 1
-            return self.failure_pause_s if exchange.retry_after_s is None else exchange.retry_after_s
+            asked_s = exchange.retry_after_s
+            return self.failure_pause_s if asked_s is None else max(asked_s, _NEXT_ATTEMPT_S)
         return None

@@ -71,7 +71,7 @@ class WorkScheduler:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
         self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
-        """In this round of the loop: whose turn ended, after which stage, and what will let the next one in."""
+        """Whose turn ended in this round of the loop, after which stage, and what will let the next one in."""
 
     def turn_for(self, stage: WorkStage) -> WorkTurn:
         """Wait until this work may run; the next one is let in a round of the loop after its end."""
@@ -99,7 +99,7 @@ class WorkScheduler:
             asyncio.get_running_loop().call_soon(self._free)
 
     def _goes_on(self, stage: WorkStage) -> bool:
-        """Whether this is the later stage of what was done just now, for the same person: it keeps its turn."""
+        """Whether this is a later stage of what this task did just now: it keeps its turn."""
         if self._ended is None or self._ended[0] is not asyncio.current_task() or stage <= self._ended[1]:
             return False
         self._ended[2].cancel()

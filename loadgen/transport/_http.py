@@ -87,6 +87,11 @@ class StampedHandler(ResponseHandler):
             ssl_protocol._transport = writes
         super().connection_made(transport)
 
+    def is_connected(self) -> bool:
+        """Whether a request can be sent; the pool asks. A close by the server may be here that nobody saw."""
+        idle = self.log is None and super().is_connected()
+        return not self._reader.has_ended(self) if idle else super().is_connected()
+
     def begin(self, log: ReadLog) -> None:
         """From now on this connection's reads belong to `log`."""
         if self.log is not None:  # the pool was quicker than the end of the request before

@@ -151,6 +151,15 @@ class StampedReader:
         if tls is not None and log is not None and log.records is not None:
             _feed(tls, log.records.rest())
 
+    def has_ended(self, connection: TakenConnection) -> bool:
+        """Whether the other side has closed this idle connection, or broken it."""
+        try:
+            return not _plain_socket(connection.raw_transport).recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def stamp_sends(self, connection: TakenConnection) -> None:
         """Have the kernel stamp what this connection sends from now on, counted from here."""
         if self._kernel_clock:
