@@ -157,6 +157,27 @@ async def test_a_keep_alive_race_is_stale_once_and_then_sent_again(play: Any) ->
     assert (played.client.driver.run.ledger.begun, played.client.driver.run.ledger.finished) == (2, 2)
 
 
+async def test_a_connection_that_ended_with_its_response_is_not_used_again(play: Any) -> None:
+    """The close comes in the very segment of the last chunk; the next request would be lost on it."""
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi") + peer.END)
+        if peer.number == 0:
+            sock = peer.writer.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            await peer.send(b"0\r\n\r\n")
+            sock.shutdown(socket.SHUT_WR)
+            await peer.until_closed()
+        else:
+            await peer.finish(b"")
+
+    played = await play(script, turns=2)
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    assert played.server.connections == 2
+
+
 async def test_a_second_loss_is_no_longer_called_stale_for_ever(play: Any) -> None:
     async def script(peer: Any) -> None:
         if peer.number == 0:
