@@ -29,7 +29,7 @@ import trustme
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.disturbance import DISTURBED, account, engine_cpu_s, lost_s
+from benchmarks.disturbance import DISTURBED, account, engine_cpu_s, lost_s, process_cpu_s
 from turnbench.formats import TurnRecord
 from turnbench.outcomes import ANSWERED, STILL_RUNNING, TROUBLE
 from turnbench.run_directory import RunDirectory, read_run
@@ -58,7 +58,11 @@ class Row:
     itl_p99_true: float
     coalesced: float
     cpu_us: float
+    """The engine's CPU time a token."""
     raw_cpu_us: float
+    """That of a client which does nothing but recvmsg."""
+    server_cpu_us: float
+    """The server's: on one machine its core pays for what a tap copies."""
 
 
 class Emulator:
@@ -118,16 +122,20 @@ def run_client(
 
 def undisturbed(
     server: Emulator, streams: int, clock: str, seconds: float, folder: Path, again: int, limit: float
-) -> tuple[RunDirectory, str]:
-    """A run from which the machine took little, the last of `again` more if there is none; what was taken."""
+) -> tuple[RunDirectory, float, str]:
+    """A run from which the machine took little, or the last of `again` more if there is none.
+
+    With it the server's CPU seconds in that time, and what was taken.
+    """
     for attempt in range(again + 1):
-        before, began = account(server.pid), time.monotonic()
+        before, began, served_s = account(server.pid), time.monotonic(), process_cpu_s(server.pid)
         run = run_client(server.url, streams, clock, seconds, folder / str(attempt))
+        served_s = process_cpu_s(server.pid) - served_s
         lost = lost_s(before, account(server.pid), run) / (time.monotonic() - began)
         if lost <= limit:
             break
     what = f"{clock} clock: others took {lost:.1%} of a core, disturbed runs before it: {attempt}"
-    return run, what if lost <= limit else f"{what}; DISTURBED, every time"
+    return run, served_s, what if lost <= limit else f"{what}; DISTURBED, every time"
 
 
 def measured(run: RunDirectory) -> list[TurnRecord]:
@@ -141,20 +149,21 @@ def truth_of(path: Path) -> dict[str, dict[str, Any]]:
         return {entry["request_id"]: entry for entry in map(json.loads, lines)}
 
 
-def engine_cpu_us(run: RunDirectory) -> float:
-    """CPU microseconds of the engine per token, over the whole run (connections and decoding included)."""
-    return engine_cpu_s(run) / max(sum(t.output_tokens or 0 for t in run.turns()), 1) * 1e6
-
-
 def percentiles(values: list[np.ndarray[Any, Any]]) -> tuple[float, float]:
     pooled = np.concatenate(values)
     return float(np.percentile(pooled, 50)), float(np.percentile(pooled, 99))
 
 
 def compare(
-    run: RunDirectory, truth: dict[str, dict[str, Any]], streams: int, rate: int, raw_us: float
+    run: RunDirectory,
+    truth: dict[str, dict[str, Any]],
+    streams: int,
+    rate: int,
+    raw_us: float,
+    served_s: float = math.nan,
 ) -> Row:
     turns = measured(run)
+    tokens = max(sum(turn.output_tokens or 0 for turn in run.turns()), 1)  # as all CPU time: the whole run's
     name = run.manifest.settings["clock"]
     true = [truth[f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}"] for t in turns]
     ttft = percentiles([np.array([t.event_us[0] for t in turns]) / 1e3])
@@ -163,7 +172,8 @@ def compare(
     itl_true = percentiles([np.diff(e["event_ns"]) / 1e6 for e in true])
     coalesced = sum(t.coalesced for t in turns) / sum(len(t.event_us) for t in turns)
     return Row(streams, rate, name, len(turns), ttft[0], ttft_true[0], ttft[1], ttft_true[1], itl[0],
-               itl_true[0], itl[1], itl_true[1], coalesced, engine_cpu_us(run), raw_us)  # fmt: skip
+               itl_true[0], itl[1], itl_true[1], coalesced, engine_cpu_s(run) / tokens * 1e6, raw_us,
+               served_s / tokens * 1e6)  # fmt: skip
 
 
 def raw_cpu_us(url: str, streams: int, seconds: float) -> float:
@@ -184,14 +194,16 @@ def raw_cpu_us(url: str, streams: int, seconds: float) -> float:
 def show(rows: list[Row], console: Console) -> None:
     table = Table(title="Measured beside true (ms), one core for the client", box=None, pad_edge=False)
     for name in ("streams", "tok/s", "clock", "turns", "TTFT p50", "true", "TTFT p99", "true", "ITL p50",
-                 "true", "ITL p99", "true", "coalesced", "CPU us/tok", "x raw"):  # fmt: skip
+                 "true", "ITL p99", "true", "coalesced", "CPU us/tok", "x raw", "tok/s a core",
+                 "server us/tok"):  # fmt: skip
         table.add_column(name, justify="right")
     for r in rows:
         times = (r.ttft_p50, r.ttft_p50_true, r.ttft_p99, r.ttft_p99_true, r.itl_p50, r.itl_p50_true,
                  r.itl_p99, r.itl_p99_true)  # fmt: skip
         table.add_row(str(r.streams), str(r.streams * r.rate), r.clock, str(r.turns),
                       *(f"{ms:.2f}" for ms in times), f"{r.coalesced:.2%}", f"{r.cpu_us:.1f}",
-                      f"{r.cpu_us / r.raw_cpu_us:.2f}")  # fmt: skip
+                      f"{r.cpu_us / r.raw_cpu_us:.2f}", f"{1e6 / r.cpu_us:,.0f}",
+                      f"{r.server_cpu_us:.1f}")  # fmt: skip
     console.print(table)
 
 
@@ -235,7 +247,7 @@ def main() -> int:
     parser.add_argument("--busy", action="store_true", help="with a busy loop on the client's core")
     parser.add_argument("--clocks", default="wire,kernel,user", help="the clocks to run (%(default)s)")
     options = parser.parse_args()
-    console = Console(width=int(os.environ.get("COLUMNS", "150")))
+    console = Console(width=int(os.environ.get("COLUMNS", "170")))
     rows = []
     limit = math.inf if options.busy else DISTURBED
     loads = [load for load in LOADS if options.only in (None, load[0])]
@@ -255,9 +267,9 @@ def main() -> int:
                 busy.kill()
                 busy.wait()
             console.print(f"{streams} x {rate}/s, the server on itself: {said}")
-            console.print("\n".join(what for _, what in played))
+            console.print("\n".join(what for _, _, what in played))
             truth = truth_of(server.truth)
-            rows += [compare(run, truth, streams, rate, raw_us) for run, _ in played]
+            rows += [compare(run, truth, streams, rate, raw_us, served_s) for run, served_s, _ in played]
     show(rows, console)
     broken = promises(rows)
     console.print("\n".join(broken) or "every promise kept")

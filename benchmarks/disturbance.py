@@ -39,7 +39,7 @@ def account(server_pid: int) -> Account:
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
-    return Account(busy * _TICK_S, steal * _TICK_S, own + _cpu_s(server_pid))
+    return Account(busy * _TICK_S, steal * _TICK_S, own + process_cpu_s(server_pid))
 
 
 def stolen_s() -> float:
@@ -68,6 +68,7 @@ def engine_cpu_s(run: RunDirectory) -> float:
 _NAMES = {f"cpu{core}" for core in range(2)}
 
 
-def _cpu_s(pid: int) -> float:
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far."""
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(after_name[11]) + int(after_name[12])) * _TICK_S
