@@ -219,17 +219,23 @@ class PlainBody:
 
     events: list[bytes]
     """The data of each event."""
-    ends: npt.NDArray[np.int64]
-    """Raw offset just after each event, where the chunk's own line end follows."""
     start: int
     """Raw offset of the first chunk."""
+    _sizes: list[int]
+    """Bytes of each chunk with its size and line ends, but for the last four."""
+
+    @property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Raw offset just after each event, where the chunk's own line end follows."""
+        return np.cumsum(np.array(self._sizes, dtype=np.int64) + 4) + (self.start - _CHUNK_END_BYTES)
 
     def next_chunk(self, offset: int) -> int | None:
         """The first raw offset from `offset` on at which a chunk begins; None: none does."""
         if offset <= self.start:
             return self.start
-        place = self.ends.searchsorted(offset - _CHUNK_END_BYTES)
-        return int(self.ends[place]) + _CHUNK_END_BYTES if place < len(self.ends) else None
+        ends = self.ends
+        place = ends.searchsorted(offset - _CHUNK_END_BYTES)
+        return int(ends[place]) + _CHUNK_END_BYTES if place < len(ends) else None
 
 
 _CHUNK_END_BYTES = 2
@@ -252,8 +258,7 @@ def plain_body(raw: bytes) -> PlainBody | None:
     data = b"".join(events)
     if b"\n" in data or b"\r" in data:
         return None
-    ends = np.cumsum(np.array(sizes, dtype=np.int64) + 4) + (start - _CHUNK_END_BYTES)
-    return PlainBody(events, ends, start)
+    return PlainBody(events, start, sizes)
 
 
 @lru_cache(maxsize=4096)
