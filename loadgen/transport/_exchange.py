@@ -178,6 +178,7 @@ class Exchange:
         """Send the request that `post` makes and wait for its end."""
         self._task = task = asyncio.current_task()
         assert task is not None
+        before = current_log.set(self.log)
         try:
             await self._request(post, scheduler)
         except asyncio.CancelledError:
@@ -189,6 +190,7 @@ class Exchange:
             if self.status is None:  # after the head, it and the body say what came of the request
                 self.outcome, self.error = connection_failure(exception, self.log)
         self._task = None
+        current_log.reset(before)
         if self._ending is not None and task.uncancel():
             raise asyncio.CancelledError  # by somebody else too, who ends the whole conversation
         if self.log.connection is not None:
@@ -205,7 +207,6 @@ class Exchange:
             self.error = clean(self.error.encode("utf-8", "replace"))
 
     async def _request(self, post: Post, scheduler: WorkScheduler) -> None:
-        current_log.set(self.log)
         async with post() as response:
             self.status = response.status
             self.encoding = response.headers.get("Content-Encoding", "identity")

@@ -194,10 +194,13 @@ class StampedHandler(ResponseHandler):
             self.log.wake.set()
         self._reader.give_back(self)
         payload = self._payload
+        # A method of its own, which asyncio keeps in it, would make each closed transport a cycle.
+        vars(self.raw_transport).pop("_read_ready_cb", None)
         super().connection_lost(exc)
         # aiohttp does not report that a body ended in chunks it could not read.
         if payload is not None and not payload.is_eof() and payload.exception() is None:
             payload.set_exception(aiohttp.ClientPayloadError("the connection ended before the body"))
+        del payload  # its exception leads to this frame
 
 
 class StampedConnector(aiohttp.TCPConnector):

@@ -228,7 +228,7 @@ class StampedReader:
             return 0
         except OSError as error:
             if log is not None:
-                log.reset = error
+                log.reset = error.with_traceback(None)  # its frames hold the log
             count = 0
         if not count:
             # The end of the stream, or an error: asyncio's transport meets it again and closes properly.

@@ -1,0 +1,54 @@
+"""What a long level leaves behind: the engine looks for cycles among older objects at a level's end only."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from loadgen.transport._read_log import ReadLog
+from tests.emulators import emulator
+
+FAULTS = (
+    "reset",
+    "eof, end: connection",
+    "drip, gap: 300ms",
+    "endless, gap: 20ms",
+    "html",
+    "hang",
+    "bad_json",
+)
+
+
+async def test_no_turn_however_it_ends_leaves_a_cycle_behind(client: Any, tmp_path: Path) -> None:
+    rules = "".join(
+        f"  - {{fault: {fault}, requests: {number}}}\n" for number, fault in enumerate(FAULTS * 2, start=1)
+    )
+    file = tmp_path / "faults.yaml"
+    file.write_text(f"format: turnbench-faults/1\nfaults:\n{rules}", encoding="utf-8")
+    fixed = ("--schedule", "fixed", "--ttft", "5ms", "--itl", "1ms", "--tokens", "20")
+    with emulator(*fixed, "--model", "m", "--faults", str(file)) as url:
+        person = client(url, idle_timeout_s=0.2, deadline_s=0.4, connect_timeout_s=0.2)
+        for _ in FAULTS:  # what is made once is no turn's
+            await person.ended(person.start())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in FAULTS:
+                await person.ended(person.start())
+            await asyncio.sleep(0.3)  # timers that nobody waits for hold a request until they are due
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kept = sum(isinstance(each, ReadLog) for each in gc.get_objects())
+            left = Counter(type(each).__name__ for each in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    outcomes = {record.outcome for record in person.records}
+    assert {"disconnected", "truncated", "deadline", "bad_content_type", "stalled", "bad_json"} <= outcomes
+    found = {"_SelectorSocketTransport", "StreamReader", "traceback", "StampedHandler", "ReadLog"} & set(left)
+    assert found == set(), left
+    assert kept <= 2, "what a turn received, beside those of timers that the pool has under way"
