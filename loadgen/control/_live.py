@@ -8,6 +8,7 @@ attempt. Nothing of it is written down.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from turnbench.turns import counts_stop_token, turns_of
 
 _NEWEST_TURNS = 20_000
 """Percentiles are of so many turns of a task at most, the newest."""
+_NEWEST_UNANSWERED = 2_000
+"""Of so many turns it is kept how they went, since another attempt may still follow."""
 _RATE_S = 30.0
 _DECODED_AT_ONCE = 500
 _HEALTH_S = 3.0
@@ -135,7 +138,7 @@ class _Rows:
     """TTFT and TTG in milliseconds, and output tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Unanswered:
     """The last attempt at a turn that brought no whole answer; another may still follow."""
 
@@ -166,6 +169,9 @@ class LiveNumbers:
         self._ended: dict[str, deque[tuple[int, float]]] = {}
         """When a turn of a task ended, in the window or not, and its tokens."""
         self._unanswered: dict[tuple[int, int], _Unanswered] = {}
+        """The newest of them, by conversation and turn."""
+        self._given_up: Counter[tuple[str, str]] = Counter()
+        """Of those before, whose next attempt would be here by now: how many, by task and outcome."""
         self._clock: str | None = None
         self._health: dict[int, HealthLine] = {}
         self._lags: deque[tuple[int, float]] = deque()
@@ -196,7 +202,7 @@ class LiveNumbers:
         if of != self._of:  # a new level, or the window has opened after the warm-up
             if of[0] != self._of[0]:
                 self._ended = {}
-            self._of, self._rows, self._unanswered = of, {}, {}
+            self._of, self._rows, self._unanswered, self._given_up = of, {}, {}, Counter()
             self._made = (0, [])
         new, self._new = self._new, []
         if not new or (level is None and self.on_turns is None):
@@ -226,7 +232,11 @@ class LiveNumbers:
         rows = self._rows.setdefault(record.task, _Rows())
         self._clock = record.clock
         if record.outcome not in ANSWERED:
-            self._unanswered[key] = _Unanswered(record.task, record.outcome, record.error, ttft)
+            error = record.error and sys.intern(record.error)  # most say the same
+            self._unanswered[key] = _Unanswered(record.task, record.outcome, error, ttft)
+            if len(self._unanswered) > _NEWEST_UNANSWERED:
+                oldest = self._unanswered.pop(next(iter(self._unanswered)))
+                self._given_up[oldest.task, oldest.outcome] += 1
             return
         rows.answered += 1
         rows.newest.append((ttft, ttg, tokens))
@@ -255,11 +265,13 @@ class LiveNumbers:
         ended = self._ended.get(name, deque())
         while ended and ended[0][0] < from_ns:
             ended.popleft()
+        given_up = {outcome: n for (task, outcome), n in self._given_up.items() if task == name}
         tokens, ttg_s = np.nansum(answered[:, 2]), answered[:, 1].sum() / 1e3
         return LiveTask(
             task=name,
-            turns=rows.answered + len(others),
-            unanswered=sum(each.outcome in UNANSWERED for each in others),
+            turns=rows.answered + len(others) + sum(given_up.values()),
+            unanswered=sum(each.outcome in UNANSWERED for each in others)
+            + sum(n for outcome, n in given_up.items() if outcome in UNANSWERED),
             ttft_p50_ms=_percentile(waits[:, 0], 0.5),
             ttft_p95_ms=_percentile(waits[:, 0], 0.95),
             ttg_p50_ms=_percentile(waits[:, 1], 0.5),
@@ -271,6 +283,8 @@ class LiveNumbers:
     def outcomes(self) -> dict[str, int]:
         """Turns of the level by outcome."""
         found = Counter(each.outcome for each in self._unanswered.values())
+        for (_, outcome), turns in self._given_up.items():
+            found[outcome] += turns
         if answered := sum(rows.answered for rows in self._rows.values()):
             found["ok"] = answered
         return dict(found.most_common())

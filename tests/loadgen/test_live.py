@@ -66,6 +66,22 @@ def test_a_turn_counts_once_by_its_last_attempt() -> None:
     assert (answered.turns, answered.unanswered) == (1, 0)
 
 
+def test_turns_that_fail_for_hours_are_counted_and_not_kept() -> None:
+    live = LiveNumbers()
+    for begin in range(0, 6_000, 1_000):
+        for k in range(begin, begin + 1_000):
+            outcome = ("stalled", "http_5xx", "empty")[k % 3]
+            live.take_turn(encode(turn(k, 120, 0, 0, outcome=outcome, event_us=[], error=f"no {k}")), 0)
+        live.digest(LEVEL)
+    live.take_turn(encode(turn(5_998, 121, 100, 1000, attempt=2)), 0)
+    live.digest(LEVEL)
+    (row,) = live.tasks(160 * S, 100 * S)
+    assert (row.turns, row.unanswered) == (6_000, 5_999)
+    assert live.outcomes() == {"ok": 1, "stalled": 2_000, "http_5xx": 1_999, "empty": 2_000}
+    assert live.last_error() == "no 5999"
+    assert len(live._unanswered) <= 2_000
+
+
 def test_who_never_got_the_whole_answer_waited_longest() -> None:
     cut_off = [turn(k, 120, 50, 0, outcome="stalled", event_us=[50_000]) for k in range(10)]
     found = row([*cut_off, *(turn(k, 120, 100, 1000) for k in range(10, 20))])
