@@ -71,7 +71,7 @@ class WorkScheduler:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
         self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
-        """Whose turn ended in this round of the loop, after which stage, and what will let the next one in."""
+        """Whose turn ended in this round of the loop, after which stage, and what lets the next one in."""
 
     def turn_for(self, stage: WorkStage) -> WorkTurn:
         """Wait until this work may run; the next one is let in a round of the loop after its end."""
