@@ -168,9 +168,10 @@ def _decoded(
             odd: set[str] = set()
             chunks, problem = chunks_of(events[:_FIRST_EVENTS] + events[last:], odd)
             one_choice = not any(c.choices and (len(c.choices) > 1 or c.choices[0].index) for c in chunks)
-            counted = middle[1] is None or any(chunk.usage is not None for chunk in chunks[_FIRST_EVENTS:])
-            if problem is None and not odd and one_choice and counted:
-                return middle, [*range(_FIRST_EVENTS), *range(last, len(events))], chunks, None
+            if problem is None and not odd and one_choice:
+                after = chunks[_FIRST_EVENTS]
+                if middle[1] is None or (after.usage is not None and not after.error):  # newer counts
+                    return middle, [*range(_FIRST_EVENTS), *range(last, len(events))], chunks, None
     chunks, problem = chunks_of(events, oddities)
     return None, range(len(events)), chunks, problem
 

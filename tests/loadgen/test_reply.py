@@ -405,6 +405,12 @@ ODD_CHUNKS = st.sampled_from(
     odd=st.lists(st.tuples(st.integers(0, 40), ODD_CHUNKS), max_size=2),
     end=st.booleans(),
 )
+@example(
+    texts=[" w"] * 39,
+    steps=[0] * 40,
+    odd=[(0, {"choices": []}), (38, {"error": {"message": "no"}})],
+    end=False,
+)
 def test_a_long_answer_read_at_once_is_what_its_events_say_one_by_one(
     texts: list[str], steps: list[int] | None, odd: list[tuple[int, Any]], end: bool
 ) -> None:
