@@ -27,6 +27,9 @@ SUSPECT_LATE_MS = 10.0
 """A tenth of that."""
 INVALID_LATE_SHARE, SUSPECT_LATE_SHARE = 0.10, 0.01
 """Closed loop, sum of lateness over that of lateness and time to generate: the load that was not made."""
+OWN_LATE_MS, OWN_LATE_SHARE = 2.0, 0.05
+"""Closed loop: up to this mean lateness, which reading an answer and asking again take, a share of the load
+that is missing is a note, if it is no larger than that: with longer answers it is nothing."""
 SURE_OF_LATE = 0.05
 """p of the binomial test that more than 1 % of turns were late, where there are too few for a p99."""
 INVALID_LAG_MS = 20.0
@@ -91,6 +94,8 @@ def _late_closed(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | N
     streams = streams_mean(at.study.frame, at.level)
     reached = "" if streams is None else f": {streams:.1f} streams were in flight with {at.level.load} people"
     what = f"turns were sent late by the client for {share:.1%} of the time, which lowers the load{reached}"
+    if share <= OWN_LATE_SHARE and late_ms.mean() <= OWN_LATE_MS:
+        return "note", f"{what} ({late_ms.mean():.1f} ms a turn, as a client takes to read and to ask)"
     return "invalid" if share > INVALID_LATE_SHARE else "suspect", what
 
 

@@ -60,6 +60,22 @@ def test_lateness_in_closed_loop_is_the_load_that_was_not_made(
     assert checks(summary_of(made)).get("late") == expected
 
 
+@pytest.mark.parametrize(
+    ("late_ms", "answer_ms", "expected"),
+    [
+        (0.3, 40, None), (0.5, 40, "note"), (1.9, 40, "note"),  # as long as a client takes
+        (2.2, 40, "suspect"), (2.2, 100, "suspect"), (1.0, 15, "suspect"), (1.0, 8, "invalid"),
+    ],
+)  # fmt: skip
+def test_what_a_client_takes_to_ask_again_is_noted_while_little_load_is_missing(
+    made: MadeRun, late_ms: float, answer_ms: int, expected: str | None
+) -> None:
+    made.turns = turns(late_ms=late_ms, ttft_ms=answer_ms / 10, gap_ms=answer_ms / 10)
+    summary = summary_of(made)
+    assert checks(summary).get("late") == expected
+    assert summary["verdict"]["status"] == {None: "valid", "note": "valid"}.get(expected, expected)
+
+
 def test_one_late_turn_of_24_in_closed_loop_is_nothing(made: MadeRun) -> None:
     made.turns = _with(24, 1, late_ms=50)
     assert "late" not in checks(summary_of(made))
