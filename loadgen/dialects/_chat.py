@@ -92,7 +92,7 @@ class ChatCompletions:
         end = end_of(events)
         reply = StreamedReply()
         middle, places, chunks, problem = _decoded(events[:end], reply.oddities)
-        ours = 0
+        ours: int | None = None  # the index of the choice that is the answer, once another than 0 was seen
         usage: ChatUsage | None = None
         counted_at = 0
         for number, chunk in zip(places, chunks, strict=False):
@@ -109,8 +109,8 @@ class ChatCompletions:
                     break
                 continue
             choice = chunk.choices[0]
-            if choice.index != ours or len(chunk.choices) > 1:
-                ours = choice_of_answer(chunks, reply.oddities)
+            if choice.index != (ours or 0) or len(chunk.choices) > 1:
+                ours = choice_of_answer(chunks, reply.oddities) if ours is None else ours
                 choice = next((each for each in chunk.choices if each.index == ours), NO_CHOICE)
             if choice.finish_reason and choice.finish_reason.lower() not in NOT_ENDED:
                 reply.finish_reason = choice.finish_reason

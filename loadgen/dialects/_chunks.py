@@ -212,11 +212,11 @@ def chunks_of(events: list[bytes], oddities: set[str]) -> tuple[list[ChatChunk],
     chunks: list[ChatChunk] = []
     for data in events:
         if len(data) > EVENT_BYTES:
-            return odd.closed(chunks), ("oversized", f"one event of {len(data)} bytes: {_sample(data)}")
+            return odd.closed(chunks), ("oversized", f"one event of {len(data)} bytes: {sample(data)}")
         try:
             chunks.append(odd.chunk(data))
         except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors too
-            return odd.closed(chunks), ("bad_json", f"{error}: {_sample(data)}")
+            return odd.closed(chunks), ("bad_json", f"{error}: {sample(data)}")
     return odd.closed(chunks), None
 
 
@@ -472,5 +472,6 @@ def _listed(value: Any) -> list[Any]:
     return value
 
 
-def _sample(data: bytes) -> str:
+def sample(data: bytes) -> str:
+    """The start of what could not be read, for a message."""
     return data[:200].decode("utf-8", "replace")

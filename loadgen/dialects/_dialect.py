@@ -138,10 +138,14 @@ class StreamedReply:
 
         Tokens of events without content since the one before belong to this one.
         """
-        if len(answer) >= self._answer_chars > 0:
+        if answer and (len(self.answer) == 2 or len(answer) >= self._answer_chars > 0):
             answer = self._new_in(answer, self.answer)
-            if not (answer or reasoning or tool_call):
-                return
+            self._answer_chars = sum(map(len, self.answer))
+        if reasoning and (len(self._thoughts) == 2 or len(reasoning) >= self._thought_chars > 0):
+            reasoning = self._new_in(reasoning, self._thoughts)
+            self._thought_chars = sum(map(len, self._thoughts))
+        if not (answer or reasoning or tool_call):
+            return
         if answer or tool_call:
             self.answer.append(answer)
             self._answer_chars += len(answer)
@@ -149,15 +153,11 @@ class StreamedReply:
                 self.tool_calls, self._tool_event = True, len(self.events)
             if self.answer_event is None:
                 self.answer_event = len(self.events)
-        text = answer
         if reasoning:
-            if len(reasoning) >= self._thought_chars > 0:
-                reasoning = self._new_in(reasoning, self._thoughts)
             self._thoughts.append(reasoning)
             self._thought_chars += len(reasoning)
-            text = reasoning + answer
         self.events.append(event)
-        self.parts.append(text)
+        self.parts.append(reasoning + answer)
         if running_tokens is None:
             self.event_tokens.append(1)
             self._counted_tokens += 1
@@ -172,7 +172,8 @@ class StreamedReply:
         """As `add` of each event in a row from `first` on that has nothing but a text of the answer."""
         sizes = list(map(len, texts))
         steps = [1] * len(texts) if counts is None else _steps(self._counted_tokens, counts)
-        if max(sizes) >= self._answer_chars or not min(sizes) or min(steps) <= 0 or self.answer_event is None:
+        may_repeat = len(self.answer) < 3 or max(sizes) >= self._answer_chars
+        if may_repeat or not min(sizes) or min(steps) <= 0 or self.answer_event is None:
             for number, text in enumerate(texts):
                 if text:
                     self.add(first + number, text, "", None if counts is None else counts[number])
@@ -192,15 +193,19 @@ class StreamedReply:
         """
         if not text.startswith(said[0]) or len(said) == 1:
             return text
-        grows = len(said) == 2 and len(said[0]) < len(said[1]) < len(text)
-        if grows and said[1].startswith(said[0]) and text.startswith(said[1]):
-            said[1] = said[1][len(said[0]) :]
-            self.parts[-1] = self.parts[-1][len(said[0]) :]
-        before = "".join(said)
+        before, second = "".join(said), said[1]
+        grows = len(said) == 2 and len(said[0]) < len(second) < len(text)
+        if grows and second.startswith(said[0]) and text.startswith(second):
+            before = second
         if not text.startswith(before) or (text == before and len(text) < _LEAST_REPEATED):
             return text
-        if before == said[0] * len(said):  # "0", "0", "000": a model that repeats itself says so much
+        # "0", "0", "000": a model that repeats itself says so much.
+        if before == said[0] * (len(before) // max(len(said[0]), 1)):
             return text
+        if before == second:
+            said[1] = second[len(said[0]) :]
+            place = max(n for n, part in enumerate(self.parts) if second in part)
+            self.parts[place] = self.parts[place].replace(second, said[1], 1)
         self.oddities.add("repeats")
         return text[len(before) :]
 

@@ -51,7 +51,8 @@ _CONTEXT_FULL = re.compile(
     re.I,
 )
 _BAD_KIND = re.compile(
-    r"err|exception|fail|fault|invalid|denied|exceed|limit|throttl|overload|unavailable|time-?_?out|abort|not_?found",
+    r"err|exception|fail|fault|invalid|denied|exceed|limit|throttl|overload|unavailable|time-?_?out|abort|not_?found"
+    r"|exhaust|internal",
     re.I,
 )
 _RATE = re.compile(r"per (second|minute|hour|day)|rate[ _-]?limit|quota|\b[TR]PM\b", re.I)
@@ -62,8 +63,9 @@ _NOT_ABOUT_THE_PROMPT = (401, 403, 404, 407, 429)
 
 def failure_in(value: Any) -> str | None:
     """What went wrong, by one event or body of any shape; None where it says nothing of the sort."""
-    if isinstance(value, list):
-        return next((found for each in value[:8] if (found := failure_in(each))), None)
+    if isinstance(value, list):  # of objects; lists in lists may go on without end
+        reported = (failure_in(each) for each in value[:8] if isinstance(each, dict))
+        return next((words for words in reported if words), None)
     if not isinstance(value, dict):
         return None
     fields = _folded(value)
@@ -77,7 +79,7 @@ def failure_in(value: Any) -> str | None:
             return found
     if any(fields.get(name) for name in _CONTENT_FIELDS):
         return None
-    if any(_is_bad(fields[name]) for name in _CODE_FIELDS if name in fields):
+    if _has_bad_code(value, fields):
         return message_of(value)
     for name, held in fields.items():
         if name.endswith(_NAMED_FAILURE) and name not in _ERROR_FIELDS and isinstance(held, dict) and held:
@@ -120,8 +122,7 @@ def _failure_inside(envelope: dict[str, Any]) -> str | None:
     for name in _ERROR_FIELDS:
         if name in fields and (found := error_words(fields[name], envelope)):
             return found
-    bad = any(_is_bad(fields[name]) for name in _CODE_FIELDS if name in fields)
-    return message_of(envelope) if bad else None
+    return message_of(envelope) if _has_bad_code(envelope, fields) else None
 
 
 def _folded(value: dict[str, Any]) -> dict[str, Any]:
@@ -184,16 +185,18 @@ def refusal_of(status: int, text: str) -> Refused | None:
     return "system_role" if status < 500 and _NO_SYSTEM.search(text) else None
 
 
-def _is_bad(code: Any) -> bool:
-    if isinstance(code, bool):
-        return False
-    if isinstance(code, int | float):
-        return code >= 400 or code < 0
-    if not isinstance(code, str) or not code:
-        return False
-    if code.isdigit():
-        return int(code[:6]) >= 400
-    return code.lower() not in _NO_FAILURE
+def _has_bad_code(value: dict[str, Any], fields: dict[str, Any]) -> bool:
+    """Whether a code or a status says that it failed. A word that nobody knows, such as `thinking`, is one of
+    progress where it stands alone, and a failure's beside a message."""
+    codes = [fields[name] for name in _CODE_FIELDS if name in fields]
+    for code in codes:
+        if isinstance(code, int | float) and not isinstance(code, bool) and (code >= 400 or code < 0):
+            return True
+        if isinstance(code, str) and code.isdecimal() and int(code[:6]) >= 400:
+            return True
+    texts = {code.lower() for code in codes if isinstance(code, str) and not code.isdecimal()}
+    unknown = texts - {*_NO_FAILURE}
+    return any(map(_BAD_KIND.search, unknown)) or (bool(unknown) and _words(value, _DEPTH) is not None)
 
 
 def _words(value: Any, depth: int) -> str | None:

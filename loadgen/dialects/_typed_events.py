@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.dialects._chunks import COMMENT, EVENT_BYTES, CharacterJoiner, end_of, undoubled
+from loadgen.dialects._chunks import COMMENT, EVENT_BYTES, CharacterJoiner, end_of, sample, undoubled
 from loadgen.dialects._dialect import Problem, StreamedReply
 from loadgen.dialects._failures import failure_in, failure_of_data, problem_of
 
@@ -28,13 +28,13 @@ def events_of(datas: list[bytes], reply: StreamedReply) -> tuple[list[Event], Pr
     end = end_of(datas)
     for data in datas[:end]:
         if len(data) > EVENT_BYTES:
-            return found, ("oversized", f"one event of {len(data)} bytes: {_sample(data)}"), False
+            return found, ("oversized", f"one event of {len(data)} bytes: {sample(data)}"), False
         try:
             event = _decoded(data, reply)
         except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors too
-            return found, ("bad_json", f"{error}: {_sample(data)}"), False
+            return found, ("bad_json", f"{error}: {sample(data)}"), False
         if not isinstance(event, dict):
-            return found, ("bad_json", f"not an object: {_sample(data)}"), False
+            return found, ("bad_json", f"not an object: {sample(data)}"), False
         found.append(event)
     return found, None, end < len(datas)
 
@@ -108,9 +108,11 @@ class AnswerTexts:
     def close(self) -> None:
         """After the last event: what never became a whole character is shown as one that is unknown."""
         reply = self._reply
-        if self._answer.is_open and (not reply.events or self._place > reply.events[-1]):
+        if not self._answer.is_open:
+            return
+        if not reply.events or self._place > reply.events[-1]:
             reply.add(self._place, "\ufffd", "", None)
-        elif self._answer.is_open and self._place == reply.events[-1]:
+        elif self._place == reply.events[-1] and reply.answer:  # there may have been reasoning alone
             reply.answer[-1] += "\ufffd"
             reply.parts[-1] += "\ufffd"
 
@@ -118,7 +120,3 @@ class AnswerTexts:
 def last_line(tail: bytes) -> bytes:
     """The last line of a stream whose last event is closed by its blank line; else nothing."""
     return tail.rstrip(b"\r\n").replace(b"\r", b"\n").rpartition(b"\n")[2] if tail.endswith(_ENDED) else b""
-
-
-def _sample(data: bytes) -> str:
-    return data[:200].decode("utf-8", "replace")

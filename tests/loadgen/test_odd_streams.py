@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.dialects import DIALECTS, ODDITIES, StreamedReply
+from loadgen.dialects import DIALECTS, ODDITIES, StreamedReply, _chat
 from loadgen.transport._exchange import outcome_of, read_reply
 from loadgen.transport._read_log import ReadLog, body_of
 
@@ -65,6 +65,7 @@ FAILURES = {
     "detail of a field": data({"detail": [{"loc": ["body"], "msg": "engine died", "type": "value_error"}]}),
     "a code": data({"code": "InternalError", "message": "engine died"}),
     "a status": data({"status": 500, "msg": "engine died"}),
+    "a status in a word": data({"status": "dead", "msg": "engine died"}),
     "status_code deep": data({"base_resp": {"status_code": 1013, "status_msg": "engine died"}}),
     "code in a header": data({"header": {"code": 10013, "message": "engine died", "status": 2}}),
     "Error deep": data({"Response": {"Error": {"Code": "Busy", "Message": "engine died"}, "RequestId": "x"}}),
@@ -117,6 +118,11 @@ def test_a_failure_after_the_end_mark_is_one_too(how: str) -> None:
     assert outcome(said("Hi") + STOP + DONE + FAILURES[how])[0] == "server_error"
 
 
+@pytest.mark.parametrize("depth", [100, 600, 900])
+def test_lists_in_lists_behind_the_end_mark_are_passed_over(depth: int) -> None:
+    assert outcome(said("Hi") + STOP + DONE + data(b"[" * depth + b"]" * depth)) == ("ok", None)
+
+
 @pytest.mark.parametrize("reason", ["error", "abort", "aborted", "cancelled", "engine_error"])
 def test_a_finish_reason_can_say_that_it_failed(reason: str) -> None:
     found, words = outcome(said("Hi") + chunk(finish=reason) + DONE)
@@ -132,6 +138,9 @@ def test_a_finish_reason_can_say_that_it_failed(reason: str) -> None:
             {"error": {}},
             {"type": "ping"},
             {"status": "ok"},
+            {"status": "thinking"},
+            {"code": "\u00b2"},
+            {"id": "x", "status": "generating", "code": "warm"},
             {"id": "x"},
             None,
         ),
@@ -308,6 +317,15 @@ def test_choices_of_one_event_are_kept_apart() -> None:
     assert (reply.text, reply.finish_reason) == ("AA", "length")
 
 
+def test_choices_are_looked_for_once_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two answers of 4,000 tokens would hold the engine for a second."""
+    looks = []
+    monkeypatch.setattr(_chat, "choice_of_answer", lambda chunks, oddities: looks.append(len(chunks)) or 0)
+    body = b"".join(chunk(index=index, content="w ") for _ in range(50) for index in (0, 1))
+    assert read(body + STOP + DONE).text == "w " * 50
+    assert looks == [101]
+
+
 def test_one_choice_of_another_index_is_the_answer() -> None:
     reply = read(chunk(index=3, content="AA") + chunk(index=3, finish="stop") + DONE)
     assert (reply.text, reply.oddities) == ("AA", set())
@@ -416,6 +434,8 @@ def test_counts_of_each_event_are_added_up(total: int) -> None:
         (["New", " York", "New York is", " a", "New York is a city"], "New York is a city"),
         (["A", "A b", "A b c", "A b c d"], "A b c d"),
         (["Four ", "five", "Four five", "Four five six"], "Four five six"),
+        (["Hello", "Hello there", "Hello there,", "Hello there, you"], "Hello there, you"),
+        (["Hello" + " x" * n for n in range(40)], "Hello" + " x" * 39),
     ],
 )
 def test_text_that_is_repeated_is_kept_once(texts: list[str], whole: str) -> None:
@@ -425,8 +445,23 @@ def test_text_that_is_repeated_is_kept_once(texts: list[str], whole: str) -> Non
     assert reply.output_tokens == len(reply.events)
 
 
+def test_reasoning_that_is_repeated_is_kept_once() -> None:
+    thoughts = ["Let me", "Let me see", "Let me see.", "Let me see."]
+    reply = read(b"".join(chunk(reasoning=text) for text in thoughts) + said("Four", ".") + STOP + DONE)
+    assert (reply.text, reply.answer, reply.oddities) == ("Let me see.Four.", ["Four", "."], {"repeats"})
+    assert reply.parts == ["Let me", " see", ".", "Four", "."]
+
+
 @pytest.mark.parametrize(
-    "texts", [["ha", "ha", " ha"], ["no", "now"], ["1", "10"], ["12", "1", "12"], ["0", "0", "000"]]
+    "texts",
+    [
+        ["ha", "ha", " ha"],
+        ["no", "now"],
+        ["1", "10"],
+        ["12", "1", "12"],
+        ["0", "0", "000"],
+        ["ab", "abab", "ababab"],
+    ],
 )
 def test_text_that_repeats_itself_by_chance_is_kept(texts: list[str]) -> None:
     reply = read(said(*texts) + STOP + DONE)
