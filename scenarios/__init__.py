@@ -17,7 +17,6 @@ from scenarios._messages import (
     drop_oldest,
     fit_to_tokenizer,
     opening,
-    text_of,
     texts_to_measure,
     with_common_start,
     without_system,
@@ -25,7 +24,7 @@ from scenarios._messages import (
 from scenarios._plan import arrivals, plan, rows_too_long, think_after
 from scenarios._scenario import Conversation, Scenario, ScenarioError, Turn
 from scenarios._texts import names
-from scenarios.data import Place
+from scenarios.data import Place, text_of
 
 __all__ = [
     "NO_TAGS",

@@ -15,7 +15,7 @@ import msgspec
 
 from scenarios._scenario import Conversation, Scenario, Turn
 from scenarios._texts import pages
-from scenarios.data import Message
+from scenarios.data import Message, text_of
 
 _MEASURED_CHARACTERS, _MEASURED_WORDS = 20_000, 800
 NO_TAGS = "none"
@@ -71,8 +71,8 @@ def without_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def characters_of(messages: Sequence[Message]) -> int:
-    """The length of all texts, and of the calls of tools where a message has none."""
-    return sum(len(text_of(message) or str(message.get("tool_calls", ""))) for message in messages)
+    """The length of all texts and calls of tools."""
+    return sum(len(text_of(message)) + len(str(message.get("tool_calls", ""))) for message in messages)
 
 
 def opening(conversation: Conversation, salt: str, level: int) -> list[Message]:
@@ -99,6 +99,8 @@ def _start(conversation: Conversation, turn: Turn, text: str, salt: str, level: 
 
 def _after(text: str, message: Message) -> Message:
     """The message with this text in front of its own."""
+    if not text:
+        return message
     content = message.get("content")
     if not isinstance(content, list):
         return message | {"content": text + (content or "")}
@@ -106,14 +108,6 @@ def _after(text: str, message: Message) -> Message:
     if first.get("type") == "text":
         return message | {"content": [first | {"text": text + first["text"]}, *content[1:]]}
     return message | {"content": [{"type": "text", "text": text}, *content]}
-
-
-def text_of(message: Message) -> str:
-    """The texts of a message's content; pictures and the like are none."""
-    content = message.get("content")
-    if isinstance(content, list):
-        return "\n".join(part["text"] for part in content if part.get("type") == "text")
-    return content or ""
 
 
 class MeasuredTexts(msgspec.Struct, frozen=True):

@@ -13,11 +13,10 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from scenarios._messages import text_of
 from scenarios._scenario import Conversation, OwnData, Scenario, Script, Turn
 from scenarios._schema import Item, Pace, Spread, Task, TurnCount
 from scenarios._texts import CHARACTERS_PER_TOKEN
-from scenarios.data import Message
+from scenarios.data import is_plain, text_of
 from turnbench.answers import AnswerKey
 from turnbench.draws import geometric, log_normal, pick, shuffled, stream
 
@@ -193,13 +192,13 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
                 user,
                 think_s,
                 tokens,
-                stop=content.stop,
+                stop=each.stop or content.stop,
                 prompt_tokens=each.prompt_tokens,
                 read_wpm=read_wpm,
                 type_wpm=type_wpm,
                 canned=reply or None,
                 key=each.key,
-                added=() if _is_plain(each.added) else tuple(each.added),
+                added=() if len(each.added) == 1 and is_plain(each.added[0]) else tuple(each.added),
                 given=tuple(each.given),
                 place=each.place and replace(each.place, system=each.place.system or own.source.system),
                 tools=None if each.tools is None else tuple(each.tools),
@@ -218,17 +217,6 @@ def _of_row(own: OwnData, task: str, seed: int, k: int) -> Conversation:
         at_context_end=own.source.at_context_end,
         needs_context=own.rows.context_tokens(row),
         shared_start=own.rows.shares_prefixes,
-    )
-
-
-def _is_plain(added: list[Message]) -> bool:
-    """Whether a turn is one text of a person."""
-    (first, *rest) = added
-    return (
-        not rest
-        and first.keys() == {"role", "content"}
-        and first["role"] == "user"
-        and isinstance(first["content"], str)
     )
 
 

@@ -10,8 +10,9 @@ from scenarios.data._agent_traces import AgentTrace
 from scenarios.data._agents import AgentFile
 from scenarios.data._data_file import DataFile, DataNote, DataRow, DataSource, Message, Place, RowTurn
 from scenarios.data._dialogues import ChatLogFile, MessagesFile, PreferenceFile, RequestsFile, ShareGptFile
+from scenarios.data._messages import is_plain, text_of
 from scenarios.data._prompts import AlpacaFile, MmluFile, PromptsFile
-from scenarios.data._records import HUB
+from scenarios.data._records import HUB, plain_name
 from scenarios.data._spans import GenAiSpans
 from scenarios.data._traces import AzureTrace, BailianTrace, BurstGptTrace, MooncakeTrace
 from turnbench.problems import FileProblems, Problem, listed
@@ -27,8 +28,10 @@ __all__ = [
     "Place",
     "RowTurn",
     "is_data",
+    "is_plain",
     "kind_named",
     "open_data",
+    "text_of",
 ]
 
 KINDS: list[type[DataFile]] = [
@@ -53,7 +56,7 @@ KINDS: list[type[DataFile]] = [
 
 def is_data(path: str) -> bool:
     """Whether a file's name ends as one of data does, or it is a set of the hub."""
-    return path.startswith(HUB) or any(path.removesuffix(".gz").endswith(kind.suffixes) for kind in KINDS)
+    return path.startswith(HUB) or any(plain_name(path).endswith(kind.suffixes) for kind in KINDS)
 
 
 def kind_named(name: str | None) -> type[DataFile] | None:

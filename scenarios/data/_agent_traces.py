@@ -6,11 +6,13 @@ Times and lengths are the recording's; the texts are cut from our own pages.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
+from scenarios.data._agents import NESTED_MOST
 from scenarios.data._data_file import (
     DataNote,
     DataRow,
@@ -25,8 +27,6 @@ from scenarios.data._prompts import asked
 from scenarios.data._records import Record
 from scenarios.data._traces import filler
 
-_NESTED_MOST = 50
-"""Agents below agents; more is a mistake, or a trap."""
 _ROUNDING_S = 0.05
 """So much earlier than the end of another a request may begin, by the recording, and have waited for it."""
 _BLOCK_TOKENS = 64
@@ -56,6 +56,8 @@ class AgentTrace(RecordFile):
         source.refuse_template(self.kind)
         self._block_tokens = source.block_tokens
         self._without_end = self._global = 0
+        self._longest = array("Q")
+        """Tokens of each row's longest request, with its answer."""
         super().__init__(source)
         self.shares_prefixes = self._global == len(self._index)
 
@@ -63,10 +65,12 @@ class AgentTrace(RecordFile):
         requests = _requests_of(record)
         self._global += bool(requests) and record.get("hash_id_scope") == "global"
         self._without_end += sum(each.api_s is None for each in requests)
+        if requests:
+            self._longest.append(max(each.tokens_in + each.tokens_out for each in requests))
         return bool(requests)
 
     def context_tokens(self, i: int) -> int | None:
-        return max(each.tokens_in + each.tokens_out for each in _requests_of(self._index[i]))
+        return self._longest[i]
 
     def notes(self) -> Iterator[DataNote]:
         if self._without_end:
@@ -134,7 +138,7 @@ class _Reader:
         self, entries: list[Any], agent: str, offset_s: float, start: tuple[int, ...], nested: int
     ) -> None:
         """The requests of an agent that begins after these. Raises ValueError."""
-        if nested > _NESTED_MOST:
+        if nested > NESTED_MOST:
             raise ValueError(f"sub-agents {nested} deep; no recording has so many")
         waits, unjoined, mine = start, list(start), list(start)
         for number, entry in enumerate(entries, start=1):
@@ -157,7 +161,7 @@ class _Reader:
             request = self._request(entry, agent, offset_s, where)
             ended = [n for n in unjoined if self.found[n].end_s <= request.begins_s + _ROUNDING_S]
             if ended:
-                unjoined = [n for n in unjoined if n not in set(ended)]
+                unjoined = [n for n in unjoined if n not in ended]
                 waits = tuple(_last_only(ended, self.found))
             request.after = waits
             start_s = self.found[0].begins_s if self.found else request.begins_s
@@ -165,8 +169,8 @@ class _Reader:
             request.think_s = max(0.0, request.begins_s - latest_s)
             if request.pause_s is not None and set(waits) <= set(mine[-1:]):
                 request.think_s = request.pause_s
-            told = [*(n for n in mine[-1:] if n in ended), *waits]
-            going_on = [n for n in told if self._goes_on(n, request)]
+            known = [*(n for n in mine[-1:] if n in ended), *waits]
+            going_on = [n for n in known if self._goes_on(n, request)]
             request.continues = max(going_on, key=lambda n: self._common(n, request), default=None)
             unjoined.append(len(self.found))
             mine.append(len(self.found))
@@ -174,10 +178,8 @@ class _Reader:
 
     def _request(self, entry: Record, agent: str, offset_s: float, where: str) -> _Request:
         try:
-            tokens_in, tokens_out = (
-                tokens_of(entry, "in", "input_tokens"),
-                tokens_of(entry, "out", "output_tokens"),
-            )
+            tokens_in = tokens_of(entry, "in", "input_tokens")
+            tokens_out = tokens_of(entry, "out", "output_tokens")
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         if tokens_in is None or tokens_in < 1 or (tokens_out or 0) < 0:

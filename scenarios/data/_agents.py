@@ -20,20 +20,33 @@ from scenarios.data._data_file import (
     tokens_of,
     what_it_is,
 )
-from scenarios.data._dialogues import ANSWER_TOKENS, OWN_KEYS
-from scenarios.data._messages import SeenInRows, listed_messages, message_of, needs_of, text_of, tools_of
+from scenarios.data._dialogues import ANSWER_TOKENS, OWN_KEYS, stops_of
+from scenarios.data._messages import (
+    ROLE_KEYS,
+    SeenInRows,
+    listed_messages,
+    message_of,
+    needs_of,
+    text_of,
+    tools_of,
+)
 from scenarios.data._records import Record
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed
 
-_NESTED_MOST = 50
+NESTED_MOST = 50
 """Agents below agents; more is a mistake, or a trap."""
 _TURNS_MOST = 20_000
 """Of one conversation. Sessions that are spawned twice are played twice, so a small file can ask for more."""
+_WHOLE = "message_array_with_responses"
+_CONTEXT_MODES = ("deltas_without_responses", _WHOLE)
+"""What a turn's messages are: added to the history with its real replies, or the whole request."""
+_OWN_KEYS = {"messages", "texts", "delay", "forks", "spawns"}
+"""Keys that tell a turn of a session from a message of a chat, which has a role as well."""
 
 
 class AgentFile(RecordFile):
     """A session a row, as AIPerf reads them: {"session_id": ..., "turns": [{"messages": [...], "delay": MS,
-    "forks": [...], "spawns": [...]}]}.
+    "forks": [...], "spawns": [...]}]}, or turns with a `text` or `texts` and perhaps `images`.
 
     After a turn its `forks` go on with its history, and its `spawns` begin with none; the turn of `join_at`
     (the next, where a name stands alone) waits for what was spawned. Sessions that no other names are the
@@ -47,14 +60,16 @@ class AgentFile(RecordFile):
         turns = source.first.get("turns")
         if "orchestrator" in source.first:
             return True
-        return (
-            isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" not in turns[0]
-        )
+        if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
+            return False
+        keys = {key for turn in turns if isinstance(turn, dict) for key in turn}
+        return bool(keys & _OWN_KEYS) or keys.isdisjoint(ROLE_KEYS)
 
     def __init__(self, source: DataSource) -> None:
         source.refuse_template(self.kind)
         self._seen = SeenInRows()
         self._models: set[str] = set()
+        self._timed_turns = 0
         self._named: dict[str, int] = {}
         self._turns = array("L")
         self._below: dict[int, list[str]] = {}
@@ -77,15 +92,23 @@ class AgentFile(RecordFile):
                 f"{len(self._models)} models are named ({listed(sorted(self._models))}); one plays them all"
             )
             yield DataNote("one_model", text, "--model A=0.7,B=0.3 shares whole conversations out")
+        if self._timed_turns:
+            text = (
+                f"{self._timed_turns:,} turns have a 'timestamp', which is not played: each comes after the "
+                "reply before, and its 'delay' where it has one"
+            )
+            yield DataNote("turn_times", text, "write the milliseconds after that reply as 'delay'")
 
     def _keep(self, record: Record) -> bool:
-        session = _session_of(record, self._seen)
+        with self._seen.of_a_row():
+            session = _session_of(record, self._seen)
         name = session.name or f"row {len(self._turns) + 1}"
         if name in self._named:
             raise ValueError(f"session {name!a} stands there twice; give one another session_id")
         for turn in session.turns:
             self._seen.needs |= needs_of(turn.messages, turn.tools or [])
             self._models |= {turn.model} - {""}
+            self._timed_turns += turn.has_time
         number = self._named[name] = len(self._turns)
         self._turns.append(len(session.turns))
         if below := [*session.before, *(name for turn in session.turns for name in turn.below)]:
@@ -127,26 +150,26 @@ class AgentFile(RecordFile):
         problems: list[Problem],
     ) -> None:
         """Fill `sizes` for a session and all below it, without recursion: files may nest without end."""
-        way: list[tuple[int, Iterator[str]]] = []
-        on_way: set[int] = set()
+        stack: list[tuple[int, Iterator[str]]] = []
+        on_stack: set[int] = set()
 
         def wrong(number: int, what: str) -> None:
             sizes[number] = (0, 0)
             problems.append(Problem(path, self._index.lines[number], what))
 
         def enter(number: int) -> None:
-            way.append((number, iter(self._below.get(number, ()))))
-            on_way.add(number)
+            stack.append((number, iter(self._below.get(number, ()))))
+            on_stack.add(number)
 
         if start not in sizes:
             enter(start)
-        while way:
-            number, below = way[-1]
+        while stack:
+            number, below = stack[-1]
             name = next(below, None)
             child = None if name is None else self._named.get(name)
             if name is not None and child is None:
                 wrong(number, f"session {name!a}, which {names[number]!a} names, stands in no row; add it")
-            elif child is not None and child in on_way:
+            elif child is not None and child in on_stack:
                 wrong(
                     number,
                     f"session {names[number]!a} waits for {name!a}, which waits for it; cut the circle",
@@ -154,8 +177,8 @@ class AgentFile(RecordFile):
             elif child is not None and child not in sizes:
                 enter(child)
             elif name is None:
-                way.pop()
-                on_way.discard(number)
+                stack.pop()
+                on_stack.discard(number)
                 children = [
                     sizes.get(self._named[each], (0, 0))
                     for each in self._below.get(number, ())
@@ -165,7 +188,7 @@ class AgentFile(RecordFile):
                 nested = 1 + max((depth for _, depth in children), default=0)
                 if number in sizes or any(not size for size, _ in children):
                     sizes[number] = (0, 0)
-                elif turns > _TURNS_MOST or nested > _NESTED_MOST:
+                elif turns > _TURNS_MOST or nested > NESTED_MOST:
                     much = f"{turns:,} turns" if turns > _TURNS_MOST else f"{nested} agents one below another"
                     wrong(number, f"session {names[number]!a} asks for {much}; name fewer sessions in it")
                 else:
@@ -178,8 +201,11 @@ class _SessionTurn:
     answer_tokens: int | None
     think_s: float
     model: str
+    has_time: bool
+    """A moment of its own, beside or in place of a pause."""
     tools: list[dict[str, Any]] | None
     body: dict[str, Any]
+    stop: tuple[str, ...]
     forks: list[str]
     spawns: list[tuple[str, int | None]]
     """Names of sessions, and the place of the turn that waits for them."""
@@ -195,6 +221,8 @@ class _Session:
     turns: list[_SessionTurn]
     before: list[str]
     """Sessions that begin together with it."""
+    whole: bool
+    """Each turn has all messages of its request, and goes on with no history."""
 
 
 def _session_of(record: Record, seen: SeenInRows) -> _Session:
@@ -204,13 +232,17 @@ def _session_of(record: Record, seen: SeenInRows) -> _Session:
     name, turns = record.get("session_id"), record.get("turns")
     if name is not None and (not isinstance(name, str | int) or isinstance(name, bool)):
         raise ValueError(f"session_id {shown(name)} is {what_it_is(name)}; write a text")
+    mode = record.get("context_mode") or _CONTEXT_MODES[0]
+    if mode not in _CONTEXT_MODES:
+        raise ValueError(f"context_mode {shown(mode)} is not known; write {' or '.join(_CONTEXT_MODES)}")
     if not isinstance(turns, list) or not turns:
         raise ValueError(f"'turns' is {what_it_is(turns) if turns else 'empty'}; write a list of turns")
     found = [_turn_of(turn, number, len(turns), seen) for number, turn in enumerate(turns)]
-    if not any(message["role"] != "system" for message in found[0].messages):
-        raise ValueError("turn 1 has no message but the system's; add one of a user")
+    for number, turn in enumerate(found if mode == _WHOLE else found[:1], start=1):
+        if all(message["role"] == "system" for message in turn.messages):
+            raise ValueError(f"turn {number} has no message but the system's; add one of a user")
     before = _names(record.get("pre_session_spawns"), "pre_session_spawns")
-    return _Session("" if name is None else str(name), found, before)
+    return _Session("" if name is None else str(name), found, before, mode == _WHOLE)
 
 
 def _turn_of(turn: Any, number: int, count: int, seen: SeenInRows) -> _SessionTurn:
@@ -218,44 +250,69 @@ def _turn_of(turn: Any, number: int, count: int, seen: SeenInRows) -> _SessionTu
     where = f"turn {number + 1}"
     if not isinstance(turn, dict):
         raise ValueError(f"{where} is {what_it_is(turn)}; write an object with messages")
-    said = turn.get("messages", turn.get("text", turn.get("texts")))
-    if isinstance(said, str):
-        said = [{"role": "user", "content": said}]
-    if isinstance(said, list) and all(isinstance(each, str) for each in said):
-        said = [{"role": "user", "content": each} for each in said]
-    try:
-        parts = listed_messages(said, "messages")
-        messages = [message_of(part, n, seen, every_field=True) for n, part in enumerate(parts, start=1)]
-        tokens = tokens_of(turn, *ANSWER_TOKENS)
-        tools = tools_of(turn) if turn.get("tools") is not None else None
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    if not messages:
-        raise ValueError(f"{where} has no messages; write one of a user")
-    if tokens is not None and tokens < 1:
-        raise ValueError(f"{where} asks for {tokens} tokens; write 1 at least, or drop it")
     extra = turn.get("extra") or {}
     if not isinstance(extra, dict):
         raise ValueError(f"{where} has 'extra' that is {what_it_is(extra)}; write an object")
+    try:
+        parts = listed_messages(_said(turn), "messages")
+        messages = [message_of(part, n, seen, every_field=True) for n, part in enumerate(parts, start=1)]
+        tokens = tokens_of(turn, *ANSWER_TOKENS)
+        if tokens is None:
+            tokens = tokens_of(extra, *ANSWER_TOKENS)
+        tools = tools_of(turn) if turn.get("tools") is not None else None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if all(message["content"] == [] for message in messages):
+        raise ValueError(f"{where} has no messages that can be sent; write one of a user")
+    if tokens is not None and tokens < 1:
+        raise ValueError(f"{where} asks for {tokens} tokens; write 1 at least, or drop it")
     spawns = [
         (name, join)
         for entry in _listed(turn.get("spawns"), "spawns", where)
         for name, join in _spawned(entry, number, count, where)
     ]
+    forks = [
+        name
+        for entry in _listed(turn.get("forks"), "forks", where)
+        for name in _names(entry.get("child") if isinstance(entry, dict) else entry, "forks")
+    ]
     return _SessionTurn(
         messages,
-        tokens,
-        _seconds(turn.get("delay"), where),
-        str(turn.get("model") or ""),
-        tools,
-        {key: value for key, value in extra.items() if key == "stop" or key not in OWN_KEYS},
-        [
-            name
-            for entry in _listed(turn.get("forks"), "forks", where)
-            for name in _names(entry.get("child") if isinstance(entry, dict) else entry, "forks")
-        ],
-        spawns,
+        answer_tokens=tokens,
+        think_s=_seconds(turn.get("delay"), where),
+        model=str(turn.get("model") or ""),
+        has_time=turn.get("timestamp") is not None,
+        tools=tools,
+        body={key: value for key, value in extra.items() if key not in OWN_KEYS},
+        stop=stops_of(extra),
+        forks=forks,
+        spawns=spawns,
     )
+
+
+def _said(turn: dict[str, Any]) -> Any:
+    """The messages of a turn, also where it has texts and pictures instead; None: nothing. Raises
+    ValueError."""
+    if turn.get("messages") is not None:
+        return turn["messages"]
+    parts = [{"type": "text", "text": text} for text in _contents(turn, "text")]
+    for kind in ("image", "audio", "video"):
+        parts += [{"type": kind, "url": address} for address in _contents(turn, kind)]
+    content: Any = parts[0]["text"] if [part["type"] for part in parts] == ["text"] else parts
+    return [{"role": turn.get("role") or "user", "content": content}] if parts else None
+
+
+def _contents(turn: dict[str, Any], kind: str) -> list[str]:
+    """The texts of a turn, or the addresses of its pictures and the like: one, a list, or a list of objects
+    that hold some in `contents`. Raises ValueError."""
+    held = turn.get(f"{kind}s") if turn.get(kind) is None else turn[kind]
+    found: list[str] = []
+    for each in held if isinstance(held, list) else [] if held is None else [held]:
+        inner = each.get("contents") if isinstance(each, dict) else [each]
+        if not isinstance(inner, list) or not all(isinstance(text, str) for text in inner):
+            raise ValueError(f"{kind!a} is {what_it_is(each)}; write a text")
+        found += inner
+    return found
 
 
 def _listed(value: Any, key: str, where: str) -> list[Any]:
@@ -277,11 +334,13 @@ def _names(value: Any, key: str) -> list[str]:
 
 def _spawned(entry: Any, number: int, count: int, where: str) -> list[tuple[str, int | None]]:
     """Sessions that a turn spawns, each with the turn that waits for it. Raises ValueError."""
+    join = number + 1 if number + 1 < count else None
     if not isinstance(entry, dict):
-        return [(name, number + 1 if number + 1 < count else None) for name in _names(entry, "spawns")]
-    join = entry.get("join_at", number + 1 if number + 1 < count else None)
-    if join is not None and (type(join) is not int or not number < join < count):
-        raise ValueError(f"{where} has join_at {shown(join)}; write a later turn of the session, from 0")
+        return [(name, join) for name in _names(entry, "spawns")]
+    if (given := entry.get("join_at")) is not None:
+        if type(given) is not int or not number < given < count:
+            raise ValueError(f"{where} has join_at {shown(given)}; write a later turn of the session, from 0")
+        join = given
     return [(name, join) for name in _names(entry.get("children"), "children")]
 
 
@@ -315,7 +374,7 @@ class _LaidOut:
                 count = next(
                     n for n, each in enumerate([*messages, None]) if each is None or each["role"] != "system"
                 )
-                system = "\n\n".join(text_of(each["content"]) for each in messages[:count]) or None
+                system = "\n\n".join(text_of(each) for each in messages[:count]) or None
                 messages = messages[count:]
             place = Place((*after, *joins.pop(number, ())), continues, session.name, system)
             self._turns.append(
@@ -326,6 +385,7 @@ class _LaidOut:
                     place=place,
                     tools=turn.tools,
                     body=turn.body,
+                    stop=turn.stop,
                 )
             )
             mine = len(self._turns) - 1
@@ -338,5 +398,5 @@ class _LaidOut:
                 last = self._lay(self._session(name), (mine,), None)
                 if join is not None:
                     joins.setdefault(join, []).append(last)
-            after, continues = (mine,), mine
+            after, continues = (mine,), None if session.whole else mine
         return mine

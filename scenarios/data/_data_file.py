@@ -19,6 +19,7 @@ from scenarios.data._records import (
     Record,
     Records,
     open_records,
+    plain_name,
     sentence,
     slug,
 )
@@ -67,6 +68,8 @@ class RowTurn:
     """Those of this request, where it has its own."""
     body: dict[str, Any] = field(default_factory=dict)
     """What else goes into this request."""
+    stop: tuple[str, ...] = ()
+    """Texts that end its answer, where it has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class DataSource:
         self.prompt = prompt
         self.time_unit = time_unit
         self.block_tokens = block_tokens
-        self.suffix = "" if path.startswith(HUB) else Path(path.removesuffix(".gz")).suffix
+        self.suffix = "" if path.startswith(HUB) else Path(plain_name(path)).suffix
 
     @cached_property
     def records(self) -> Records:
@@ -216,7 +219,8 @@ class Index:
             try:
                 record = records.decode(row)
                 taken = record is not None and keep(record)
-            except (ValueError, RecursionError) as error:  # also what json, csv and msgspec raise
+            # What json, csv and msgspec raise, too; OverflowError: a number beyond all that floats hold.
+            except (ValueError, RecursionError, OverflowError) as error:
                 self.refused += 1
                 if self.refused <= FOUND_MAX:
                     what = f"{sentence(error)}; mend or remove this row"

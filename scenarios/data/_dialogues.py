@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from scenarios.data._data_file import (
@@ -25,13 +26,18 @@ from scenarios.data._messages import (
     needs_of,
     plainly_asks,
     system_beside,
+    text_of,
     tools_of,
     transcript,
     turns_of,
 )
 from scenarios.data._records import Record
 
-ANSWER_TOKENS = ("max_completion_tokens", "max_tokens", "max_new_tokens", "output_tokens")
+ANSWER_TOKENS = (
+    "output_tokens", "output_tokens_count", "output_length", "output_len", "max_completion_tokens",
+    "max_tokens", "max_new_tokens", "expected_output_len",
+)  # fmt: skip
+"""What a row calls the length of its answer: of a recorded one first, then the limit of one."""
 _REQUEST_KEYS = {
     "tool_choice", "parallel_tool_calls", "response_format", "functions", "function_call", "temperature",
     "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "seed",
@@ -65,9 +71,8 @@ class Dialogues(RecordFile):
         return self._seen.notes()
 
     def _keep(self, record: Record) -> bool:
-        before = self._seen.parts.total()
-        row = self._row(record, self._seen)
-        self._seen.rows += self._seen.parts.total() > before
+        with self._seen.of_a_row():
+            row = self._row(record, self._seen)
         self._seen.needs |= needs_of([], row.tools)
         if "functions" in row.body:
             self._seen.needs.add("odd_tools")
@@ -133,12 +138,8 @@ class MessagesFile(ColumnOfMessages):
         row = super()._row(record, seen)
         body = {key: record[key] for key in _REQUEST_KEYS & record.keys() if record[key] is not None}
         tokens = _limit_of(record)
-        turns = (
-            [RowTurn(each.added, each.reply, each.given, tokens) for each in row.turns]
-            if tokens
-            else row.turns
-        )
-        return DataRow(turns, row.system, row.tools, body, _stops_of(record))
+        turns = [replace(each, answer_tokens=tokens) for each in row.turns] if tokens else row.turns
+        return DataRow(turns, row.system, row.tools, body, stops_of(record))
 
 
 class ChatLogFile(ColumnOfMessages):
@@ -166,7 +167,7 @@ class ChatLogFile(ColumnOfMessages):
         if isinstance(said, list) and said and all(isinstance(each, str) for each in said):
             people = [{"role": "user", "content": each} for each in said if each.strip()]
             return DataRow([RowTurn([each]) for each in people], system_beside(record))
-        return super()._row({"conversation": record.get(column or ""), **_beside(record)}, seen)
+        return super()._row(record, seen)
 
 
 def _holds_messages(value: Any, name: str) -> bool:
@@ -177,10 +178,6 @@ def _holds_messages(value: Any, name: str) -> bool:
     if isinstance(value[0], str):
         return name == "turns"
     return isinstance(value[0], dict) and bool({"role", "from"} & value[0].keys())
-
-
-def _beside(record: Record) -> Record:
-    return {key: record[key] for key in ("system", "system_prompt", "tools") if key in record}
 
 
 class PreferenceFile(Dialogues):
@@ -252,14 +249,14 @@ class RequestsFile(Dialogues):
         )
         messages = [message_of(part, n, seen, every_field=True) for n, part in enumerate(parts, start=1)]
         for name in ("instructions", "system"):
-            if isinstance(text := body.get(name), str):
+            if text := text_of({"content": body.get(name)}):
                 messages.insert(0, {"role": "system", "content": text})
         if not any(message["role"] in ("user", "tool", "function") for message in messages):
             raise ValueError("the body has no message of a user; add one")
         seen.needs |= needs_of(messages, [])
         rest = {key: value for key, value in body.items() if key not in OWN_KEYS and value is not None}
         turn = RowTurn(messages, answer_tokens=_limit_of(body))
-        return DataRow([turn], None, tools_of(body), rest, _stops_of(body))
+        return DataRow([turn], None, tools_of(body), rest, stops_of(body))
 
 
 def _limit_of(body: Record) -> int | None:
@@ -273,7 +270,8 @@ def _limit_of(body: Record) -> int | None:
     return tokens
 
 
-def _stops_of(body: Record) -> tuple[str, ...]:
+def stops_of(body: Record) -> tuple[str, ...]:
+    """The texts at which a request wants its answer to end."""
     stop = body.get("stop") or body.get("stop_sequences") or ()
     stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, list) else ()
     return tuple(text for text in stops if isinstance(text, str) and text)

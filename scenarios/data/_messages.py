@@ -11,12 +11,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from scenarios.data._data_file import DataNote, Message, RowTurn, shown, what_it_is
+from scenarios.data._data_file import DataNote, Message, RowTurn, what_it_is
 from scenarios.data._records import Record
 from turnbench.problems import listed
 
@@ -29,13 +30,17 @@ ROLES: dict[str, str] = {
 """The roles that occur in files, and what each is."""
 _TALKERS = {name: role for name, role in ROLES.items() if role != "tool"}
 _COMMON_ROLES = ("user", "human", "assistant", "gpt", "system", "tool")
+ROLE_KEYS = ("role", "from", "speaker")
 _TEXT_KEYS = ("content", "value", "text")
 _FIELDS = {
     "role", "content", "name", "tool_calls", "tool_call_id", "function_call", "reasoning_content", "refusal",
 }  # fmt: skip
 """What the API knows of a message."""
-_PLACES = {"image": "picture", "video": "video", "audio": "sound", "image_url": "picture"}
+_PICTURES = ("image", "input_image")
+"""Types of a picture in other APIs' messages and in training sets."""
+_PLACES = {**dict.fromkeys((*_PICTURES, "image_url"), "picture"), "video": "video", "audio": "sound"}
 """Types of parts that hold nothing the API takes, or may."""
+_ADDRESS = re.compile(r"https?://|data:")
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):\s?")
 
 
@@ -51,14 +56,22 @@ class SeenInRows:
     """Rows that begin with a reply."""
     needs: set[str] = field(default_factory=set)
 
+    @contextmanager
+    def of_a_row(self) -> Iterator[None]:
+        """Around the reading of a row: it counts once, however many parts of it are not sent."""
+        before = self.parts.total()
+        yield
+        self.rows += self.parts.total() > before
+
     def notes(self) -> Iterator[DataNote]:
         for what, number in self.parts.items():
             text = f"{number:,} {what}{'s' * (number > 1)} of {self.rows:,} row{'s' * (self.rows > 1)}"
-            text += f" {'are' if number > 1 else 'is'} not sent: the file has only a place for it"
+            text += f" {'are' if number > 1 else 'is'} not sent: the file has only a place or a path for it"
             remedy = 'give it as {"type": "image_url", "image_url": {"url": ...}}'
             yield DataNote("parts_not_sent", text, remedy)
         if self.early_replies:
-            text = f"{self.early_replies:,} rows begin with a reply to nothing, which is not sent"
+            begin = "rows begin" if self.early_replies > 1 else "row begins"
+            text = f"{self.early_replies:,} {begin} with a reply to nothing, which is not sent"
             yield DataNote("early_replies", text, "none needed; a conversation starts with its first person")
 
 
@@ -87,7 +100,7 @@ def message_of(part: Any, number: int, seen: SeenInRows, every_field: bool) -> M
         raise ValueError(f"message {number} is a text; write " + '{"role": "user", "content": "..."}')
     if not isinstance(part, dict):
         raise ValueError(f"message {number} is {what_it_is(part)}, which is no message")
-    role_key = next((key for key in ("role", "from", "speaker") if isinstance(part.get(key), str)), None)
+    role_key = next((key for key in ROLE_KEYS if isinstance(part.get(key), str)), None)
     if role_key is None:
         raise ValueError(f"message {number} has no role; write one of {listed(_COMMON_ROLES)}")
     role = part[role_key].strip().lower()
@@ -152,7 +165,10 @@ def _content(content: Any, number: int, seen: SeenInRows) -> Any:
         if not isinstance(kind, str):
             what = f"message {number} has a part of no type; write " + '{"type": "text", "text": ...}'
             raise ValueError(what)
-        if kind in _PLACES and (kind != "image_url" or "image_url" not in filled):
+        if kind in _PICTURES and (url := _address_of_picture(filled)):
+            seen.needs.add("parts")
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+        elif kind in _PLACES and (kind != "image_url" or "image_url" not in filled):
             lost[_PLACES[kind]] += 1
         elif kind in ("text", "input_text"):
             if isinstance(text := filled.get("text"), str):
@@ -165,6 +181,24 @@ def _content(content: Any, number: int, seen: SeenInRows) -> Any:
         if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
             return parts[0]["text"]
     return parts
+
+
+def _address_of_picture(part: dict[str, Any]) -> str | None:
+    """The URL of a picture as other APIs have it; None where the part is only a place for one.
+
+    Anthropic's `source`, the responses API's `image_url`, `url`, `image` or `base64` of chat templates, and
+    `data` with its type (LangChain). A path is no address: no server here can read it.
+    """
+    source = part.get("source")
+    inner = source if isinstance(source, dict) else part
+    for name in ("image_url", "url", "image"):
+        held = inner.get(name)
+        text = held.get("url") if isinstance(held, dict) else held
+        if isinstance(text, str) and _ADDRESS.match(text):
+            return text
+    data = inner.get("data", inner.get("base64"))
+    kind = inner.get("media_type", inner.get("mime_type", "image/png"))
+    return f"data:{kind};base64,{data}" if isinstance(data, str) and data else None
 
 
 def _without_nulls(value: Any) -> Any:
@@ -198,22 +232,33 @@ def tools_of(record: Record) -> list[dict[str, Any]]:
         return []
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise ValueError(f"'tools' is {what_it_is(tools)}; write a list of functions")
-    return [
-        tool if "type" in tool or "name" not in tool else {"type": "function", "function": tool}
-        for tool in tools
-    ]
+    return [_tool_of(tool) for tool in tools]
+
+
+def _tool_of(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as the chat completions API takes it. Functions also come bare, with their type beside their
+    name (the responses API) and with an `input_schema` (Anthropic's); any other tool stays what it is."""
+    own = tool.get("type", "function") == "function" or "input_schema" in tool
+    if not own or "name" not in tool or "function" in tool:
+        return tool
+    function = {key: value for key, value in tool.items() if key not in ("type", "input_schema")}
+    if "input_schema" in tool:
+        function["parameters"] = tool["input_schema"]
+    return {"type": "function", "function": function}
 
 
 def system_beside(record: Record) -> str | None:
     """The system's text that stands beside a row's messages."""
-    text = record.get("system") or record.get("system_prompt")
-    return text if isinstance(text, str) and text.strip() else None
+    text = text_of({"content": record.get("system") or record.get("system_prompt")})
+    return text if text.strip() else None
 
 
-def text_of(content: Any) -> str:
-    """The texts of a message's content."""
+def text_of(message: Message) -> str:
+    """The texts of a message's content; pictures and the like are none."""
+    content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
+        texts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        return "\n".join(str(part.get("text", "")) for part in texts)
     return content if isinstance(content, str) else ""
 
 
@@ -226,9 +271,9 @@ def turns_of(
     the request before: their results follow, whatever a model says this time.
     """
     systems = [beside] if beside is not None else []
-    start = 0
+    start, early = 0, False
     while start < len(messages) and messages[start]["role"] == "system":
-        systems.append(text_of(messages[start]["content"]))
+        systems.append(text_of(messages[start]))
         start += 1
     turns: list[RowTurn] = []
     pending: list[Message] = []
@@ -240,11 +285,12 @@ def turns_of(
                 pending, replies = [], []
             if turns:
                 replies.append(message)
-            elif text_of(message["content"]).strip():
-                seen.early_replies += 1
+            elif text_of(message).strip():
+                early = True
                 continue
         elif message is not None:
             pending.append(message)
+    seen.early_replies += early
     if any(_asks(each) for each in pending):
         turns.append(_turn(pending, turns, replies))
     elif turns:
@@ -258,7 +304,8 @@ def turns_of(
 def needs_of(messages: list[Message], tools: list[dict[str, Any]]) -> set[str]:
     """What of tools a dialect must carry: those of the API, or also others that it can only pass on."""
     needs = {"tools"} if tools else set()
-    odd = any(not isinstance(tool.get("function"), dict) for tool in tools)
+    functions = [tool.get("function") for tool in tools]
+    odd = not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in functions)
     for message in messages:
         odd |= "function_call" in message or message["role"] == "function"
         for call in message.get("tool_calls", ()):
@@ -281,10 +328,8 @@ def _is_call(call: Any) -> bool:
 def _asks(message: Message) -> bool:
     """Whether a message is one that a model answers: of a person, or a tool's result."""
     if message["role"] == "user":
-        content = message["content"]
-        return bool(text_of(content).strip()) or (
-            isinstance(content, list) and any(part["type"] != "text" for part in content)
-        )
+        parts = message["content"] if isinstance(message["content"], list) else []
+        return bool(text_of(message).strip()) or any(part["type"] != "text" for part in parts)
     return bool(message["role"] != "system")
 
 
@@ -295,7 +340,7 @@ def _turn(pending: list[Message], turns: list[RowTurn], replies: list[Message]) 
     for message in pending:
         if message["role"] == "user" and not _asks(message):
             continue
-        if added and _is_plain(added[-1]) and _is_plain(message):
+        if added and is_plain(added[-1]) and is_plain(message):
             added[-1] = {"role": "user", "content": f"{added[-1]['content']}\n\n{message['content']}"}
         else:
             added.append(message)
@@ -304,16 +349,15 @@ def _turn(pending: list[Message], turns: list[RowTurn], replies: list[Message]) 
 
 
 def _answered(turn: RowTurn, replies: list[Message]) -> RowTurn:
-    texts = [text_of(each["content"]) for each in replies]
+    texts = [text_of(each) for each in replies]
     texts += [json.dumps(each["tool_calls"], ensure_ascii=False) for each in replies if "tool_calls" in each]
     return RowTurn(turn.added, "\n\n".join(text for text in texts if text), turn.given)
 
 
 def _with_call_ids(added: list[Message], replies: list[Message]) -> list[Message]:
     """Results of tools that name no call answer the calls before, in order."""
-    ids = [
-        call.get("id") for each in replies for call in each.get("tool_calls", ()) if isinstance(call, dict)
-    ]
+    calls = [call for each in replies for call in each.get("tool_calls", ())]
+    ids = [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str)]
     given = []
     for message in added:
         if message["role"] == "tool" and "tool_call_id" not in message and ids:
@@ -322,7 +366,8 @@ def _with_call_ids(added: list[Message], replies: list[Message]) -> list[Message
     return given
 
 
-def _is_plain(message: Message) -> bool:
+def is_plain(message: Message) -> bool:
+    """Whether it is one text of a person and nothing else."""
     return message["role"] == "user" and len(message) == 2 and isinstance(message["content"], str)
 
 
@@ -336,8 +381,3 @@ def transcript(text: str) -> list[Message] | None:
         {"role": roles[who], "content": said.strip()}
         for who, said in zip(pieces[1::2], pieces[2::2], strict=True)
     ]
-
-
-def what_is_shown(value: Any) -> str:
-    """A value and what it is, for a message."""
-    return f"{what_it_is(value)} ({shown(value)})"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from string import ascii_lowercase
 from typing import Any
 
 from scenarios.data._data_file import (
+    DataNote,
     DataRow,
     DataSource,
     RecordFile,
@@ -15,22 +17,15 @@ from scenarios.data._data_file import (
     tokens_of,
     what_it_is,
 )
-from scenarios.data._dialogues import ChatLogFile, MessagesFile, ShareGptFile
+from scenarios.data._dialogues import ANSWER_TOKENS, ChatLogFile, MessagesFile, ShareGptFile
 from scenarios.data._messages import system_beside
-from scenarios.data._records import CsvRecords, Record, TextRecords, slug
+from scenarios.data._records import PROMPT_NAMES, CsvRecords, Record, TextRecords, slug
 from turnbench.answers import AnswerKey
 from turnbench.problems import FileProblems, Problem, listed
 
+_MEDIA = {"image", "images", "audio", "audios", "video", "videos"}
+"""Columns that a prompt would be asked about, and that no text holds."""
 _COLUMN = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-_GUESSES = (
-    "prompt", "question", "instruction", "text", "input", "text_input", "input_text", "query", "content",
-    "message", "user", "request",
-)  # fmt: skip
-"""Columns that are the prompt where the scenario gives none, the likeliest first."""
-_ANSWER_TOKENS = (
-    "output_tokens", "output_tokens_count", "output_length", "output_len", "max_tokens",
-    "max_completion_tokens", "max_new_tokens", "expected_output_len",
-)  # fmt: skip
 
 
 def asked(text: str, reply: str = "", answer_tokens: int | None = None) -> RowTurn:
@@ -51,7 +46,7 @@ class PromptTemplate:
     def __init__(self, source: DataSource) -> None:
         first = {slug(name): value for name, value in source.first.items()}
         texts = [name for name, value in first.items() if is_text(value) or value is None]
-        found = [name for name in _GUESSES if name in texts]
+        found = [name for name in PROMPT_NAMES if name in texts]
         if len(first) == 1 and texts:
             found = texts
         if source.prompt is None and not found:
@@ -102,7 +97,7 @@ class PromptsFile(RecordFile):
     @classmethod
     def recognises(cls, source: DataSource) -> bool:
         texts = {slug(name) for name, value in source.first.items() if is_text(value)}
-        return source.is_table or source.prompt is not None or bool(texts & set(_GUESSES))
+        return source.is_table or source.prompt is not None or bool(texts & set(PROMPT_NAMES))
 
     def __init__(self, source: DataSource) -> None:
         if isinstance(source.records, CsvRecords):
@@ -111,7 +106,14 @@ class PromptsFile(RecordFile):
                 source.records.first  # noqa: B018 - says that the file is empty
         self._template = PromptTemplate(source)
         self._own_prompt = source.prompt is not None
+        self._not_sent = sorted(source.columns & _MEDIA - set(self._template.names))
         super().__init__(source)
+
+    def notes(self) -> Iterator[DataNote]:
+        if self._not_sent:
+            text = f"the prompt alone is sent, and nothing of the columns {listed(self._not_sent)}"
+            remedy = 'write rows of "messages", with a picture as {"type": "image_url", ...}'
+            yield DataNote("columns_not_sent", text, remedy)
 
     def _keep(self, record: Record) -> bool:
         self._row(record)
@@ -123,7 +125,7 @@ class PromptsFile(RecordFile):
     def _row(self, record: Record) -> DataRow:
         tokens = None
         if not isinstance(self._records, TextRecords):
-            tokens = tokens_of(record, *(name for name in _ANSWER_TOKENS if name not in self._template.names))
+            tokens = tokens_of(record, *(name for name in ANSWER_TOKENS if name not in self._template.names))
             if tokens is not None and tokens < 1:
                 raise ValueError(f"an answer of {tokens} tokens; write 1 at least, or nothing")
         system = None if self._own_prompt else system_beside(record)
@@ -211,15 +213,14 @@ class MmluFile(RecordFile):
         if not 2 <= len(choices) <= 10 or not all(is_text(choice) for choice in choices):
             raise ValueError(f"the choices are {len(choices)} texts; write 2 to 10")
         letters = ascii_lowercase[: len(choices)]
+        # In a table in which one answer is missing the others have become 2.0.
+        if isinstance(answer, float) and answer.is_integer():
+            answer = int(answer)
+        elif isinstance(answer, str):
+            answer = answer.strip().removesuffix(".0")
         if answer not in (None, ""):
-            known = {
-                *letters.upper(),
-                *letters,
-                *range(len(choices)),
-                *map(str, range(1, len(choices) + 1)),
-                "0",
-            }
-            if isinstance(answer, bool) or answer not in known:
+            known = [*letters.upper(), *letters, *range(len(choices)), *map(str, range(len(choices) + 1))]
+            if isinstance(answer, bool | float) or answer not in known:
                 which = ", ".join(letters[:-1].upper()) + f" or {letters[-1].upper()}"
                 raise ValueError(f"the answer is {shown(answer)}, which must be {which}")
         listing = "".join(f"\n{letter}) {choice}" for letter, choice in zip(letters, choices, strict=True))

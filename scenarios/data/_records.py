@@ -61,12 +61,19 @@ csv.field_size_limit(_RECORD_BYTES_MAX)
 _GAP = re.compile(r"[\ufeff \t\r\n,\[]*")
 _CUT_CHARACTERS = 16
 """A mistake so close to the end of what is read may be one only because the rest is not read yet."""
-_PROMPT_NAMES = (
-    "prompt", "question", "instruction", "text", "input", "query", "content", "message", "user", "request",
-    "text_input", "input_text",
+PROMPT_NAMES = (
+    "prompt", "question", "instruction", "text", "input", "text_input", "input_text", "query", "content",
+    "message", "user", "request",
 )  # fmt: skip
+"""Columns that are the prompt where the scenario names none, the likeliest first."""
 _NAME = re.compile(r"[^\W\d][\w-]*( [\w-]+)?")
 """What the name of a file's only column looks like: a word or two."""
+
+
+def plain_name(path: str) -> str:
+    """A file's name in small letters, without the ending of a packed one: what it is follows from the
+    rest."""
+    return path.lower().removesuffix(".gz")
 
 
 def slug(name: str) -> str:
@@ -144,10 +151,12 @@ class Records(ABC):
             start = end
 
 
-def sentence(error: ValueError | RecursionError) -> str:
+def sentence(error: ValueError | RecursionError | OverflowError) -> str:
     """A mistake as one line for a person."""
     if isinstance(error, RecursionError):
         return _TOO_DEEP
+    if isinstance(error, OverflowError):
+        return "a number too large to compute with"
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text; save the file as UTF-8"
     return " ".join(str(error).split())
@@ -157,7 +166,7 @@ def open_records(path: str) -> Records:
     """The records of a file, or of a set of the hub (`hf:REPO`). Raises OSError and FileProblems."""
     if path.startswith(HUB):
         return JsonRecords(path, _spooled(_json_lines(_hub_rows(path))))
-    plain = path.removesuffix(".gz")
+    plain = plain_name(path)
     if plain.endswith(".parquet"):
         return JsonRecords(path, _spooled(_json_lines(_parquet_rows(path))))
     file: IO[bytes] = open_file(path)
@@ -378,7 +387,7 @@ class CsvRecords(Records):
 
     def __init__(self, path: str, file: IO[bytes]) -> None:
         super().__init__(path, file)
-        tabs = path.removesuffix(".gz").endswith((".tsv", ".tab"))
+        tabs = plain_name(path).endswith((".tsv", ".tab"))
         self._delimiters = "\t,;|" if tabs else ",;\t|"
         self.has_names = True
 
@@ -414,7 +423,7 @@ class CsvRecords(Records):
         fields = [field.strip() for field in fields_of(rows[0][3], self._delimiter)]
         mmlu = len(fields) == 6 and fields[5] in ("A", "B", "C", "D")
         only = fields[0] if len(fields) == 1 else None
-        if mmlu or (only is not None and slug(only) not in _PROMPT_NAMES and not _NAME.fullmatch(only)):
+        if mmlu or (only is not None and slug(only) not in PROMPT_NAMES and not _NAME.fullmatch(only)):
             self.has_names = False
             return ["prompt"] if only is not None else [f"column_{n}" for n in range(1, len(fields) + 1)]
         self._begin = rows[0][1]

@@ -98,12 +98,15 @@ def test_a_turn_waits_for_all_that_was_spawned_before_it_and_a_fork_goes_on_with
 
 
 def test_an_agent_may_go_on_while_others_work_and_wait_for_them_later(write: Write) -> None:
-    spawn = {"spawns": [{"children": ["a"], "join_at": 2}], "forks": [{"child": "b", "background": True}]}
+    spawn = {
+        "spawns": [{"children": ["a"], "join_at": 2}, {"children": ["d"], "join_at": None}],
+        "forks": [{"child": "b", "background": True}],
+    }
     root = session("root", says("1", **spawn), says("2"), says("3"), pre_session_spawns=["early"])
-    rows = [root, session("early", says("E")), session("a", says("A")), session("b", says("B"))]
+    rows = [root, *(session(name, says(name)) for name in ("early", "a", "b", "d"))]
     assert places(only(write(rows))) == [
-        ("root", (), None), ("early", (), None), ("b", (0,), 0), ("a", (0,), None),
-        ("root", (0,), 0), ("root", (4, 3), 4),
+        ("root", (), None), ("early", (), None), ("b", (0,), 0), ("a", (0,), None), ("d", (0,), None),
+        ("root", (0, 4), 0), ("root", (5, 3), 5),
     ]  # fmt: skip
 
 
@@ -117,6 +120,48 @@ def test_a_session_that_two_spawn_is_played_twice_and_roots_are_conversations(wr
     scenario = scenarios.load(write(rows))
     told = sorted([turn.user for turn in plan(scenario, 0, k).turns] for k in range(3))
     assert (scenario.size, told) == (3, [["1", "H", "then"], ["2", "H"], ["3"]])
+
+
+def test_sessions_of_texts_and_pictures_are_played_with_their_lengths_and_pauses(write: Write) -> None:
+    address = "https://host/a.png"
+    extra = {"stop": ["END"], "max_tokens": 4, "top_k": 1, "stream": False}
+    turns = [
+        {"role": "user", "text": "Hi", "output_length": 5, "messages": None},
+        {"texts": ["And", {"contents": ["so?"]}], "images": [address], "delay": 500, "extra": extra},
+    ]
+    path = write([session("s", *turns)])
+    scenario = scenarios.load(path)
+    first, second = only(path).turns
+    assert (scenario.needs, scenario.notes) == ({"parts"}, ())
+    assert (first.user, first.max_tokens) == ("Hi", 5)
+    texts = [{"type": "text", "text": text} for text in ("And", "so?")]
+    picture = {"type": "image_url", "image_url": {"url": address}}
+    assert second.added == ({"role": "user", "content": [*texts, picture]},)
+    assert (second.think_s, second.max_tokens, second.stop, second.body) == (0.5, 4, ("END",), {"top_k": 1})
+
+
+def test_what_of_a_session_is_not_played_is_reported_by_its_rows(write: Write) -> None:
+    turn = {"text": "Hi", "image": "/home/me/a.png", "timestamp": 5}
+    scenario = scenarios.load(write([session("a", turn, turn), session("b", turn), session("c", says("x"))]))
+    notes = {note.code: note.text for note in scenario.notes}
+    assert notes["parts_not_sent"].startswith("3 pictures of 2 rows are not sent")
+    assert notes["turn_times"].startswith("3 turns have a 'timestamp', which is not played")
+
+
+def test_a_session_of_whole_requests_goes_on_with_no_history(write: Write) -> None:
+    system = {"role": "system", "content": "Plan."}
+    whole = {"messages": [system, user("1"), {"role": "assistant", "content": "2"}, user("3")]}
+    rows = [session("s", says("1"), whole, context_mode="message_array_with_responses")]
+    conversation = only(write(rows))
+    assert places(conversation) == [("s", (), None), ("s", (0,), None)]
+    second = conversation.turns[1]
+    assert second.place is not None
+    assert (second.place.system, [each["content"] for each in second.added]) == ("Plan.", ["1", "2", "3"])
+
+
+def test_turns_with_a_speaker_and_a_text_are_a_chat_and_no_session(write: Write) -> None:
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    assert scenarios.load(write([{"turns": turns}])).tasks == ("chat-log",)
 
 
 WRONG = {
@@ -136,6 +181,13 @@ WRONG = {
         [session("r", says("1", spawns=[{"children": ["r"], "join_at": 0}]), says("2"))],
         "turn 1 has join_at '0'",
     ),
+    "has a way of its own with histories": (
+        [session("r", says("1"), context_mode="deltas_with_responses")],
+        "context_mode 'deltas_with_responses' is not known",
+    ),
+    "has a picture that is no text": ([session("r", {"images": [5]})], "turn 1: 'image' is a number"),
+    "has a picture alone, by a path": ([session("r", {"image": "a.png"})], "turn 1 has no messages"),
+    "waits without end": ([session("r", says("1", delay=10**400))], "a number too large to compute with"),
     "joins beyond": (
         [session("r", says("1", spawns=[{"children": ["r"], "join_at": 2}]), says("2"))],
         "turn 1 has join_at '2'",
@@ -239,6 +291,7 @@ def test_a_recording_without_the_length_of_answers_is_played_by_its_gaps_and_a_n
     [
         ([request(0.0, 0, [1])], "request 1 of main has 0 tokens in"),
         ([request(-1.0, 9, [1])], "has t '-1.0'; write seconds"),
+        ([request(10**400, 9, [1])], "a number too large to compute with"),
         ([{"in": 3, "hash_ids": []}], "request 1 of main has no 't'"),
         ([request(0.0, 9, [1.5])], "'hash_ids' must be a list of numbers"),
         ([request(0.0, 9, [1]), subagent(1, request(0, -3, [1]))], "request 1 of main/2 has -3"),

@@ -66,15 +66,20 @@ def test_a_text_pair_has_its_question_beside(file):
 def test_the_system_text_beside_a_row_is_the_system_message(file):
     row = {"system": "One word.", "conversations": FROM_VALUE}
     assert plan(scenarios.load(file("a.json", [row])), 0, 0).system == "One word."
+    row = {"system": [{"type": "text", "text": "One word."}], "messages": WITH_ROLES}
+    assert plan(scenarios.load(file("a.jsonl", [row])), 0, 0).system == "One word."
     row = {"system": "", "conversations": [{"from": "system", "value": "In French."}, *FROM_VALUE]}
     assert plan(scenarios.load(file("b.json", [row])), 0, 0).system == "In French."
 
 
 def test_a_reply_before_anybody_spoke_is_not_sent_and_said(file):
     row = {"conversations": [{"from": "gpt", "value": "Welcome."}, *FROM_VALUE]}
-    scenario = scenarios.load(file("a.json", [row]))
-    assert said(scenario) == [["Rhyme with tree.", "And sky?"]]
-    assert [note.code for note in scenario.notes] == ["early_replies"]
+    row["conversations"].insert(0, {"from": "gpt", "value": "Hello."})
+    scenario = scenarios.load(file("a.json", [row, {"conversations": FROM_VALUE}]))
+    assert said(scenario) == [["Rhyme with tree.", "And sky?"]] * 2
+    assert [note.text for note in scenario.notes] == [
+        "1 row begins with a reply to nothing, which is not sent"
+    ]
 
 
 def test_two_people_in_a_row_are_one_turn_and_two_replies_one_reply(file):
@@ -180,8 +185,34 @@ def test_pictures_are_on_the_wire_as_given_and_nulls_are_absent(file):
     assert tag["type"] == "text"
 
 
-def test_a_place_for_a_picture_is_counted_and_never_none(file):
-    parts = [{"type": "image", "text": None}, {"type": "text", "text": "What is on the plate?"}]
+@pytest.mark.parametrize(
+    "picture",
+    [
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}},
+        {"type": "image", "source": {"type": "url", "url": "data:image/png;base64,AA=="}},
+        {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "low"},
+        {"type": "image", "url": "data:image/png;base64,AA=="},
+        {"type": "image", "image": "data:image/png;base64,AA=="},
+        {"type": "image", "base64": "AA=="},
+        {"type": "image", "source_type": "base64", "mime_type": "image/png", "data": "AA=="},
+    ],
+    ids=["Anthropic", "Anthropic, URL", "responses", "chat template", "Qwen", "base64", "LangChain"],
+)
+def test_a_picture_in_the_form_of_another_api_is_sent(file, picture):
+    text = {"type": "text", "text": "What is this?"}
+    row = {"messages": [{"role": "user", "content": [picture, text]}]}
+    scenario = scenarios.load(file("a.jsonl", [row]))
+    assert (scenario.needs, scenario.notes) == ({"parts"}, ())
+    (message,) = dialogue(plan(scenario, 0, 0), "none", 1, [])
+    assert message["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+        text,
+    ]
+
+
+@pytest.mark.parametrize("place", [{"text": None}, {"image": "/home/me/plate.png"}], ids=["place", "path"])
+def test_a_place_for_a_picture_is_counted_and_never_none(file, place):
+    parts = [{"type": "image"} | place, {"type": "text", "text": "What is on the plate?"}]
     rows = [{"messages": [{"role": "user", "content": parts}]}] * 2
     for name in ("a.jsonl", "a.parquet"):
         scenario = scenarios.load(file(name, rows))
@@ -227,6 +258,29 @@ def test_a_batch_file_is_its_requests_whole(file):
     assert wire(conversation) == body["messages"]
 
 
+def test_a_batch_of_anthropics_has_its_system_text_and_its_tools(file):
+    function = {"name": "f", "description": "Does.", "input_schema": {"type": "object"}}
+    params = {"model": "m", "max_tokens": 5, "messages": WITH_ROLES[:1], "tools": [function]}
+    params["system"] = [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}]
+    scenario = scenarios.load(file("a.jsonl", [{"custom_id": "a", "params": params}]))
+    conversation = plan(scenario, 0, 0)
+    assert wire(conversation) == [{"role": "system", "content": "Be kind."}, WITH_ROLES[0]]
+    assert (scenario.needs, conversation.turns[0].max_tokens) == ({"tools"}, 5)
+    as_chat = {"name": "f", "description": "Does.", "parameters": {"type": "object"}}
+    assert conversation.tools == ({"type": "function", "function": as_chat},)
+
+
+@pytest.mark.parametrize("name", ["output_length", "output_tokens", "max_tokens"])
+def test_the_length_of_an_answer_is_known_by_each_of_its_names(file, name):
+    row = {"messages": WITH_ROLES[:1], name: 7}
+    assert plan(scenarios.load(file("a.jsonl", [row])), 0, 0).turns[0].max_tokens == 7
+
+
+def test_a_row_without_messages_is_named_by_its_own_column(file):
+    (problem,) = refusals(file("a.jsonl", [{"conversation": WITH_ROLES}, {"prompt": "Rhyme."}]))
+    assert "a.jsonl:2: 'prompt' is a text; write a list of" in problem
+
+
 def test_requests_that_are_no_chat_are_named(file):
     good = {"custom_id": "a", "url": "/v1/chat/completions", "body": {"messages": WITH_ROLES[:1]}}
     rows = [
@@ -249,6 +303,8 @@ def test_what_older_forms_need_is_told_apart(file):
     ask = {"role": "user", "content": "Weather?"}
     assert needs(ask) == set()
     assert needs(ask, tools=[TOOL]) == {"tools"}
+    assert needs(ask, tools=[TOOL["function"] | {"type": "function"}]) == {"tools"}
+    assert needs(ask, tools=[{"type": "function", "function": {}}]) == {"tools", "odd_tools"}
     assert needs(ask, tools=[{"type": "web_search"}]) == {"tools", "odd_tools"}
     assert needs(ask, functions=[TOOL["function"]]) == {"odd_tools"}
     assert needs(ask, {"role": "tool", "content": "21"}) == {"tools", "odd_tools"}

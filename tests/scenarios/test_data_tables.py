@@ -133,6 +133,25 @@ def test_alpaca_rows_are_instruction_and_input(file):
     assert said(scenarios.load(file("a.csv", table))) == [["Translate to French.\n\ngood night"]]
 
 
+@pytest.mark.parametrize("name", ["CHATS.JSONL", "Chats.Json", "CHATS.JSONL.GZ"])
+def test_capital_letters_in_a_file_s_name_change_nothing(file, name):
+    rows = [{"prompt": "One"}, {"prompt": "Two"}]
+    content = "\n".join(map(json.dumps, rows)).encode()
+    path = file(name, gzip.compress(content) if name.endswith("GZ") else content)
+    assert said(scenarios.load(path)) == [["One"], ["Two"]]
+
+
+def test_a_column_of_pictures_beside_prompts_is_not_sent_and_said(file):
+    rows = [{"question": "What is this?", "image": "a.png", "answer": "A cat"}]
+    (note,) = scenarios.load(file("a.jsonl", rows)).notes
+    assert note.text == "the prompt alone is sent, and nothing of the columns image"
+    assert own(file("a.jsonl", rows), prompt="{question} {image}").notes == ()
+
+
+def test_tabs_are_looked_for_in_a_tsv_in_capital_letters(file):
+    assert said(scenarios.load(file("A.TSV", "prompt\tn\nOne, two, three\t1\n"))) == [["One, two, three"]]
+
+
 MMLU = "Answer this question with the letter only: a, b, c or d.\n\nIs 2 + 2?\na) 3\nb) 4\nc) 5\nd) 6"
 
 
@@ -164,6 +183,8 @@ def test_mmlu_in_all_its_forms_keeps_its_choices(file, name, content):
         ({"choices": ["x", "y"], "answer": "1"}, None),  # the first, or the second counted from 0
         ({"choices": ["x", "y"], "answer": None}, None),
         ({"choices": ["x", "y"], "answer": 0}, "a"),
+        ({"choices": ["x", "y"], "answer": 1.0}, "b"),  # beside rows without an answer
+        ({"choices": ["x", "y"], "answer": "1.0"}, None),
     ],
 )
 def test_an_answer_that_could_mean_two_choices_is_not_scored(file, row, letter):
@@ -172,9 +193,11 @@ def test_an_answer_that_could_mean_two_choices_is_not_scored(file, row, letter):
 
 
 def test_a_question_with_a_wrong_answer_or_too_few_choices_is_named(file):
-    rows = [{"question": "q", "choices": ["x", "y"], "answer": answer} for answer in (1, 5)]
+    rows = [{"question": "q", "choices": ["x", "y"], "answer": answer} for answer in (1, 5, ["A"], 0.5)]
     rows.append({"question": "q", "choices": ["x"], "answer": 0})
     assert [problem.rpartition("/")[2] for problem in refusals(file("a.jsonl", rows))] == [
         "a.jsonl:2: the answer is '5', which must be A or B; mend or remove this row",
-        "a.jsonl:3: the choices are 1 texts; write 2 to 10; mend or remove this row",
+        "a.jsonl:3: the answer is \"['A']\", which must be A or B; mend or remove this row",
+        "a.jsonl:4: the answer is '0.5', which must be A or B; mend or remove this row",
+        "a.jsonl:5: the choices are 1 texts; write 2 to 10; mend or remove this row",
     ]
