@@ -14,15 +14,22 @@ from typing import Any
 import msgspec
 
 from scenarios._texts import CHARACTERS_PER_TOKEN
-from scenarios.data._data_file import DataRow, DataSource, RecordFile, RowTurn, shown, tokens_of
-from scenarios.data._messages import SeenInRows, message_of
+from scenarios.data._data_file import DataRow, DataSource, Message, RecordFile, RowTurn, shown, tokens_of
+from scenarios.data._messages import SeenInRows, message_of, needs_of, text_of
 from scenarios.data._prompts import asked
 from scenarios.data._records import Record
 from scenarios.data._traces import filler, time_of
 
 _IN = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 _OUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
-_NO_ANSWER = ("invoke_agent", "create_agent", "execute_tool", "embeddings")
+_NO_ANSWER = (
+    "invoke_agent", "create_agent", "execute_tool", "embeddings", "invoke_workflow", "plan", "retrieval",
+    "fetch_response",
+)  # fmt: skip
+"""Operations that hold others of which each has its own span, or that no model answers."""
+_PER_S = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+"""Times since 1970 as large as the first are nanoseconds, microseconds, milliseconds; so many are a
+second."""
 _STARTS = ("startTimeUnixNano", "start_time_unix_nano", "start_time", "startTime", "start_timestamp")
 
 
@@ -60,14 +67,15 @@ class GenAiSpans(RecordFile):
             tokens_in, tokens_out = tokens_of(has, *_IN), tokens_of(has, *_OUT)
             if has.get("gen_ai.operation.name") in _NO_ANSWER or (tokens_in is None and not _texts(has)):
                 continue
-            start = next((span[name] for name in _STARTS if span.get(name) is not None), None)
-            if start is None:
+            name = next((name for name in _STARTS if span.get(name) is not None), None)
+            if name is None:
                 raise ValueError(f"a span without a start; write one of {', '.join(_STARTS[:3])}")
             if tokens_in is None:
                 tokens_in = max(1, round(len(_texts(has)) / CHARACTERS_PER_TOKEN))
             if tokens_in < 1 or (tokens_out is not None and tokens_out < 0):
                 raise ValueError(f"{tokens_in} tokens in and {tokens_out} out; there must be one in at least")
-            found.append((_start_s(start), place, tokens_in, -1 if tokens_out is None else tokens_out))
+            at_s = _start_s(span[name], "nano" in name.lower())
+            found.append((at_s, place, tokens_in, -1 if tokens_out is None else tokens_out))
         for at_s, place, tokens_in, tokens_out in found:
             self._at_s.append(at_s)
             self._rows.append(self._kept)
@@ -128,35 +136,49 @@ def _attributes(span: Record) -> Record:
     return found
 
 
-def _start_s(start: Any) -> float:
-    """Seconds of a start in nanoseconds, seconds or as a date."""
+def _start_s(start: Any, is_ns: bool) -> float:
+    """Seconds of a start: a number in nanoseconds, or in the unit that its size tells, or a date."""
     if isinstance(start, str) and start.isdecimal():
         start = int(start)
     if isinstance(start, int | float) and not isinstance(start, bool):
-        return start / 1e9 if start > 1e14 else float(start)
+        return start / (1e9 if is_ns else next((per_s for least, per_s in _PER_S if start >= least), 1.0))
     try:
         return time_of(start)
     except ValueError:
         raise ValueError(f"{shown(start)} is no time; write nanoseconds or a date") from None
 
 
-def _messages(has: Record) -> list[dict[str, Any]]:
-    """The messages that a span recorded, where each of them is a text of a known role; else none."""
+def _messages(has: Record) -> list[Message]:
+    """The messages that a span recorded, where each of them is a text of a known role; else none.
+    Instructions that the API takes beside the messages are recorded beside them, too."""
     said = has.get("gen_ai.input.messages") or has.get("gen_ai.prompt")
+    system = has.get("gen_ai.system_instructions")
+    found: list[Message] = []
+    seen = SeenInRows()
     try:
         said = msgspec.json.decode(said) if isinstance(said, str) else said
-        found = []
+        if isinstance(system, str) and system.lstrip().startswith("["):
+            system = msgspec.json.decode(system)
+        if system:
+            found.append(
+                {"role": "system", "content": _joined(system) if isinstance(system, list) else system}
+            )
         for number, each in enumerate(said if isinstance(said, list) else (), start=1):
-            parts = each.get("parts")
-            if isinstance(parts, list):
-                if any(part.get("type") != "text" for part in parts):
-                    return []
-                each = {"role": each["role"], "content": "\n".join(part["content"] for part in parts)}
-            found.append(message_of(each, number, SeenInRows(), every_field=False))
-        return found if any(message["role"] == "user" for message in found) else []
+            if isinstance(parts := each.get("parts"), list):
+                each = {"role": each["role"], "content": _joined(parts)}
+            found.append(message_of(each, number, seen, every_field=False))
     except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError):
         return []  # its length is played
+    is_text = not seen.parts and not seen.needs | needs_of(found, [])
+    return found if is_text and any(message["role"] == "user" for message in found) else []
+
+
+def _joined(parts: list[Any]) -> str:
+    """The texts of parts. Raises ValueError where one is anything else, such as a call of a tool."""
+    if any(part.get("type") != "text" for part in parts):
+        raise ValueError("a part is no text")
+    return "\n".join(part["content"] for part in parts)
 
 
 def _texts(has: Record) -> str:
-    return "".join(str(message["content"]) for message in _messages(has))
+    return "".join(text_of(message) for message in _messages(has))

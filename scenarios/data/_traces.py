@@ -52,7 +52,7 @@ class Trace(RecordFile):
         at, tokens_in, tokens_out = self._values(record)
         if tokens_in < 1 or (tokens_out is not None and tokens_out < 0):
             raise ValueError(f"{tokens_in} tokens in and {tokens_out} out; there must be one in at least")
-        if at is not None and self._at and at < self._at[-1]:
+        if at is not None and self.timed and self._at and at < self._at[-1]:
             raise ValueError("earlier than the row before")
         self._at.append(self._at[-1] if at is None and self._at else at or 0.0)
         self._inputs.append(tokens_in)
@@ -179,8 +179,9 @@ class MooncakeTrace(Trace):
         at = record.get("timestamp")
         if at is not None and (isinstance(at, bool) or not isinstance(at, int | float)):
             raise ValueError(f"{shown(at)} is no time; write a number")
+        at = None if at is None else float(at)
         session, delay = record.get("session_id"), record.get("delay")
-        if delay is not None and (not isinstance(delay, int | float) or delay < 0):
+        if delay is not None and (not isinstance(delay, int | float) or not 0 <= float(delay) < math.inf):
             raise ValueError(f"a delay of {shown(delay)}; write a number from 0 on")
         follows = isinstance(session, str | int) and session in self._sessions
         if not len(self._at):
@@ -201,7 +202,7 @@ class MooncakeTrace(Trace):
             return at, tokens, output  # refused in a moment: nothing is to be learned from it
         if at is not None and self.timed and self._at and at < self._at[-1]:
             return at, tokens, output
-        self._fractions |= at is not None and at != int(at)
+        self._fractions |= at is not None and not at.is_integer()
         if ids:
             self._with_blocks += 1
             for size in self.blocks:
@@ -278,7 +279,7 @@ def time_of(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     text = value.strip() if isinstance(value, str) else ""
-    if re.fullmatch(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", text):
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", text) and math.isfinite(float(text)):
         return float(text)
     found = re.fullmatch(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.([0-9]*))?(Z|[+-]\d\d:?\d\d)?", text)
     try:

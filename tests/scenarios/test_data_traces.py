@@ -89,6 +89,31 @@ def test_rows_with_their_text_a_session_and_delays_are_one_conversation(file):
     assert [turn.max_tokens for turn in conversation.turns] == [3, 5, 6]
 
 
+def test_times_of_rows_that_are_not_timed_need_no_order(file):
+    rows = [
+        {"session_id": "a", "text_input": "Hi"},
+        {"session_id": "b", "text_input": "One", "timestamp": 9},
+        {"session_id": "b", "text_input": "Two", "timestamp": 4, "delay": 100},
+    ]
+    trace = scenarios.load(file("a.jsonl", rows))
+    talks = sorted([turn.user for turn in plan(trace, 0, k).turns] for k in range(trace.size))
+    assert (trace.timed, talks) == (False, [["Hi"], ["One", "Two"]])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"timestamp": 10**400, "input_length": 3},
+        {"timestamp": 9, "input_length": 10**400},
+        {"timestamp": 9, "input_length": 3, "session_id": 1, "delay": 10**400},
+    ],
+    ids=["time", "length", "delay"],
+)
+def test_a_number_that_no_float_holds_is_a_bad_row(file, row):
+    (problem,) = refusals(file("a.jsonl", [blocks(0, 40, [1]), row]))
+    assert "a.jsonl:2: " in problem
+
+
 def test_wrong_rows_of_a_trace_are_named(file):
     rows = [
         blocks(0, 40, [1]),
@@ -139,6 +164,7 @@ AT_NS = 1_715_299_200_000_000_000
             span("2024-05-10T00:00:02.5Z", 30),
             span("2024-05-10T00:00:00Z", 20),
             span("2024-05-10T00:00:00Z", 99, "invoke_agent"),
+            span("2024-05-10T00:00:00Z", 99, "invoke_workflow"),
         ],
         [exported(otlp(AT_NS + 2_500_000_000, 30), {"name": "GET /"}, otlp(AT_NS, 20))],
         [exported(otlp(AT_NS, 20)), exported(otlp(AT_NS + 2_500_000_000, 30)), exported({"name": "GET /"})],
@@ -152,10 +178,34 @@ def test_spans_of_models_are_requests_at_their_own_times(file, rows):
     assert plan(trace, 0, 0).turns[0].max_tokens == 7
 
 
-def test_the_messages_that_a_span_recorded_are_sent(file):
-    parts = [{"role": "system", "parts": [{"type": "text", "content": "Be kind."}]}]
-    parts.append({"role": "user", "parts": [{"type": "text", "content": "Weather?"}]})
-    row = span("2024-05-10T00:00:00Z", 20, **{"gen_ai.input.messages": json.dumps(parts)})
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("startTimeUnixNano", str(AT_NS), str(AT_NS + 2_500_000_000)),
+        ("start_time_unix_nano", 0, 2_500_000_000),
+        ("start_time", AT_NS // 1000, AT_NS // 1000 + 2_500_000),
+        ("startTime", AT_NS // 10**6, AT_NS // 10**6 + 2500),
+        ("start_timestamp", AT_NS / 1e9, AT_NS / 1e9 + 2.5),
+        ("start_time", 0, 2.5),
+    ],
+)
+def test_the_unit_of_a_span_s_start_follows_from_its_name_or_its_size(file, name, first, second):
+    usage = {"attributes": {"gen_ai.usage.input_tokens": 20}}
+    assert starts(scenarios.load(file("a.jsonl", [usage | {name: first}, usage | {name: second}]))) == [
+        0,
+        2.5,
+    ]
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["among them", "beside them"])
+def test_the_messages_that_a_span_recorded_are_sent_with_their_system_text(file, beside):
+    parts = [{"role": "user", "parts": [{"type": "text", "content": "Weather?"}]}]
+    system = [{"type": "text", "content": "Be kind."}]
+    if not beside:
+        parts.insert(0, {"role": "system", "parts": system})
+    said = {"gen_ai.input.messages": json.dumps(parts)}
+    said |= {"gen_ai.system_instructions": json.dumps(system)} if beside else {}
+    row = span("2024-05-10T00:00:00Z", 20, **said)
     conversation = plan(scenarios.load(file("a.jsonl", [row])), 0, 0)
     assert [message["content"] for message in wire(conversation)] == ["Be kind.", "Weather?"]
 
