@@ -56,6 +56,6 @@ class Completions(ChatCompletions):
 
 
 def _paragraph(message: dict[str, Any]) -> str:
-    text = text_of(message) or str(message.get("tool_calls", ""))
+    text = "\n".join(filter(None, (text_of(message), str(message.get("tool_calls", "")))))
     speaker = _SPEAKERS.get(message["role"])
     return f"{text}\n\n" if speaker is None else f"{speaker}: {text}\n\n"

@@ -136,14 +136,16 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     if message["role"] == "tool":
         result = {"type": "tool_result", "tool_use_id": message["tool_call_id"]}
         return {"role": "user", "content": [{**result, "content": text_of(message)}]}
+    text = text_of(message)
     if calls := message.get("tool_calls"):
-        blocks = [
+        said = [{"type": "text", "text": text}] if text.strip() else []
+        uses = [
             {"type": "tool_use", "id": call["id"], "name": call["function"]["name"],
              "input": json.loads(call["function"]["arguments"])}
             for call in calls
         ]  # fmt: skip
-        return {"role": "assistant", "content": blocks}
-    return {"role": message["role"], "content": text_of(message)}
+        return {"role": "assistant", "content": [*said, *uses]}
+    return {"role": message["role"], "content": text}
 
 
 def _tool(function: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def _take_usage(reply: StreamedReply, value: Any) -> ChatUsage | None:
         return None
     fresh, read, made = usage.prompt_tokens, usage.cached, usage.cache_creation_input_tokens
     if fresh is not None and (fresh or reply.prompt_tokens is None):
-        reply.prompt_tokens = fresh + (read or 0) + (made or 0)
+        reply.prompt_tokens = (fresh + (read or 0) + (made or 0)) or None  # no prompt is of no token
     if read is not None:
         reply.cached_tokens = read
     return usage

@@ -143,9 +143,9 @@ def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
     if message["role"] == "tool":
         output = {"call_id": message["tool_call_id"], "output": text_of(message)}
         return [{"type": "function_call_output", **output}]
-    if calls := message.get("tool_calls"):
-        return [{"type": "function_call", "call_id": call["id"], **call["function"]} for call in calls]
-    return [{"role": message["role"], "content": text_of(message)}]
+    text, calls = text_of(message), message.get("tool_calls", ())
+    said = [{"role": message["role"], "content": text}] if text or not calls else []
+    return said + [{"type": "function_call", "call_id": call["id"], **call["function"]} for call in calls]
 
 
 def _take_end(reply: StreamedReply, event: Event) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loadgen.dialects import DIALECTS, Dialect, Prompt, StreamedReply, TurnRequest
 from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
-from scenarios import parse, plan
+from scenarios import Conversation, Turn, parse, plan
 
 CONVERSATION = """
 format: turnbench-scenario/1
@@ -85,6 +85,34 @@ def test_a_completion_s_events_carry_text() -> None:
         "length",
     )
     assert reply.done
+
+
+def test_what_the_model_said_beside_a_call_of_a_tool_is_in_the_history_of_every_dialect() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    given = {"role": "assistant", "content": "Let me add.", "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "c", "content": "2"}
+    turns = (Turn("Add.", 0.0, 16), Turn("2", 0.0, 16, added=(result,), given=(given,)))
+    talk = Conversation(index=0, task="ask", system=None, shared_system=False, turns=turns)
+    chat, completions, responses, messages = (
+        dialect.prompt(talk, ["x"], salt="none", level=0, turns_dropped=0, system_role=True)
+        for dialect in (DIALECTS["chat"], COMPLETIONS, RESPONSES, MESSAGES)
+    )
+    asked = {"role": "user", "content": "Add."}
+    assert chat.content == [asked, given, result]
+    assert chat.characters == len("Add.Let me add.2") + len(str([call]))
+    assert f"Assistant: Let me add.\n{[call]}\n\nTool: 2" in completions.content
+    assert responses.content == [
+        asked,
+        {"role": "assistant", "content": "Let me add."},
+        {"type": "function_call", "call_id": "c", "name": "add", "arguments": '{"a": 1}'},
+        {"type": "function_call_output", "call_id": "c", "output": "2"},
+    ]
+    use = {"type": "tool_use", "id": "c", "name": "add", "input": {"a": 1}}
+    assert messages.content[1] == [
+        asked,
+        {"role": "assistant", "content": [{"type": "text", "text": "Let me add."}, use]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "2"}]},
+    ]
 
 
 # --- responses ---
@@ -228,6 +256,17 @@ def test_counts_that_come_with_the_end_go_before_those_of_the_start() -> None:
         MESSAGES, start(input_tokens=0, output_tokens=0), delta(), *stop(input_tokens=7, output_tokens=1)
     )
     assert (reply.prompt_tokens, reply.output_tokens) == (7, 1)
+
+
+def test_half_a_character_beside_reasoning_ends_no_turn() -> None:
+    half = b'{"type": "content_block_delta", "delta": {"text": "\\ud83d", "thinking": "hm"}}'
+    reply = said(MESSAGES, start(), half, *stop())
+    assert (reply.text, reply.answer, reply.done) == ("hm", [], True)
+
+
+def test_a_prompt_of_which_nothing_is_counted_is_not_one_of_no_tokens() -> None:
+    reply = said(MESSAGES, start(input_tokens=0, output_tokens=0), delta(), *stop(output_tokens=1))
+    assert (reply.prompt_tokens, reply.output_tokens) == (None, 1)
 
 
 def test_a_message_that_broke_off_has_no_count_of_its_output() -> None:
