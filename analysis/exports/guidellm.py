@@ -102,7 +102,8 @@ def _benchmark(run: RunResult, part: LoadPart, index: int) -> dict[str, Any]:
     return {
         "type_": "generative_benchmark",
         "config": {
-            "id_": str(uuid.uuid5(uuid.NAMESPACE_URL, f"turnbench/{run.name}/{index}")), "run_id": run.name,
+            "id_": str(uuid.uuid5(uuid.NAMESPACE_URL, f"turnbench/{manifest.started_at}/{run.name}/{index}")),
+            "run_id": run.name,
             "run_index": index, "strategy": strategy, "constraints": {}, "profile": _profile([level.users]),
             "requests": {"scenario": str(manifest.settings.get("scenario", "")), "task": "all"},
             "backend": _backend(manifest) | {"model": part.model},

@@ -45,9 +45,9 @@ _HISTOGRAMS = {
 
 
 _COLUMNS = (
-    "talk", "turn", "attempt", "task", "model", "level", "measured", "outcome", "error", "sent_ns", "end_ns",
-    "ttft_ms", "ttg_ms", "response_delay_ms", "max_tokens", "prompt_tokens", "output_tokens", "cached_tokens",
-    "reasoning_tokens", "status", "clock", "finish_reason",
+    "conversation", "turn", "attempt", "task", "model", "level", "measured", "outcome", "error", "sent_ns",
+    "end_ns", "ttft_ms", "ttg_ms", "response_delay_ms", "max_tokens", "prompt_tokens", "output_tokens",
+    "cached_tokens", "reasoning_tokens", "status", "clock", "finish_reason",
 )  # fmt: skip
 """Of a turn, what a span says."""
 
@@ -110,16 +110,21 @@ def _refusal() -> Iterator[Callable[[], str]]:
 
 
 class _IdsOfThePlan:
-    """Ids that follow from the run and from which conversation and turn it is."""
+    """Ids that follow from the run and from which conversation and turn it is. Two runs may have a name in
+    common, but not the second in which they began."""
 
-    def __init__(self) -> None:
-        self.next = ("", "")
+    def __init__(self, run: RunResult) -> None:
+        self._run = f"{run.study.manifest.started_at}/{run.name}"
+        self.conversation, self.turn = 0, ""
 
     def generate_trace_id(self) -> int:
-        return int.from_bytes(hashlib.sha256(self.next[0].encode()).digest()[:16])
+        return int.from_bytes(self._digest(f"{self.conversation}")[:16])
 
     def generate_span_id(self) -> int:
-        return int.from_bytes(hashlib.sha256("/".join(self.next).encode()).digest()[:8])
+        return int.from_bytes(self._digest(f"{self.conversation}/{self.turn}")[:8])
+
+    def _digest(self, which: str) -> bytes:
+        return hashlib.sha256(f"{self._run}/{which}".encode()).digest()
 
     def is_trace_id_random(self) -> bool:
         return False
@@ -129,6 +134,7 @@ def _send_spans(run: RunResult, url: str) -> int:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExportResult
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
     exporter = OTLPSpanExporter(endpoint=url)
     waiting: list[ReadableSpan] = []
@@ -150,46 +156,45 @@ def _send_spans(run: RunResult, url: str) -> int:
             if len(waiting) >= _BATCH:
                 flush()
 
-    ids: Any = _IdsOfThePlan()
-    provider = TracerProvider(resource=_resource(run), id_generator=ids, shutdown_on_exit=False)
+    ids: Any = _IdsOfThePlan(run)
+    # Whatever OTEL_TRACES_SAMPLER says of other programs here: a sample of the turns is not the run.
+    provider = TracerProvider(
+        sampler=ALWAYS_ON, resource=_resource(run), id_generator=ids, shutdown_on_exit=False
+    )
     provider.add_span_processor(Collect())
     tracer = provider.get_tracer("turnbench", __version__)
     frame = run.study.frame
     begun = frame[frame["sent_ns"].notna() & ~frame["outcome"].isin(NOT_BEGUN)]
-    rows = begun.sort_values(["talk", "turn", "attempt"])[list(_COLUMNS)].to_dict("records")
-    for talk, turns in groupby(rows, key=itemgetter("talk")):
-        _send_conversation(run, tracer, ids, f"{run.name}/{talk}", list(turns))
+    begun = begun.drop_duplicates(["conversation", "turn", "attempt", "due_ns"])  # a batch that came twice
+    rows = begun.sort_values(["conversation", "turn", "attempt"])[list(_COLUMNS)].to_dict("records")
+    for conversation, turns in groupby(rows, key=itemgetter("conversation")):
+        ids.conversation = conversation
+        _send_conversation(run, tracer, ids, list(turns))
     flush()
     return sent
 
 
-def _send_conversation(
-    run: RunResult, tracer: Any, ids: _IdsOfThePlan, whole: str, turns: list[dict[Any, Any]]
-) -> None:
+def _send_conversation(run: RunResult, tracer: Any, ids: _IdsOfThePlan, turns: list[dict[Any, Any]]) -> None:
     from opentelemetry import trace
 
-    first = turns[0]
-    ids.next = (whole, "")
+    first, ids.turn = turns[0], ""
+    named = {"gen_ai.conversation.id": f"{run.name}/{first['conversation']}"}  # as X-Request-Id has it
     begin_ns, ends_ns = int(first["sent_ns"]), [_end_ns(row) for row in turns]
     parent = tracer.start_span(
         f"conversation {first['task']}",
         start_time=begin_ns,
-        attributes={
-            "gen_ai.conversation.id": whole,
-            "turnbench.task": first["task"],
-            "turnbench.turns": len(turns),
-        },
+        attributes=named | {"turnbench.task": first["task"], "turnbench.turns": len(turns)},
     )
     context = trace.set_span_in_context(parent)
     for row, end_ns in zip(turns, ends_ns, strict=True):
-        ids.next = (whole, f"{row['turn']}.{row['attempt']}")
+        ids.turn = f"{row['turn']}.{row['attempt']}"
         common = _common(run, row["model"])
         span = tracer.start_span(
             f"{common['gen_ai.operation.name']} {row['model']}",
             context=context,
             kind=trace.SpanKind.CLIENT,
             start_time=int(row["sent_ns"]),
-            attributes=common | _of_turn(row) | {"gen_ai.conversation.id": whole},
+            attributes=common | _of_turn(row) | named,
         )
         if row["outcome"] not in ANSWERED:
             span.set_status(trace.StatusCode.ERROR, str(row["error"] or row["outcome"])[:500])

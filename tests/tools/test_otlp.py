@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from analysis.exports.command import main
+from tests.analysis.conftest import MadeRun, turn
 from tests.emulators import emulator
 from turnbench.run_directory import read_run
 
@@ -122,11 +123,27 @@ def test_a_run_with_otlp_sends_a_span_for_each_turn_with_its_own_times(
     assert {span.span_id for span in again} == {span.span_id for span in receiver.spans[: len(again)]}
 
 
+def test_every_turn_is_sent_under_its_own_number_whatever_other_programs_sample(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    turns = [turn(7, sent_s=6), turn(3, 2, sent_s=9), turn(3, 1, sent_s=7)]  # in the order of their ends
+    runs = [MadeRun(tmp_path / where / "made", [*turns, turns[0]]) for where in ("one", "two")]
+    runs[1].manifest = {"started_at": "2023-11-15T22:13:20Z"}
+    for run in runs:
+        assert main([str(run.write()), "--to", "otlp", "--endpoint", receiver.url]) == 0
+    first, second = receiver.spans[: len(receiver.spans) // 2], receiver.spans[len(receiver.spans) // 2 :]
+    told = [attributes(span) for span in first]
+    assert [(each["gen_ai.conversation.id"], each.get("turnbench.turn")) for each in told] == [
+        ("made/3", 1), ("made/3", 2), ("made/3", None), ("made/7", 1), ("made/7", None),
+    ]  # fmt: skip
+    assert len(second) == len(first)
+    assert not {span.trace_id for span in first} & {span.trace_id for span in second}
+
+
 def test_a_collector_that_is_not_there_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.analysis.conftest import MadeRun, turn
-
     run = MadeRun(tmp_path / "made", [turn(n, sent_s=6 + n) for n in range(3)]).write()
     assert main([str(run), "--to", "otlp", "--endpoint", "http://127.0.0.1:9"]) == 2
     said = capsys.readouterr().err
