@@ -32,11 +32,6 @@ class LoadPart:
     model: str
     rows: pd.DataFrame
 
-    @property
-    def name(self) -> str:
-        """Of its file, without an ending: unique within a run."""
-        return f"level-{self.level.index}"
-
 
 @dataclass(frozen=True)
 class RunResult:

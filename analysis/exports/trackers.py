@@ -1,8 +1,8 @@
 """`--to mlflow` and `--to wandb`: a run's settings, its numbers and its files in a tracker of experiments.
 
 A level is a step, so a sweep of loads is a curve there. `ttft_ms/p50` is of all tasks, `TASK/ttft_ms/p50` of
-one. Both trackers are asked where they are by their own environment variables (MLFLOW_TRACKING_URI,
-WANDB_MODE, ...).
+one; of several models `MODEL/ttft_ms/p50` and `MODEL/TASK/ttft_ms/p50` are of one of them. Both trackers are
+asked where they are by their own environment variables (MLFLOW_TRACKING_URI, WANDB_MODE, ...).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.exports.result import ExportError, RunResult, needs
+from analysis.measures.cells import ALL
 from analysis.tables.export import flat
 from turnbench.formats import summary_json
 
@@ -33,7 +34,7 @@ def send_to_mlflow(run: RunResult) -> list[str]:
         with mlflow.start_run(run_name=run.name) as there:
             mlflow.log_params(_settings(run))
             mlflow.set_tags(run.facts())
-            for level, numbers in _by_level(run):
+            for level, numbers in numbers_by_level(run):
                 mlflow.log_metrics(numbers, step=level)
             for path in _files(run):
                 mlflow.log_artifact(str(path))
@@ -56,7 +57,7 @@ def send_to_wandb(run: RunResult) -> list[str]:
             config=_settings(run) | run.facts(),
             settings=wandb.Settings(console="off", silent=True),
         ) as there:
-            for level, numbers in _by_level(run):
+            for level, numbers in numbers_by_level(run):
                 there.log(numbers | {"level": level}, step=level)
             kept = wandb.Artifact(re.sub(r"[^\w.-]", "-", run.name), type="turnbench-run")
             for path in _files(run):
@@ -83,15 +84,17 @@ def _settings(run: RunResult) -> dict[str, str]:
     }
 
 
-def _by_level(run: RunResult) -> Iterator[tuple[int, dict[str, float]]]:
+def numbers_by_level(run: RunResult) -> Iterator[tuple[int, dict[str, float]]]:
     """The numbers of every level, each known one by its name."""
     summary = summary_json(run.summary)
     rates = {level["index"]: level for level in summary["levels"]}
+    several = any(cell["model"] == ALL for cell in summary["cells"])
     for level in sorted(rates):
         numbers: dict[str, float] = {}
         for cell in summary["cells"]:
-            if cell["level"] == level and cell["model"] in ("all", run.study.manifest.endpoint.model):
-                before = "" if cell["task"] == "all" else f"{_name(cell['task'])}/"
+            if cell["level"] == level:
+                names = [cell["model"]] * several + [cell["task"]]
+                before = "".join(f"{_name(name)}/" for name in names if name != ALL)
                 numbers |= {before + key: value for key, value in _numbers(cell)}
         for key in ("users", "arrival_rate_per_s", "streams_mean", "window_s"):
             if rates[level][key] is not None:

@@ -30,11 +30,11 @@ _BACKENDS = {"completions": "openai", "messages": "anthropic"}
 def write_vllm(run: RunResult, folder: Path) -> list[Path]:
     """One file for each level and model."""
     parts = run.parts()
-    several = len({part.model for part in parts}) > 1
+    models = sorted({part.model for part in parts})
     written = []
     for part in parts:
-        number = sorted({each.model for each in parts}).index(part.model)
-        path = folder / f"vllm-{part.name}{f'-model-{number}' if several else ''}.json"
+        which = f"-model-{models.index(part.model)}" if len(models) > 1 else ""
+        path = folder / f"vllm-level-{part.level.index}{which}.json"
         write_json(_result(run, part), path)
         written.append(path)
     return written

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from analysis.exports.command import main
+from analysis.exports.result import RunResult
+from analysis.exports.trackers import numbers_by_level
 from tests.analysis.conftest import START_NS, MadeRun, S, level, turn
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "exports"
@@ -159,6 +161,30 @@ def test_a_csv_has_a_row_for_every_record_and_no_name_that_a_spreadsheet_would_r
     assert float(rows[0]["ttft_ms"]) == 100
     assert rows[0]["expected"] == ""
     assert not [row for row in rows if row["task"].startswith("=")]
+
+
+def test_several_models_are_told_apart_in_files_and_in_trackers(
+    made: MadeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.turns = [
+        turn(n, sent_s=6 + n / 2, model="a/b" if n % 2 else "c", ttft_ms=100 if n % 2 else 200)
+        for n in range(60)
+    ]
+    made.manifest = {"endpoint": {"url": "http://h/v1", "model": "a/b=0.5,c=0.5"}}
+    run = made.write()
+    ((level, numbers),) = numbers_by_level(RunResult(run))
+    found = [numbers[f"{model}ttft_ms/p50"] for model in ("a_b/", "c/", "c/chat/", "")]
+    assert (level, found[:3]) == (0, [100, 200, 200])
+    assert 100 <= found[3] <= 200
+    files = [path.name for path in exported(run, "vllm", capsys)]
+    assert files == ["vllm-level-0-model-0.json", "vllm-level-0-model-1.json"]
+
+
+def test_trackers_get_the_numbers_of_a_run_that_names_its_model_otherwise(made: MadeRun) -> None:
+    made.turns = [turn(n, sent_s=6 + n / 2) for n in range(60)]
+    made.manifest = {"endpoint": {"url": "http://h/v1", "model": ""}}
+    ((_, numbers),) = numbers_by_level(RunResult(made.write()))
+    assert (numbers["ttft_ms/p50"], numbers["chat/ttft_ms/p50"]) == (100, 100)
 
 
 @pytest.mark.parametrize("to", ["otlp", "mlflow", "wandb"])
