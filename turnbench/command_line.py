@@ -1,5 +1,5 @@
 """The argument parser of every command: help that fits a screen and ends with an example, and one line for a
-mistake, with the nearest thing that was meant.
+mistake, with the nearest thing that was meant; and what commands of several rooms take.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from turnbench import exits
 
@@ -25,6 +26,22 @@ def one_line(program: str, message: str) -> NoReturn:
     """End with exit 2 and one line on standard error: what was typed is wrong, and nothing was started."""
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(exits.BAD_CONFIGURATION)
+
+
+def collector_url(text: str) -> str:
+    """The address of an OpenTelemetry collector as it was typed; raises ValueError for all else. It is
+    written into run.json, so it may hold no key."""
+    why = ""
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        sound, why = False, f" ({error})"
+    if not sound:
+        raise ValueError(f"not an address such as http://127.0.0.1:4318{why}")
+    if parts.username is not None or parts.query:
+        raise ValueError("no key or password here; it goes into OTEL_EXPORTER_OTLP_HEADERS")
+    return text
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from analysis.exports.guidellm import write_guidellm
 from analysis.exports.otlp import DEFAULT_ENDPOINT, send
@@ -15,7 +14,7 @@ from analysis.exports.turns_csv import write_turns_csv
 from analysis.exports.vllm_bench import write_vllm
 from turnbench import exits
 from turnbench.cleaning import printable
-from turnbench.command_line import CommandParser
+from turnbench.command_line import CommandParser, collector_url
 from turnbench.run_directory import RunError
 
 FILES: dict[str, Callable[[RunResult, Path], list[Path]]] = {
@@ -60,11 +59,13 @@ def main(arguments: list[str], prog: str = "turnbench export") -> int:
         parser.error("--out takes one RUN: the files of several would have the same names")
     if given.endpoint and given.to != "otlp":
         parser.error(f"--endpoint is for --to otlp, not for {given.to}")
-    if given.endpoint and (problem := _wrong_with(given.endpoint)):
-        parser.error(f"--endpoint: {problem}")
+    try:
+        endpoint = collector_url(given.endpoint or DEFAULT_ENDPOINT)
+    except ValueError as error:
+        parser.error(f"--endpoint: {error}")
     try:
         for path in given.run:
-            for line in _export(RunResult(path), given.to, given.out, given.endpoint):
+            for line in _export(RunResult(path), given.to, given.out, endpoint):
                 print(printable(line))
     except (RunError, ExportError) as error:
         print(printable(error), file=sys.stderr)
@@ -76,22 +77,9 @@ def main(arguments: list[str], prog: str = "turnbench export") -> int:
     return exits.OK
 
 
-def _wrong_with(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
-        return "not an address such as http://127.0.0.1:4318"
-    if parts.username is not None or parts.query:
-        return "no key or password here; it goes into OTEL_EXPORTER_OTLP_HEADERS"
-    return None
-
-
-def _export(run: RunResult, to: str, out: Path | None, endpoint: str | None) -> Iterable[str]:
+def _export(run: RunResult, to: str, out: Path | None, endpoint: str) -> Iterable[str]:
     if to == "otlp":
-        return send(run, endpoint or DEFAULT_ENDPOINT)
+        return send(run, endpoint)
     if to in SERVICES:
         return SERVICES[to](run)
     folder = out or run.path

@@ -307,7 +307,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         Option(
             "When the run has ended, send a span a turn and histograms to this OpenTelemetry collector (OTLP "
             "over HTTP), such as http://127.0.0.1:4318.",
-            values.collector_url,
+            values.otlp_collector,
             "URL",
         ),
     ] = None

@@ -16,6 +16,7 @@ import msgspec
 
 from loadgen.dialects import DIALECTS
 from loadgen.options._endpoint import address_of
+from turnbench.command_line import collector_url
 from turnbench.extras import missing
 from turnbench.files import regular_file
 from turnbench.problems import quoted
@@ -142,17 +143,12 @@ def page_url(text: str) -> str:
     return text if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/metrics"
 
 
-def collector_url(text: str) -> str:
+def otlp_collector(text: str) -> str:
     """--otlp: the address of an OpenTelemetry collector; the library that sends must be there."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError(quoted(text), "not an address such as http://127.0.0.1:4318")
-    if parts.username is not None or parts.query:
-        # It is written into run.json.
-        raise ValueError("no key or password here; it goes into OTEL_EXPORTER_OTLP_HEADERS")
+    url = collector_url(text)
     if (why := missing("otlp")) is not None:
         raise ValueError(why)
-    return text
+    return url
 
 
 def dialect(text: str) -> str:
