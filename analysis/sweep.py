@@ -13,6 +13,7 @@ import msgspec
 from analysis.checks.evidence import RANK
 from analysis.compare.variants import Cells, Names, PlayedRun, named
 from analysis.measures.cells import ALL
+from turnbench.findings import invalid
 from turnbench.formats import (
     CellSummary,
     ClientSummary,
@@ -25,6 +26,10 @@ from turnbench.formats import (
     Verdict,
 )
 from turnbench.run_directory import RunError, read_sweep
+
+NO_RESULT = invalid("cell",
+    "this run has no result (status {!r}): {}",
+    "run the sweep again with --resume, which redoes the runs that are not finished")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,7 @@ def _check_inside(path: Path, folder: str) -> None:
 
 def missing(cell: SweepEntry, why: str) -> Summary:
     """The summary of a cell whose run can't be read."""
-    remedy = "run the sweep again with --resume, which redoes the runs that are not finished"
-    what = f"this run has no result (status {cell.status!r}): {why}"
-    verdict = Verdict("invalid", [Finding("invalid", "cell", what, remedy)])
+    verdict = Verdict("invalid", [NO_RESULT.finding(cell.status, why)])
     return Summary(run=cell.dir, emulated=False, partial=True, verdict=verdict)
 
 

@@ -81,7 +81,7 @@ def _check(options: argparse.Namespace) -> Iterator[str]:
     scenario = load(options.name, skip_bad_rows=options.skip_bad_rows)
     yield f"{options.name}: good; {_size(scenario)}, tasks {', '.join(scenario.tasks)}"
     for note in scenario.notes:
-        yield f"note: {note.text}; {note.remedy}"
+        yield f"note: {note.what}; {note.remedy}"
 
 
 def _sample(options: argparse.Namespace) -> Iterator[str]:

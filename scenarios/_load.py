@@ -14,13 +14,19 @@ from scenarios._check import check, texts_of
 from scenarios._scenario import OwnData, Scenario, ScenarioError, Script
 from scenarios._schema import FORMAT, DataDocument, Document, Item, Source, Task
 from scenarios._texts import built_in, names, texts, tree
-from scenarios.data import HUB, DataFile, DataNote, DataSource, is_data, open_data
+from scenarios.data import HUB, DataFile, DataSource, is_data, open_data
 from turnbench.checked_yaml import shown, validated
 from turnbench.draws import shuffled
 from turnbench.files import open_file
+from turnbench.findings import note
+from turnbench.formats import Finding
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, nearest, quoted
 from turnbench.strict_yaml import BYTES_MAX, Map, Seq, Text, marked, read, too_large
 
+BAD_ROWS_SKIPPED = note("bad_rows_skipped",
+    "{:,} row{} of {} cannot be played and {were} skipped: {}{}",
+    "mend them; scenarios check names each",
+    {"were": ["were", "was"]})  # fmt: skip
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -201,15 +207,13 @@ def _of_data(document: DataDocument, source: str, folder: str) -> Scenario:
     )
 
 
-def _skipped(rows: DataFile, path: str) -> Iterator[DataNote]:
+def _skipped(rows: DataFile, path: str) -> Iterator[Finding]:
     """What was skipped of a file, with the first of its bad rows."""
     if rows.refused:
-        number = f"{rows.refused:,} row{'s' * (rows.refused > 1)}"
         first = "; ".join(str(problem) for problem in rows.problems[:3])
         more = f"; and {rows.refused - 3:,} more" if rows.refused > 3 else ""
-        were = "were" if rows.refused > 1 else "was"
-        text = f"{number} of {Path(path).name} cannot be played and {were} skipped: "
-        yield DataNote("bad_rows_skipped", f"{text}{first}{more}", "mend them; scenarios check names each")
+        s, were = ("s", "were") if rows.refused > 1 else ("", "was")
+        yield BAD_ROWS_SKIPPED.finding(rows.refused, s, Path(path).name, first, more, were=were)
 
 
 def _scenario(document: Document) -> Scenario:

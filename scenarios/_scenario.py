@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenarios._schema import Item, Source, Task
-from scenarios.data import DataFile, DataNote, Message, Place
+from scenarios.data import DataFile, Message, Place
 from turnbench.answers import AnswerKey
+from turnbench.formats import Finding
 from turnbench.problems import FileProblems
 
 
@@ -125,7 +126,7 @@ class Scenario:
     needs: frozenset[str] = field(default=frozenset(), compare=False)
     """What of a file of data a dialect must be able to carry: `tools`, `odd_tools`, `parts` (pictures and the
     like)."""
-    notes: tuple[DataNote, ...] = field(default=(), compare=False)
+    notes: tuple[Finding, ...] = field(default=(), compare=False)
     """What of a file of data is not played as it says, and what was guessed."""
 
     @property

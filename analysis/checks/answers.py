@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.checks.evidence import LevelEvidence, RunEvidence
 from analysis.turns.frame import column_of, floats
+from turnbench.findings import FindingKind, note, suspect
 from turnbench.formats import Finding, Severity
 from turnbench.metrics import METRICS
 from turnbench.outcomes import ANSWERED
@@ -21,24 +22,44 @@ MOST_UNLIKE = 0.01
 FAR_PROMPT, NOTED_PROMPT = 0.25, 0.10
 """How far the median prompt may be from the tokens that a trace asks for."""
 _DEFAULT_EXACT = 256
-_GATEWAY = (
+
+# fmt: off
+BUFFERED = suspect("buffered",
+    "the tokens of an answer arrive all at once, or in a few large pieces, in {} of {} turns although the "
+    "client was not late: something between you and the server buffers, or the server itself does; TTFT is "
+    "then the time of a whole piece, TPOT is not known, and limits on it are missed",
     "switch buffering off there: with nginx proxy_buffering off, and no gzip of event streams; with haproxy "
-    "option http-no-delay; else measure without the gateway, or by TTG"
-)
+    "option http-no-delay; else measure without the gateway, or by TTG")
+MORE_TOKENS = suspect("more_tokens",
+    "{} of {} answers have more tokens than were asked for: {:.0f} of {:.0f} allowed, in {} events",
+    "the server ignores its limit or counts otherwise: don't trust tokens per second and TPOT")
+NOT_EXACT = suspect("not_exact",
+    "{} of {} answers were not {} tokens long, as --exact-tokens asks, but {:g} to {:g}: the server ignores "
+    "ignore_eos and min_tokens",
+    "don't compare these times as those of equal answers: use TPOT, or another server")
+PROMPT_LENGTHS = FindingKind(("suspect", "note"), "prompt_lengths",
+    "prompts are {:.0%} as long as the trace asks for (median of {}; {} asked for, {} counted by the "
+    "server): the model's tokens are not as long as those that the filler text was made for",
+    "see times as those of such prompts; a text that fits this model's tokens comes nearer")
+CUT_REASONING = note("cut_reasoning",
+    "{} of {} answers did not begin: the limit of tokens (finish reason {}) ended them inside their "
+    "reasoning. They count as answered; TTFAT is of the others",
+    "raise --max-tokens, or have the model reason less")
+RATE_LIMITED = note("rate_limited",
+    "{} of {} turns were refused with 429: a gateway or the server limits the rate, so this level measures "
+    "that limit",
+    "raise the limit there, measure without the gateway, or ask for less than it allows")
+LIMITS_MISSED = note("limits_missed",
+    "{missed}",
+    "lower the load or the limits, or see what makes the server slow; this is why the exit is 1",
+    {"missed": ["Which limit a level misses, and who set it: the reason for exit 1"]})
+# fmt: on
 
 
 def buffered(at: LevelEvidence) -> Iterator[Finding]:
-    """Answers that came whole, or in a few large pieces, though the client was not late."""
     answered = _answered(at.rows)
-    held = answered["buffered"]
     if is_held_back(at):
-        what = (
-            "the tokens of an answer arrive all at once, or in a few large pieces, "
-            f"in {int(held.sum())} of {len(answered)} turns although the client was not late: something "
-            "between you and the server buffers, or the server itself does; TTFT is then the time of a whole "
-            "piece, TPOT is not known, and limits on it are missed"
-        )
-        yield at.finding("suspect", "buffered", what, _GATEWAY)
+        yield at.finding(BUFFERED, int(answered["buffered"].sum()), len(answered))
 
 
 def is_held_back(at: LevelEvidence) -> bool:
@@ -55,16 +76,10 @@ def longer_than_asked(run: RunEvidence) -> Iterator[Finding]:
     if len(over):
         worst = over[np.argmax(tokens[over])]
         events = run.study.events.counts[answered.index.to_numpy()[worst]]
-        what = (
-            f"{len(over)} of {len(answered)} answers have more tokens than were asked for: "
-            f"{tokens[worst]:.0f} of {asked[worst]:.0f} allowed, in {events} events"
-        )
-        remedy = "the server ignores its limit or counts otherwise: don't trust tokens per second and TPOT"
-        yield Finding("suspect", "more_tokens", what, remedy)
+        yield MORE_TOKENS.finding(len(over), len(answered), tokens[worst], asked[worst], events)
 
 
 def not_exact(run: RunEvidence) -> Iterator[Finding]:
-    """--exact-tokens that the server did not honour."""
     if not run.study.manifest.settings.get("exact_tokens"):
         return
     answered = _answered(run.study.measured)
@@ -74,13 +89,8 @@ def not_exact(run: RunEvidence) -> Iterator[Finding]:
     unlike = answered[np.abs(tokens - asked) > slack]
     if len(unlike) > MOST_UNLIKE * len(answered):
         typical = ", ".join(f"{length:g}" for length in sorted(set(asked[~np.isnan(asked)]))[:3])
-        what = (
-            f"{len(unlike)} of {len(answered)} answers were not {typical} tokens long, as --exact-tokens "
-            f"asks, but {floats(unlike['tokens']).min():g} to {floats(unlike['tokens']).max():g}: the server "
-            "ignores ignore_eos and min_tokens"
-        )
-        remedy = "don't compare these times as those of equal answers: use TPOT, or another server"
-        yield Finding("suspect", "not_exact", what, remedy)
+        seen = floats(unlike["tokens"])
+        yield NOT_EXACT.finding(len(unlike), len(answered), typical, seen.min(), seen.max())
 
 
 def prompts_unlike(run: RunEvidence) -> Iterator[Finding]:
@@ -92,49 +102,26 @@ def prompts_unlike(run: RunEvidence) -> Iterator[Finding]:
     ratio = float(np.median(floats(rows["prompt_tokens"]) / floats(rows["asked_prompt_tokens"])))
     if abs(ratio - 1) <= NOTED_PROMPT:
         return
+    asked, got = (int(rows[name].iloc[0]) for name in ("asked_prompt_tokens", "prompt_tokens"))
     severity: Severity = "suspect" if abs(ratio - 1) > FAR_PROMPT else "note"
-    what = (
-        f"prompts are {ratio:.0%} as long as the trace asks for (median of {len(rows)}; {_example(rows)}): "
-        "the model's tokens are not as long as those that the filler text was made for"
-    )
-    remedy = "see times as those of such prompts; a text that fits this model's tokens comes nearer"
-    yield Finding(severity, "prompt_lengths", what, remedy)
-
-
-def _example(rows: pd.DataFrame) -> str:
-    first = rows.iloc[0]
-    asked, got = int(first["asked_prompt_tokens"]), int(first["prompt_tokens"])
-    return f"{asked} asked for, {got} counted by the server"
+    yield PROMPT_LENGTHS.finding(ratio, len(rows), asked, got, severity=severity)
 
 
 def cut_reasoning(run: RunEvidence) -> Iterator[Finding]:
-    """Answers whose limit of tokens ended them inside their reasoning."""
     answered = _answered(run.study.measured)
     with_text = answered[answered["finish_reason"].notna()]
     cut = with_text[with_text["answer_event"].isna()]
     if len(cut):
-        what = (
-            f"{len(cut)} of {len(answered)} answers did not begin: the limit of tokens (finish reason "
-            f"{cut['finish_reason'].iloc[0]}) ended them inside their reasoning. They count as answered; "
-            "TTFAT is of the others"
-        )
-        yield Finding("note", "cut_reasoning", what, "raise --max-tokens, or have the model reason less")
+        yield CUT_REASONING.finding(len(cut), len(answered), cut["finish_reason"].iloc[0])
 
 
 def rate_limited(at: LevelEvidence) -> Iterator[Finding]:
-    """Turns that a gateway, or the server, refused for coming too fast."""
     refused = at.rows[at.rows["outcome"] == "http_429"]
     if len(refused):
-        what = (
-            f"{len(refused)} of {len(at.rows)} turns were refused with 429: a gateway or the server limits "
-            "the rate, so this level measures that limit"
-        )
-        remedy = "raise the limit there, measure without the gateway, or ask for less than it allows"
-        yield at.finding("note", "rate_limited", what, remedy)
+        yield at.finding(RATE_LIMITED, len(refused), len(at.rows))
 
 
 def limits_missed(at: LevelEvidence) -> Iterator[Finding]:
-    """Which limit a level misses, and who set it: the reason for exit 1."""
     limited = at.rows[at.rows["meets"].notna()]
     kept = limited["meets"].astype(bool)
     typed = at.study.manifest.settings.get("slo")
@@ -161,8 +148,7 @@ def limits_missed(at: LevelEvidence) -> Iterator[Finding]:
         share = f"{kept[rows.index].mean():.1%} of {len(rows)} turns of {task} keep their limits"
         missed.append(f"{share}, {item.share:.0%} must: missed {', '.join(parts)}")
     if missed:
-        remedy = "lower the load or the limits, or see what makes the server slow; this is why the exit is 1"
-        yield at.finding("note", "limits_missed", "; ".join(missed), remedy)
+        yield at.finding(LIMITS_MISSED, missed="; ".join(missed))
 
 
 def _answered(rows: pd.DataFrame) -> pd.DataFrame:

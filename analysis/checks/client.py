@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,7 @@ from analysis.measures.throughput import streams_mean
 from analysis.turns.frame import floats
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
+from turnbench.findings import FindingKind, invalid, note, suspect
 from turnbench.formats import Finding, Severity
 from turnbench.outcomes import CLIENT_FAULTS, NOT_BEGUN
 from turnbench.stats.distributions import binomial_tail
@@ -52,6 +54,56 @@ _FAULT_REMEDIES = {
     "net.ipv4.ip_local_port_range",
     "client_files": "the client ran out of file descriptors: raise the limit (ulimit -n) or use more workers",
 }
+_FEWER = "use fewer people a worker (--processes, more machines)"
+_LIGHTER = {
+    "alone": "end what else runs on the client's machine, or take a faster one: a person has one worker",
+    "on each core": "use more machines: this one has a worker for each of its cores already",
+    "busy": _FEWER,
+    "idle": f"{_FEWER}, or end what else runs on the client's machine: its engine had CPU to spare",
+}
+"""What makes a client quicker that was too slow; nobody is advised to share what can't be shared."""
+_KNOWN = {"lighter": _LIGHTER.values()}
+
+# fmt: off
+CLIENT_FAULT = invalid("client_fault",
+    "{} turns ended as {}",
+    "{remedy}",
+    {"remedy": _FAULT_REMEDIES.values()})
+LATE = FindingKind(("invalid", "suspect", "note"), "late",
+    "{what}",
+    "{lighter}",
+    {"what": ["Turns sent after they were due"], **_KNOWN})
+LATE_CONNECTING = replace(LATE,
+    remedy="opening connections takes this long: see the network and the server's accept queue, and --warmup")
+BEFORE_SENT = suspect("before_sent",
+    "{} turns have an answer from before their request was sent, or from that moment",
+    "clocks of this machine disagree: report it with run.json, and try --clock kernel")
+UNSTAMPED = note("unstamped",
+    "{} of {} turns lack the kernel's stamps: their times are the client's own",
+    "none is needed for so few of them")
+LAG = invalid("lag",
+    "the client saw data late (p99 {:.1f} ms) and had no kernel clock to correct for it",
+    "run it on Linux with --clock kernel, or {lighter}",
+    _KNOWN)
+COALESCED = suspect("coalesced",
+    "{:.1%} of events shared a read with an earlier one, so percentiles of the gaps between events are not "
+    "given",
+    "the client was in time, so the server sends in bursts, or a gateway does: use TPOT",
+    _KNOWN)
+COALESCED_LATE = replace(COALESCED, remedy="{lighter}; if the server itself sends in bursts, use TPOT")
+CPU = suspect("cpu",
+    "the engine of worker {} used 90 % of a core or more in {:.0%} of the window's seconds",
+    "{lighter}",
+    _KNOWN)
+STOLEN = FindingKind(("suspect", "note"), "stolen",
+    "the host of worker {}'s machine took {:.1%} of a CPU's time, {:.0%} in one second: what ran on it stood "
+    "still meanwhile, and no clock can correct for that",
+    "measure on a machine that is not shared, or again when its neighbours are quiet")
+RATE = FindingKind(("invalid", "suspect"), "rate",
+    "{:.1%} of the conversations due at {:g}/s began",
+    "lower --arrival-rate, or {lighter}",
+    _KNOWN)
+# fmt: on
 
 
 def faults(at: LevelEvidence) -> Iterator[Finding]:
@@ -60,8 +112,7 @@ def faults(at: LevelEvidence) -> Iterator[Finding]:
     counts = frame[frame["counts"] & (frame["level"] == at.level.index)]["outcome"].value_counts()
     for name in CLIENT_FAULTS:
         if name in counts:
-            what = f"{counts[name]} turns ended as {name}"
-            yield at.finding("invalid", "client_fault", what, _FAULT_REMEDIES[name])
+            yield at.finding(CLIENT_FAULT, counts[name], name, remedy=_FAULT_REMEDIES[name])
 
 
 def late(at: LevelEvidence) -> Iterator[Finding]:
@@ -76,13 +127,9 @@ def late(at: LevelEvidence) -> Iterator[Finding]:
     if found is None:
         return
     severity, what = found
-    remedy = _lighter(at)
     connecting_ms = np.nan_to_num(floats(at.rows["connect_us"])) / 1e3
-    if judge(np.maximum(late_ms - connecting_ms, 0.0)) is None:
-        remedy = (
-            "opening connections takes this long: see the network and the server's accept queue, and --warmup"
-        )
-    yield at.finding(severity, "late", what, remedy)
+    kind = LATE if judge(np.maximum(late_ms - connecting_ms, 0.0)) is not None else LATE_CONNECTING
+    yield at.finding(kind, severity=severity, what=what, lighter=_lighter(at))
 
 
 def _late_closed(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | None:
@@ -131,50 +178,32 @@ def before_sent(at: LevelEvidence) -> Iterator[Finding]:
     """
     early = at.rows["ttft_ms"] <= 0
     if early.any():
-        what = (
-            f"{int(early.sum())} turns have an answer from before their request was sent, or from that moment"
-        )
-        remedy = "clocks of this machine disagree: report it with run.json, and try --clock kernel"
-        yield at.finding("suspect", "before_sent", what, remedy)
+        yield at.finding(BEFORE_SENT, int(early.sum()))
 
 
 def lag(at: LevelEvidence) -> Iterator[Finding]:
     """Data seen late, where no stamp of the kernel corrects for it."""
     own = at.rows[at.rows["clock"] == "user"]
     if 0 < len(own) <= MOST_UNSTAMPED * len(at.rows):
-        what = (
-            f"{len(own)} of {len(at.rows)} turns lack the kernel's stamps: their times are the client's own"
-        )
-        yield at.finding("note", "unstamped", what, "none is needed for so few of them")
+        yield at.finding(UNSTAMPED, len(own), len(at.rows))
         return
     lag_ms = lag_p99_ms(at.study, own, at.level)
     if len(own) and lag_ms is not None and lag_ms > INVALID_LAG_MS:
-        what = f"the client saw data late (p99 {lag_ms:.1f} ms) and had no kernel clock to correct for it"
-        yield at.finding("invalid", "lag", what, f"run it on Linux with --clock kernel, or {_lighter(at)}")
+        yield at.finding(LAG, lag_ms, lighter=_lighter(at))
 
 
 def coalesced(at: LevelEvidence) -> Iterator[Finding]:
     share = coalesced_share(at.rows, at.study)
     if share > MOST_COALESCED and not is_held_back(at):  # that is said by itself, and no worker helps there
-        what = (
-            f"{share:.1%} of events shared a read with an earlier one, "
-            "so percentiles of the gaps between events are not given"
-        )
         lag_ms = lag_p99_ms(at.study, at.rows, at.level)
-        remedy = "the client was in time, so the server sends in bursts, or a gateway does: use TPOT"
-        if lag_ms is None or lag_ms > PROMPT_LAG_MS:
-            remedy = f"{_lighter(at)}; if the server itself sends in bursts, use TPOT"
-        yield at.finding("suspect", "coalesced", what, remedy)
+        kind = COALESCED_LATE if lag_ms is None or lag_ms > PROMPT_LAG_MS else COALESCED
+        yield at.finding(kind, share, lighter=_lighter(at))
 
 
 def busy(at: LevelEvidence) -> Iterator[Finding]:
     for worker, share in cpu_busy(at.study, at.level).items():
         if share > BUSY_SECONDS:
-            what = (
-                f"the engine of worker {worker} used 90 % of a core or more in {share:.0%} of the window's "
-                "seconds"
-            )
-            yield at.finding("suspect", "cpu", what, _lighter(at))
+            yield at.finding(CPU, worker, share, lighter=_lighter(at))
 
 
 def stolen(at: LevelEvidence) -> Iterator[Finding]:
@@ -184,13 +213,7 @@ def stolen(at: LevelEvidence) -> Iterator[Finding]:
     if worker is None or shares[worker][0] <= NOTED_STOLEN:
         return
     mean, most = shares[worker]
-    severity: Severity = "suspect" if mean > SUSPECT_STOLEN else "note"
-    what = (
-        f"the host of worker {worker}'s machine took {mean:.1%} of a CPU's time, {most:.0%} in one second: "
-        "what ran on it stood still meanwhile, and no clock can correct for that"
-    )
-    remedy = "measure on a machine that is not shared, or again when its neighbours are quiet"
-    yield at.finding(severity, "stolen", what, remedy)
+    yield at.finding(STOLEN, worker, mean, most, severity="suspect" if mean > SUSPECT_STOLEN else "note")
 
 
 def rate(at: LevelEvidence) -> Iterator[Finding]:
@@ -198,24 +221,19 @@ def rate(at: LevelEvidence) -> Iterator[Finding]:
     reached = rate_reached(at.study, at.level)
     if reached is None or reached >= SUSPECT_RATE:
         return
-    severity: Severity = "invalid" if reached < INVALID_RATE else "suspect"
-    what = f"{reached:.1%} of the conversations due at {at.level.arrival_rate_per_s:g}/s began"
-    yield at.finding(severity, "rate", what, f"lower --arrival-rate, or {_lighter(at)}")
+    severity = "invalid" if reached < INVALID_RATE else "suspect"
+    yield at.finding(RATE, reached, at.level.arrival_rate_per_s, severity=severity, lighter=_lighter(at))
 
 
 def _lighter(at: LevelEvidence) -> str:
-    """What makes a client quicker that was too slow; nobody is advised to share what can't be shared."""
     manifest = at.study.manifest
     workers, cores = max(len(manifest.workers), 1), manifest.host.get("cores") or manifest.host.get("cpus")
     if at.level.users is not None and at.level.users <= workers:
-        return "end what else runs on the client's machine, or take a faster one: a person has one worker"
+        return _LIGHTER["alone"]
     if isinstance(cores, int) and workers >= cores:
-        return "use more machines: this one has a worker for each of its cores already"
-    fewer = "use fewer people a worker (--processes, more machines)"
-    busy = cpu_busy(at.study, at.level)
-    if busy and max(busy.values()) > BUSY_SECONDS:
-        return fewer
-    return f"{fewer}, or end what else runs on the client's machine: its engine had CPU to spare"
+        return _LIGHTER["on each core"]
+    busiest = max(cpu_busy(at.study, at.level).values(), default=0.0)
+    return _LIGHTER["busy" if busiest > BUSY_SECONDS else "idle"]
 
 
 def rate_reached(study: Study, level: Level) -> float | None:

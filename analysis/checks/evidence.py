@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
+from msgspec.structs import replace
 
 from analysis.turns.levels import Level
 from analysis.turns.study import Study
-from turnbench.formats import Finding, Severity, Status, TurnLedger
+from turnbench.findings import FindingKind
+from turnbench.formats import Finding, Status, TurnLedger
 
 RANK: dict[str, int] = {"valid": 0, "suspect": 1, "invalid": 2}
 """Statuses from the best to the worst."""
@@ -44,9 +47,10 @@ class LevelEvidence:
         """Seconds from the start of its window to a moment."""
         return (moment_ns - self.level.window_start_ns) / 1e9
 
-    def finding(self, severity: Severity, check: str, what: str, remedy: str) -> Finding:
-        """A finding about this level, whose text begins with it."""
-        return Finding(severity, check, f"level {self.level.index}: {what}", remedy, self.level.index)
+    def finding(self, kind: FindingKind, *values: object, **words: Any) -> Finding:
+        """A finding about this level, whose text begins with it; see `FindingKind.finding`."""
+        found = kind.finding(*values, at=self.level.index, **words)
+        return replace(found, what=f"level {self.level.index}: {found.what}")
 
 
 RunCheck = Callable[[RunEvidence], Iterable[Finding]]

@@ -11,7 +11,8 @@ import pandas as pd
 from analysis.checks.evidence import LevelEvidence, RunEvidence
 from analysis.stats.steadiness import too_short
 from analysis.turns.frame import floats
-from turnbench.formats import Finding, RunManifest, Severity
+from turnbench.findings import FindingKind, invalid, note, suspect
+from turnbench.formats import Finding, RunManifest
 from turnbench.outcomes import ANSWERED, CENSORED, FAILED
 from turnbench.stats.batches import batch_error, slot_sums, slots_of
 from turnbench.stats.percentiles import LEAST_N, effective_at
@@ -40,6 +41,41 @@ _REMEDIES = {
     "reasoning_only": "see whether the server's reasoning parser is the model's, and raise --max-tokens",
     "tls": "name the authority with --ca, or a client certificate with --cert; --insecure checks nothing",
 }
+_SET_KEY = "set the server's key in the environment variable {} (--api-key-env names another)"
+_OTHERS = "see the errors in turns-*.jsonl and the server's log: times are of the turns that got through"
+_NO_ANSWER = "see that the server answers and the window is longer than an answer takes (--hold, --drain)"
+_BY_OUTCOME = (_SET_KEY.format("OPENAI_API_KEY"), *_REMEDIES.values())
+
+# fmt: off
+WINDOW = suspect("window",
+    "the window was not completed: its numbers are of what there is",
+    "run this level again")
+NO_TURNS = invalid("no_turns",
+    "no turn finished {} ({named})",
+    "{remedy}",
+    {"named": ["no turn was sent"], "remedy": [_NO_ANSWER, *_BY_OUTCOME]})
+FAILED_TURNS = suspect("failed",
+    "{} of {} turns failed: {} of the window",
+    "{remedy}",
+    {"remedy": [*_BY_OUTCOME, _OTHERS]})
+UNFINISHED = FindingKind(("suspect", "note"), "unfinished",
+    "{} of {} turns still ran when they were last seen, and rank above all finished ones: {} of the window",
+    "lower the load, or give them longer ({longer})",
+    {"longer": _LONGER.values()})
+FEW_TURNS = note("few_turns",
+    "too few turns for a median ({} are needed) in {}: their means are shown",
+    "hold the level for {hold_s} s (--hold), or play more questions")
+WARM_UP = suspect("warmup",
+    "the first {} turns took {:.0%} {more} {} than the rest: the warm-up was too short",
+    "lengthen --warmup by {seconds:.0f} s or more",
+    {"more": ["longer", "less"]})
+WANDERING = note("wandering",
+    "time per token wanders more slowly than this window can show: its intervals may still be too narrow",
+    "hold the level for longer (--hold)")
+FULL_CONTEXT = note("full_context",
+    "{} of {} conversations filled the model's context: {}",
+    "plan fewer or shorter turns, or serve the model with a longer context")
+# fmt: on
 
 
 def nothing_finished(run: RunEvidence) -> Iterator[Finding]:
@@ -51,8 +87,7 @@ def nothing_finished(run: RunEvidence) -> Iterator[Finding]:
 
 def not_whole(at: LevelEvidence) -> Iterator[Finding]:
     if not at.level.whole:
-        what = "the window was not completed: its numbers are of what there is"
-        yield at.finding("suspect", "window", what, "run this level again")
+        yield at.finding(WINDOW)
 
 
 def no_turns(at: LevelEvidence) -> Iterator[Finding]:
@@ -66,19 +101,16 @@ def _nothing_finished(turns: pd.DataFrame, where: str, at: int | None, manifest:
     seen = turns["outcome"].value_counts()
     parts = (f"{count} {name}{_words(turns[turns['outcome'] == name])}" for name, count in seen.items())
     named = ", ".join(parts) or "no turn was sent"
-    remedy = "see that the server answers and the window is longer than an answer takes (--hold, --drain)"
-    if len(turns):
-        remedy = _remedy(turns, manifest) or remedy
-    return Finding("invalid", "no_turns", f"no turn finished {where} ({named})", remedy, at)
+    remedy = _remedy(turns, manifest) if len(turns) else None
+    return NO_TURNS.finding(where, named=named, remedy=remedy or _NO_ANSWER, at=at)
 
 
 def failed(at: LevelEvidence) -> Iterator[Finding]:
     bad = at.rows[at.rows["outcome"].isin(FAILED)]
     if len(bad) <= MOST_FAILED * len(at.rows):
         return
-    what = f"{len(bad)} of {len(at.rows)} turns failed: {_by_outcome(at, bad)}"
-    remedy = "see the errors in turns-*.jsonl and the server's log: times are of the turns that got through"
-    yield at.finding("suspect", "failed", what, _remedy(bad, at.study.manifest) or remedy)
+    remedy = _remedy(bad, at.study.manifest) or _OTHERS
+    yield at.finding(FAILED_TURNS, len(bad), len(at.rows), _by_outcome(at, bad), remedy=remedy)
 
 
 def _by_outcome(at: LevelEvidence, turns: pd.DataFrame) -> str:
@@ -87,7 +119,7 @@ def _by_outcome(at: LevelEvidence, turns: pd.DataFrame) -> str:
     for outcome, part in turns.groupby("outcome"):
         first_s, last_s = (at.second(int(part["moment_ns"].agg(end))) for end in ("min", "max"))
         named.append(f"{len(part)} {outcome}{_words(part)} sent from {first_s:.0f} to {last_s:.0f} s")
-    return f"{', '.join(named)} of the window"
+    return ", ".join(named)
 
 
 def _words(turns: pd.DataFrame) -> str:
@@ -107,7 +139,7 @@ def _remedy(turns: pd.DataFrame, manifest: RunManifest) -> str | None:
     statuses = turns.loc[turns["outcome"] == outcome, "status"].dropna()
     if outcome == "http_4xx" and statuses.isin([401, 403]).any():
         name = manifest.settings.get("api_key_env") or "OPENAI_API_KEY"
-        return f"set the server's key in the environment variable {name} (--api-key-env names another)"
+        return _SET_KEY.format(name)
     return _REMEDIES.get(outcome)
 
 
@@ -116,14 +148,10 @@ def unfinished(at: LevelEvidence) -> Iterator[Finding]:
     turns = at.rows[at.rows["outcome"].isin(CENSORED)]
     if len(turns):
         # Over 1 % of turns without an answer is what "failed" is for, whatever kept the answer away.
-        severity: Severity = "suspect" if len(turns) > MOST_FAILED * len(at.rows) else "note"
-        what = (
-            f"{len(turns)} of {len(at.rows)} turns still ran when they were last seen, and rank above all "
-            f"finished ones: {_by_outcome(at, turns)}"
-        )
+        severity = "suspect" if len(turns) > MOST_FAILED * len(at.rows) else "note"
         longer = _LONGER[str(turns["outcome"].value_counts().index[0])]
-        remedy = f"lower the load, or give them longer ({longer})"
-        yield at.finding(severity, "unfinished", what, remedy)
+        seen = len(turns), len(at.rows), _by_outcome(at, turns)
+        yield at.finding(UNFINISHED, *seen, severity=severity, longer=longer)
 
 
 def few_turns(at: LevelEvidence) -> Iterator[Finding]:
@@ -138,10 +166,8 @@ def few_turns(at: LevelEvidence) -> Iterator[Finding]:
     if few:
         several = len({model for model, _ in worth}) > 1
         named = ", ".join(f"{task} of {model}" if several else str(task) for model, task in few)
-        longer = math.ceil(at.level.window_s * least / max(min(few.values()), 1))
-        what = f"too few turns for a median ({least} are needed) in {named}: their means are shown"
-        remedy = f"hold the level for {longer} s (--hold), or play more questions"
-        yield at.finding("note", "few_turns", what, remedy)
+        hold_s = math.ceil(at.level.window_s * least / max(min(few.values()), 1))
+        yield at.finding(FEW_TURNS, least, named, hold_s=hold_s)
 
 
 def warm_up(at: LevelEvidence) -> Iterator[Finding]:
@@ -151,15 +177,9 @@ def warm_up(at: LevelEvidence) -> Iterator[Finding]:
         values = answered[name].dropna()
         if early := too_short(values.to_numpy(dtype=np.float64)):
             cut, share = early
-            seconds = at.second(int(answered.loc[values.index[cut], "moment_ns"]))
+            seconds = max(at.second(int(answered.loc[values.index[cut], "moment_ns"])), 1)
             more = "longer" if share > 0 else "less"
-            what = (
-                f"the first {cut} turns took {abs(share):.0%} {more} {what_took} "
-                "than the rest: the warm-up was too short"
-            )
-            yield at.finding(
-                "suspect", "warmup", what, f"lengthen --warmup by {max(seconds, 1):.0f} s or more"
-            )
+            yield at.finding(WARM_UP, cut, abs(share), what_took, more=more, seconds=seconds)
             return
 
 
@@ -169,11 +189,7 @@ def wandering(at: LevelEvidence) -> Iterator[Finding]:
     slots = slots_of(floats(answered["position"]))
     error = batch_error(slot_sums(slots, floats(answered["tpot_ms"])), slot_sums(slots))
     if error is not None and error.slow and len(answered) >= LEAST_WANDERING_TURNS:
-        what = (
-            "time per token wanders more slowly than this window can show: its intervals may still be too "
-            "narrow"
-        )
-        yield at.finding("note", "wandering", what, "hold the level for longer (--hold)")
+        yield at.finding(WANDERING)
 
 
 def full_context(at: LevelEvidence) -> Iterator[Finding]:
@@ -185,6 +201,4 @@ def full_context(at: LevelEvidence) -> Iterator[Finding]:
     ways = [f"{stopped} ended there"] * bool(stopped)
     ways += [f"{talks - stopped} went on without their oldest turns"] * (talks > stopped)
     every = at.rows["talk"].nunique()
-    what = f"{talks} of {every} conversations filled the model's context: {', '.join(ways)}"
-    remedy = "plan fewer or shorter turns, or serve the model with a longer context"
-    yield at.finding("note", "full_context", what, remedy)
+    yield at.finding(FULL_CONTEXT, talks, every, ", ".join(ways))

@@ -6,8 +6,47 @@ from collections.abc import Iterator
 
 from analysis.checks.evidence import RunEvidence
 from analysis.turns.levels import NO_LEVEL
+from turnbench.findings import invalid, note, suspect
 from turnbench.formats import Finding
 from turnbench.outcomes import ANSWERED
+
+# fmt: off
+PARTIAL = suspect("partial", "the run was interrupted: this report is partial", "run again for whole levels")
+INCOMPLETE = invalid("incomplete",
+    "the run is incomplete: it still runs, or was killed before it could end",
+    "analyse it again once it has ended, or run again")
+STATUS = invalid("status",
+    "the run did not end well: its status is {!r}",
+    "see the other findings and the run's messages, then run again")
+NO_HEALTH = suspect("ledger",
+    "there are no health lines, so it isn't known whether every turn has its record",
+    "keep health-*.jsonl beside the turns; if they were never written, run again")
+MISSING = invalid("records",
+    "{} of {} turns ended but have no record here",
+    "copy every turns-*.jsonl of every worker into the run directory, or run again")
+LOST = invalid("lost",
+    "{} of {} turns were still open when their engine ended",
+    "see why the engine or worker ended (its messages, memory, signals), then run again")
+OPEN_LEDGER = invalid("ledger",
+    "the ledger does not close: {}",
+    "the run's books are wrong: don't use its rates; please report this with the run directory")
+MANIFEST = note("manifest",
+    "run.json holds what can't be used, first of all {}: defaults stand for it",
+    "see what wrote to run.json after the run")
+TORN = note("torn",
+    "{} line(s) could not be read, as after a crash in mid-write, and were discarded",
+    "nothing to do if the ledger closes")
+TOKEN_SPLIT = note("token_split",
+    "in {} turns the server's token count does not fit its events: TPOT and token arrivals assume tokens "
+    "spread evenly over events",
+    "use a server that offers continuous_usage_stats, which gives the tokens of each event")
+TOKEN_SOURCE = note("token_source",
+    "in {} turns the server gave no token count: events were counted as tokens",
+    "have the server send usage (stream_options.include_usage) before comparing tokens per second")
+OUTSIDE = note("outside",
+    "{} turns lie outside every level and are not measured",
+    "nothing to do if the run was cut short; else check the workers' clock offsets in run.json")
+# fmt: on
 
 
 def recorded(run: RunEvidence) -> Iterator[Finding]:
@@ -20,36 +59,26 @@ def not_finished(run: RunEvidence) -> Iterator[Finding]:
         case "finished":
             return
         case "interrupted":
-            what, remedy = "the run was interrupted: this report is partial", "run again for whole levels"
-            yield Finding("suspect", "partial", what, remedy)
+            yield PARTIAL.finding()
         case "running":
-            what = "the run is incomplete: it still runs, or was killed before it could end"
-            yield Finding("invalid", "incomplete", what, "analyse it again once it has ended, or run again")
+            yield INCOMPLETE.finding()
         case status:
-            what = f"the run did not end well: its status is {status!r}"
-            remedy = "see the other findings and the run's messages, then run again"
-            yield Finding("invalid", "status", what, remedy)
+            yield STATUS.finding(status)
 
 
 def no_health(run: RunEvidence) -> Iterator[Finding]:
     if run.study.health.empty and len(run.study.frame):
-        what = "there are no health lines, so it isn't known whether every turn has its record"
-        remedy = "keep health-*.jsonl beside the turns; if they were never written, run again"
-        yield Finding("suspect", "ledger", what, remedy)
+        yield NO_HEALTH.finding()
 
 
 def missing(run: RunEvidence) -> Iterator[Finding]:
     if run.ledger.missing:
-        what = f"{run.ledger.missing} of {run.ledger.begun} turns ended but have no record here"
-        remedy = "copy every turns-*.jsonl of every worker into the run directory, or run again"
-        yield Finding("invalid", "records", what, remedy)
+        yield MISSING.finding(run.ledger.missing, run.ledger.begun)
 
 
 def lost(run: RunEvidence) -> Iterator[Finding]:
     if run.ledger.lost:
-        what = f"{run.ledger.lost} of {run.ledger.begun} turns were still open when their engine ended"
-        remedy = "see why the engine or worker ended (its messages, memory, signals), then run again"
-        yield Finding("invalid", "lost", what, remedy)
+        yield LOST.finding(run.ledger.lost, run.ledger.begun)
 
 
 def does_not_close(run: RunEvidence) -> Iterator[Finding]:
@@ -60,23 +89,18 @@ def does_not_close(run: RunEvidence) -> Iterator[Finding]:
     if ledger.begun != ledger.recorded + ledger.missing + ledger.lost:
         parts = f"recorded {ledger.recorded} + missing {ledger.missing} + lost {ledger.lost}"
         sums.append(f"begun {ledger.begun} is not {parts}")
-    remedy = "the run's books are wrong: don't use its rates; please report this with the run directory"
     for text in sums:
-        yield Finding("invalid", "ledger", f"the ledger does not close: {text}", remedy)
+        yield OPEN_LEDGER.finding(text)
 
 
 def unusable(run: RunEvidence) -> Iterator[Finding]:
     if notes := run.study.run.notes:
-        what = f"run.json holds what can't be used, first of all {notes[0]}: defaults stand for it"
-        yield Finding("note", "manifest", what, "see what wrote to run.json after the run")
+        yield MANIFEST.finding(notes[0])
 
 
 def torn(run: RunEvidence) -> Iterator[Finding]:
     if run.study.torn:
-        what = (
-            f"{run.study.torn} line(s) could not be read, as after a crash in mid-write, and were discarded"
-        )
-        yield Finding("note", "torn", what, "nothing to do if the ledger closes")
+        yield TORN.finding(run.study.torn)
 
 
 def token_split(run: RunEvidence) -> Iterator[Finding]:
@@ -89,29 +113,18 @@ def token_split(run: RunEvidence) -> Iterator[Finding]:
     unlike = (measured["shown_tokens"] > events + 1.5) | (measured["shown_tokens"] < events - 0.5)
     odd = measured[unlike & measured["outcome"].isin(ANSWERED)]
     if len(odd):
-        what = (
-            f"in {len(odd)} turns the server's token count does not fit its events: "
-            "TPOT and token arrivals assume tokens spread evenly over events"
-        )
-        remedy = "use a server that offers continuous_usage_stats, which gives the tokens of each event"
-        yield Finding("note", "token_split", what, remedy)
+        yield TOKEN_SPLIT.finding(len(odd))
 
 
 def token_source(run: RunEvidence) -> Iterator[Finding]:
     measured = run.study.measured
     guessed = measured[(measured["token_source"] == "events") & measured["outcome"].isin(ANSWERED)]
     if len(guessed):
-        what = f"in {len(guessed)} turns the server gave no token count: events were counted as tokens"
-        remedy = (
-            "have the server send usage (stream_options.include_usage) before comparing tokens per second"
-        )
-        yield Finding("note", "token_source", what, remedy)
+        yield TOKEN_SOURCE.finding(len(guessed))
 
 
 def outside(run: RunEvidence) -> Iterator[Finding]:
     frame = run.study.frame
     turns = frame[frame["counts"] & (frame["level"] == NO_LEVEL)]
     if len(turns):
-        what = f"{len(turns)} turns lie outside every level and are not measured"
-        remedy = "nothing to do if the run was cut short; else check the workers' clock offsets in run.json"
-        yield Finding("note", "outside", what, remedy)
+        yield OUTSIDE.finding(len(turns))

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.checks.evidence import LevelEvidence, RunEvidence
 from analysis.stats.steadiness import change_point
 from analysis.turns.frame import floats
+from turnbench.findings import note, suspect
 from turnbench.formats import Finding, ServerSample
 from turnbench.outcomes import ANSWERED
 from turnbench.server_metrics import named
@@ -32,6 +33,33 @@ LEAST_COLD_MS = 20.0
 LEAST_WARM_TURNS = 20
 """Turns that say how much of their prompt was cached, below which nothing is concluded."""
 
+# fmt: off
+DRIFT = suspect("drift",
+    "time per token changed by {:+.0%} about {:.0f} s into the window {lasting}",
+    "look for throttling, other users or a growing cache on the server, then run the level again",
+    {"lasting": ["and stayed so", "on average, and did not stay so"]})
+LENGTHS = note("lengths",
+    "answers of {} in {} are {:.0%} as long at load {} as at {}: their times are not of the same work",
+    "compare time per token or TTG@256, or play again with --exact-tokens")
+RESTART = suspect("restart",
+    "the server was restarted {} time(s) during the run, at {} after its start",
+    "see the server's log for why it ended, then run again")
+_ONE_SALT = "don't fix --salt over runs against one server, or restart the server between them"
+WARM_FIRST = suspect("warm_cache",
+    "{:.0%} of the first turns' prompts came from the server's prefix cache, where none should",
+    _ONE_SALT)
+WARM_LATER = suspect("warm_cache",
+    "{:.0%} of follow-up prompts came from the prefix cache though nobody had said it before",
+    "see if another load sends the same texts, or how the server counts cached_tokens")
+WARM_BY_METRICS = suspect("warm_cache",
+    "by its metrics the server found {:.0%} of prompts in its prefix cache: none should be",
+    _ONE_SALT)
+WARM_BY_TIME = suspect("warm_cache",
+    "first turns of about {:.0f} tokens took {:.0f} ms at load {} and {:.0f} ms at load {}: the earlier "
+    "level warmed the server's cache",
+    "leave --salt and --cache alone, or restart the server between levels")
+# fmt: on
+
 
 def drift(at: LevelEvidence) -> Iterator[Finding]:
     """A change of the time per token, each task's own mean taken off."""
@@ -44,9 +72,7 @@ def drift(at: LevelEvidence) -> Iterator[Finding]:
     if found := change_point(logs):
         after_s = at.second(int(rows["moment_ns"].iloc[found.start]))
         lasting = "and stayed so" if found.stayed else "on average, and did not stay so"
-        what = f"time per token changed by {found.share:+.0%} about {after_s:.0f} s into the window {lasting}"
-        remedy = "look for throttling, other users or a growing cache on the server, then run the level again"
-        yield at.finding("suspect", "drift", what, remedy)
+        yield at.finding(DRIFT, found.share, after_s, lasting=lasting)
 
 
 def lengths(run: RunEvidence) -> Iterator[Finding]:
@@ -60,12 +86,7 @@ def lengths(run: RunEvidence) -> Iterator[Finding]:
     for (model, task), rows in answered.groupby(["model", "task"], sort=False):
         change = _length_change(*(rows[rows["level"] == level.index] for level in (played[0], played[-1])))
         if change is not None:
-            what = (
-                f"answers of {model} in {task} are {1 + change:.0%} as long at load {played[-1].load} as at "
-                f"{played[0].load}: their times are not of the same work"
-            )
-            remedy = "compare time per token or TTG@256, or play again with --exact-tokens"
-            yield Finding("note", "lengths", what, remedy)
+            yield LENGTHS.finding(model, task, 1 + change, played[-1].load, played[0].load)
 
 
 def _length_change(low: pd.DataFrame, high: pd.DataFrame) -> float | None:
@@ -87,8 +108,7 @@ def restarts(run: RunEvidence) -> Iterator[Finding]:
     """Counters of the server that fell: it was started anew."""
     if at := restart_times(run.study.server):
         seconds = ", ".join(f"{(t_ns - run.study.levels[0].start_ns) / 1e9:.0f} s" for t_ns in at[:5])
-        what = f"the server was restarted {len(at)} time(s) during the run, at {seconds} after its start"
-        yield Finding("suspect", "restart", what, "see the server's log for why it ended, then run again")
+        yield RESTART.finding(len(at), seconds)
 
 
 def restart_times(server: list[ServerSample]) -> list[int]:
@@ -116,15 +136,9 @@ def warm_cache(run: RunEvidence) -> Iterator[Finding]:
         return  # as asked for
     shared = "shared: true" in (run.study.run.scenario_text() or "") or cache.startswith("shared")
     if not shared and (share := _beyond(rows[first])) > MOST_WARM:
-        what = (
-            f"{share:.0%} of the first turns' prompts came from the server's prefix cache, where none should"
-        )
-        remedy = "don't fix --salt over runs against one server, or restart the server between them"
-        yield Finding("suspect", "warm_cache", what, remedy)
+        yield WARM_FIRST.finding(share)
     if (later := _beyond(rows[~first])) > MOST_WARM:
-        what = f"{later:.0%} of follow-up prompts came from the prefix cache though nobody had said it before"
-        remedy = "see if another load sends the same texts, or how the server counts cached_tokens"
-        yield Finding("suspect", "warm_cache", what, remedy)
+        yield WARM_LATER.finding(later)
 
 
 def warm_by_metrics(run: RunEvidence) -> Iterator[Finding]:
@@ -146,9 +160,7 @@ def warm_by_metrics(run: RunEvidence) -> Iterator[Finding]:
     # More than a conversation's own turns can leave: the last one's prompt and answer are counted too.
     own = float(turns[["prompt_tokens", "tokens"]].sum().sum()) if len(later) else 0.0
     if queries > 0 and (share := (hits - own) / queries) > MOST_WARM:
-        what = f"by its metrics the server found {share:.0%} of prompts in its prefix cache: none should be"
-        remedy = "don't fix --salt over runs against one server, or restart the server between them"
-        yield Finding("suspect", "warm_cache", what, remedy)
+        yield WARM_BY_METRICS.finding(share)
 
 
 def warm_by_time(run: RunEvidence) -> Iterator[Finding]:
@@ -171,14 +183,9 @@ def warm_by_time(run: RunEvidence) -> Iterator[Finding]:
             cold, warm = (floats(part["ttft_ms"])[of == size] for part, of in zip((a, b), sizes, strict=True))
             if min(len(cold), len(warm)) < LEAST_WARM_TURNS:
                 continue
-            if np.median(warm) < MUCH_QUICKER * np.median(cold) and np.median(cold) > LEAST_COLD_MS:
-                what = (
-                    f"first turns of about {2**size:.0f} tokens took {np.median(warm):.0f} ms at load "
-                    f"{high.load} and {np.median(cold):.0f} ms at load {low.load}: the earlier level "
-                    "warmed the server's cache"
-                )
-                remedy = "leave --salt and --cache alone, or restart the server between levels"
-                yield Finding("suspect", "warm_cache", what, remedy, high.index)
+            warm_ms, cold_ms = np.median(warm), np.median(cold)
+            if warm_ms < MUCH_QUICKER * cold_ms and cold_ms > LEAST_COLD_MS:
+                yield WARM_BY_TIME.finding(2**size, warm_ms, high.load, cold_ms, low.load, at=high.index)
                 break
 
 

@@ -35,6 +35,7 @@ from loadgen.control._controller import (
     outlast_forked_workers,
     send_spans,
 )
+from loadgen.control._findings import NOTHING_ANSWERED
 from loadgen.control._levels import play_run
 from loadgen.control._live import LiveSnapshot
 from loadgen.control._state import RunState, reason
@@ -43,7 +44,6 @@ from loadgen.options._command_line import OPTIONS, OptionErrors, add_options
 from loadgen.options._prepare import Prepared, prepare
 from loadgen.options._values import new_folder
 from turnbench import exits
-from turnbench.formats import Finding
 from turnbench.problems import quoted
 
 if TYPE_CHECKING:
@@ -74,14 +74,6 @@ _CHANGES_A_RUN = (
 )  # fmt: skip
 """Locust's options that say what load there is, and from where."""
 _BROWSER_KEYS = ("\r", "\n")
-
-
-NOTHING_ANSWERED = Finding(
-    "invalid",
-    "no_turns",
-    "no turn finished",
-    "see that the server answers and the run is longer than an answer takes (turnbench report RUN says more)",
-)
 
 
 class LocustAdapter:
@@ -216,7 +208,7 @@ class LocustAdapter:
                 run.fault(reason(playing.exception))
             self.controller.close_run(run)
             if run.prepared.settings.no_analysis and not run.answered and self._signal is None:
-                run.report(NOTHING_ANSWERED)  # the analysis would find that
+                run.report(NOTHING_ANSWERED.finding())  # the analysis would find that
             of_analysis = exits.OK if run.prepared.settings.no_analysis else analyse(run)
             code = exit_code_of(run, of_analysis, self._signal)
             if (collector := run.prepared.settings.otlp) is not None and not run.end_at_once.is_set():

@@ -26,6 +26,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from loadgen._messages import EngineMessage, FinishRun, Job, Ping, ShowAnswer, StartRun
+from loadgen.control import _findings
 from loadgen.control._live import LiveAnswer, LiveNumbers, LiveSnapshot
 from loadgen.control._run_files import RunWriter, new_manifest, new_run_dir
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
@@ -34,7 +35,7 @@ from loadgen.options._headers import dialect_of, secrets_here
 from loadgen.options._prepare import Prepared
 from scenarios import NO_TAGS
 from turnbench import exits
-from turnbench.formats import Finding, WorkerEntry
+from turnbench.formats import WorkerEntry
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +127,7 @@ class RunController:
         """A worker that joins during a run gets no job: who plays what was fixed at the start."""
         if self.run is not None and client_id not in self.run.workers:
             # Locust moves some of the people to it all the same, so fewer make load than the level says.
-            what = f"worker {client_id} joined during the run and stayed idle, with the people Locust gave it"
-            remedy = "start all workers first (--expect-workers N)"
-            self.run.report(Finding("invalid", "late_worker", what, remedy))
+            self.run.report(_findings.LATE_WORKER.finding(client_id))
 
     # --- clocks ---
 
@@ -265,33 +264,20 @@ class RunController:
                 run.take_counts(worker, message)
             case "engine_lost":
                 worker.lost = True
-                what = f"worker {worker.index}: {message['why']}"
-                remedy = "its open turns are lost; see the message, mend the cause and run again"
-                run.report(Finding("invalid", "engine_lost", what, remedy))
+                run.report(_findings.ENGINE_LOST.finding(worker.index, message["why"]))
                 run.end("failed")
             case "refused":
                 worker.lost = True
-                what = f"worker {worker.index}: {message['why']}"
-                remedy = "mend this on that machine and run again"
-                run.report(Finding("invalid", "worker_refused", what, remedy))
+                run.report(_findings.WORKER_REFUSED.finding(worker.index, message["why"]))
                 run.end("failed")
             case "compressed":
-                how = message["encoding"]
-                what = f"the server compresses its streams ({how}), though asked not to"
-                remedy = "switch that off for event streams: a token waits until its block is full"
-                run.report(Finding("note", "compressed", what, remedy))
+                run.report(_findings.COMPRESSED.finding(message["encoding"]))
             case "request_changed":
-                remedy = (
-                    "nothing to mend: answers follow the server's own default there; --body has the last word"
-                )
-                run.report(Finding("note", "request_changed", message["what"], remedy))
+                run.report(_findings.REQUEST_CHANGED.finding(message["what"]))
             case "odd":
-                remedy = "nothing to do; docs/servers.md says how it is read"
-                run.report(Finding("note", "odd_answers", message["what"], remedy))
+                run.report(_findings.ODD_ANSWERS.finding(message["what"]))
             case "not_on_the_wire":
-                what = f"arrivals are those of the client's reads, not of packets: {message['why']}"
-                remedy = "see docs/clocks.md for the one capability that packets take; or --clock kernel"
-                run.report(Finding("note", "clock", what, remedy))
+                run.report(_findings.CLOCK.finding(message["why"]))
             case "exhausted":
                 run.exhausted[worker.client_id] = message["users"]
             case op:

@@ -11,11 +11,12 @@ from gevent.event import Event
 from loadgen._messages import ArrivalSchedule, BeginLevel, CloseLevel, CutLevel, MeasureWindow, StopTurns
 from loadgen.control._capacity import CapacitySearch, Judge
 from loadgen.control._controller import RunController
+from loadgen.control._findings import CUT_LATE, PEOPLE_MISSING
 from loadgen.control._live import DRAINING
 from loadgen.control._progress import Progress
 from loadgen.control._state import RunState, WorkerState, spawn_guarded
 from loadgen.options._shape import EXACT_ARRIVALS, Load
-from turnbench.formats import ArrivalsSummary, Finding, LevelEntry, TurnRecord, UntilEntry
+from turnbench.formats import ArrivalsSummary, LevelEntry, TurnRecord, UntilEntry
 from turnbench.formats.turn import decode
 
 if TYPE_CHECKING:
@@ -177,9 +178,7 @@ class LevelRun:
             gevent.spawn(runner.start, users, rate)  # it blocks while they come, and a signal must be heard
         limit_s = users / rate + _ARRIVE_SPARE_S
         if not self._wait(lambda: runner.user_count == users and runner.state == "running", limit_s):
-            what = f"{runner.user_count} of {users} people came within {limit_s:g} s"
-            remedy = "start fewer people, a higher -r, or more workers"
-            self._run.report(Finding("invalid", "people_missing", what, remedy))
+            self._run.report(PEOPLE_MISSING.finding(runner.user_count, users, limit_s))
 
     def _wait(self, condition: Callable[[], bool], limit_s: float) -> bool:
         """Wait for a condition of Locust's runner; True if it came, or the run is ending anyway."""
@@ -241,9 +240,7 @@ class LevelRun:
         """End every conversation of the level, so that the next one begins with fresh ones."""
         index = self.entry.index
         for worker in self._controller.ask(self._run, CutLevel(index), "was_cut", _ANSWER_S):
-            what = f"worker {worker.index} had not ended level {index} in {_ANSWER_S:g} s"
-            remedy = "its old streams load the level after it; use more workers"
-            self._run.report(Finding("invalid", "cut_late", what, remedy))
+            self._run.report(CUT_LATE.finding(worker.index, index, _ANSWER_S))
         self.entry.end_ns = self._run.timeline.now_ns()
 
 

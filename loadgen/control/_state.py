@@ -15,6 +15,7 @@ import gevent
 from gevent.event import Event
 from msgspec.structs import replace
 
+from loadgen.control import _findings
 from loadgen.control._live import LiveNumbers, LiveSnapshot
 from loadgen.control._run_files import RunWriter, iso_now
 from loadgen.options._prepare import Prepared
@@ -106,8 +107,7 @@ class RunState:
 
     def fault(self, why: str) -> None:
         """Something of ours broke: what was recorded can't be trusted, and why is written down."""
-        remedy = "a fault of turnbench itself: report it with what was printed, and run again"
-        self.report(Finding("invalid", "turnbench_failed", why, remedy))
+        self.report(_findings.TURNBENCH_FAILED.finding(why))
         self.end("failed")
 
     def end(self, why: str) -> None:
@@ -119,9 +119,7 @@ class RunState:
     def lose(self, worker: WorkerState) -> None:
         """A worker is gone, and with it its share of the load and its last records."""
         worker.lost = True
-        what = f"worker {worker.index} ({worker.client_id}) was lost: {1 / len(self.workers):.0%} of the load"
-        remedy = "its last records are missing; look at that machine and run again"
-        self.report(Finding("invalid", "worker_lost", what, remedy))
+        self.report(_findings.WORKER_LOST.finding(worker.index, worker.client_id, 1 / len(self.workers)))
         self.end("failed")
 
     # --- what is seen of it ---
@@ -187,9 +185,7 @@ class RunState:
         share = self.unanswered / self.turns if self.turns else 0.0
         too_many = self.turns >= _ABORT_LEAST_TURNS and share > self.prepared.settings.abort_errors
         if too_many and self.ending is None:
-            what = f"{share:.0%} of {self.turns} turns got no whole answer"
-            remedy = "the run was ended as --abort-errors asks; look at the outcomes"
-            self.report(Finding("suspect", "abort_errors", what, remedy))
+            self.report(_findings.ABORT_ERRORS.finding(share, self.turns))
             self.end("errors")
 
     def take_counts(self, worker: WorkerState, message: dict[str, Any]) -> None:
@@ -210,10 +206,8 @@ class RunState:
                 done["batches"],
                 done["records"],
             ):
-                missing = f"{done['records'] - worker.records} of {done['records']}"
-                what = f"{missing} records of worker {worker.index} never came"
-                remedy = "the network to the master lost them; run again"
-                self.report(Finding("invalid", "records_missing", what, remedy))
+                missing = done["records"] - worker.records
+                self.report(_findings.RECORDS_MISSING.finding(missing, done["records"], worker.index))
 
     def save(self) -> None:
         """Write run.json."""
@@ -249,9 +243,7 @@ class RunState:
 
     def _disk_failed(self, error: OSError) -> None:
         self.unwritable = True
-        what = f"{self.writer.path}: {error.strerror or error}"
-        remedy = "free space or choose another --run-dir; what was written is kept"
-        self.report(Finding("invalid", "not_writable", what, remedy))
+        self.report(_findings.NOT_WRITABLE.finding(self.writer.path, error.strerror or error))
         self.end("failed")
 
 

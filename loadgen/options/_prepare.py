@@ -27,8 +27,32 @@ from scenarios import Scenario, ScenarioError, fitting, load, rows_too_long
 from turnbench.cleaning import clean
 from turnbench.clock import why_no_packets
 from turnbench.extras import missing_for_analysis
+from turnbench.findings import note
 from turnbench.formats import Finding
 from turnbench.server_facts import read_facts_file
+
+# fmt: off
+ENDPOINT = note("endpoint", "{}", "nothing to do: it was not used")
+UNTYPED_OPTIONS = note("untyped_options",
+    "this run is not only what was typed: {}",
+    "unset what is not meant")
+SHARE_IN_TOKENS = note("cache_share",
+    "the share that prompts have in common is one of the served model's tokens, by its tokenizer",
+    "nothing to do")
+SHARE_IN_WORDS = note("cache_share",
+    "the share that prompts have in common was counted in words: the server has no /tokenize",
+    "see cached_tokens beside prompt_tokens for the true share")
+_LONGER_CONTEXT = "serve the model with a longer context (--max-model-len), or leave it out of the comparison"
+SKIPPED_TASK = note("skipped_task",
+    "task {} was skipped: it needs a context of {} tokens, the model has {}",
+    _LONGER_CONTEXT)
+SKIPPED_ROWS = note("skipped_rows",
+    "{} of {} rows were skipped: a context of {} is too short",
+    _LONGER_CONTEXT)
+UNLISTED_MODEL = note("unlisted_model",
+    "the server takes --model {}, which its list does not show; it shows {}",
+    "see that it is the model you mean: a gateway may choose another")
+# fmt: on
 
 _PROBE_LIMIT_S = 60.0
 _IN_WORDS = {
@@ -112,18 +136,16 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         raise OptionErrors(error.problems) from None
     except ValueError as error:
         raise OptionErrors([str(error)]) from None
-    findings += [Finding("note", note.code, note.text, note.remedy) for note in scenario.notes]
-    findings += [
-        Finding("note", "endpoint", note, "nothing to do: it was not used") for note in endpoint.notes
-    ]
+    findings += [*scenario.notes, *map(ENDPOINT.finding, endpoint.notes)]
     if settings.cache.startswith("shared"):
-        findings.append(_of_common_start(endpoint))
+        counted = SHARE_IN_WORDS if endpoint.measured is None else SHARE_IN_TOKENS
+        findings.append(counted.finding())
     if untyped := str(options.get("turnbench_untyped") or ""):
-        what = f"this run is not only what was typed: {untyped}"
-        findings.append(Finding("note", "untyped_options", what, "unset what is not meant"))
+        findings.append(UNTYPED_OPTIONS.finding(untyped))
     if endpoint.models:
+        listed = ", ".join(endpoint.models[:5]) + (", ..." if len(endpoint.models) > 5 else "")
         unlisted = [name for name in model_shares(model) if name not in endpoint.models]
-        findings += [_unlisted(name, endpoint.models) for name in unlisted]
+        findings += [UNLISTED_MODEL.finding(name, listed) for name in unlisted]
     slo = {task: scenario.slo.get(task, {}) | settings.slo for task in scenario.tasks}
     return Prepared(settings, shape, scenario, endpoint, model, facts, slo, skipped, findings)
 
@@ -132,15 +154,6 @@ def _not_on_the_wire(settings: Settings) -> list[str]:
     """Why no process here can take arrivals from packets; other machines say so themselves."""
     why = why_no_packets() if address_of(settings.host).socket is None else "a Unix socket has no packets"
     return [] if why is None else [f"--clock wire: {why}; see docs/clocks.md, or use --clock auto"]
-
-
-def _of_common_start(endpoint: Endpoint) -> Finding:
-    """How the common start of --cache shared:SHARE was counted."""
-    if endpoint.measured is not None:
-        what = "the share that prompts have in common is one of the served model's tokens, by its tokenizer"
-        return Finding("note", "cache_share", what, "nothing to do")
-    what = "the share that prompts have in common was counted in words: the server has no /tokenize"
-    return Finding("note", "cache_share", what, "see cached_tokens beside prompt_tokens for the true share")
 
 
 def _not_carried(scenario: Scenario, dialect: str) -> list[str]:
@@ -161,15 +174,10 @@ def _fit(scenario: Scenario, context: int | None) -> tuple[Scenario, dict[str, i
     """
     if context is None:
         return scenario, {}, []
-    remedy = "serve the model with a longer context (--max-model-len), or leave it out of the comparison"
     playable, skipped = fitting(scenario, context)
-    notes = []
-    for task, needed in skipped.items():
-        what = f"task {task} was skipped: it needs a context of {needed} tokens, the model has {context}"
-        notes.append(Finding("note", "skipped_task", what, remedy))
+    notes = [SKIPPED_TASK.finding(task, needed, context) for task, needed in skipped.items()]
     if rows := rows_too_long(scenario, context):
-        what = f"{len(rows)} of {scenario.size} rows were skipped: a context of {context} is too short"
-        notes.append(Finding("note", "skipped_rows", what, remedy))
+        notes.append(SKIPPED_ROWS.finding(len(rows), scenario.size, context))
     return playable, skipped, notes
 
 
@@ -220,14 +228,6 @@ def _model(settings: Settings, endpoint: Endpoint) -> str:
         raise OptionErrors([f"--model {endpoint.refused_name}: {why}"])
     shares = model_shares(settings.model)
     return settings.model if len(shares) > 1 else next(iter(shares))
-
-
-def _unlisted(model: str, listed: list[str]) -> Finding:
-    shown = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
-    what = f"the server takes --model {model}, which its list does not show; it shows {shown}"
-    return Finding(
-        "note", "unlisted_model", what, "see that it is the model you mean: a gateway may choose another"
-    )
 
 
 def versions() -> dict[str, str]:

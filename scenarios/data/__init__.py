@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from scenarios.data._agent_traces import AgentTrace
 from scenarios.data._agents import AgentFile
-from scenarios.data._data_file import DataFile, DataNote, DataRow, DataSource, Message, Place, RowTurn
+from scenarios.data._data_file import DataFile, DataRow, DataSource, Message, Place, RowTurn
 from scenarios.data._dialogues import ChatLogFile, MessagesFile, PreferenceFile, RequestsFile, ShareGptFile
 from scenarios.data._messages import is_plain, text_of
 from scenarios.data._prompts import AlpacaFile, MmluFile, PromptsFile
@@ -21,7 +21,6 @@ __all__ = [
     "HUB",
     "KINDS",
     "DataFile",
-    "DataNote",
     "DataRow",
     "DataSource",
     "Message",

@@ -14,7 +14,6 @@ from typing import Any
 
 from scenarios.data._agents import NESTED_MOST
 from scenarios.data._data_file import (
-    DataNote,
     DataRow,
     DataSource,
     Place,
@@ -26,10 +25,17 @@ from scenarios.data._data_file import (
 from scenarios.data._prompts import asked
 from scenarios.data._records import Record
 from scenarios.data._traces import filler
+from turnbench.findings import note
+from turnbench.formats import Finding
 
 _ROUNDING_S = 0.05
 """So much earlier than the end of another a request may begin, by the recording, and have waited for it."""
 _BLOCK_TOKENS = 64
+
+RECORDED_GAPS = note("recorded_gaps",
+    "{:,} requests have no 'api_time': the pause after each holds the time that its answer took when it was "
+    "recorded",
+    "none needed, if the server is like the one that was recorded")  # fmt: skip
 
 
 class AgentTrace(RecordFile):
@@ -72,13 +78,9 @@ class AgentTrace(RecordFile):
     def context_tokens(self, i: int) -> int | None:
         return self._longest[i]
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         if self._without_end:
-            text = f"{self._without_end:,} requests have no 'api_time': the pause after each holds the time "
-            text += "that its answer took when it was recorded"
-            yield DataNote(
-                "recorded_gaps", text, "none needed, if the server is like the one that was recorded"
-            )
+            yield RECORDED_GAPS.finding(self._without_end)
 
     def row(self, i: int) -> DataRow:
         record = self._index[i]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenarios.data._data_file import (
-    DataNote,
     DataRow,
     DataSource,
     Message,
@@ -31,6 +30,8 @@ from scenarios.data._messages import (
     tools_of,
 )
 from scenarios.data._records import Record
+from turnbench.findings import note
+from turnbench.formats import Finding
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed
 
 NESTED_MOST = 50
@@ -42,6 +43,16 @@ _CONTEXT_MODES = ("deltas_without_responses", _WHOLE)
 """What a turn's messages are: added to the history with its real replies, or the whole request."""
 _OWN_KEYS = {"messages", "texts", "delay", "forks", "spawns"}
 """Keys that tell a turn of a session from a message of a chat, which has a role as well."""
+
+# fmt: off
+ONE_MODEL = note("one_model",
+    "{} models are named ({}); one plays them all",
+    "--model A=0.7,B=0.3 shares whole conversations out")
+TURN_TIMES = note("turn_times",
+    "{:,} turns have a 'timestamp', which is not played: each comes after the reply before, and its 'delay' "
+    "where it has one",
+    "write the milliseconds after that reply as 'delay'")
+# fmt: on
 
 
 class AgentFile(RecordFile):
@@ -85,19 +96,12 @@ class AgentFile(RecordFile):
         assert turns[0].place is not None
         return DataRow(turns, turns[0].place.system)
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         yield from self._seen.notes()
         if len(self._models) > 1:
-            text = (
-                f"{len(self._models)} models are named ({listed(sorted(self._models))}); one plays them all"
-            )
-            yield DataNote("one_model", text, "--model A=0.7,B=0.3 shares whole conversations out")
+            yield ONE_MODEL.finding(len(self._models), listed(sorted(self._models)))
         if self._timed_turns:
-            text = (
-                f"{self._timed_turns:,} turns have a 'timestamp', which is not played: each comes after the "
-                "reply before, and its 'delay' where it has one"
-            )
-            yield DataNote("turn_times", text, "write the milliseconds after that reply as 'delay'")
+            yield TURN_TIMES.finding(self._timed_turns)
 
     def _keep(self, record: Record) -> bool:
         with self._seen.of_a_row():

@@ -25,6 +25,7 @@ from scenarios.data._records import (
 )
 from turnbench.answers import AnswerKey
 from turnbench.files import open_file
+from turnbench.formats import Finding
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed, quoted
 
 _TOKENS_MAX = 100_000_000
@@ -82,15 +83,6 @@ class DataRow:
     body: dict[str, Any] = field(default_factory=dict)
     """What else goes into each of its requests."""
     stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DataNote:
-    """What a person should know about how a file is played."""
-
-    code: str
-    text: str
-    remedy: str
 
 
 class DataSource:
@@ -193,7 +185,7 @@ class DataFile(ABC):
         """When row i is due, in seconds after the first. Only for kinds that are `timed`."""
         raise NotImplementedError
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         """What is not played as the file says, and what was guessed."""
         yield from ()
 

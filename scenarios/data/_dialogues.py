@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from scenarios.data._data_file import (
-    DataNote,
     DataRow,
     DataSource,
     Message,
@@ -32,6 +31,7 @@ from scenarios.data._messages import (
     turns_of,
 )
 from scenarios.data._records import Record
+from turnbench.formats import Finding
 
 ANSWER_TOKENS = (
     "output_tokens", "output_tokens_count", "output_length", "output_len", "max_completion_tokens",
@@ -67,7 +67,7 @@ class Dialogues(RecordFile):
     def row(self, i: int) -> DataRow:
         return self._row(self._index[i], SeenInRows())
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         return self._seen.notes()
 
     def _keep(self, record: Record) -> bool:

@@ -17,8 +17,10 @@ from typing import Any
 
 import msgspec
 
-from scenarios.data._data_file import DataNote, Message, RowTurn, what_it_is
+from scenarios.data._data_file import Message, RowTurn, what_it_is
 from scenarios.data._records import Record
+from turnbench.findings import note
+from turnbench.formats import Finding
 from turnbench.problems import listed
 
 ROLES: dict[str, str] = {
@@ -43,6 +45,17 @@ _PLACES = {**dict.fromkeys((*_PICTURES, "image_url"), "picture"), "video": "vide
 _ADDRESS = re.compile(r"https?://|data:")
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):\s?")
 
+# fmt: off
+PARTS_NOT_SENT = note("parts_not_sent",
+    "{:,} {}{} of {:,} {} {are} not sent: the file has only a place or a path for it",
+    'give it as {{"type": "image_url", "image_url": {{"url": ...}}}}',
+    {"are": ["are", "is"]})
+EARLY_REPLIES = note("early_replies",
+    "{:,} {begin} with a reply to nothing, which is not sent",
+    "none needed; a conversation starts with its first person",
+    {"begin": ["rows begin", "row begins"]})
+# fmt: on
+
 
 @dataclass(slots=True)
 class SeenInRows:
@@ -63,16 +76,13 @@ class SeenInRows:
         yield
         self.rows += self.parts.total() > before
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         for what, number in self.parts.items():
-            text = f"{number:,} {what}{'s' * (number > 1)} of {self.rows:,} row{'s' * (self.rows > 1)}"
-            text += f" {'are' if number > 1 else 'is'} not sent: the file has only a place or a path for it"
-            remedy = 'give it as {"type": "image_url", "image_url": {"url": ...}}'
-            yield DataNote("parts_not_sent", text, remedy)
+            are, rows = "are" if number > 1 else "is", "rows" if self.rows > 1 else "row"
+            yield PARTS_NOT_SENT.finding(number, what, "s" * (number > 1), self.rows, rows, are=are)
         if self.early_replies:
             begin = "rows begin" if self.early_replies > 1 else "row begins"
-            text = f"{self.early_replies:,} {begin} with a reply to nothing, which is not sent"
-            yield DataNote("early_replies", text, "none needed; a conversation starts with its first person")
+            yield EARLY_REPLIES.finding(self.early_replies, begin=begin)
 
 
 def listed_messages(value: Any, column: str) -> list[Any]:

@@ -8,7 +8,6 @@ from string import ascii_lowercase
 from typing import Any
 
 from scenarios.data._data_file import (
-    DataNote,
     DataRow,
     DataSource,
     RecordFile,
@@ -21,10 +20,15 @@ from scenarios.data._dialogues import ANSWER_TOKENS, ChatLogFile, MessagesFile, 
 from scenarios.data._messages import system_beside
 from scenarios.data._records import PROMPT_NAMES, CsvRecords, Record, TextRecords, slug
 from turnbench.answers import AnswerKey
+from turnbench.findings import note
+from turnbench.formats import Finding
 from turnbench.problems import FileProblems, Problem, listed
 
 _MEDIA = {"image", "images", "audio", "audios", "video", "videos"}
 """Columns that a prompt would be asked about, and that no text holds."""
+COLUMNS_NOT_SENT = note("columns_not_sent",
+    "the prompt alone is sent, and nothing of the columns {}",
+    'write rows of "messages", with a picture as {{"type": "image_url", ...}}')  # fmt: skip
 _COLUMN = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -109,11 +113,9 @@ class PromptsFile(RecordFile):
         self._not_sent = sorted(source.columns & _MEDIA - set(self._template.names))
         super().__init__(source)
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         if self._not_sent:
-            text = f"the prompt alone is sent, and nothing of the columns {listed(self._not_sent)}"
-            remedy = 'write rows of "messages", with a picture as {"type": "image_url", ...}'
-            yield DataNote("columns_not_sent", text, remedy)
+            yield COLUMNS_NOT_SENT.finding(listed(self._not_sent))
 
     def _keep(self, record: Record) -> bool:
         self._row(record)

@@ -13,10 +13,12 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from scenarios._texts import CHARACTERS_PER_TOKEN, pages
-from scenarios.data._data_file import DataNote, DataRow, DataSource, RecordFile, RowTurn, shown, tokens_of
+from scenarios.data._data_file import DataRow, DataSource, RecordFile, RowTurn, shown, tokens_of
 from scenarios.data._prompts import asked
 from scenarios.data._records import Record, slug
 from turnbench.draws import stream
+from turnbench.findings import note
+from turnbench.formats import Finding
 from turnbench.problems import listed
 
 _BLOCKS = (512, 1024, 256, 128, 64, 32, 16)
@@ -24,6 +26,19 @@ _BLOCKS = (512, 1024, 256, 128, 64, 32, 16)
 _UNITS_S = {"s": 1.0, "ms": 0.001}
 _GAP_MS_LEAST = 5.0
 """Whole numbers whose mean gap is shorter than this are no milliseconds: no published trace is so busy."""
+
+# fmt: off
+IMAGES_NOT_SENT = note("images_not_sent",
+    "{:,} images of {:,} requests are not sent, since the trace does not have them; their tokens are text",
+    "times of an encoder of images are not in these numbers")
+TIME_UNIT = note("time_unit",
+    "the times are read as seconds: {why}",
+    "write 'time_unit: ms' if not",
+    {"why": ["they have fractions", "as milliseconds they would come too fast"]})
+BLOCK_TOKENS = note("block_tokens",
+    "blocks are taken as {} tokens, which fit {:,} of {:,} rows: prompts may share too much or too little",
+    "write 'block_tokens: N' into the scenario's source")
+# fmt: on
 
 
 class Trace(RecordFile):
@@ -112,11 +127,9 @@ class AzureTrace(TableTrace):
         self._with_images += images > 0
         return super()._keep(record)
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         if self._images:
-            text = f"{self._images:,} images of {self._with_images:,} requests are not sent, since the trace "
-            text += "does not have them; their tokens are text"
-            yield DataNote("images_not_sent", text, "times of an encoder of images are not in these numbers")
+            yield IMAGES_NOT_SENT.finding(self._images, self._with_images)
 
 
 class BurstGptTrace(TableTrace):
@@ -243,17 +256,13 @@ class MooncakeTrace(Trace):
     def arrival_s(self, i: int) -> float:
         return super().arrival_s(self._chains[i][0])
 
-    def notes(self) -> Iterator[DataNote]:
+    def notes(self) -> Iterator[Finding]:
         if self._declared_unit is None and self.timed and self.unit == "ms" and self._unit_s == 1.0:
             why = "they have fractions" if self._fractions else "as milliseconds they would come too fast"
-            yield DataNote(
-                "time_unit", f"the times are read as seconds: {why}", "write 'time_unit: ms' if not"
-            )
+            yield TIME_UNIT.finding(why=why)
         fitting = self._fits[self._block_tokens]
         if self._with_blocks and not self._declared_block and fitting < 0.9 * self._with_blocks:
-            text = f"blocks are taken as {self._block_tokens} tokens, which fit {fitting:,} of "
-            text += f"{self._with_blocks:,} rows: prompts may share too much or too little"
-            yield DataNote("block_tokens", text, "write 'block_tokens: N' into the scenario's source")
+            yield BLOCK_TOKENS.finding(self._block_tokens, fitting, self._with_blocks)
 
 
 class BailianTrace(MooncakeTrace):

@@ -1,4 +1,4 @@
-"""A finding is one function in one list: it then stands in verdict, summary and status by itself."""
+"""A finding is one kind and one function in one list: it stands in verdict, summary and status by itself."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import pytest
 from analysis.checks import verdict
 from analysis.checks.evidence import LevelEvidence, RunEvidence
 from tests.analysis.conftest import MadeRun, checks, level, summary_of, turn
+from turnbench.findings import note, suspect
 from turnbench.formats import Finding
+
+MANY = suspect("many", "{} turns", "send fewer of them")
+ODD = note("odd", "the seed is odd", "take another one")
 
 
 def many_turns(at: LevelEvidence) -> Iterator[Finding]:
     if len(at.rows) > 2:
-        yield at.finding("suspect", "many", f"{len(at.rows)} turns", "send fewer of them")
+        yield at.finding(MANY, len(at.rows))
 
 
 def odd_seed(run: RunEvidence) -> Iterator[Finding]:
     if run.study.manifest.seed % 2:
-        yield Finding("note", "odd", "the seed is odd", "take another one")
+        yield ODD.finding()
 
 
 def test_a_toy_finding_of_a_level_makes_that_level_suspect(

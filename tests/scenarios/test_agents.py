@@ -143,7 +143,7 @@ def test_sessions_of_texts_and_pictures_are_played_with_their_lengths_and_pauses
 def test_what_of_a_session_is_not_played_is_reported_by_its_rows(write: Write) -> None:
     turn = {"text": "Hi", "image": "/home/me/a.png", "timestamp": 5}
     scenario = scenarios.load(write([session("a", turn, turn), session("b", turn), session("c", says("x"))]))
-    notes = {note.code: note.text for note in scenario.notes}
+    notes = {note.check: note.what for note in scenario.notes}
     assert notes["parts_not_sent"].startswith("3 pictures of 2 rows are not sent")
     assert notes["turn_times"].startswith("3 turns have a 'timestamp', which is not played")
 
@@ -223,7 +223,7 @@ def test_the_other_conversations_are_played_where_one_is_wrong(write: Write) -> 
     scenario = scenarios.load(write(rows), skip_bad_rows=True)
     assert [turn.user for turn in plan(scenario, 0, 0).turns] == ["2"]
     assert scenario.size == 1
-    assert "1 row " in next(note.text for note in scenario.notes if note.code == "bad_rows_skipped")
+    assert "1 row " in next(note.what for note in scenario.notes if note.check == "bad_rows_skipped")
 
 
 RECORDED = {
@@ -283,7 +283,7 @@ def test_a_recording_without_the_length_of_answers_is_played_by_its_gaps_and_a_n
     rows = [{"requests": [request(0.0, 90, [1, 2], None), request(4.0, 120, [1, 2, 3], None)]}]
     scenario = scenarios.load(write(rows))
     assert [turn.think_s for turn in plan(scenario, 0, 0).turns] == [0, 4]
-    assert [note.code for note in scenario.notes] == ["recorded_gaps"]
+    assert [note.check for note in scenario.notes] == ["recorded_gaps"]
 
 
 @pytest.mark.parametrize(

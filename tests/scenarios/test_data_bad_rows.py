@@ -24,8 +24,8 @@ def test_bad_rows_can_be_skipped_and_are_counted(file):
     scenario = scenarios.load(path, skip_bad_rows=True)
     assert said(scenario) == [["One"], ["Two"]]
     (note,) = scenario.notes
-    assert note.text.startswith("2 rows of a.jsonl cannot be played and were skipped: ")
-    assert "a.jsonl:2: 'prompt' holds a list" in note.text
+    assert note.what.startswith("2 rows of a.jsonl cannot be played and were skipped: ")
+    assert "a.jsonl:2: 'prompt' holds a list" in note.what
     again = parse(scenario.text)  # as an engine reads it
     assert (said(again), again.text) == (said(scenario), scenario.text)
     assert refusals(file("b.jsonl", [{"prompt": "", "n": 1}]), skip_bad_rows=True)

@@ -77,7 +77,7 @@ def test_a_reply_before_anybody_spoke_is_not_sent_and_said(file):
     row["conversations"].insert(0, {"from": "gpt", "value": "Hello."})
     scenario = scenarios.load(file("a.json", [row, {"conversations": FROM_VALUE}]))
     assert said(scenario) == [["Rhyme with tree.", "And sky?"]] * 2
-    assert [note.text for note in scenario.notes] == [
+    assert [note.what for note in scenario.notes] == [
         "1 row begins with a reply to nothing, which is not sent"
     ]
 
@@ -218,7 +218,7 @@ def test_a_place_for_a_picture_is_counted_and_never_none(file, place):
         scenario = scenarios.load(file(name, rows))
         assert said(scenario) == [["What is on the plate?"]] * 2
         assert wire(plan(scenario, 0, 0)) == [{"role": "user", "content": "What is on the plate?"}]
-        assert [note.text.partition(":")[0] for note in scenario.notes] == [
+        assert [note.what.partition(":")[0] for note in scenario.notes] == [
             "2 pictures of 2 rows are not sent"
         ]
 

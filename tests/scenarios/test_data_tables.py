@@ -144,7 +144,7 @@ def test_capital_letters_in_a_file_s_name_change_nothing(file, name):
 def test_a_column_of_pictures_beside_prompts_is_not_sent_and_said(file):
     rows = [{"question": "What is this?", "image": "a.png", "answer": "A cat"}]
     (note,) = scenarios.load(file("a.jsonl", rows)).notes
-    assert note.text == "the prompt alone is sent, and nothing of the columns image"
+    assert note.what == "the prompt alone is sent, and nothing of the columns image"
     assert own(file("a.jsonl", rows), prompt="{question} {image}").notes == ()
 
 

@@ -31,7 +31,7 @@ def test_tables_of_lengths_and_times(file, text):
     assert [plan(trace, 0, k).turns[0].max_tokens for k in range(2)] == [44, 109]
     assert [round(len(plan(trace, 0, k).turns[0].user) / 4.5) for k in range(2)] == [374, 396]
     if "NumImages" in text:
-        assert [note.text[:24] for note in trace.notes] == ["2 images of 1 requests a"]
+        assert [note.what[:24] for note in trace.notes] == ["2 images of 1 requests a"]
 
 
 def blocks(at, tokens, ids, **more):
@@ -67,7 +67,7 @@ def test_blocks_and_times_of_mooncake_and_its_kin(file, rows, expected_s, shared
 def test_unit_and_block_may_be_declared_and_a_guess_is_said(file):
     rows = [blocks(0.5, 40, [1, 2, 3]), blocks(2.5, 48, [1, 2, 4])]
     path = file("a.jsonl", rows)
-    assert [note.code for note in scenarios.load(path).notes] == ["time_unit"]
+    assert [note.check for note in scenarios.load(path).notes] == ["time_unit"]
     declared = own(path, time_unit="ms", block_tokens=8)
     assert starts(declared) == [0, 0.002]
     assert declared.notes == ()

@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from turnbench import exits, outcomes
-from turnbench.cli.known_findings import SEVERITIES, KnownFinding, known_findings
+from turnbench.findings import FindingKind
 
 _ROOT = Path(__file__).parents[2]
+_ROOMS = ("analysis", "loadgen", "scenarios")
 _WIDTH = 100
 _GENERATED = "Generated from {source} by `turnbench schema --docs docs`: change it there."
 
@@ -125,12 +126,23 @@ makes a run INVALID (exit 3), one *suspect* finding makes it SUSPECT; a *note* c
 for what the run says: a number, a name, a server's words. What to do by symptom: [faq.md](faq.md)."""
 
 
+def finding_kinds() -> Iterator[FindingKind]:
+    """Every kind of finding, from the modules that hold some."""
+    for path in (path for room in _ROOMS for path in sorted((_ROOT / room).rglob("*.py"))):
+        if "\nfrom turnbench.findings import " in path.read_text(encoding="utf-8"):
+            module = import_module(".".join(path.relative_to(_ROOT).with_suffix("").parts))
+            yield from (each for each in vars(module).values() if isinstance(each, FindingKind))
+
+
 @cache
 def findings_page() -> str:
     """docs/findings.md: every finding that the code can make, by its name."""
-    by_check: dict[str, list[KnownFinding]] = {}
-    for finding in known_findings():
-        by_check.setdefault(finding.check, []).append(finding)
+    remedies: dict[tuple[str, str, str], list[str]] = {}
+    for kind in sorted(finding_kinds(), key=lambda kind: kind.check):
+        level = kind.severity if isinstance(kind.severity, str) else " or ".join(kind.severity)
+        what = kind.shown(kind.what)
+        what = what if any(map(str.isalpha, what)) else "as the run says"
+        remedies.setdefault((kind.check, level, what), []).append(kind.shown(kind.remedy))
     source = _GENERATED.format(source="the checks of `analysis/checks/` and `loadgen/`")
     lines = [
         "# Findings",
@@ -142,13 +154,7 @@ def findings_page() -> str:
         "| finding | level | what is seen | what to do |",
     ]
     lines += ["|---|---|---|---|"]
-    for check, places in sorted(by_check.items()):
-        for place in dict.fromkeys((*map(tuple, map(_cells, places)),)):
-            lines.append(f"| `{check}` | {' | '.join(place)} |")
+    for (check, *said), what_to_do in remedies.items():
+        cells = (text.replace("|", "\\|").replace("<", "&lt;") for text in (*said, "; or: ".join(what_to_do)))
+        lines.append(f"| `{check}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _cells(place: KnownFinding) -> list[str]:
-    severities = sorted(place.severities, key=SEVERITIES.index)
-    texts = ["; or: ".join(dict.fromkeys(each)) for each in (place.whats, place.remedies)]
-    return [" or ".join(severities), *(text.replace("|", "\\|").replace("<", "&lt;") for text in texts)]
