@@ -177,10 +177,15 @@ def ratios_of(pool: pd.DataFrame) -> list[TaskRatios]:
     time at 256 tokens is that of answers that were made to have an exact length, where there are any, else of
     those that were longer. A length is null where no turn of the task has it (256 tokens are never
     extrapolated) or where a turn never finished, so that its time isn't known. Nothing where a model played
-    only one task at a load.
+    only one task at a load. A later turn of a conversation has its history before it, and which turns a
+    window holds depends on the load: where two tasks are of one turn, only such are compared, else all by
+    first turns.
     """
     found = []
-    for (name, load), rows in pool.groupby(["any_length", "load"], sort=False):
+    single = pool[~pool["task"].isin(pool[pool["turn"] > 1]["task"].unique())]
+    if single["task"].nunique() < 2:
+        single = pool[pool["turn"] == 1]
+    for (name, load), rows in single.groupby(["any_length", "load"], sort=False):
         tasks = list(dict.fromkeys(rows["task"]))
         if len(tasks) < 2:
             continue

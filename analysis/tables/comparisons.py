@@ -167,8 +167,9 @@ def ratios_table(study: StudyTables | None) -> TextTable:
     heads = ("model", "people", "task", "n", "mean TTG", "vs. fastest")
     note = (
         "Mean time to generate of a task, divided by that of the same model's fastest task at the same load, "
-        "with its 95% interval. The study's row: complex tasks took 30 to 40% longer at 256 tokens, "
-        "according to a summary of it."
+        "with its 95% interval. Conversations of several turns are left out or, where there are no two other "
+        "tasks, stand there by their first turns. The study's row: "
+        "complex tasks took 30 to 40% longer at 256 tokens, according to a summary of it."
     )
     more = ("n at 256", "TTG@256, mean", "vs. fastest at 256")
     return TextTable("Each task against the model's fastest one", (*heads, *more), rows, (0, 2), note)

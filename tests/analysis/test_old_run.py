@@ -62,7 +62,7 @@ MAY_DIFFER: dict[str, str] = {
     "run: outcomes/reasoning_only": "the same",
     "run: verdict/findings/*": "a limit that was missed is a finding, which moves those after it; an answer "
     "cut inside its reasoning has not failed; of few conversations the bound of their likeness counts",
-    "run: study/ratios/*": "the same",
+    "run: study/ratios/*": "conversations are compared by their first turns",
     "sweep: cells/*/itl_ms/p95": "the same: two conversations are too few for it",
     "sweep: by_context/*/ttg_ms/p50": "the same",
     "sweep: comparison/words": "the same statements in plainer words",

@@ -12,6 +12,7 @@ from analysis.compare.variants import PlayedRun, named, variant_of
 from analysis.pipeline import analyse, several
 from analysis.report.first_screen import glance_of
 from analysis.report.plots import figures
+from analysis.tables.sentences import ratios_in_words
 from tests.analysis.conftest import MadeRun, level, turn
 from tests.analysis.test_sweep import sweep
 from turnbench.formats import RunManifest
@@ -171,6 +172,24 @@ def test_256_tokens_are_never_made_up_for_answers_that_were_shorter(tmp_path: Pa
     runs = [cell(tmp_path, "yi", "yi", {"choose": 1, "explain": 111}, 10)]
     study = analyse(sweep(tmp_path, runs)).summary.study
     assert [row.at_256 for row in study.ratios] == [None, None]
+
+
+def test_a_conversation_is_no_task_to_be_set_beside_those_of_one_turn(tmp_path: Path) -> None:
+    tasks = {"choose": 1, "explain": 111, "chat": 300}
+    records = [
+        turn(3 * k + place, sent_s=6 + k / 10 + number, task=task, events=events * number, number=number)
+        for k in range(20)
+        for place, (task, events) in enumerate(tasks.items())
+        for number in ((1, 2) if task == "chat" else (1,))
+    ]
+    MadeRun(tmp_path / "run", records).write()
+    study = analyse(tmp_path / "run").summary.study
+    assert [row.task for row in study.ratios] == ["choose", "explain"]
+    assert "the slowest task took the model 23.0 times as long" in ratios_in_words(study)[0]
+    MadeRun(tmp_path / "two", [turn for turn in records if turn.task != "explain"]).write()
+    choose, chat = analyse(tmp_path / "two").summary.study.ratios
+    assert (choose.natural.n, chat.natural.n) == (20, 20), "first turns, where no two tasks are of one turn"
+    assert chat.natural.time_ms == pytest.approx(100 + 299 * 20)
 
 
 def test_a_turn_that_never_ended_leaves_no_ratio(tmp_path: Path) -> None:
