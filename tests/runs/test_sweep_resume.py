@@ -196,11 +196,13 @@ def test_a_signal_to_the_whole_group_stops_runs_before_servers_and_leaves_none(
     (half,) = [name for name, status in cells.items() if status == "interrupted"]
     outcomes = {turn["outcome"] for turn in turns_in(first.where / half)}
     assert outcomes <= {"ok", "cut", "unfinished"}, "its server went before the run had drained"
+    assert f"ended by {signal.Signals(number).name}: 1 of 3 runs have finished in " in first.said
+    assert f"to play the others: turnbench sweep --resume {Path('runs') / first.where.name}\n" in first.said
     kept = first.kept()
     second = sweep("--resume", str(first.where))
     second.end_as_judged()
     assert set(second.cells().values()) == {"finished"}
-    assert "left, about" in second.said
+    assert "to go, about" in second.said
     assert {name: second.kept()[name] for name in kept} == kept
 
 

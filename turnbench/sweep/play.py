@@ -39,7 +39,6 @@ from turnbench.sweep.runs import (
     served_for,
     server_command,
 )
-from turnbench.units import duration
 
 _TAIL_LINES = 15
 _LOOK_S = 0.1
@@ -89,7 +88,6 @@ def _play(record: SweepRecord, took_s: dict[str, float]) -> int:
     asyncio.run(sweep.play())
     unlike = sweep.unlike_planned()
     if sweep.signal is not None:
-        print(f"interrupted; to go on: turnbench sweep --resume {record.folder}", file=sys.stderr)
         return exits.OF_SIGNAL[sweep.signal]
     for number in _heard():
         if number != signal.SIGINT:
@@ -155,6 +153,7 @@ class SweepRunner:
         if self.signal is None:
             self.progress.say("stopping: runs drain, then their servers stop; once more ends them at once")
             self.signal = signal.Signals(number)
+            self.progress.stopping = True
         for process in [*self._runs, *self._starting]:
             self._stop_process(process)
 
@@ -237,12 +236,13 @@ class SweepRunner:
         self.progress.note(run, played_s)
 
     def unlike_planned(self) -> bool:
-        """Write the index and say what it holds; True if a finished run lacks turns that became due."""
+        """Write the index, say what it holds and how to go on; True if turns that became due are missing."""
         rows = [row for row in self.record.write_index() if row["turns"] is not None]
         turns, planned = (sum(row[key] or 0 for row in rows) for key in ("turns", "planned"))
-        took = duration(self.progress.passed_s)
-        print(f"{len(rows)} of {len(self.record.runs)} runs in {took}: {turns} turns recorded, "
-              f"{planned} planned; all of them in {self.record.folder / INDEX_NAME}", flush=True)  # fmt: skip
+        print(f"{self.progress.so_far(self.signal.name if self.signal else None)}: {turns} turns recorded, "
+              f"{planned} planned; listed in {self.record.folder / INDEX_NAME}", flush=True)  # fmt: skip
+        if any(run.status != "finished" for run in self.record.runs):
+            print(f"to play the others: turnbench sweep --resume {self.record.folder}", file=sys.stderr)
         return turns != planned and self.signal is None
 
 

@@ -35,6 +35,8 @@ class SweepProgress:
         self._played_s: dict[str, float] = {}
         self._starts_s: list[float] = []
         self._total = len(self._open())
+        self.stopping = False
+        """Somebody ended it: what waits is not played any more."""
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=False)
 
@@ -82,13 +84,35 @@ class SweepProgress:
                 self._played_s[run.dir] = played_s
         ahead, open_runs = "", len(self._open())
         if open_runs and run.status != "running":
-            left = self.left_s()
-            ahead = f"; {open_runs} of {self._total} left" + (f", about {duration(left)}" if left else "")
+            ahead = f"; {open_runs} of {self._total} to go{self._time_left()}"
         self.say(f"  {self.passed_s:5.0f} s  {run.dir}: {run.status}{ahead}")
+
+    def so_far(self, ended_by: str | None = None) -> str:
+        """How many runs have finished, and how many of them in this part of the sweep, which took so long."""
+        runs = self._record.runs
+        finished, now = (sum(run.status == "finished" for run in some) for some in (runs, self._done))
+        text = f"{finished} of {len(runs)} runs{' have finished' * (finished < len(runs))}"
+        text += f", {now} of them now, in" if now < finished else " in"
+        return f"{f'ended by {ended_by}: ' if ended_by else ''}{text} {duration(self.passed_s)}"
 
     def say(self, text: str) -> None:
         """One line, above the one that is written anew."""
         self._console.print(Text(text))
+
+    def line(self) -> str:
+        """Where it stands now."""
+        done = self._total - len(self._open())
+        state = f"{len(self._begun_s)} running" if done < self._total else "the last servers stop"
+        return f"  {self.passed_s:5.0f} s  {done} of {self._total} done, {state}{self._time_left()}"
+
+    def _time_left(self) -> str:
+        """The time left in words; nothing where it is not known, or where no run is left."""
+        if self.stopping:
+            return ", stopping"
+        left = self.left_s()
+        if left is None or not self._open():
+            return ""
+        return f", about {duration(max(left, 1.0))} left" if left > 0 else ", longer than expected"
 
     async def tick(self) -> None:
         """Say where it stands, each second in a terminal, else now and then; until cancelled."""
@@ -96,9 +120,7 @@ class SweepProgress:
         with self._live:
             while True:
                 await asyncio.sleep(_TICK_S if on_terminal else _TICK_IN_FILE_S)
-                left, done = self.left_s(), self._total - len(self._open())
-                text = f"  {self.passed_s:5.0f} s  {done} of {self._total} done, {len(self._begun_s)} running"
-                text += f", about {duration(left)} left" if left else ""
+                text = self.line()
                 if on_terminal:
                     self._live.update(Text(text), refresh=True)
                 else:

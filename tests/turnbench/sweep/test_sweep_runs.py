@@ -177,3 +177,28 @@ def test_the_time_left_leaves_other_variants_alone(tmp_path: Path) -> None:
 def _end(progress: SweepProgress, entry: SweepEntry, played_s: float, took_s: float) -> None:
     entry.status, entry.took_s = "finished", took_s
     progress.note(entry, played_s)
+
+
+def test_to_the_last_second_a_sweep_says_where_it_stands_and_what_it_has_when_it_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of("a", scenarios=["x"], repeats=3)
+    entries = runs_of(plan)
+    entries[0].status = "finished"  # in an earlier part
+    now_s = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
+    forecasts: dict[str, RunForecast | None] = {entry.dir: RunForecast(10.0, True) for entry in entries}
+    progress = SweepProgress(SweepRecord(tmp_path, plan, entries), forecasts)
+    _end(progress, entries[1], played_s=10, took_s=10)
+    entries[2].status = "running"
+    progress.note(entries[2])
+    for now_s[0], end in [(4.0, "about 6 s left"), (9.7, "about 1 s left"), (11.0, "longer than expected")]:
+        assert progress.line().endswith(f"1 of 2 done, 1 running, {end}")
+    now_s[0] = 12.0
+    assert progress.so_far("SIGINT") == "ended by SIGINT: 2 of 3 runs have finished, 1 of them now, in 12 s"
+    progress.stopping = True
+    assert progress.line().endswith("1 running, stopping")
+    progress.stopping = False
+    _end(progress, entries[2], played_s=10, took_s=12)
+    assert progress.line().endswith("2 of 2 done, the last servers stop")
+    assert progress.so_far() == "3 of 3 runs, 2 of them now, in 12 s"
