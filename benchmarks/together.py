@@ -75,7 +75,7 @@ async def play(url: str, people: int, clock: str) -> list[float]:
     spawn(watch(run))
     spawn(run.keep_reporting())
     for user in range(people):
-        driver.play(user)
+        driver.play(user, most=1)
     driver.begin_level(0)
     while sum(isinstance(message, TurnEnded) for message in messages) < 2 * people:
         await asyncio.sleep(0.1)

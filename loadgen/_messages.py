@@ -68,8 +68,11 @@ class StartRun(EngineMessage, tag="job"):
     job: Job
 
 
-class PlayConversation(EngineMessage, tag="play"):
-    """Play one conversation for this Locust user; ConversationEnded or NothingToPlay follows."""
+class PlayConversations(EngineMessage, tag="play"):
+    """Play one conversation after the other for this Locust user, until it leaves or the level ends.
+
+    UserDone or NothingToPlay follows.
+    """
 
     user: int
 
@@ -145,7 +148,7 @@ class Ping(EngineMessage, tag="ping"):
 
 ToEngine = (
     StartRun
-    | PlayConversation
+    | PlayConversations
     | UserLeaves
     | BeginLevel
     | MeasureWindow
@@ -213,8 +216,8 @@ class GpuSampled(EngineMessage, tag="gpu"):
     line: bytes
 
 
-class ConversationEnded(EngineMessage, tag="played"):
-    """The conversation of this user has ended."""
+class UserDone(EngineMessage, tag="played"):
+    """This user has left, or the level has ended, and the last conversation is over."""
 
     user: int
 
@@ -296,7 +299,7 @@ FromEngine = (
     | HealthSampled
     | ServerSampled
     | GpuSampled
-    | ConversationEnded
+    | UserDone
     | NothingToPlay
     | LevelClosed
     | LevelCut

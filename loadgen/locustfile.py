@@ -27,7 +27,7 @@ finally:
 
 
 class Person(User):  # type: ignore[misc]
-    """One simulated person, always in one conversation; the engine plays it, this user waits for its end."""
+    """One simulated person, always in one conversation; the engine plays them, this user waits."""
 
     host = DEFAULT_HOST
     wait_time = constant(0)

@@ -25,14 +25,13 @@ from locust.runners import WorkerRunner
 
 from loadgen._messages import (
     FROM_ENGINE,
-    ConversationEnded,
     EngineMessage,
     FromEngine,
     GpuSampled,
     HealthSampled,
     LevelCut,
     NothingToPlay,
-    PlayConversation,
+    PlayConversations,
     RunFinished,
     RunReady,
     ServerSampled,
@@ -41,6 +40,7 @@ from loadgen._messages import (
     TurnBegun,
     TurnEnded,
     Unpacker,
+    UserDone,
     UserLeaves,
     pack,
 )
@@ -153,7 +153,7 @@ class EngineLink:
 
 
 class Worker:
-    """Runs one engine, and has it play a conversation for each of Locust's users."""
+    """Runs one engine, and has it play conversations for each of Locust's users."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
@@ -181,12 +181,15 @@ class Worker:
     # --- Locust's users ---
 
     def converse(self) -> None:
-        """Play one conversation, in the engine; called by a Locust user, returns when it has ended."""
+        """Play conversations, in the engine, until the level ends; called by a Locust user.
+
+        The engine does not ask between two of them: on a shared core each answer would wait for Locust.
+        """
         self._ready.wait()
         self._users += 1
         user = self._users
         ended = self._waiting[user] = Event()
-        self._send(PlayConversation(user))
+        self._send(PlayConversations(user))
         try:
             ended.wait()
         finally:
@@ -245,7 +248,7 @@ class Worker:
                 self._lines.append(("server", line))
             case GpuSampled(line):
                 self._lines.append(("gpu", line))
-            case ConversationEnded(user):
+            case UserDone(user):
                 self._release(user)
             case NothingToPlay(user):
                 self._exhausted.add(user)

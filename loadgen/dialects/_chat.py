@@ -35,6 +35,7 @@ from scenarios import Conversation, characters_of, dialogue, drop_oldest, withou
 _FIRST_EVENTS, _LEAST_EVENTS, _LAST_EVENTS = 12, 8, 3
 """Of a long answer the first and the last events are read one by one, those between them all at once."""
 FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
+_END_BYTES = 64
 _COMPLETE = re.compile(rb"data: *\"?\[DONE\]\"?\s*$", re.I)
 
 
@@ -148,7 +149,7 @@ class ChatCompletions:
             reply.completion_tokens = reply.reasoning_tokens = None
 
     def is_complete(self, tail: bytes) -> bool:
-        return _COMPLETE.search(tail) is not None
+        return _COMPLETE.search(tail[-_END_BYTES:]) is not None
 
     def refusal(self, status: int, text: str) -> Refused | None:
         return refusal_of(status, text)

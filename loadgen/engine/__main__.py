@@ -35,7 +35,7 @@ from loadgen._messages import (
     MeasureWindow,
     NotOnTheWire,
     Ping,
-    PlayConversation,
+    PlayConversations,
     Pong,
     RunFinished,
     RunReady,
@@ -136,7 +136,7 @@ class EngineProcess:
     def _direct(self, run: _PlayedRun, message: ToEngine) -> None:
         driver = run.driver
         match message:
-            case PlayConversation(user):
+            case PlayConversations(user):
                 driver.play(user)
             case UserLeaves(user):
                 driver.leave(user)

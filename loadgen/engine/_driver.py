@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp.connector import Connection
 
-from loadgen._messages import ArrivalSchedule, ConversationEnded, NothingToPlay
+from loadgen._messages import ArrivalSchedule, NothingToPlay, UserDone
 from loadgen.engine._arrivals import ExactTimer, arrivals_of, trace_arrivals
 from loadgen.engine._conversation import converse, drop_turn
 from loadgen.engine._history import History
@@ -93,10 +93,13 @@ class LoadDriver:
         """The window of the level, as soon as it is known: what `unfinished` means depends on it."""
         self.run.window = Window(start_ns, end_ns)
 
-    def play(self, user: int) -> None:
-        """Play one conversation for this user; ConversationEnded is emitted when it has ended."""
+    def play(self, user: int, most: int | None = None) -> None:
+        """Play one conversation after the other for this user, or so many, until it leaves or the level ends.
+
+        UserDone is emitted then, NothingToPlay where the scenario has no more.
+        """
         person = SimulatedPerson()
-        self._people[user] = (person, self._spawn(self._play(user, person)))
+        self._people[user] = (person, self._spawn(self._play(user, person, most)))
 
     def leave(self, user: int) -> None:
         """This user begins no further turn; the one under way goes on to its end."""
@@ -145,15 +148,17 @@ class LoadDriver:
         for person, _ in self._everybody():
             person.leaving.set()
 
-    async def _play(self, user: int, person: SimulatedPerson) -> None:
+    async def _play(self, user: int, person: SimulatedPerson, most: int | None) -> None:
         await first_of(self._may_begin.wait(), person.leaving.wait())
-        more = True
+        more, played = True, 0
         if self.run.job.load.open_loop:
             await self._open_loop.receive(person)
-        elif not person.leaving.is_set():
-            more = await self._converse(person)
+        else:
+            while more and played != most and not person.leaving.is_set():
+                more = await self._converse(person)
+                played += 1
         del self._people[user]
-        self.run.emit(ConversationEnded(user) if more else NothingToPlay(user))
+        self.run.emit(UserDone(user) if more else NothingToPlay(user))
 
     async def _converse(self, person: SimulatedPerson) -> bool:
         """Closed loop: play the next conversation; False if the scenario has no more."""

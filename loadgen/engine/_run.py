@@ -33,7 +33,6 @@ from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
 from loadgen.transport._exchange import Exchange, WorkScheduler, WorkStage
 from loadgen.transport._http import StampedConnector
-from loadgen.transport._read_log import ReadLog
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine, TurnRecord, counts_line
 from turnbench.formats.turn import encode
@@ -44,7 +43,7 @@ _OVERSIZED_BYTES = 64 * 1024 * 1024
 _RECORD_AFTER_S = 0.06
 """So long after a turn its record is made: by then the next request of its person has left, and the tap has
 been drained."""
-_AFTER_COMPLETE_S = 0.25
+_AFTER_COMPLETE_NS = 250_000_000
 """So long after a reply is whole the end of the response may come, before the turn ends without it."""
 
 
@@ -83,6 +82,8 @@ class OpenTurn:
     first: Exchange | None = None
     exchange: Exchange | None = None
     """The attempt under way; None between two."""
+    look_ns: int = 0
+    """From when on it may be overdue."""
 
     @property
     def moment_ns(self) -> int:
@@ -172,7 +173,7 @@ class EngineRun:
     async def attempt(self, turn: OpenTurn, attempt: AttemptId, body: bytes) -> Exchange:
         """Send one request and wait for its end."""
         turn.exchange = exchange = Exchange(self.dialect)
-        turn.first = turn.first or exchange
+        turn.first, turn.look_ns = turn.first or exchange, 0
         own = self.form.headers(attempt.request_id(self.job.run)) if self._sends_id else {}
         post = partial(self._session.post, self._url, data=body, headers=own, allow_redirects=False)
         await exchange.run(post, self.scheduler)
@@ -263,26 +264,26 @@ async def watch(run: EngineRun, every_s: float = 0.1) -> None:
                     turn.person.leaving.set()
                     if turn.exchange is not None:
                         turn.exchange.cut("abandoned", why)
-            if turn.exchange is not None:
-                _end_overdue(turn.exchange, run.job.settings, now_ns)
+            if turn.exchange is not None and now_ns > turn.look_ns:
+                turn.look_ns = _end_overdue(turn.exchange, run.job.settings, now_ns)
 
 
-def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> None:
-    log = exchange.log
-    if log.sent_ns is None:
-        return
-    if _silent_s(log, log.sent_ns, now_ns) > settings.idle_timeout_s:
+def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> int:
+    """End a request that went silent, runs too long or says too much; when to look at it again."""
+    log, sent_ns = exchange.log, exchange.log.sent_ns
+    if sent_ns is None:
+        return now_ns
+    last_ns = log.at_ns[-1] if log.at_ns else sent_ns
+    stalled_ns, deadline_ns = int(settings.idle_timeout_s * 1e9), sent_ns + int(settings.deadline_s * 1e9)
+    if now_ns > last_ns + stalled_ns:
         exchange.catch_up()
-    silent_s = _silent_s(log, log.sent_ns, now_ns)
-    if (now_ns - log.sent_ns) / 1e9 > settings.deadline_s:
+        last_ns = log.at_ns[-1] if log.at_ns else sent_ns
+    if now_ns > deadline_ns:
         exchange.cut("deadline", f"not done {settings.deadline_s:g} s after sending (--deadline)")
-    elif silent_s > settings.idle_timeout_s:
+    elif now_ns > last_ns + stalled_ns:
         exchange.cut("stalled", f"no byte for {settings.idle_timeout_s:g} s (--idle-timeout)")
-    elif silent_s > _AFTER_COMPLETE_S and exchange.is_complete():
+    elif now_ns > last_ns + _AFTER_COMPLETE_NS and exchange.is_complete():
         exchange.cut("ok", None)
     elif len(log.raw) > _OVERSIZED_BYTES:
         exchange.cut("oversized", f"over {_OVERSIZED_BYTES >> 20} MiB in one reply")
-
-
-def _silent_s(log: ReadLog, sent_ns: int, now_ns: int) -> float:
-    return (now_ns - (log.at_ns[-1] if log.at_ns else sent_ns)) / 1e9
+    return min(now_ns + _AFTER_COMPLETE_NS, last_ns + stalled_ns, deadline_ns)

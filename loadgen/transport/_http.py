@@ -175,13 +175,12 @@ class StampedHandler(ResponseHandler):
         """Give aiohttp in one call what was kept back; if that was not the end, go on keeping back."""
         log = self.log
         if log is not None and log.deferred_from is not None:
-            kept = bytes(log.raw[log.deferred_from :])
-            if log.has_last_chunk() and (plain := plain_body(bytes(log.raw))) is not None:
+            raw, begin, chunk = bytes(log.raw), log.deferred_from, None
+            if log.has_last_chunk() and (plain := plain_body(raw)) is not None:
                 # aiohttp needs to know that the body is over, not what was in it.
-                log.plain = plain
-                if (chunk := plain.next_chunk(log.deferred_from)) is not None:
-                    kept = bytes(log.raw[log.deferred_from : chunk]) + LAST_CHUNK
-            log.deferred_from = len(log.raw)
+                log.plain, chunk = plain, plain.next_chunk(begin)
+            kept = raw[begin:] if chunk is None else raw[begin:chunk] + LAST_CHUNK
+            log.deferred_from = len(raw)
             payload = self._payload
             super().data_received(kept)
             if payload is None or payload.is_eof():

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from loadgen._messages import ConversationEnded, EngineMessage, Job, TurnEnded
+from loadgen._messages import EngineMessage, Job, TurnEnded, UserDone
 from loadgen.engine._driver import LoadDriver
 from loadgen.engine._run import EngineRun, watch
 from loadgen.options._endpoint import address_of
@@ -214,15 +214,15 @@ class Client:
         await asyncio.sleep(0)
 
     def start(self) -> int:
-        """One more person begins a conversation."""
+        """One more person begins a conversation, and leaves after it."""
         self.users += 1
-        self.driver.play(self.users)
+        self.driver.play(self.users, most=1)
         return self.users
 
     async def ended(self, user: int, limit_s: float = 10.0) -> None:
         """Until that person's conversation has ended; fails if that takes too long."""
         async with asyncio.timeout(limit_s):
-            while ConversationEnded(user) not in self.messages:
+            while UserDone(user) not in self.messages:
                 self.news.clear()
                 await self.news.wait()
 

@@ -17,7 +17,7 @@ from loadgen._messages import (
     BeginLevel,
     FromEngine,
     Job,
-    PlayConversation,
+    PlayConversations,
     StartRun,
     ToEngine,
     TurnEnded,
@@ -29,7 +29,7 @@ from loadgen.options._settings import Settings
 text = st.text(max_size=8)
 ms = st.none() | st.floats(0, 1e9)
 messages = (
-    st.builds(PlayConversation, st.integers(-(2**63), 2**63 - 1))
+    st.builds(PlayConversations, st.integers(-(2**63), 2**63 - 1))
     | st.builds(
         BeginLevel,
         st.integers(0, 99),
@@ -76,4 +76,4 @@ def test_no_message_of_one_direction_is_one_of_the_other() -> None:
     tags = [kind.__struct_config__.tag for kind in get_args(ToEngine) + get_args(FromEngine)]
     assert len(set(tags)) == len(tags)
     with pytest.raises(msgspec.ValidationError):
-        Unpacker(FROM_ENGINE).feed(pack(PlayConversation(1)))
+        Unpacker(FROM_ENGINE).feed(pack(PlayConversations(1)))
