@@ -8,7 +8,7 @@ Six people with turns of 0.7 s; each kill comes up to 5 s after the run director
     recorded  turns that had reached the server by then: those with a record, and all
     missing   turns that the server had finished and nobody recorded; the age of the oldest at the kill
     lost      turns counted as lost or as finished without a record, by `python -m analysis`
-    off       turns of the server's log that are neither recorded nor counted: ones that had just begun
+    off       turns that the server saw, to the run's last, and that are neither recorded nor counted as lost
     end       seconds until every process of the run is gone
 
 Exit 1 if a directory cannot be analysed, if a turn older than a second is missing, if the counts are off by
@@ -175,14 +175,14 @@ def _counted(
     name: str, server: Server, where: Path, at_s: float, killed_ns: int, end_s: float, left: int, code: int
 ) -> Kill:
     """The directory beside the server's log."""
-    seen = server.entries(where.name)
+    asked = server.entries(where.name)  # engines whose master is killed go on until they hear of it
     recorded = set()
     for path in where.glob("turns-*.jsonl"):
         for line in path.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):
                 turn = decode(line)
                 recorded.add(f"{turn.run}/{turn.conversation}/{turn.turn}/{turn.attempt}")
-    seen = {key: each for key, each in seen.items() if each["received_ns"] <= killed_ns}
+    seen = {key: each for key, each in asked.items() if each["received_ns"] <= killed_ns}
     ended_ns = {key: each["end_ns"] for key, each in seen.items() if not each["aborted"] and each["end_ns"]}
     ended = {key: ns for key, ns in ended_ns.items() if ns <= killed_ns}
     ages_s = [(killed_ns - ns) / 1e9 for key, ns in ended.items() if key not in recorded]
@@ -204,7 +204,7 @@ def _counted(
         missing=len(ages_s),
         oldest_s=max(ages_s, default=0.0),
         lost=lost,
-        off=lost if of_server else len(set(seen) - recorded) - lost,
+        off=lost if of_server else len(set(asked) - recorded) - lost,
         just_begun=sum(killed_ns - each["received_ns"] < JUST_NS for each in seen.values()),
         end_s=end_s,
         left=left,
