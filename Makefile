@@ -40,7 +40,7 @@ fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secr
 # Only these are read for the second pass of `make test`.
 timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)
 
-.PHONY: help setup docs demo demo-real gpu-report test faults test-all test-slow test-vllm test-servers test-engines test-browser test-net test-tools check format bench bench-all serve stop sweep paper report clean
+.PHONY: help setup docs demo demo-real gpu-report test faults test-all test-slow test-vllm test-servers test-engines test-browser test-net test-tools check format bench bench-all bench-peers serve stop sweep paper report clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -139,6 +139,9 @@ bench-all: bench  ## the clock, coverage of intervals, turns that never ended, f
 	$(bin)/python -m benchmarks.arrivals
 	$(bin)/python -m benchmarks.find_capacity
 	$(bin)/python -m benchmarks.capacity
+
+bench-peers: $(ready)  ## six load generators against one server, each in .venv-peers/NAME (13 GB): docs/peers.md
+	$(bin)/python -m benchmarks.peers --write docs/peers.md
 
 serve: $(ready)  ## MODEL=yi-6b [BACKEND=vllm|vllm-cpu|transformers|emulator] [PRECISION= WEIGHTS= LAYERS= PORT= HOST= HARDWARE= ARGS=]
 	$(bin)/python -m serve up $(MODEL) --backend $(BACKEND) --host $(HOST) --port $(PORT) --hardware $(HARDWARE) \

@@ -1,0 +1,294 @@
+"""Six load generators against the same server: what each reported, beside what the server did.
+
+    python -m benchmarks.peers [--tools turnbench,vllm] [--loads 100x100,400x100,800x50] [--seconds 20]
+                               [--write docs/peers.md]
+
+One core has the server, the other the tool with all its processes. The server is the emulator's fixed
+schedule, whose truth log says when each request came and each event left. Every tool asks for the same: so
+many streams, each in one request after the other, prompts of 32 tokens, answers of exactly 200. `peer_tools`
+has each tool's command and reads its results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import psutil
+
+from benchmarks.clock import CLIENT_CORE, TTFT_MS, Emulator
+from benchmarks.peer_tools import TOOLS, Asked, Tool, install, tokenizer_folder
+
+_LOOK_S = 0.25
+_LONGEST_S = 240.0
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+QUIET = {
+    "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+    "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+}  # fmt: skip
+
+
+class PeerRow(msgspec.Struct, kw_only=True):
+    """One tool under one load; times in milliseconds. What a tool does not say is null."""
+
+    tool: str
+    version: str
+    date: str
+    streams: int
+    tokens_per_s_each: int
+    requests: int
+    problem: str | None = None
+    """Why there are no numbers."""
+    ttft_p50: float | None = None
+    ttft_p99: float | None = None
+    gap_p50: float | None = None
+    gap_p99: float | None = None
+    tokens_per_s: float | None = None
+    ttft_p50_true: float | None = None
+    ttft_p99_true: float | None = None
+    gap_p50_true: float | None = None
+    gap_p99_true: float | None = None
+    tokens_per_s_true: float | None = None
+    cpu_us_per_token: float | None = None
+    """Of all its processes while requests were open."""
+    cpu_s_beside: float | None = None
+    """CPU seconds before the first request and after the last: start, making prompts, results."""
+    peak_mb: float | None = None
+    installed_mb: int | None = None
+
+
+@dataclass
+class Watch:
+    """CPU and memory of a process with all below it, over time."""
+
+    pid: int
+    seen: list[tuple[int, float, float]] = field(default_factory=list)
+    """(time in ns, CPU seconds so far, MB)."""
+
+    def look(self) -> None:
+        cpu_s = rss = 0.0
+        try:
+            root = psutil.Process(self.pid)
+            family = [root, *root.children(recursive=True)]
+        except psutil.Error:
+            return
+        for each in family:
+            try:
+                times = each.cpu_times()
+                cpu_s += times.user + times.system + times.children_user + times.children_system
+                rss += each.memory_info().rss
+            except psutil.Error:
+                continue
+        self.seen.append((time.time_ns(), cpu_s, rss / 1e6))
+
+    def until(self, ended: threading.Event) -> None:
+        while not ended.wait(_LOOK_S):
+            self.look()
+
+    def cpu_s(self, at_ns: int) -> float:
+        """CPU seconds used until then."""
+        times = [at for at, _, _ in self.seen]
+        return float(np.interp(at_ns, times, [cpu for _, cpu, _ in self.seen])) if times else 0.0
+
+
+@contextmanager
+def watched(process: subprocess.Popen[Any]) -> Iterator[Watch]:
+    watch, ended = Watch(process.pid), threading.Event()
+    looking = threading.Thread(target=watch.until, args=(ended,))
+    looking.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        looking.join()
+
+
+def play(tool: Tool, asked: Asked, log: Path) -> tuple[Watch, int]:
+    """Run the tool on the client's core to its end; its exit code, -1 if it took too long."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", CLIENT_CORE, *tool.command(asked)],
+            stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=tool.where(asked),
+            env=os.environ | QUIET | (OFFLINE if tool.offline else {}), start_new_session=True,
+        )  # fmt: skip
+        with watched(process) as watch:
+            try:
+                return watch, process.wait(timeout=_LONGEST_S)
+            except subprocess.TimeoutExpired:
+                for each in psutil.Process(process.pid).children(recursive=True):
+                    each.kill()
+                process.kill()
+                process.wait()
+                return watch, -1
+
+
+def row_of(tool: Tool, streams: int, rate: int, seconds: float, kept: Path | None) -> PeerRow:
+    """One tool under one load of the fixed schedule."""
+    answer_s = TTFT_MS / 1e3 + Asked.output_tokens / rate
+    requests = streams * max(round(seconds / answer_s), 2)
+    row = PeerRow(
+        tool=tool.name, version=tool.version(), date=f"{datetime.now(UTC):%Y-%m-%d}", streams=streams,
+        tokens_per_s_each=rate, requests=requests, installed_mb=tool.installed_mb(),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder = kept or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        server = Emulator(folder, rate)
+        asked = Asked(server.url, "yi-6b", streams, requests, answer_s, tokenizer_folder(), folder)
+        try:
+            watch, code = play(tool, asked, folder / f"{tool.name}.log")
+        finally:
+            server.stop()
+        if code not in tool.good_codes:
+            row.problem = "took too long" if code == -1 else f"exit code {code}"
+            return row
+        with server.truth.open() as lines:  # not by their ids: most tools send none
+            true = sorted(map(json.loads, lines), key=lambda each: each["received_ns"])
+        own = None if tool.own_requests is None else tool.own_requests(asked)
+        counted = [
+            each for each in true if len(each["event_ns"]) > 1 and (own is None or each["request_id"] in own)
+        ]
+        _add_truth(row, _from_the_load_on(counted, streams), watch)
+        for key, value in tool.read(asked).items():
+            setattr(row, key, value)
+    return row
+
+
+def _from_the_load_on(true: list[dict[str, Any]], streams: int) -> list[dict[str, Any]]:
+    """Without the requests that a tool sends before its load, to see whether anybody is there.
+
+    The load begins after the last moment, among the first requests, at which the server had nothing to do.
+    """
+    begin, busy_until_ns = 0, 0
+    for place, each in enumerate(true[:streams]):
+        if each["received_ns"] > busy_until_ns:
+            begin = place
+        busy_until_ns = max(busy_until_ns, each["event_ns"][-1])
+    return true[begin:]
+
+
+def _add_truth(row: PeerRow, true: list[dict[str, Any]], watch: Watch) -> None:
+    """What the server did in the requests that the tool counts, the last ones, and what they cost it."""
+    if not true:
+        row.problem = "no request came"
+        return
+    ttft = [(each["event_ns"][0] - each["received_ns"]) / 1e6 for each in true]
+    gaps = np.concatenate([np.diff(each["event_ns"]) / 1e6 for each in true])
+    tokens = sum(len(each["event_ns"]) for each in true)
+    begin_ns, end_ns = true[0]["received_ns"], max(each["event_ns"][-1] for each in true)
+    row.requests = len(true)
+    row.ttft_p50_true, row.ttft_p99_true = (float(np.percentile(ttft, share)) for share in (50, 99))
+    row.gap_p50_true, row.gap_p99_true = (float(np.percentile(gaps, share)) for share in (50, 99))
+    row.tokens_per_s_true = tokens / ((end_ns - begin_ns) / 1e9)
+    cpu_s = watch.cpu_s(end_ns) - watch.cpu_s(begin_ns)
+    row.cpu_us_per_token = cpu_s / tokens * 1e6
+    row.cpu_s_beside = watch.seen[-1][1] - cpu_s
+    row.peak_mb = max(mb for _, _, mb in watch.seen)
+
+
+# --- the table ---
+
+_HEADS = (
+    "tool", "TTFT p50", "true", "TTFT p99", "true", "gap p50", "true", "gap p99", "true", "tokens/s", "true",
+    "CPU us/token", "CPU s beside", "peak MB", "installed MB",
+)  # fmt: skip
+
+
+def table(rows: list[PeerRow]) -> str:
+    """The rows as Markdown, one table a load."""
+    lines = []
+    for streams, rate in dict.fromkeys((row.streams, row.tokens_per_s_each) for row in rows):
+        lines += [f"### {streams} streams at {rate} tokens/s", ""]
+        lines += [f"| {' | '.join(_HEADS)} |", "|---" + "|--:" * (len(_HEADS) - 1) + "|"]
+        for row in rows:
+            if (row.streams, row.tokens_per_s_each) == (streams, rate):
+                lines.append(_line(row))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(row: PeerRow) -> str:
+    name = f"{row.tool} {row.version}"
+    if row.problem is not None:
+        return f"| {name} | {row.problem} |" + " |" * (len(_HEADS) - 2)
+    pairs = (
+        (row.ttft_p50, row.ttft_p50_true), (row.ttft_p99, row.ttft_p99_true), (row.gap_p50, row.gap_p50_true),
+        (row.gap_p99, row.gap_p99_true),
+    )  # fmt: skip
+    cells = [_number(value, 2) for pair in pairs for value in pair]
+    cells += [_number(value, 0) for value in (row.tokens_per_s, row.tokens_per_s_true)]
+    cells += [_number(row.cpu_us_per_token, 1), _number(row.cpu_s_beside, 1), _number(row.peak_mb, 0)]
+    cells.append("-" if row.installed_mb is None else f"{row.installed_mb:,}")
+    return f"| {' | '.join((name, *cells))} |"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+_BEGIN, _END = "<!-- peers: begin -->", "<!-- peers: end -->"
+
+
+def write(page: Path, rows: list[PeerRow]) -> None:
+    """Put the tables into the page, between its two marks, and the rows beside it as JSON."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    page.write_text(f"{before}{_BEGIN}\n\n{table(rows)}\n{_END}{after}", encoding="utf-8")
+    text = msgspec.json.format(msgspec.json.encode(rows), indent=1)
+    (page.parent / "results" / "peers.json").write_bytes(text + b"\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tools", default=",".join(TOOLS), help="which (%(default)s)")
+    parser.add_argument("--loads", default="100x100,400x100,800x50", help="streams x tokens/s (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="about how long each load lasts")
+    parser.add_argument("--install-only", action="store_true", help="make the environments, and no load")
+    parser.add_argument("--rows", type=Path, help="keep rows in this JSON file: one more run adds to them")
+    parser.add_argument("--keep", type=Path, help="keep what the tools wrote in this folder")
+    parser.add_argument("--write", type=Path, help="put the tables into this page")
+    options = parser.parse_args()
+    tools = [TOOLS[name] for name in options.tools.split(",") if name]
+    for tool in tools:
+        install(tool)
+    rows: list[PeerRow] = []
+    if options.rows is not None and options.rows.exists():
+        rows = msgspec.json.decode(options.rows.read_bytes(), type=list[PeerRow])
+    loads = (
+        []
+        if options.install_only
+        else [tuple(map(int, each.split("x"))) for each in options.loads.split(",")]
+    )
+    for streams, rate in loads:
+        for tool in tools:
+            print(f"{tool.name}: {streams} streams at {rate} tokens/s ...", file=sys.stderr, flush=True)
+            kept = None if options.keep is None else options.keep / f"{tool.name}-{streams}"
+            row = row_of(tool, streams, rate, options.seconds, kept)
+            rows = [each for each in rows if (each.tool, each.streams) != (row.tool, row.streams)] + [row]
+            if options.rows is not None:
+                options.rows.write_bytes(msgspec.json.encode(rows))
+    rows.sort(key=lambda row: (row.streams, list(TOOLS).index(row.tool)))
+    print(table(rows))
+    if options.write is not None:
+        write(options.write, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
