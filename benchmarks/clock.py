@@ -68,7 +68,7 @@ class Row:
 class Emulator:
     """The fixed schedule on its own core, with its truth log."""
 
-    def __init__(self, folder: Path, rate: int, tls: bool = False) -> None:
+    def __init__(self, folder: Path, rate: int, tls: bool = False, options: tuple[str, ...] = ()) -> None:
         self.truth = folder / "truth.jsonl"
         certificate = []
         if tls:
@@ -79,7 +79,7 @@ class Emulator:
         self._process = subprocess.Popen(
             ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "serve.emulator", "--schedule", "fixed"]
             + ["--ttft", f"{TTFT_MS}ms", "--itl", f"{1000 / rate:g}ms", "--port", "0"]
-            + ["--truth", str(self.truth), "--max-num-seqs", "4096", *certificate],
+            + ["--truth", str(self.truth), "--max-num-seqs", "4096", *certificate, *options],
             stdout=subprocess.PIPE,
             text=True,
         )

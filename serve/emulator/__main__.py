@@ -80,6 +80,8 @@ def command_parser() -> CommandParser:
     add("--itl", type=_time_ns, default="10ms", metavar="TIME", help="fixed: each next one (%(default)s)")
     length = "fixed: content tokens before the stop token (default: the request's max_tokens, else 256)"
     add("--tokens", type=_count, metavar="N", help=length)
+    add("--opening", choices=("at-once", "first-token"), default="at-once",
+        help="fixed: when the event that opens a stream comes (%(default)s)")  # fmt: skip
     add = parser.add_argument_group("for tests of clients").add_argument
     add("--truth", metavar="FILE", help="append when each event really went out, one JSON line a request")
     add("--faults", metavar="FILE", help="things that go wrong on purpose, by request number or rate (YAML)")
@@ -171,7 +173,7 @@ def _schedule(
     records: ServerRecords,
 ) -> AnswerSchedule:
     if options.schedule == "fixed":
-        times = FixedTimes(options.ttft, options.itl, options.tokens)
+        times = FixedTimes(options.ttft, options.itl, options.tokens, options.opening == "at-once")
         return FixedSchedule(times, reactor.at, records.counters, model.max_model_len, options.seed)
     # What was measured holds the front end's share already.
     front_end = FrontEnd()

@@ -144,6 +144,8 @@ class FixedTimes:
     ttft_ns: int
     itl_ns: int
     tokens: int | None
+    opening_at_once: bool = True
+    """Whether the event that opens a stream comes with the head, or with the first token."""
 
 
 class FixedSchedule:
@@ -175,7 +177,7 @@ class FixedSchedule:
         self._counters.prompt_tokens += reply.request.prompt_tokens
         reply.on_end = partial(self._left, reply)
         reply.cached_tokens = 0
-        reply.begin(with_opening=True)
+        reply.begin(with_opening=self._times.opening_at_once)
         self._outbox.put(reply.request.received_ns + self._times.ttft_ns, reply)
 
     def _left(self, reply: EmulatedReply) -> None:
