@@ -55,6 +55,19 @@ def test_events_go_out_when_they_are_due_and_never_before(timed, make_chat):
     assert statistics.median(late) < 1_500_000
 
 
+@pytest.mark.timing
+@pytest.mark.parametrize(("when", "waits"), [("at-once", False), ("first-token", True)])
+def test_the_event_that_opens_a_stream_comes_at_once_or_with_the_first_token(
+    start_emulator, make_chat, when, waits
+):
+    emulator = start_emulator("--schedule", "fixed", "--ttft", "300ms", "--itl", "1ms", "--opening", when)
+    got = emulator.ask(body=make_chat(max_tokens=2, stream=True))
+    emulator.stop()
+    (row,) = emulator.truth()
+    assert "role" in got.chunks()[0]["choices"][0]["delta"]
+    assert (got.arrived_ns[0] > row["received_ns"] + 290_000_000) == waits
+
+
 def test_an_answer_in_one_piece_has_no_events_but_its_times(timed, make_chat):
     timed.ask(body=make_chat(max_tokens=10))
     timed.stop()
