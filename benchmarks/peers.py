@@ -181,7 +181,8 @@ def row_of(tool: Tool, load: PeerLoad, seconds: float, kept: Path | None) -> Pee
             each
             for each in true
             if len(each["event_ns"]) > 1
-            and not each["aborted"]  # by a tool that ends its load
+            # Shorter where a tool ends its load; some leave when they have the last token.
+            and not (each["aborted"] and each["output_tokens"] < load.output_tokens)
             and (own is None or each["request_id"] in own)
         ]
         _add_truth(row, _from_the_load_on(counted, load.streams), watch)
