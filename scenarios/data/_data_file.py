@@ -25,6 +25,7 @@ from scenarios.data._records import (
 )
 from turnbench.answers import AnswerKey
 from turnbench.files import open_file
+from turnbench.findings import note
 from turnbench.formats import Finding
 from turnbench.problems import FOUND_MAX, FileProblems, Problem, listed, quoted
 
@@ -262,6 +263,19 @@ class RecordFile(DataFile):
         if twice := {name for name in names if names.count(name) > 1}:
             what = f"two columns are named {listed(twice)}; give one another name"
             raise FileProblems([Problem(records.path, 1, what)])
+
+
+_MEDIA = {"image", "images", "audio", "audios", "video", "videos"}
+"""Columns that a person would be asked about, and that no text holds."""
+COLUMNS_NOT_SENT = note("columns_not_sent",
+    "texts alone are sent, and nothing of the columns {}",
+    'write rows of "messages", with a picture as {{"type": "image_url", ...}}')  # fmt: skip
+
+
+def media_not_sent(columns: set[str]) -> Iterator[Finding]:
+    """A note where columns hold pictures and the like beside the texts that are sent."""
+    if found := sorted(columns & _MEDIA):
+        yield COLUMNS_NOT_SENT.finding(listed(found))
 
 
 def tokens_of(record: Record, *names: str) -> int | None:

@@ -14,6 +14,7 @@ from scenarios.data._data_file import (
     Message,
     RecordFile,
     RowTurn,
+    media_not_sent,
     shown,
     tokens_of,
     what_it_is,
@@ -35,7 +36,7 @@ from turnbench.formats import Finding
 
 ANSWER_TOKENS = (
     "output_tokens", "output_tokens_count", "output_length", "output_len", "max_completion_tokens",
-    "max_tokens", "max_new_tokens", "expected_output_len",
+    "max_output_tokens", "max_tokens", "max_new_tokens", "expected_output_len",
 )  # fmt: skip
 """What a row calls the length of its answer: of a recorded one first, then the limit of one."""
 _REQUEST_KEYS = {
@@ -61,6 +62,7 @@ class Dialogues(RecordFile):
     def __init__(self, source: DataSource) -> None:
         source.refuse_template(self.kind)
         self._seen = SeenInRows()
+        self._columns = source.columns
         super().__init__(source)
         self.needs = frozenset(self._seen.needs)
 
@@ -68,7 +70,9 @@ class Dialogues(RecordFile):
         return self._row(self._index[i], SeenInRows())
 
     def notes(self) -> Iterator[Finding]:
-        return self._seen.notes()
+        yield from self._seen.notes()
+        if not self._seen.parts:
+            yield from media_not_sent(self._columns)
 
     def _keep(self, record: Record) -> bool:
         with self._seen.of_a_row():

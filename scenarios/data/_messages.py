@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from scenarios.data._data_file import Message, RowTurn, what_it_is
+from scenarios.data._other_apis import PICTURES, address_of_picture, messages_of_chat, tool_of_chat
 from scenarios.data._records import Record
 from turnbench.findings import note
 from turnbench.formats import Finding
@@ -38,11 +39,8 @@ _FIELDS = {
     "role", "content", "name", "tool_calls", "tool_call_id", "function_call", "reasoning_content", "refusal",
 }  # fmt: skip
 """What the API knows of a message."""
-_PICTURES = ("image", "input_image")
-"""Types of a picture in other APIs' messages and in training sets."""
-_PLACES = {**dict.fromkeys((*_PICTURES, "image_url"), "picture"), "video": "video", "audio": "sound"}
+_PLACES = {**dict.fromkeys((*PICTURES, "image_url"), "picture"), "video": "video", "audio": "sound"}
 """Types of parts that hold nothing the API takes, or may."""
-_ADDRESS = re.compile(r"https?://|data:")
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):\s?")
 
 # fmt: off
@@ -96,7 +94,7 @@ def listed_messages(value: Any, column: str) -> list[Any]:
     if not isinstance(value, list):
         what = f"{column!a} is {what_it_is(value)}; write a list of " + '{"role": ..., "content": ...}'
         raise ValueError(what)
-    return value
+    return messages_of_chat(value)
 
 
 def message_of(part: Any, number: int, seen: SeenInRows, every_field: bool) -> Message:
@@ -175,14 +173,14 @@ def _content(content: Any, number: int, seen: SeenInRows) -> Any:
         if not isinstance(kind, str):
             what = f"message {number} has a part of no type; write " + '{"type": "text", "text": ...}'
             raise ValueError(what)
-        if kind in _PICTURES and (url := _address_of_picture(filled)):
+        if kind in PICTURES and (url := address_of_picture(filled)):
             seen.needs.add("parts")
             parts.append({"type": "image_url", "image_url": {"url": url}})
         elif kind in _PLACES and (kind != "image_url" or "image_url" not in filled):
             lost[_PLACES[kind]] += 1
-        elif kind in ("text", "input_text"):
+        elif kind in ("text", "input_text", "output_text"):
             if isinstance(text := filled.get("text"), str):
-                parts.append(filled | {"type": "text", "text": text})
+                parts.append((filled if kind == "text" else {}) | {"type": "text", "text": text})
         else:
             seen.needs.add("parts")
             parts.append(filled)
@@ -191,24 +189,6 @@ def _content(content: Any, number: int, seen: SeenInRows) -> Any:
         if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
             return parts[0]["text"]
     return parts
-
-
-def _address_of_picture(part: dict[str, Any]) -> str | None:
-    """The URL of a picture as other APIs have it; None where the part is only a place for one.
-
-    Anthropic's `source`, the responses API's `image_url`, `url`, `image` or `base64` of chat templates, and
-    `data` with its type (LangChain). A path is no address: no server here can read it.
-    """
-    source = part.get("source")
-    inner = source if isinstance(source, dict) else part
-    for name in ("image_url", "url", "image"):
-        held = inner.get(name)
-        text = held.get("url") if isinstance(held, dict) else held
-        if isinstance(text, str) and _ADDRESS.match(text):
-            return text
-    data = inner.get("data", inner.get("base64"))
-    kind = inner.get("media_type", inner.get("mime_type", "image/png"))
-    return f"data:{kind};base64,{data}" if isinstance(data, str) and data else None
 
 
 def _without_nulls(value: Any) -> Any:
@@ -242,19 +222,7 @@ def tools_of(record: Record) -> list[dict[str, Any]]:
         return []
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise ValueError(f"'tools' is {what_it_is(tools)}; write a list of functions")
-    return [_tool_of(tool) for tool in tools]
-
-
-def _tool_of(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool as the chat completions API takes it. Functions also come bare, with their type beside their
-    name (the responses API) and with an `input_schema` (Anthropic's); any other tool stays what it is."""
-    own = tool.get("type", "function") == "function" or "input_schema" in tool
-    if not own or "name" not in tool or "function" in tool:
-        return tool
-    function = {key: value for key, value in tool.items() if key not in ("type", "input_schema")}
-    if "input_schema" in tool:
-        function["parameters"] = tool["input_schema"]
-    return {"type": "function", "function": function}
+    return [tool_of_chat(tool) for tool in tools]
 
 
 def system_beside(record: Record) -> str | None:

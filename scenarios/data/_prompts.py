@@ -12,6 +12,7 @@ from scenarios.data._data_file import (
     DataSource,
     RecordFile,
     RowTurn,
+    media_not_sent,
     shown,
     tokens_of,
     what_it_is,
@@ -20,15 +21,9 @@ from scenarios.data._dialogues import ANSWER_TOKENS, ChatLogFile, MessagesFile, 
 from scenarios.data._messages import system_beside
 from scenarios.data._records import PROMPT_NAMES, CsvRecords, Record, TextRecords, slug
 from turnbench.answers import AnswerKey
-from turnbench.findings import note
 from turnbench.formats import Finding
 from turnbench.problems import FileProblems, Problem, listed
 
-_MEDIA = {"image", "images", "audio", "audios", "video", "videos"}
-"""Columns that a prompt would be asked about, and that no text holds."""
-COLUMNS_NOT_SENT = note("columns_not_sent",
-    "the prompt alone is sent, and nothing of the columns {}",
-    'write rows of "messages", with a picture as {{"type": "image_url", ...}}')  # fmt: skip
 _COLUMN = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -110,12 +105,11 @@ class PromptsFile(RecordFile):
                 source.records.first  # noqa: B018 - says that the file is empty
         self._template = PromptTemplate(source)
         self._own_prompt = source.prompt is not None
-        self._not_sent = sorted(source.columns & _MEDIA - set(self._template.names))
+        self._columns = source.columns - set(self._template.names)
         super().__init__(source)
 
     def notes(self) -> Iterator[Finding]:
-        if self._not_sent:
-            yield COLUMNS_NOT_SENT.finding(listed(self._not_sent))
+        return media_not_sent(self._columns)
 
     def _keep(self, record: Record) -> bool:
         self._row(record)
@@ -134,16 +128,19 @@ class PromptsFile(RecordFile):
         return DataRow([asked(self._template.filled(record), answer_tokens=tokens)], system)
 
 
+_ALPACA = ("input", "output", "context", "response")
+
+
 class AlpacaFile(RecordFile):
     """Stanford's Alpaca: instruction, input (perhaps empty), output; perhaps a system text and a history of
-    pairs."""
+    pairs. Dolly calls the second and third context and response."""
 
     kind = "alpaca"
     sign = "'instruction' and 'output'"
 
     @classmethod
     def recognises(cls, source: DataSource) -> bool:
-        return "instruction" in source.columns and bool({"input", "output"} & source.columns)
+        return "instruction" in source.columns and not source.columns.isdisjoint(_ALPACA)
 
     def __init__(self, source: DataSource) -> None:
         source.refuse_template(self.kind)
@@ -158,8 +155,8 @@ class AlpacaFile(RecordFile):
     def _row(self, record: Record) -> DataRow:
         fields = {slug(name): value for name, value in record.items()}
         texts = {}
-        for name in ("instruction", "input", "output"):
-            value = fields.get(name)
+        for name, other in (("instruction", ""), *zip(_ALPACA[:2], _ALPACA[2:], strict=True)):
+            value = fields.get(name) if name in fields else fields.get(other)
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{name!a} is {what_it_is(value)}; write a text")
             texts[name] = value or ""

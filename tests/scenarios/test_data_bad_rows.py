@@ -74,7 +74,7 @@ def test_a_bad_row_in_the_middle_of_many_is_named(file, name):
 
 VALUES = st.recursive(
     st.sampled_from(
-        [None, True, 0, -1, 3.5, 1.0, 10**30, 10**400, "", "x", "user", "assistant", "tool", "function_call", "text", "image", '[{"a"',
+        [None, True, 0, -1, 3.5, 1.0, 10**30, 10**400, "", "x", "user", "assistant", "tool", "function_call", "text", "image", "message", "tool_use", "tool_result", '[{"a"',
          '[{"role": "user", "content": "x"}]', "2024-05-10T00:00:00Z"]
     ),
     lambda inner: (

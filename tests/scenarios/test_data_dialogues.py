@@ -270,6 +270,50 @@ def test_a_batch_of_anthropics_has_its_system_text_and_its_tools(file):
     assert conversation.tools == ({"type": "function", "function": as_chat},)
 
 
+IN_OTHER_FORMS = {
+    "Anthropic": (
+        "params",
+        {"messages": [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": [
+                {"type": "text", "text": "I look."},
+                {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"city": "Paris"}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "21"}]},
+                {"type": "text", "text": "So?"},
+            ]},
+        ], "max_tokens": 7},
+    ),
+    "responses": (
+        "body",
+        {"input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+            {"type": "message", "id": "m", "status": "completed", "role": "assistant",
+             "content": [{"type": "output_text", "text": "I look.", "annotations": []}]},
+            {"type": "function_call", "id": "f", "call_id": "c1", "name": "get_weather",
+             "arguments": '{"city": "Paris"}'},
+            {"type": "function_call_output", "call_id": "c1", "output": "21"},
+            {"role": "user", "content": "So?"},
+        ], "max_output_tokens": 7},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("api", IN_OTHER_FORMS)
+def test_calls_and_results_in_the_form_of_another_api_are_those_of_chat(file, api):
+    key, request = IN_OTHER_FORMS[api]
+    scenario = scenarios.load(file("a.jsonl", [{"custom_id": "r", key: request}]))
+    conversation = plan(scenario, 0, 0)
+    found = dialogue(conversation, "none", 1, [])
+    texts = [(message["role"], scenarios.text_of(message)) for message in found]
+    assert texts == [("user", "Weather?"), ("assistant", "I look."), ("tool", "21"), ("user", "So?")]
+    assert [message["tool_calls"] for message in found if "tool_calls" in message] == [[CALL]]
+    assert [message["tool_call_id"] for message in found if message["role"] == "tool"] == ["c1"]
+    assert {key for message in found for key in message} == {"role", "content", "tool_calls", "tool_call_id"}
+    assert (scenario.needs, conversation.turns[0].max_tokens) == ({"tools"}, 7)
+
+
 @pytest.mark.parametrize("name", ["output_length", "output_tokens", "max_tokens"])
 def test_the_length_of_an_answer_is_known_by_each_of_its_names(file, name):
     row = {"messages": WITH_ROLES[:1], name: 7}

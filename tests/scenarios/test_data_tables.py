@@ -129,6 +129,15 @@ def test_alpaca_rows_are_instruction_and_input(file):
         assert said(scenario) == [["Translate to French.\n\ngood night"], ["Name a lake."], ["Hi", "Go on."]]
         assert row_of(scenario, 0).turns[0].canned == "bonne nuit"
         assert row_of(scenario, 2).system == "Be kind."
+    dolly = {
+        "instruction": "How deep is it?",
+        "context": "Thun is a lake.",
+        "response": "217 m",
+        "category": "qa",
+    }
+    scenario = scenarios.load(file("dolly.jsonl", [dolly]))
+    assert said(scenario) == [["How deep is it?\n\nThun is a lake."]]
+    assert row_of(scenario, 0).turns[0].canned == "217 m"
     table = "instruction;input;output\nTranslate to French.;good night;bonne nuit\n"
     assert said(scenarios.load(file("a.csv", table))) == [["Translate to French.\n\ngood night"]]
 
@@ -144,7 +153,9 @@ def test_capital_letters_in_a_file_s_name_change_nothing(file, name):
 def test_a_column_of_pictures_beside_prompts_is_not_sent_and_said(file):
     rows = [{"question": "What is this?", "image": "a.png", "answer": "A cat"}]
     (note,) = scenarios.load(file("a.jsonl", rows)).notes
-    assert note.what == "the prompt alone is sent, and nothing of the columns image"
+    assert note.what == "texts alone are sent, and nothing of the columns image"
+    row = {"conversations": [{"from": "human", "value": "<image> What?"}], "image": "a.png"}
+    assert [note.check for note in scenarios.load(file("b.jsonl", [row])).notes] == ["columns_not_sent"]
     assert own(file("a.jsonl", rows), prompt="{question} {image}").notes == ()
 
 
