@@ -59,7 +59,7 @@ MEANINGS: dict[Outcome, str] = {
     "stale_connection": "A connection kept open had been closed by the server; the turn is sent once more.",
     "stalled": "Nothing came for --idle-timeout.",
     "deadline": "The answer was not whole within --deadline.",
-    "oversized": "An event of over 1 MiB, or a reply of over 64 MiB.",
+    "oversized": "An event of over 1 MiB, a reply of over 64 MiB (also decompressed), or of a million lines.",
     "empty": "A whole stream without any content.",
     "reasoning_only": "A whole stream of reasoning without an answer, not cut by its limit of tokens.",
     "context_full": "The conversation does not fit the model's context.",

@@ -23,7 +23,7 @@ import aiohttp
 from loadgen.dialects import Dialect, Refused, StreamedReply, failure_of_data, is_json, problem_of
 from loadgen.transport._http import current_log
 from loadgen.transport._read_log import Body, ReadLog, body_of, head_end
-from loadgen.transport._sse import event_stream
+from loadgen.transport._sse import MOST_LINES, event_stream
 from turnbench.cleaning import ERROR_CHARS, clean
 from turnbench.outcomes import Outcome, is_cut_reasoning
 
@@ -32,6 +32,8 @@ Post = Callable[[], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
 _ERROR_BYTES = 2048
 _TAIL_BYTES = 4096
+_LONG_BYTES = 1 << 20
+"""A reply as sent: such a one takes 10 ms to read, or a flood of lines 2 s; a compressed one may hold any."""
 _EVENT_STREAM = "text/event-stream"
 _FIRST_FIELD = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry|):")
 _LONGEST_FIELD_BYTES = 16
@@ -196,15 +198,24 @@ class Exchange:
         if self.log.connection is not None:
             self.log.connection.finish(self.log)
         if self.is_stream and not self._is_read:
-            async with scheduler.turn_for(WorkStage.DECODE):
-                self.log.settle()
-                self.reply = read_reply(body_of(self.log, self.chunked, self.encoding), self.dialect)
+            await self._read(scheduler)
         if self.is_stream:
             if self._other_type:
                 self.reply.oddities.add("content_type")
             self._judge()
         if self.error is not None:
             self.error = clean(self.error.encode("utf-8", "replace"))
+
+    async def _read(self, scheduler: WorkScheduler) -> None:
+        """Make sense of what came; what may take long, in a thread, so that others are read meanwhile."""
+        log = self.log
+        if len(log.raw) > _LONG_BYTES or self.encoding.strip().lower() not in ("", "identity"):
+            log.settle()
+            self.reply = await asyncio.to_thread(self.reply_so_far)
+            return
+        async with scheduler.turn_for(WorkStage.DECODE):
+            log.settle()
+            self.reply = self.reply_so_far()
 
     async def _request(self, post: Post, scheduler: WorkScheduler) -> None:
         async with post() as response:
@@ -360,6 +371,8 @@ def read_reply(body: Body, dialect: Dialect) -> StreamedReply:
         reply.fail(problem_of(failure_of_data(found[failed][0], called_an_error=True) or ""))
     elif stream.stray and (failure := failure_of_data(stream.stray)):
         reply.fail(problem_of(failure))
+    elif stream.cut and not reply.done:
+        reply.fail(("oversized", f"over {MOST_LINES:,} lines in one reply"))
     elif stream.stray and not reply.done and reply.finish_reason is None:
         what = "the stream ended in what is no event" if found else "no event in the body"
         reply.fail(("truncated", f"{what}: {clean(stream.stray[:_ERROR_BYTES])}"))

@@ -239,6 +239,8 @@ class PlainBody:
 
 
 _CHUNK_END_BYTES = 2
+_MOST_PLAIN_EVENTS = 100_000
+"""More take long to read, and are not read while others wait."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -247,7 +249,7 @@ def plain_body(raw: bytes) -> PlainBody | None:
     start = head_end(raw)
     if start is None:
         return None
-    chunks = raw[start:].split(b"\n\n\r\n")
+    chunks = raw[start:].split(b"\n\n\r\n", _MOST_PLAIN_EVENTS)
     if chunks.pop() != LAST_CHUNK:
         return None
     sizes = list(map(len, chunks))

@@ -15,7 +15,9 @@ from itertools import accumulate
 _BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
 
-
+MOST_LINES = 1 << 20
+"""An answer of 300,000 tokens has fewer, whatever the dialect. 60 KiB of gzip can hold 60 million: a
+minute and gigabytes to read."""
 _STRAY_BYTES = 1 << 16
 _WHOLE = re.compile(rb"\s*(\{.*\}|\[DONE\])\s*")
 _FIELDS = (b"event", b"id", b"retry", b"data")
@@ -35,11 +37,16 @@ class EventStream:
     """Whether lines of data that no blank line divides were read as an event each."""
     stray: bytes = b""
     """Lines that are no fields, such as JSON without `data:`; the start of them."""
+    cut: bool = False
+    """Whether there are more lines than are read."""
 
 
 def event_stream(body: bytes) -> EventStream:
     """What a body, or the start of one, says."""
     found = EventStream()
+    for mark in (b"\n", b"\r"):
+        if body.count(mark) > MOST_LINES:
+            body, found.cut = body[: -len(body.split(mark, MOST_LINES)[-1])], True
     plain = None if b"\r" in body else _plain(body)
     if plain is None:
         _by_line(found, body, len(_BOM) if body.startswith(_BOM) else 0)

@@ -6,6 +6,8 @@ The `client` fixture checks after every test that the ledger closed and that no 
 from __future__ import annotations
 
 import asyncio
+import gzip
+import threading
 import zlib
 from typing import Any
 
@@ -13,11 +15,13 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 import loadgen.engine._run as run_module
+import loadgen.transport._exchange as exchange_module
 from loadgen._messages import AnswersOdd
 from loadgen.transport._exchange import WorkStage
 from loadgen.transport._reader import StampedReader
 
 SSE = "Content-Type: text/event-stream"
+ENCODED: dict[str, list[str]] = {"long": [], "compressed": ["Content-Encoding: gzip"]}
 
 
 async def test_a_hung_stream_is_stalled_and_keeps_its_events(play: Any) -> None:
@@ -186,6 +190,29 @@ async def test_an_endless_stream_is_oversized(play: Any, monkeypatch: pytest.Mon
     record = (await play(script)).record
     assert (record.outcome, "MiB" in record.error) == ("oversized", True)
     assert len(record.event_us) > 1000
+
+
+@pytest.mark.parametrize("kind", ["long", "compressed"])
+async def test_other_streams_go_on_while_a_reply_is_read_that_takes_long(
+    play: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    read, others_went_on, seen = exchange_module.read_reply, threading.Event(), []
+
+    def slowly(*reply: Any) -> Any:
+        seen.append(others_went_on.wait(2))
+        return read(*reply)
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        body = peer.words(*["word "] * 40) + peer.END
+        await peer.head("200 OK", SSE, "Transfer-Encoding: chunked", *ENCODED[kind])
+        asyncio.get_running_loop().call_later(0.2, others_went_on.set)
+        await peer.finish(gzip.compress(body) if ENCODED[kind] else body)
+
+    monkeypatch.setattr(exchange_module, "_LONG_BYTES", 1000)
+    monkeypatch.setattr(exchange_module, "read_reply", slowly)
+    record = (await play(script)).record
+    assert (record.outcome, len(record.event_us), seen) == ("ok", 40, [True])
 
 
 async def test_a_line_of_over_a_mebibyte_is_oversized(play: Any) -> None:

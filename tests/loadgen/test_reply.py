@@ -380,6 +380,15 @@ def test_what_nearly_every_server_sends_is_plain() -> None:
     assert plain.events == [data] * 3
 
 
+def test_a_flood_of_plain_events_goes_the_general_way_where_others_need_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadgen.transport._read_log._MOST_PLAIN_EVENTS", 2)
+    chunk = b"a\r\ndata: {}\n\n\r\n"
+    assert plain_body(HEAD + chunk * 2 + b"0\r\n\r\n") is not None
+    assert plain_body(HEAD + chunk * 3 + b"0\r\n\r\n") is None
+
+
 TEXTS = st.sampled_from([" w", "w", "word ", " a longer text than the others", "", "\u20ac", "ww"])
 ODD_CHUNKS = st.sampled_from(
     [

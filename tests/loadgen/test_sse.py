@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+import loadgen.transport._sse as module
 from loadgen.transport._sse import EventStream, _by_line, _plain, event_stream
 from tests.tries import tries
 
@@ -120,3 +121,12 @@ def test_lines_that_are_no_fields_are_kept_apart() -> None:
 def test_an_event_ends_after_its_blank_line() -> None:
     body = b"\n\n: x\n\ndata: 1\n\n\n\ndata: 2\n\n"
     assert [body[:end][-9:] for _, end in events(body)] == [b"data: 1\n\n", b"data: 2\n\n"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_of_a_flood_the_first_lines_are_read(monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+    monkeypatch.setattr(module, "MOST_LINES", 6)
+    three = b"".join(b"data: %d" % n + end + end for n in (1, 2, 3))
+    for more, cut in ((b"", False), (b": more", False), (b"data: 4" + end + end, True)):
+        found = event_stream(three + more)
+        assert ([data for data, _ in found.events], found.cut) == ([b"1", b"2", b"3"], cut)
