@@ -117,6 +117,8 @@ class LocustAdapter:
             # Ctrl-C in a terminal, or its end, hits forked workers too; they end when the master says so.
             for number in (signal.SIGINT, signal.SIGHUP):
                 gevent.signal_handler(number, lambda: None)
+            # Locust takes the names of its other files away from them itself.
+            self.options.json = self.options.json_file = None
 
     def _take_signals(self) -> None:
         gevent.signal_handler(signal.SIGUSR1, self.end_after_level)

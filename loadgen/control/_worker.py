@@ -60,6 +60,8 @@ _COUNTS_S = 0.05
 """How often the controller hears at most of turns that began: after a kill it knows how many are lost."""
 _BATCH_LINES = 500
 _MASTER_SILENCE_S = 5.0
+_MOST_ERRORS = 200
+"""Locust has a row for each error of another text, and many a server says the time or a number in each."""
 _STDERR_TAIL_BYTES = 2000
 _LOADED_BY = os.getpid()
 """Locust forks its workers (--processes) after it has loaded this: in them it is their parent's."""
@@ -166,6 +168,8 @@ class Worker:
         self._run = ""
         self._secrets = Secrets()
         self._lines: list[tuple[str, bytes]] = []
+        self._errors: set[str] = set()
+        """What failed turns of the run have said, as Locust has it."""
         self._turns = self._answered = self._failed = self._unanswered = 0
         self._batches = 0
         self._records = 0
@@ -216,7 +220,7 @@ class Worker:
         if message["job"]["run"] == self._run:
             return  # sent again, since our `ready` had not come to the master yet
         self._batches = self._records = 0
-        self._lines, self._exhausted, self._counts = [], set(), None
+        self._lines, self._exhausted, self._errors, self._counts = [], set(), set(), None
         self._run = message["job"]["run"]
         if self._engine is None:
             self._start_engine()
@@ -288,13 +292,19 @@ class Worker:
         """
         if not turn.done or turn.outcome in NOT_MEASURED:
             return
-        failed = turn.outcome in UNANSWERED
+        why = None
+        if turn.outcome in UNANSWERED:
+            why = f"{turn.outcome}: {turn.error}"
+            if len(self._errors) < _MOST_ERRORS:
+                self._errors.add(why)
+            elif why not in self._errors:
+                why = turn.outcome
         self.environment.events.request.fire(
             request_type="TTG",
             name=turn.task,
             response_time=turn.ttg_ms if turn.outcome in ANSWERED else None,
             response_length=turn.chars,
-            exception=RuntimeError(f"{turn.outcome}: {turn.error}") if failed else None,
+            exception=None if why is None else RuntimeError(why),
             context={},
         )
 

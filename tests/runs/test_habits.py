@@ -90,6 +90,8 @@ def test_two_runs_with_processes_at_once_do_not_meet(server: Any, locust: Any) -
     assert [load.end() for load in loads] == [0, 0], loads[0].said + loads[1].said
     for load in loads:
         assert {turn.run for turn in load.run().turns()} == {load.where.name}
+    salts = {load.run().manifest.salt for load in loads}
+    assert len(salts) == 2, "neither finds the other's prompts in the server's cache"
 
 
 def test_a_named_port_that_is_taken_is_exit_2(server: Any, locust: Any) -> None:
@@ -228,3 +230,30 @@ def test_what_nobody_typed_is_said_and_a_run_without_an_answer_is_exit_3_unanaly
     manifest = load.run().manifest
     assert [finding.check for finding in manifest.findings] == ["untyped_options", "no_turns"]
     assert (manifest.settings["users"], manifest.settings["run_time_s"], manifest.exit_code) == (2, 1, 3)
+
+
+LOCUSTS_OWN = {
+    "CSV and tables": (
+        ["--csv", "own/out", "--csv-full-history", "--print-stats"],
+        r"Response time percentiles",
+    ),
+    "JSON and a page": (["--json", "--html", "own/out.html"], r"^\[\]?$"),
+}
+"""Files and tables of Locust's own, and what stands in those on the screen once."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", LOCUSTS_OWN)
+def test_locusts_own_files_and_tables_come_from_the_master_alone(
+    server: Any, locust: Any, tmp_path: Path, what: str
+) -> None:
+    options, once = LOCUSTS_OWN[what]
+    load = locust("--headless", "-H", server().url, "--scenario", "choose", "--levels", "2", "--hold", "2s",
+                  "--warmup", "0", "--no-analysis", "--processes", "2", *options)  # fmt: skip
+    assert load.end() == 0, load.said
+    assert "Traceback" not in load.said
+    assert len(re.findall(once, load.said, re.MULTILINE)) == 1
+    made = {path.name for path in (tmp_path / "own").iterdir()}
+    suffixes = ("stats", "stats_history", "failures", "exceptions")
+    assert made == ({"out.html"} if "--html" in options else {f"out_{each}.csv" for each in suffixes})
+    assert not list(tmp_path.glob("None*"))

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 _LINK = """
@@ -76,6 +78,35 @@ with gevent.Timeout(20):
 print(reported[0])
 """
 
+_ERRORS = """
+import locust
+from types import SimpleNamespace as Some
+from loadgen._messages import TurnEnded
+from loadgen.control import _worker
+_worker.EngineLink = lambda *_: None
+rows = []
+events = Some(request=Some(fire=lambda exception, **_: rows.append(str(exception))))
+worker = _worker.Worker(Some(runner=Some(register_message=lambda *_: None), events=events))
+for number in range(5_000):
+    error = f"request {number} failed"
+    ended = dict(line=b"", task="t", outcome="http_5xx", done=True, error=error, chars=0, ttg_ms=None)
+    worker._feed_statistics(TurnEnded(**ended))
+print(len(rows), len(set(rows)), rows[0], rows[-1], sep=", ")
+"""
+
+_FLUSHES = """
+import locust, gevent
+from types import SimpleNamespace as Some
+from gevent.event import Event
+from loadgen.control._controller import RunController
+flushes, ended = [], Event()
+controller = RunController(Some(runner=Some(register_message=lambda *_: None)))
+gevent.spawn(controller.watch_workers, Some(flush=lambda: flushes.append(1), locust_stopped=True), ended)
+gevent.sleep(2.5)
+ended.set()
+print(len(flushes))
+"""
+
 
 def said(script: str, *arguments: str) -> str:
     command = [sys.executable, "-c", script, *arguments]
@@ -97,3 +128,13 @@ def test_what_breaks_while_records_come_in_makes_the_run_invalid_and_it_still_en
 
 def test_a_heartbeat_that_fails_is_reported_and_tried_again() -> None:
     assert "OSError: no buffer space" in said(_HEARTBEAT)
+
+
+@pytest.mark.slow
+def test_errors_that_are_all_different_are_few_rows_of_locusts_table() -> None:
+    assert said(_ERRORS) == "5000, 201, http_5xx: request 0 failed, http_5xx\n"
+
+
+@pytest.mark.slow
+def test_records_go_to_the_disk_every_second() -> None:
+    assert said(_FLUSHES) == "2\n"
