@@ -19,6 +19,7 @@ from loadgen.control import _findings
 from loadgen.control._live import LiveNumbers, LiveSnapshot
 from loadgen.control._run_files import RunWriter, iso_now
 from loadgen.options._prepare import Prepared
+from turnbench.cleaning import printable
 from turnbench.clock import Timeline
 from turnbench.credentials import Secrets
 from turnbench.formats import Finding, HealthLine, LevelEntry, RunManifest, RunStatus
@@ -99,7 +100,7 @@ class RunState:
 
     def report(self, finding: Finding) -> None:
         """Write a finding down, and log it; the same one only once."""
-        finding = replace(finding, what=self.secrets.scrubbed(finding.what))
+        finding = replace(finding, what=printable(self.secrets.scrubbed(finding.what)))
         if finding not in self.manifest.findings:
             self.manifest.findings.append(finding)
             severity = logging.ERROR if finding.level == "invalid" else logging.WARNING

@@ -18,7 +18,7 @@ from loadgen.control._progress import Progress, panel
 from loadgen.control._state import RunState, WorkerState
 from loadgen.options._shape import Load
 from loadgen.options._shapes import Levels, OpenSteps
-from turnbench.formats import LevelEntry, TurnRecord
+from turnbench.formats import Finding, LevelEntry, TurnRecord
 from turnbench.formats.turn import encode
 from turnbench.outcomes import FAILED
 
@@ -209,3 +209,12 @@ def test_the_least_time_left_counts_who_has_to_come_the_warm_up_and_the_window()
     assert [str(load) for load in steps.loads()] == ["1 arrivals/s", "2 arrivals/s"]
     assert steps.rest_s(0) == 2 * 15
     assert str(Load(users=1)) == "1 person"
+
+
+def test_what_a_server_says_in_a_finding_cannot_steer_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    run = Played(Screen(False)).run
+    run.report(Finding("note", "unlisted_model", "it shows a\x1b]0;owned\x07\x1b[2J", "choose another"))
+    (found,) = run.manifest.findings
+    for shown in (found.what, caplog.text):
+        assert "it shows a" in shown
+        assert not re.search(r"[\x00-\x09\x0b-\x1f]", shown)
