@@ -54,6 +54,30 @@ def blocks(n: int, size: int) -> dict[str, Any]:
     return {"input_length": size * 8 - 3, "output_length": 52, "hash_ids": ids}
 
 
+def session(n: int) -> dict[str, Any]:
+    """Two turns of 1 kB; every second one spawns the one before, so that two rows are a conversation."""
+    first, last = ({"messages": [{"role": "user", "content": f"{n}: {WORDS}"}]} for _ in range(2))
+    return {"session_id": str(n), "turns": [first | ({"spawns": [str(n - 1)]} if n % 2 else {}), last]}
+
+
+def recording(n: int) -> dict[str, Any]:
+    """Two requests with two of a sub-agent between them."""
+
+    def request(at_s: float, size_blocks: int) -> dict[str, Any]:
+        ids = [1, 2, *range(10 * n, 10 * n + size_blocks - 2)]
+        return {
+            "t": at_s,
+            "type": "s",
+            "in": 64 * size_blocks - 3,
+            "out": 52,
+            "api_time": 0.5,
+            "hash_ids": ids,
+        }
+
+    below = {"t": 1.0, "type": "subagent", "requests": [request(0, 4), request(1, 5)]}
+    return {"id": str(n), "block_size": 64, "requests": [request(0, 8), below, request(4, 9)]}
+
+
 JSON_KINDS: dict[str, tuple[tuple[str, ...], Callable[[int], Any]]] = {
     "sharegpt": (
         (".json", ".jsonl"),
@@ -79,6 +103,20 @@ JSON_KINDS: dict[str, tuple[tuple[str, ...], Callable[[int], Any]]] = {
         (".jsonl",),
         lambda n: {"chat_id": n, "parent_chat_id": -1, "timestamp": n * 0.03, "turn": 1} | blocks(n, 16),
     ),
+    "otel": (
+        (".jsonl",),
+        lambda n: {
+            "name": "chat",
+            "start_time": f"2024-05-10T{n // 3600 % 24:02}:{n // 60 % 60:02}:{n % 60:02}Z",
+            "attributes": {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.usage.input_tokens": 374,
+                "gen_ai.usage.output_tokens": 44,
+            },
+        },
+    ),
+    "agents": ((".jsonl",), session),
+    "agent-trace": ((".jsonl",), recording),
 }
 TABLES: dict[str, tuple[str, Callable[[int], list[str]]]] = {
     "prompts": ("id;prompt;answer", lambda n: [str(n), f'"{WORDS}; a ""quote"",\nand a second line"', "x"]),
@@ -94,8 +132,8 @@ TABLES: dict[str, tuple[str, Callable[[int], list[str]]]] = {
 }
 BAD: dict[str, Any] = {
     "conversations": 3, "messages": 3, "conversation": 3, "chosen": 3, "body": 3, "prompt": "",
-    "instruction": 3,
-    "question": "", "input_length": "many",
+    "instruction": 3, "question": "", "input_length": "many", "turns": 3, "requests": 3,
+    "start_time": "soon",
 }  # fmt: skip
 
 
@@ -153,7 +191,8 @@ def main() -> int:
             said = _start(path)[3].removeprefix(f"{folder}/")
             path.unlink()
             named = not said.isdecimal() or (suffix == ".parquet" and kind in ("messages", "chat-log"))
-            failed |= found != str(rows) or not named
+            conversations = (rows + 1) // 2 if kind == "agents" else rows
+            failed |= found != str(conversations) or not named
             failed |= rows == ROWS and (cpu_s > PROMISED_S or peak_mb > PROMISED_MB)
             figures = f"{size_mb:>10.0f} {cpu_s:>7.2f} {wall_s:>7.2f} {peak_mb:>8.0f}"
             print(f"{kind + suffix:<24}{figures}  {said[:80]}", flush=True)
