@@ -99,14 +99,14 @@ def test_a_link_to_the_newest_run_will_do(made: MadeRun) -> None:
 
 
 def test_the_csv_has_one_row_a_cell_and_quotes_formulas(made: MadeRun) -> None:
-    made.turns = [turn(0, task="=1+1", model="@sum"), turn(1, task="-x", model="@sum")]
+    made.turns = [turn(n, task=task, model="@sum") for n, task in enumerate(("=1+1", "-x", "+2"))]
     path = made.write()
     main([str(path)])
     with (path / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(json.loads((path / "summary.json").read_text())["cells"])
     assert {row["model"] for row in rows} == {"'@sum"}
-    assert {row["task"] for row in rows} == {"'=1+1", "'-x", "all"}
+    assert {row["task"] for row in rows} == {"'=1+1", "'-x", "'+2", "all"}
     assert rows[0]["ttft_ms_mean"] == "100.0"
     assert {"ttft_ms_ci95_p50_lo", "ttft_ms_ci95_p50_hi"} <= set(rows[0])
 

@@ -136,10 +136,11 @@ def test_an_emulated_run_says_so_on_the_page_every_table_and_every_plot(made: Ma
         assert "EMULATED" in [note["text"] for note in figure["layout"]["annotations"]]
 
 
-def test_a_measured_run_never_says_emulated(made: MadeRun) -> None:
+def test_a_measured_run_says_neither_emulated_nor_insecure(made: MadeRun) -> None:
     made.turns = [turn(n, sent_s=6 + n) for n in range(40)]
     text, _ = page(made)
-    assert "EMULATED" not in text[: text.index('<script type="application/json"')]
+    body = text[: text.index('<script type="application/json"')]
+    assert not re.search("EMULATED|INSECURE", body)
 
 
 def test_the_first_thing_said_is_how_long_a_person_waits(made: MadeRun) -> None:
@@ -173,3 +174,10 @@ def test_the_names_of_this_machines_folders_stay_out_of_the_page(made: MadeRun, 
     made.turns = [turn(n, sent_s=6 + n) for n in range(40)]
     text, _ = page(made)
     assert str(tmp_path) not in text
+
+
+def test_a_run_that_checked_no_certificate_says_so_on_the_page(made: MadeRun) -> None:
+    made.manifest["settings"] = {"insecure": True}
+    made.turns = [turn(n, sent_s=6 + n) for n in range(40)]
+    text, _ = page(made)
+    assert "INSECURE: certificates were not checked" in text[: text.index("<table")]

@@ -159,12 +159,16 @@ def test_a_200_with_an_error_event_is_no_success(made: MadeRun) -> None:
     assert summary["cells"][0]["ttg_ms"]["n"] == 30
 
 
-@pytest.mark.parametrize("outcome", ["client_ports", "client_files"])
-def test_one_client_fault_spoils_the_run(made: MadeRun, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "remedy"), [("client_ports", "ip_local_port_range"), ("client_files", "ulimit -n")]
+)
+def test_one_client_fault_spoils_the_run(made: MadeRun, outcome: str, remedy: str) -> None:
     fault = turn(999, events=0, output_tokens=None, sent_ns=None, due_ns=START_NS + 30 * S, outcome=outcome)
     made.turns = [*turns(200), fault]
     summary = summary_of(made)
-    assert checks(summary)["client_fault"] == "invalid"
+    (finding,) = summary["verdict"]["findings"]
+    assert (finding["check"], finding["level"]) == ("client_fault", "invalid")
+    assert remedy in finding["remedy"]
     assert exit_code_of(made.path) == 3
 
 

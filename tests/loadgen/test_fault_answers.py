@@ -141,6 +141,17 @@ async def test_a_huge_error_body_is_read_in_part(play: Any) -> None:
     assert sent < 20_000_000, "the client hung up"
 
 
+async def test_of_an_error_body_two_kibibytes_are_waited_for_and_no_more(play: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head("500 Oh no", "Content-Length: 4096")
+        await peer.send(b"sorry " * 341 + b"so")
+        await peer.until_closed()
+
+    record = (await play(script)).record  # the idle limit is longer than this may take
+    assert (record.outcome, record.error) == ("http_5xx", ("sorry " * 341)[:500])
+
+
 async def test_a_full_context_is_distinguished_from_other_bad_requests(play: Any) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
@@ -182,21 +193,23 @@ async def test_what_is_not_http_is_reported_so(play: Any, answer: bytes) -> None
     assert record.status is None
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed_and_its_target_never_sees_the_key(
-    serve: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+    serve: Any, client: Any, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     target = await serve(lambda peer: peer.answer())
 
     async def script(peer: Any) -> None:
         await peer.request()
-        await peer.head("307 Moved", f"Location: {target.url}/v1", "Content-Length: 0", "Retry-After: 1")
+        location = f"Location: {target.url}/v1"
+        await peer.head(f"{status} Moved", location, "Content-Length: 0", "Retry-After: 1")
 
     server = await serve(script)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     person = client(server.url)
     await person.ended(person.start())
     (record,) = person.records
-    assert (record.outcome, record.status) == ("redirect", 307)
+    assert (record.outcome, record.status) == ("redirect", status)
     assert target.url in record.error
     assert (target.connections, b"sk-very-secret" in server.requests[0]) == (0, True)
 

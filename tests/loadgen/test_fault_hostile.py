@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from loadgen._messages import AnswersOdd
+
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = SSE + b"Transfer-Encoding: chunked\r\n\r\n"
 UNTYPED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -92,6 +94,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "bad_json",
     ),
     "torn gzip": (SSE + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(GOOD)[:-9], "truncated"),
+    "a gzip bomb of a million events": (
+        SSE + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(GOOD + b"data: {}\n\n" * 2**20),
+        "oversized",
+    ),
     "an hour to wait": (retry_after("3600"), "http_429"),
     "to wait for ever": (retry_after("inf"), "http_429"),
     "no number to wait": (retry_after("nan"), "http_429"),
@@ -125,8 +131,22 @@ async def test_a_hostile_answer_ends_one_turn_by_name(serve: Any, client: Any, h
     assert person.records[-1].outcome == "ok", "the next turn"
 
 
-@pytest.mark.parametrize("value", ["inf", "nan", "1e308", "3600", "-9", "9" * 4000, "tomorrow"])
-async def test_a_retry_never_waits_longer_than_the_deadline(serve: Any, client: Any, value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "recorded", "noted"),
+    [
+        ("inf", "inf, ignored", False),
+        ("nan", "nan, ignored", False),
+        ("1e308", "1e+308 s", True),
+        ("3600", "3600 s", True),
+        ("-9", "0 s", False),
+        ("9" * 4000, f"{'9' * 40}, ignored", False),
+        ("tomorrow", "tomorrow, ignored", False),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_a_retry_never_waits_longer_than_the_deadline_and_what_was_asked_is_told(
+    serve: Any, client: Any, value: str, recorded: str, noted: bool
+) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
         if peer.number == 0:
@@ -138,4 +158,9 @@ async def test_a_retry_never_waits_longer_than_the_deadline(serve: Any, client: 
     person = client((await serve(script)).url, retry=1, deadline_s=0.4)
     async with asyncio.timeout(5):
         await person.ended(person.start())
-    assert [each.outcome for each in person.records] == ["http_429", "ok"]
+    refused, answered = person.records
+    assert (refused.outcome, answered.outcome) == ("http_429", "ok")
+    assert f"(Retry-After: {recorded})" in refused.error
+    notes = [each.what for each in person.messages if isinstance(each, AnswersOdd)]
+    assert [note for note in notes if "more time than --deadline" in note] == notes
+    assert bool(notes) is noted

@@ -177,8 +177,9 @@ async def test_a_refusal_has_the_servers_words_and_names_the_variable(
     assert "sk-wrong" not in said
 
 
-@pytest.mark.parametrize("answer", [body(b"<html>"), body({"object": "list"}), body(7), reset])
-async def test_what_is_no_list_is_said(ask: Any, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", [body(b"<html>"), body({"object": "list"}), body(7), reset, hang])
+async def test_what_is_no_list_is_said(ask: Any, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadgen.options._probe._MODELS_LIMIT_S", 0.2)
     found = await ask(answer)
     assert (found.models, bool(found.problem)) == ([], True)
 

@@ -5,6 +5,7 @@ The `client` fixture checks after every test that the ledger closed and that no 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from loadgen.options._headers import headers_of, recorded, secrets_of
 from loadgen.options._settings import Settings
+from turnbench.credentials import Secrets
 
 
 @pytest.mark.parametrize("how", ["refusal", "error event", "page", "cut off"])
@@ -80,6 +82,13 @@ def test_words_of_every_day_in_a_typed_header_hide_nothing(
     assert recorded(settings)["headers"] == {name: "***"}
 
 
+@pytest.mark.parametrize(
+    "show", [repr, str, "{}".format, "{!r:>40}".format, lambda held: str([{"key": held}])]
+)
+def test_however_secrets_are_printed_they_are_stars(show: Callable[[Secrets], str]) -> None:
+    assert show(Secrets(["Bearer sk-very-secret"])).strip() in ("***", "[{'key': ***}]")
+
+
 async def test_a_password_in_the_url_is_sent_and_scrubbed(serve: Any, client: Any) -> None:
     async def script(peer: Any) -> None:
         request = await peer.request()
@@ -133,6 +142,7 @@ async def test_proxy_variables_are_ignored_unless_asked_for(
         await person.ended(person.start())
         assert person.records[0].outcome == "ok"
         assert asked.connections == 1
+        assert recorded(person.driver.run.job.settings)["trust_env"] is trust_env
     assert (server.connections, proxy.connections) == (1, 1)
 
 

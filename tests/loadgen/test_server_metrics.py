@@ -168,7 +168,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Watch a URL until `lines` samples have come, or until it ends by itself."""
     monkeypatch.setattr(module, "_EVERY_S", 0.01)
 
-    async def watched(url: str, lines: int = 1) -> list[dict[str, Any]]:
+    async def watched(url: str, lines: int = 1, **settings: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         enough = asyncio.Event()
 
@@ -178,7 +178,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
                 enough.set()
 
         headers = {"Authorization": "Bearer key", "Accept": "text/event-stream"}
-        task = asyncio.create_task(watch_server(Settings(host=url), headers, Timeline(), emit))
+        task = asyncio.create_task(watch_server(Settings(host=url, **settings), headers, Timeline(), emit))
         wait = asyncio.create_task(enough.wait())
         done, _ = await asyncio.wait({task, wait}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         assert done, "neither samples nor an end"
@@ -246,6 +246,30 @@ async def test_a_server_that_is_down_for_a_while_is_asked_again(serve: Any, watc
     server = await serve(page_of(("503 Busy", b"later"), ("200 OK", b"\xff\xfe not text"), ("200 OK", good)))
     (found,) = (await watch(server.url))[:1]
     assert found["vllm:num_requests_running"] == 5.0
+
+
+@pytest.mark.parametrize("how", ["hangs", "hangs within the page", "is reset", "is reset within the page"])
+async def test_a_page_that_does_not_come_is_left_out_and_asked_for_again(
+    serve: Any, watch: Any, how: str
+) -> None:
+    asked = 0
+
+    async def script(peer: Any) -> None:
+        nonlocal asked
+        await peer.request()
+        asked += 1
+        if asked > 1 or "within" in how:
+            await peer.head("200 OK", f"Content-Length: {len(PAGE)}")
+        if asked > 1:
+            await peer.send(PAGE.encode())
+        elif "reset" in how:
+            await asyncio.sleep(0.02)
+            peer.reset()
+        else:
+            await peer.until_closed()
+
+    found = await watch((await serve(script)).url, connect_timeout_s=0.1)
+    assert found[0]["vllm:num_requests_running"] == 5.0
 
 
 async def test_an_endless_page_is_read_in_part(serve: Any, watch: Any) -> None:

@@ -11,14 +11,14 @@ import pytest
     ("options", "says"),
     [
         (
-            ["--levels", "4", "-u", "3", "-t", "9s", "--hold", "5 parsecs", "--slo", "ttf_ms=3"]
-            + ["--retry", "many"],
+            ["--levels", "4", "-u", "3", "--hold", "5 parsecs", "--slo", "ttf_ms=3", "--retry", "many"],
             [
                 "--levels and -u exclude each other",
                 "--levels and -t exclude each other",
                 "'5 parsecs' is not a time",
                 "KEY one of ttft_ms",
                 "--retry: 'many' is not a whole number",
+                "not typed, but set: LOCUST_RUN_TIME in the environment",
             ],
         ),
         (["--model", "yi-7b"], ["did you mean yi-6b?"]),
@@ -31,7 +31,7 @@ def test_contradictions_and_mistakes_are_all_reported_at_once_with_exit_2(
     server: Any, headless: Any, options: list[str], says: list[str]
 ) -> None:
     at = server()
-    load = headless(at, *options)
+    load = headless(at, *options, env={"LOCUST_RUN_TIME": "9s"})
     assert load.end() == 2, load.said
     assert [words for words in says if words not in load.said] == []
     assert "Traceback" not in load.said

@@ -201,7 +201,7 @@ def test_a_killed_master_stops_the_load_of_its_workers(
     assert len(engines) == 2
     master.process.kill()
     master.process.communicate()
-    assert [worker.end() for worker in workers] == [3, 3]
+    assert [worker.end(10) for worker in workers] == [3, 3], "after 5 s without the master"
     tools.wait_until(lambda: not any(alive(engine) for engine in engines), "the engines to end", 10)
     tools.wait_until(lambda: at.running() == 0, "the server to be idle", 20)
 

@@ -152,7 +152,7 @@ def echoing() -> Iterator[Callable[[str], Any]]:
     "way_in", ["key and token", pytest.param("password and token", marks=pytest.mark.slow)]
 )
 def test_a_key_a_password_and_a_token_are_found_nowhere(
-    echoing: Callable[[str], Any], locust: Any, tmp_path: Path, way_in: str
+    echoing: Callable[[str], Any], locust: Any, tools: Any, tmp_path: Path, way_in: str
 ) -> None:
     first = KEY if way_in.startswith("key") else PASSWORD
     secrets = [first, TOKEN]
@@ -164,6 +164,9 @@ def test_a_key_a_password_and_a_token_are_found_nowhere(
                   "--keep-text", "--label", f"key={first}", "--header", "X-Tenant: $TENANT",
                   "--logfile", str(tmp_path / "log"),
                   env=environment)  # fmt: skip
+    (engine,) = tools.wait_until(load.engines, "the engine")
+    listed = " ".join(engine.cmdline())
+    assert not [form for secret in secrets for form in forms(secret) if form in listed], "a list of processes"
     load.end_as_judged()
     ways = server.RequestHandlerClass.ways
     assert len(ways) >= 12, ways
