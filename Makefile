@@ -135,7 +135,7 @@ bench-all: bench  ## the clock, coverage of intervals, turns that never ended, f
 	$(bin)/python -m benchmarks.find_capacity
 	$(bin)/python -m benchmarks.capacity
 
-bench-peers: $(ready)  ## six load generators against the emulator and a real vLLM, each in .venv-peers/NAME (13 GB, 45 minutes): docs/peers.md
+bench-peers: $(ready)  ## six load generators against the emulator and a real vLLM, each in .venv-peers/NAME (13 GB, half an hour): docs/peers.md
 	$(bin)/python -m benchmarks.peers --write docs/peers.md
 
 serve: $(ready)  ## MODEL=yi-6b [BACKEND=vllm|vllm-cpu|transformers|emulator] [PRECISION= WEIGHTS= LAYERS= PORT= HOST= HARDWARE= ARGS=]

@@ -298,21 +298,33 @@ def loads(text: str) -> list[tuple[int, int | None]]:
     return found
 
 
+def named(text: str) -> list[Tool]:
+    """The tools of these names."""
+    names = list(filter(None, text.split(",")))
+    if unknown := [name for name in names if name not in TOOLS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(TOOLS)}")
+    return [TOOLS[name] for name in names]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tools", default=",".join(TOOLS), help="which (%(default)s)")
+    parser.add_argument("--tools", type=named, default=",".join(TOOLS), help="which (%(default)s)")
     parser.add_argument("--loads", type=loads, default="100x100,400x100,800x50,vllm:4", help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="about how long each load lasts")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="a load lasts about so long; on vLLM, which answers fewer requests, twice",
+    )
     parser.add_argument("--install-only", action="store_true", help="make the environments, and no load")
     parser.add_argument("--rows", type=Path, help="keep rows in this JSON file: one more run adds to them")
     parser.add_argument("--keep", type=Path, help="keep what the tools wrote in this folder")
     parser.add_argument("--write", type=Path, help="put the tables into this page")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    tools = [TOOLS[name] for name in options.tools.split(",") if name]
-    for tool in tools:
+    for tool in options.tools:
         install(tool)
     rows: list[PeerRow] = []
     if options.rows is not None and options.rows.exists():
@@ -320,10 +332,10 @@ def main() -> int:
     for streams, rate in [] if options.install_only else options.loads:
         server = real(streams) if rate is None else nullcontext(emulated(streams, rate, tokenizer_folder()))
         with server as load:
-            for tool in tools:
+            for tool in options.tools:
                 print(f"{tool.name}: {streams} streams, {load.server} ...", file=sys.stderr, flush=True)
                 kept = None if options.keep is None else options.keep / f"{tool.name}-{load.server}-{streams}"
-                row = row_of(tool, load, options.seconds, kept)
+                row = row_of(tool, load, options.seconds * (2 if rate is None else 1), kept)
                 rows = [each for each in rows if each.key != row.key] + [row]
                 if options.rows is not None:
                     options.rows.write_bytes(msgspec.json.encode(rows))
