@@ -8,7 +8,8 @@ Six people with turns of 0.7 s; each kill comes up to 5 s after the run director
     recorded  turns that had reached the server by then: those with a record, and all
     missing   turns that the server had finished and nobody recorded; the age of the oldest at the kill
     lost      turns counted as lost or as finished without a record, by `python -m analysis`
-    off       turns that the server saw, to the run's last, and that are neither recorded nor counted as lost
+    off       turns that the server saw, to the run's last, and that are neither recorded nor counted as lost;
+              -1: one was counted, just before its request was sent, and never left
     end       seconds until every process of the run is gone
 
 Exit 1 if a directory cannot be analysed, if a turn older than a second is missing, if the counts are off by
@@ -71,7 +72,7 @@ class Kill:
 
     def wrong(self) -> bool:
         late = self.missing > 0 and self.oldest_s > KEPT_WITHIN_S
-        off = not 0 <= self.off <= self.just_begun
+        off = not -1 <= self.off <= self.just_begun
         return late or off or self.left > 0 or self.verdict == "unreadable"
 
 
