@@ -82,6 +82,6 @@ def _export(run: RunResult, to: str, out: Path | None, endpoint: str) -> Iterabl
         return send(run, endpoint)
     if to in SERVICES:
         return SERVICES[to](run)
-    folder = out or run.path
+    folder = out or run.study.run.path  # a name that was mistyped must not become a folder
     folder.mkdir(parents=True, exist_ok=True)
     return [str(path) for path in FILES[to](run, folder)]

@@ -171,6 +171,8 @@ def _send_spans(run: RunResult, url: str) -> int:
         ids.conversation = conversation
         _send_conversation(run, tracer, ids, list(turns))
     flush()
+    if rows and not sent:
+        raise ExportError("OpenTelemetry's library makes no spans: unset OTEL_SDK_DISABLED")
     return sent
 
 

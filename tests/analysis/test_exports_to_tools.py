@@ -210,6 +210,7 @@ def test_a_library_that_is_missing_is_one_line_with_what_to_install(
         (["RUN", "--to", "otlp", "--endpoint", "http://a:key@h"], "OTEL_EXPORTER_OTLP_HEADERS"),
         (["RUN", "RUN", "--to", "csv", "--out", "x"], "one RUN"),
         (["RUN/nowhere", "--to", "csv"], "nowhere"),
+        (["RUN/run.json", "--to", "csv"], "no run.json here"),
         (["RUN", "--to", "csv", "--out", "RUN/run.json"], "run.json"),
     ],
 )
@@ -224,6 +225,7 @@ def test_a_mistake_ends_with_exit_2_and_one_line(
     assert code == 2
     assert hint in said.splitlines()[-1]
     assert "Traceback" not in said
+    assert not (run / "nowhere").exists()
 
 
 def test_a_run_without_a_measured_turn_is_written_and_says_nothing(

@@ -141,6 +141,15 @@ def test_every_turn_is_sent_under_its_own_number_whatever_other_programs_sample(
     assert not {span.trace_id for span in first} & {span.trace_id for span in second}
 
 
+def test_a_library_that_is_switched_off_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    run = MadeRun(tmp_path / "made", [turn(1, sent_s=6)]).write()
+    assert main([str(run), "--to", "otlp", "--endpoint", "http://127.0.0.1:9"]) == 2
+    assert "unset OTEL_SDK_DISABLED" in capsys.readouterr().err
+
+
 def test_a_collector_that_is_not_there_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
