@@ -69,6 +69,7 @@ class AgentTrace(RecordFile):
 
     def _keep(self, record: Record) -> bool:
         requests = _requests_of(record)
+        _block_tokens_of(record)
         self._global += bool(requests) and record.get("hash_id_scope") == "global"
         self._without_end += sum(each.api_s is None for each in requests)
         if requests:
@@ -85,7 +86,7 @@ class AgentTrace(RecordFile):
     def row(self, i: int) -> DataRow:
         record = self._index[i]
         scope = "" if record.get("hash_id_scope") == "global" else f"row {i}"
-        block_tokens = self._block_tokens or tokens_of(record, "block_size") or _BLOCK_TOKENS
+        block_tokens = self._block_tokens or _block_tokens_of(record)
         characters = round(block_tokens * self.characters_per_token)
         requests = _requests_of(record)
         turns = []
@@ -228,6 +229,14 @@ def _number(entry: Record, key: str, where: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"{where} has {key} {shown(value)}; write seconds from 0 on")
     return float(value)
+
+
+def _block_tokens_of(record: Record) -> int:
+    """Raises ValueError."""
+    tokens = tokens_of(record, "block_size")
+    if tokens is not None and tokens < 1:
+        raise ValueError(f"a block_size of {tokens} tokens; write 1 at least, or drop it")
+    return tokens or _BLOCK_TOKENS
 
 
 def _requests_of(record: Record) -> list[_Request]:

@@ -41,7 +41,10 @@ _TURNS_MOST = 20_000
 _WHOLE = "message_array_with_responses"
 _CONTEXT_MODES = ("deltas_without_responses", _WHOLE)
 """What a turn's messages are: added to the history with its real replies, or the whole request."""
-_OWN_KEYS = {"messages", "texts", "delay", "forks", "spawns"}
+_OWN_KEYS = {
+    "messages", "texts", "image", "images", "audio", "audios", "video", "videos", "delay", "output_length",
+    "forks", "spawns",
+}  # fmt: skip
 """Keys that tell a turn of a session from a message of a chat, which has a role as well."""
 
 # fmt: off

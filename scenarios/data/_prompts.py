@@ -173,6 +173,9 @@ class AlpacaFile(RecordFile):
         return DataRow([*turns, asked("\n\n".join(asks), texts["output"])], system_beside(fields))
 
 
+_ANSWERS = ("answer_idx", "answer", "answerkey", "label")
+
+
 class MmluFile(RecordFile):
     """Questions of MMLU: its CSV of question, four choices and letter, without or with names of columns, and
     the hub's form with `choices` (or `options`) and the answer as a number or a letter."""
@@ -205,7 +208,7 @@ class MmluFile(RecordFile):
             question, *choices, answer = fields.values()
         else:
             question = fields.get("question")
-            answer = next((fields[name] for name in ("answer", "answerkey", "label") if name in fields), None)
+            answer = next((fields[name] for name in _ANSWERS if name in fields), None)
             choices = _choices_of(record) or [fields[each] for each in ascii_lowercase if each in fields]
         if not isinstance(question, str) or not question.strip():
             raise ValueError("no text in 'question'")
@@ -256,6 +259,8 @@ def _choices_of(record: Record) -> list[Any]:
         value = record.get(name)
         if isinstance(value, dict) and isinstance(value.get("text"), list):
             value = value["text"]  # ARC has texts and labels side by side
+        elif isinstance(value, dict) and all(len(key) == 1 for key in value):
+            value = [value[key] for key in sorted(value)]  # MedQA: {"A": ..., "B": ...}
         if isinstance(value, list):
             return value
     return []

@@ -160,9 +160,8 @@ def _messages(has: Record) -> list[Message]:
         if isinstance(system, str) and system.lstrip().startswith("["):
             system = msgspec.json.decode(system)
         if system:
-            found.append(
-                {"role": "system", "content": _joined(system) if isinstance(system, list) else system}
-            )
+            text = _joined(system) if isinstance(system, list) else system
+            found.append(message_of({"role": "system", "content": text}, 0, seen, every_field=False))
         for number, each in enumerate(said if isinstance(said, list) else (), start=1):
             if isinstance(parts := each.get("parts"), list):
                 each = {"role": each["role"], "content": _joined(parts)}

@@ -162,6 +162,8 @@ def test_a_session_of_whole_requests_goes_on_with_no_history(write: Write) -> No
 def test_turns_with_a_speaker_and_a_text_are_a_chat_and_no_session(write: Write) -> None:
     turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
     assert scenarios.load(write([{"turns": turns}])).tasks == ("chat-log",)
+    seen = {"role": "user", "text": "Hi", "image": "https://host/a.png"}
+    assert scenarios.load(write([{"turns": [seen]}])).tasks == ("agents",)
 
 
 WRONG = {
@@ -303,6 +305,11 @@ def test_a_wrong_recording_is_named_by_its_request(write: Write, requests: Any, 
     assert words in refusals(write([RECORDED, {"requests": requests}]))
 
 
+@pytest.mark.parametrize("size", ["x", True, 0, -5])
+def test_a_block_of_no_size_is_a_bad_row(write: Write, size: Any) -> None:
+    assert "agents.jsonl:2: " in refusals(write([RECORDED, RECORDED | {"block_size": size}]))
+
+
 def test_sub_agents_without_end_are_refused(write: Write) -> None:
     nested: Any = [request(0.0, 9, [1])]
     for _ in range(60):
@@ -317,7 +324,7 @@ anything = st.recursive(
         st.sampled_from(
             ["requests", "t", "type", "in", "out", "hash_ids", "api_time", "think_time", "session_id",
              "turns", "messages", "role", "content", "spawns", "forks", "children", "join_at", "delay",
-             "extra", "tools", "pre_session_spawns"]
+             "extra", "tools", "pre_session_spawns", "text", "images", "contents", "timestamp"]
         ),
         inner,
         max_size=5,
@@ -326,8 +333,11 @@ anything = st.recursive(
 )  # fmt: skip
 
 
+ROW_KEYS = ["requests", "session_id", "turns", "block_size", "context_mode", "hash_id_scope"]
+
+
 @tries(60)
-@given(st.lists(st.dictionaries(st.sampled_from(["requests", "session_id", "turns"]), anything), max_size=4),
+@given(st.lists(st.dictionaries(st.sampled_from(ROW_KEYS), anything), max_size=4),
        st.sampled_from(["agents", "agent-trace"]))  # fmt: skip
 def test_any_rows_are_played_or_refused_and_a_turn_waits_only_for_earlier_ones(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], kind: str

@@ -176,6 +176,7 @@ MMLU = "Answer this question with the letter only: a, b, c or d.\n\nIs 2 + 2?\na
         ("a.jsonl", [{"question": "Is 2 + 2?", "subject": "s", "choices": ["3", "4", "5", "6"], "answer": 1}]),
         ("a.parquet", [{"question": "Is 2 + 2?", "choices": ["3", "4", "5", "6"], "answer": 1}]),
         ("a.jsonl", [{"question": "Is 2 + 2?", "options": ["3", "4", "5", "6"], "answer": "B"}]),
+        ("a.jsonl", [{"question": "Is 2 + 2?", "options": {"A": "3", "B": "4", "C": "5", "D": "6"}, "answer_idx": "B", "answer": "4"}]),
         ("a.json", [{"question": "Is 2 + 2?", "choices": {"text": [3, 4, 5, 6], "label": [*"ABCD"]}, "answerKey": "B"}]),
     ],
 )  # fmt: skip

@@ -197,6 +197,12 @@ def test_the_unit_of_a_span_s_start_follows_from_its_name_or_its_size(file, name
     ]
 
 
+def test_instructions_that_are_no_text_leave_a_span_to_its_length(file):
+    said = {"gen_ai.system_instructions": 5, "gen_ai.input.messages": [{"role": "user", "content": "Hi"}]}
+    conversation = plan(scenarios.load(file("a.jsonl", [span("2024-05-10T00:00:00Z", 20, **said)])), 0, 0)
+    assert round(len(conversation.turns[0].user) / 4.5) == 20
+
+
 @pytest.mark.parametrize("beside", [False, True], ids=["among them", "beside them"])
 def test_the_messages_that_a_span_recorded_are_sent_with_their_system_text(file, beside):
     parts = [{"role": "user", "parts": [{"type": "text", "content": "Weather?"}]}]
