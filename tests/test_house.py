@@ -164,6 +164,17 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     assert required - used == for_their_files
 
 
+def test_what_is_installed_with_the_constraints_is_pinned_extras_too() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [
+        *project["dependencies"],
+        *(each for name in project["optional-dependencies"].values() for each in name),
+    ]
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert {plain_name(each) for each in asked} - {plain_name(each) for each in pins} == set()
+    assert [each for each in pins if not re.fullmatch(r"[\w.-]+==[\w.+]+", each)] == []
+
+
 def plain_name(requirement: str) -> str:
     """The distribution that a requirement names, as package indexes normalise it."""
     return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-").replace(".", "-")
