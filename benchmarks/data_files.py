@@ -1,5 +1,5 @@
 """How long does a file of 100,000 rows of each kind take to start, and how much memory? `python -m
-benchmarks.data_files [ROWS]`
+benchmarks.data_files [ROWS [KIND ...]]`
 
 Each file is made, opened in a process of its own and its first conversation planned; then the row in its
 middle is spoilt, and the line that is reported for it is printed. Exit 1 where a bad row is not named or,
@@ -179,10 +179,13 @@ def write_table(
 
 def main() -> int:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    kinds = sys.argv[2:]
     failed = False
     print(f"{rows:,} rows".ljust(24) + "MB of file   CPU s  wall s  peak MB  a bad row in the middle")
     with tempfile.TemporaryDirectory() as folder:
         for kind, suffix, write in _files(rows):
+            if kinds and kind not in kinds:
+                continue
             path = Path(folder, f"{kind}{suffix}")
             write(path, None)
             size_mb = path.stat().st_size / 1e6

@@ -31,6 +31,7 @@ from turnbench.formats import Finding
 _ROUNDING_S = 0.05
 """So much earlier than the end of another a request may begin, by the recording, and have waited for it."""
 _BLOCK_TOKENS = 64
+_ID_TYPES = {int, str}
 
 RECORDED_GAPS = note("recorded_gaps",
     "{:,} requests have no 'api_time': the pause after each holds the time that its answer took when it was "
@@ -68,7 +69,7 @@ class AgentTrace(RecordFile):
         self.shares_prefixes = self._global == len(self._index)
 
     def _keep(self, record: Record) -> bool:
-        requests = _requests_of(record)
+        requests = _requests_of(record, lays_out=False)
         _block_tokens_of(record)
         self._global += bool(requests) and record.get("hash_id_scope") == "global"
         self._without_end += sum(each.api_s is None for each in requests)
@@ -135,6 +136,8 @@ class _Request:
 class _Reader:
     """Reads the requests of a recording, of one agent after the other."""
 
+    lays_out: bool
+    """Whether it also says who waits for whom: a check of a whole file has no need of that."""
     found: list[_Request] = field(default_factory=list)
 
     def read(
@@ -162,6 +165,9 @@ class _Reader:
                 unjoined += range(first, len(self.found))
                 continue
             request = self._request(entry, agent, offset_s, where)
+            if not self.lays_out:
+                self.found.append(request)
+                continue
             ended = [n for n in unjoined if self.found[n].end_s <= request.begins_s + _ROUNDING_S]
             if ended:
                 unjoined = [n for n in unjoined if n not in ended]
@@ -190,7 +196,7 @@ class _Reader:
                 f"{where} has {tokens_in} tokens in and {tokens_out} out; there must be one in at least"
             )
         ids = entry.get("hash_ids") or []
-        if not isinstance(ids, list) or not all(isinstance(each, int | str) for each in ids):
+        if not isinstance(ids, list) or not set(map(type, ids)) <= _ID_TYPES:
             raise ValueError(f"{where}: 'hash_ids' must be a list of numbers")
         at_s = _number(entry, "t", where)
         if at_s is None:
@@ -239,11 +245,11 @@ def _block_tokens_of(record: Record) -> int:
     return tokens or _BLOCK_TOKENS
 
 
-def _requests_of(record: Record) -> list[_Request]:
+def _requests_of(record: Record, lays_out: bool = True) -> list[_Request]:
     """Raises ValueError."""
     entries = record.get("requests")
     if not isinstance(entries, list):
         raise ValueError(f"'requests' is {what_it_is(entries)}; write a list")
-    reader = _Reader()
+    reader = _Reader(lays_out)
     reader.read(entries, "main", 0.0, (), 0)
     return reader.found

@@ -264,7 +264,7 @@ def _turn_of(turn: Any, number: int, count: int, seen: SeenInRows) -> _SessionTu
         parts = listed_messages(_said(turn), "messages")
         messages = [message_of(part, n, seen, every_field=True) for n, part in enumerate(parts, start=1)]
         tokens = tokens_of(turn, *ANSWER_TOKENS)
-        if tokens is None:
+        if tokens is None and extra:
             tokens = tokens_of(extra, *ANSWER_TOKENS)
         tools = tools_of(turn) if turn.get("tools") is not None else None
     except ValueError as error:
