@@ -291,7 +291,7 @@ def _turn_of(turn: Any, number: int, count: int, seen: SeenInRows) -> _SessionTu
         has_time=turn.get("timestamp") is not None,
         tools=tools,
         body={key: value for key, value in extra.items() if key not in OWN_KEYS},
-        stop=stops_of(extra),
+        stop=stops_of(extra) if extra else (),
         forks=forks,
         spawns=spawns,
     )

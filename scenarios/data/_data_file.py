@@ -281,6 +281,8 @@ def media_not_sent(columns: set[str]) -> Iterator[Finding]:
 def tokens_of(record: Record, *names: str) -> int | None:
     """The number of tokens under the first of these names that has one; None: none of them has. Raises
     ValueError for what is no number."""
+    if record.keys().isdisjoint(names):
+        return None
     for name in names:
         value = record.get(name)
         if isinstance(value, str):
