@@ -33,6 +33,7 @@ from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
 from loadgen.transport._exchange import Exchange, WorkScheduler, WorkStage
 from loadgen.transport._http import StampedConnector
+from loadgen.transport._wire import DRAIN_EVERY_S
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine, TurnRecord, counts_line
 from turnbench.formats.turn import encode
@@ -40,7 +41,7 @@ from turnbench.formats.turn import encode
 Emit = Callable[[EngineMessage], None]
 
 _OVERSIZED_BYTES = 64 * 1024 * 1024
-_RECORD_AFTER_S = 0.06
+_RECORD_AFTER_S = DRAIN_EVERY_S + 0.01
 """So long after a turn its record is made: by then the next request of its person has left, and the tap has
 been drained."""
 _AFTER_COMPLETE_NS = 250_000_000

@@ -38,7 +38,7 @@ _LINGER_S = 60.0
 """A closed connection keeps its port so long (TIME_WAIT)."""
 _MOST_USED = 0.9
 
-_TICK_S = 0.05
+DRAIN_EVERY_S = 0.05
 """Time between two drains of the tap; records are made a little later, and find their arrivals in its log."""
 _BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
 """Segments per second above which sockets are read seldom, and below which they are read at once again."""
@@ -175,7 +175,7 @@ class WireClock:
         self._marks: dict[int, int] = {}
         """Of each response that may still be looked up, where its segments begin in the log."""
         self._number = count()
-        self._timer = loop.call_later(_TICK_S, self._tick)
+        self._timer = loop.call_later(DRAIN_EVERY_S, self._tick)
 
     def begin(self, sock: Any) -> WirePlace | None:
         """The place of a connection's next response; the log keeps its segments until it is looked up."""
@@ -240,7 +240,7 @@ class WireClock:
             self._read_soon(ended)
         self._may_have_ended.clear()
         self._log.forget_before(min(self._marks.values(), default=self._log.mark()))
-        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        self._timer = self._loop.call_later(DRAIN_EVERY_S, self._tick)
 
     def _take_ends(self) -> None:
         assert self._ends is not None

@@ -70,7 +70,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """As though thousands of tokens came each second."""
     monkeypatch.setattr(_wire, "_BUSY_PER_S", -1)
     monkeypatch.setattr(_wire, "_CALM_PER_S", -1)
-    monkeypatch.setattr(_wire, "_TICK_S", 0.001)
+    monkeypatch.setattr(_wire, "DRAIN_EVERY_S", 0.001)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -117,7 +117,7 @@ async def test_where_much_comes_a_stream_is_read_a_few_times_and_its_end_at_once
     sent_ns: list[int] = []
 
     async def script(peer: Any) -> None:
-        monkeypatch.setattr(_wire, "_TICK_S", 60.0)  # its end is to wake us by itself
+        monkeypatch.setattr(_wire, "DRAIN_EVERY_S", 60.0)  # its end is to wake us by itself
         for _ in range(2):
             await stream(peer, 60, sent_ns)
 
@@ -148,7 +148,7 @@ async def test_a_broken_stream_ends_at_once_below_the_low_water_mark(
     play: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(peer: Any) -> None:
-        monkeypatch.setattr(_wire, "_TICK_S", 60.0)
+        monkeypatch.setattr(_wire, "DRAIN_EVERY_S", 60.0)
         await peer.request()
         await peer.head()
         await peer.chunk(peer.words("Hi"))
