@@ -87,7 +87,7 @@ def _which(script: Script, size: int | None, seed: int, k: int) -> tuple[int, in
     return task_index, order[place]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 def _cycle(script: Script, size: int, seed: int, cycle: int) -> tuple[tuple[int, int], ...]:
     """Every (task, item) once: each task in an order of its own, and the tasks evenly interleaved.
 

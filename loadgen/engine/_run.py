@@ -44,6 +44,8 @@ _OVERSIZED_BYTES = 64 * 1024 * 1024
 _RECORD_AFTER_S = DRAIN_EVERY_S + 0.01
 """So long after a turn its record is made: by then the next request of its person has left, and the tap has
 been drained."""
+_RECORD_WITHIN_S = 0.25
+"""So long a record may wait for its turn, beside work that somebody waits for."""
 _AFTER_COMPLETE_NS = 250_000_000
 """So long after a reply is whole the end of the response may come, before the turn ends without it."""
 
@@ -220,10 +222,16 @@ class EngineRun:
         while True:
             await self._has_unreported.wait()
             while self._unreported:
-                if (wait_s := (self._unreported[0][0] - self.timeline.now_ns()) / 1e9) > 0:
-                    await asyncio.sleep(wait_s)
-                async with self.scheduler.turn_for(WorkStage.RECORD):
-                    self._report_next()
+                left_s = (self._unreported[0][0] - self.timeline.now_ns()) / 1e9 + _RECORD_WITHIN_S
+                if left_s > _RECORD_WITHIN_S:
+                    await asyncio.sleep(left_s - _RECORD_WITHIN_S)
+                elif left_s <= 0:  # a full core would leave it for ever to what is more urgent
+                    async with self.scheduler.turn_for(WorkStage.REQUEST):
+                        self._report_next()
+                else:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(left_s), self.scheduler.turn_for(WorkStage.RECORD):
+                            self._report_next()
             self._has_unreported.clear()
 
     def report_all(self) -> None:

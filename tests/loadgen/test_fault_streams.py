@@ -16,7 +16,7 @@ from aiohttp.client_proto import ResponseHandler
 
 import loadgen.engine._run as run_module
 import loadgen.transport._exchange as exchange_module
-from loadgen._messages import AnswersOdd
+from loadgen._messages import AnswersOdd, TurnEnded
 from loadgen.transport._exchange import WorkStage
 from loadgen.transport._reader import StampedReader
 
@@ -299,6 +299,30 @@ async def test_a_whole_reply_that_waits_to_be_read_cannot_be_cut_any_more(serve:
     await person.ended(person.start())
     assert [record.outcome for record in person.records] == ["ok", "ok"]
     assert server.connections == 1
+
+
+async def test_a_record_is_made_within_half_a_second_where_more_urgent_work_never_ends(
+    serve: Any, client: Any
+) -> None:
+    """On a full core records waited for ever, with the whole answer that each holds."""
+    person = client((await serve(lambda peer: peer.answer("Hi"))).url)
+    scheduler = person.driver.run.scheduler
+
+    async def work() -> None:
+        while True:
+            async with scheduler.turn_for(WorkStage.END):
+                pass
+
+    busy = [asyncio.create_task(work()) for _ in range(2)]
+    try:
+        async with asyncio.timeout(5):
+            await person.ended(person.start())
+            while not any(isinstance(message, TurnEnded) for message in person.messages):
+                await asyncio.sleep(0.01)
+    finally:
+        for each in busy:
+            each.cancel()
+    assert person.records[0].outcome == "ok"
 
 
 async def test_a_body_may_end_with_trailers(play: Any) -> None:
