@@ -7,6 +7,7 @@ of our own messages before Locust may quit.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -25,6 +26,7 @@ from gevent.event import Event
 from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
+from locust.stats import StatsCSVFileWriter
 
 from loadgen.adapter._page import add_to_page
 from loadgen.adapter._web import check_start_form, protect
@@ -316,10 +318,22 @@ def register() -> None:
         listeners.test_stopping.add_listener(lambda **_: adapter.on_test_stopping())
         # Registered now and not at import, so that it runs before Locust's own quitting listeners.
         listeners.quitting.add_listener(lambda **_: adapter.on_quitting())
+        listeners.quit.add_listener(lambda **_: end_csv_writer())
         listeners.worker_connect.add_listener(lambda client_id, **_: adapter.on_worker_connect(client_id))
 
     events.init_command_line_parser.add_listener(on_parser)
     events.init.add_listener(on_init)
+
+
+def end_csv_writer() -> None:
+    """End the greenlet that writes Locust's --csv files.
+
+    Locust closes them right after this and lets it go on: its next write would end in a traceback.
+    """
+    for each in gc.get_objects():
+        runs = getattr(each, "_run", None) if isinstance(each, gevent.Greenlet) else None
+        if getattr(runs, "__func__", None) is StatsCSVFileWriter.stats_writer:
+            each.kill()
 
 
 def _free_port() -> int:

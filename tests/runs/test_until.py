@@ -19,7 +19,7 @@ def test_a_level_ends_once_its_number_is_known_and_both_files_say_so(
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "20")
     hold = () if "-t" in load else ("--hold", "60s")
     run = headless(at, *load, *hold, "--warmup", "1s", "--until", "ttg_p50=20%")
-    assert run.end(150) == 0, run.said
+    run.end_as_judged(150)
     manifest = run.run().manifest
     for level in manifest.levels:
         until = level.until
@@ -29,5 +29,4 @@ def test_a_level_ends_once_its_number_is_known_and_both_files_say_so(
         assert (level.window_end_ns - level.window_start_ns) / 1e9 == until.after_s
     assert "--until ttg_p50=20%: within" in run.said
     summary = json.loads((run.run().path / "summary.json").read_text())
-    assert summary["verdict"]["status"] != "invalid", summary["verdict"]
     assert summary["levels"][0]["until"]["reached"] == manifest.levels[0].until.reached
