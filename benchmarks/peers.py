@@ -176,16 +176,15 @@ def row_of(tool: Tool, load: PeerLoad, seconds: float, kept: Path | None) -> Pee
             return row
         with server.truth.open() as lines:  # not by their ids: most tools send none
             true = sorted(map(json.loads, lines), key=lambda each: each["received_ns"])
-        own = None if tool.own_requests is None else tool.own_requests(asked)
-        counted = [
+        answered = [
             each
             for each in true
             if len(each["event_ns"]) > 1
             # Shorter where a tool ends its load; some leave when they have the last token.
             and not (each["aborted"] and each["output_tokens"] < load.output_tokens)
-            and (own is None or each["request_id"] in own)
         ]
-        _add_truth(row, _from_the_load_on(counted, load.streams), watch)
+        window = None if tool.window is None else tool.window(asked)
+        _add_truth(row, _from_the_load_on(answered, load.streams), window, watch)
         for key, value in tool.read(asked).items():
             setattr(row, key, value)
     return row
@@ -204,24 +203,37 @@ def _from_the_load_on(true: list[dict[str, Any]], streams: int) -> list[dict[str
     return true[begin:]
 
 
-def _add_truth(row: PeerRow, true: list[dict[str, Any]], watch: Watch) -> None:
-    """What the server did in the requests that the tool counts, the last ones, and what they cost it."""
-    if not true:
+def _add_truth(
+    row: PeerRow, answered: list[dict[str, Any]], window: tuple[int, int] | None, watch: Watch
+) -> None:
+    """What the server did in the requests that the tool's numbers are of, and what they cost the tool."""
+    if not answered:
         row.problem = "no request came"
         return
+    begin_ns, end_ns = window or (
+        answered[0]["received_ns"],
+        max(each["event_ns"][-1] for each in answered) + 1,
+    )
+    true = [each for each in answered if begin_ns <= each["received_ns"] < end_ns]
     ttft = [(each["event_ns"][0] - each["received_ns"]) / 1e6 for each in true]
     gaps = np.concatenate([np.diff(each["event_ns"]) / 1e6 for each in true])
-    lengths = [each["output_tokens"] for each in true]
-    tokens = sum(lengths)
-    begin_ns, end_ns = true[0]["received_ns"], max(each["event_ns"][-1] for each in true)
-    row.requests, row.other_lengths = len(true), sum(each != row.output_tokens for each in lengths)
+    row.requests = len(true)
+    row.other_lengths = sum(each["output_tokens"] != row.output_tokens for each in true)
     row.ttft_p50_true, row.ttft_p99_true = (float(np.percentile(ttft, share)) for share in (50, 99))
     row.gap_p50_true, row.gap_p99_true = (float(np.percentile(gaps, share)) for share in (50, 99))
+    tokens = sum(_tokens_between(each, begin_ns, end_ns) for each in answered)
     row.tokens_per_s_true = tokens / ((end_ns - begin_ns) / 1e9)
     cpu_s = watch.cpu_s(end_ns) - watch.cpu_s(begin_ns)
     row.cpu_us_per_token = cpu_s / tokens * 1e6
     row.cpu_s_beside = watch.seen[-1][1] - cpu_s
     row.peak_mb = max(mb for _, _, mb in watch.seen)
+
+
+def _tokens_between(answer: dict[str, Any], begin_ns: int, end_ns: int) -> float:
+    """An answer's tokens that left in this time; an event may hold several."""
+    at_ns = np.array(answer["event_ns"])
+    inside = int(((at_ns >= begin_ns) & (at_ns < end_ns)).sum())
+    return float(answer["output_tokens"]) * inside / len(at_ns)
 
 
 # --- the table ---
