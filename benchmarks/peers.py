@@ -1,6 +1,6 @@
 """Six load generators against the same server: what each reported, beside what the server did.
 
-    python -m benchmarks.peers [--tools turnbench,vllm] [--loads 100x100,400x100,800x50] [--seconds 20]
+    python -m benchmarks.peers [--tools turnbench,vllm] [--loads 100x100,400x100,800x50] [--seconds 12]
                                [--write docs/peers.md]
 
 One core has the server, the other the tool with all its processes. The server is the emulator's fixed
@@ -327,7 +327,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds",
         type=float,
-        default=20.0,
+        default=12.0,
         help="a load lasts about so long; on vLLM, which answers fewer requests, twice",
     )
     parser.add_argument("--install-only", action="store_true", help="make the environments, and no load")
