@@ -75,6 +75,8 @@ LATE = FindingKind(("invalid", "suspect", "note"), "late",
     {"what": ["Turns sent after they were due"], **_KNOWN})
 LATE_CONNECTING = replace(LATE,
     remedy="opening connections takes this long: see the network and the server's accept queue, and --warmup")
+LATE_OWN = replace(LATE,
+    remedy="nothing to mend: with longer answers, or people who think (--think-time), it is less of the time")
 BEFORE_SENT = suspect("before_sent",
     "{} turns have an answer from before their request was sent, or from that moment",
     "clocks of this machine disagree: report it with run.json, and try --clock kernel")
@@ -128,7 +130,10 @@ def late(at: LevelEvidence) -> Iterator[Finding]:
         return
     severity, what = found
     connecting_ms = np.nan_to_num(floats(at.rows["connect_us"])) / 1e3
-    kind = LATE if judge(np.maximum(late_ms - connecting_ms, 0.0)) is not None else LATE_CONNECTING
+    if severity == "note":
+        kind = LATE_OWN
+    else:
+        kind = LATE if judge(np.maximum(late_ms - connecting_ms, 0.0)) is not None else LATE_CONNECTING
     yield at.finding(kind, severity=severity, what=what, lighter=_lighter(at))
 
 
@@ -139,7 +144,7 @@ def _late_closed(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | N
     if share <= SUSPECT_LATE_SHARE:
         return None
     streams = streams_mean(at.study.frame, at.level)
-    reached = "" if streams is None else f": {streams:.1f} streams were in flight with {at.level.load} people"
+    reached = "" if streams is None else f": {streams:.2f} of {at.level.load} streams were in flight"
     what = f"turns were sent late by the client for {share:.1%} of the time, which lowers the load{reached}"
     if share <= OWN_LATE_SHARE and late_ms.mean() <= OWN_LATE_MS:
         return "note", f"{what} ({late_ms.mean():.1f} ms a turn, as a client takes to read and to ask)"
