@@ -21,7 +21,7 @@ from turnbench.formats import HealthLine, LevelEntry, TurnRecord
 from turnbench.formats.turn import decode
 from turnbench.metrics import ttft_ms, ttg_ms
 from turnbench.outcomes import ANSWERED, CENSORED, NOT_MEASURED, UNANSWERED
-from turnbench.turns import counts_stop_token, turns_of
+from turnbench.turns import Floats, counts_stop_token, turns_of
 
 _NEWEST_TURNS = 20_000
 """Percentiles are of so many turns of a task at most, the newest."""
@@ -134,8 +134,17 @@ class _Rows:
     """The answered turns of one task."""
 
     answered: int = 0
-    newest: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=_NEWEST_TURNS))
-    """TTFT and TTG in milliseconds, and output tokens."""
+    _places: Floats = field(default_factory=lambda: np.empty((_NEWEST_TURNS, 3)))
+
+    def add(self, ttft_ms: float, ttg_ms: float, tokens: float) -> None:
+        """Another one, in the place of the oldest."""
+        self._places[self.answered % _NEWEST_TURNS] = ttft_ms, ttg_ms, tokens
+        self.answered += 1
+
+    @property
+    def newest(self) -> Floats:
+        """TTFT and TTG in milliseconds, and output tokens: a row a turn, in no order."""
+        return self._places[: self.answered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +247,7 @@ class LiveNumbers:
                 oldest = self._unanswered.pop(next(iter(self._unanswered)))
                 self._given_up[oldest.task, oldest.outcome] += 1
             return
-        rows.answered += 1
-        rows.newest.append((ttft, ttg, tokens))
+        rows.add(ttft, ttg, tokens)
 
     # --- what is seen ---
 
@@ -259,7 +267,7 @@ class LiveNumbers:
             for each in others
             if each.outcome in CENSORED
         ]
-        answered = np.array(rows.newest, dtype=np.float64).reshape(-1, 3)
+        answered = rows.newest
         waits = np.vstack((answered[:, :2], np.array(censored, dtype=np.float64).reshape(-1, 2)))
         from_ns = max(now_ns - int(_RATE_S * 1e9), since_ns)
         ended = self._ended.get(name, deque())

@@ -46,6 +46,12 @@ def test_only_turns_sent_in_the_window_are_in_a_row() -> None:
     assert row(records).ttft_p50_ms == 101
 
 
+def test_of_many_turns_the_newest_give_the_times_and_all_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadgen.control._live._NEWEST_TURNS", 3)
+    found = row([turn(k, 111 + k, ttft_ms, 1000) for k, ttft_ms in enumerate((900, 900, 100, 200, 300))])
+    assert (found.turns, found.ttft_p50_ms) == (5, 200)
+
+
 def test_before_the_window_opens_the_warm_up_is_shown_and_goes_when_it_does() -> None:
     live = LiveNumbers()
     live.take_turn(encode(turn(1, 101, 100, 1000)), 0)
