@@ -56,7 +56,7 @@ def _answer_lengths(study: Study) -> str | None:
 
 def _level(study: Study, level: Level, findings: list[Finding], gpus: list[GpuSample]) -> LevelSummary:
     rows = study.measured[study.measured["level"] == level.index]
-    limited = rows[rows["meets"].notna()]
+    limited = rows[["meets", "task", "talk", "moment_ns"]].dropna(subset="meets")
     shares = limited["task"].map({task: item.share for task, item in study.limits.items()}).astype(float)
     streams = streams_mean(study.frame, level)
     held = holds(int(limited["meets"].astype(int).sum()), floats(shares))

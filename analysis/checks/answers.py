@@ -95,7 +95,7 @@ def not_exact(run: RunEvidence) -> Iterator[Finding]:
 
 def prompts_unlike(run: RunEvidence) -> Iterator[Finding]:
     """Prompts whose length, by the server's count, is far from what the trace asks for."""
-    rows = _answered(run.study.measured).dropna(subset=["asked_prompt_tokens", "prompt_tokens"])
+    rows = _answered(run.study.measured)[["asked_prompt_tokens", "prompt_tokens"]].dropna()
     rows = rows[rows["asked_prompt_tokens"] > 0]
     if rows.empty:
         return
@@ -109,16 +109,14 @@ def prompts_unlike(run: RunEvidence) -> Iterator[Finding]:
 
 def cut_reasoning(run: RunEvidence) -> Iterator[Finding]:
     answered = _answered(run.study.measured)
-    with_text = answered[answered["finish_reason"].notna()]
-    cut = with_text[with_text["answer_event"].isna()]
+    cut = answered.loc[answered["answer_event"].isna(), "finish_reason"].dropna()
     if len(cut):
-        yield CUT_REASONING.finding(len(cut), len(answered), cut["finish_reason"].iloc[0])
+        yield CUT_REASONING.finding(len(cut), len(answered), cut.iloc[0])
 
 
 def rate_limited(at: LevelEvidence) -> Iterator[Finding]:
-    refused = at.rows[at.rows["outcome"] == "http_429"]
-    if len(refused):
-        yield at.finding(RATE_LIMITED, len(refused), len(at.rows))
+    if refused := int((at.rows["outcome"] == "http_429").sum()):
+        yield at.finding(RATE_LIMITED, refused, len(at.rows))
 
 
 def limits_missed(at: LevelEvidence) -> Iterator[Finding]:

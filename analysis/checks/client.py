@@ -188,12 +188,14 @@ def before_sent(at: LevelEvidence) -> Iterator[Finding]:
 
 def lag(at: LevelEvidence) -> Iterator[Finding]:
     """Data seen late, where no stamp of the kernel corrects for it."""
-    own = at.rows[at.rows["clock"] == "user"]
-    if 0 < len(own) <= MOST_UNSTAMPED * len(at.rows):
-        yield at.finding(UNSTAMPED, len(own), len(at.rows))
+    unstamped = at.rows["clock"] == "user"
+    if not unstamped.any():
         return
-    lag_ms = lag_p99_ms(at.study, own, at.level)
-    if len(own) and lag_ms is not None and lag_ms > INVALID_LAG_MS:
+    if (count := int(unstamped.sum())) <= MOST_UNSTAMPED * len(at.rows):
+        yield at.finding(UNSTAMPED, count, len(at.rows))
+        return
+    lag_ms = lag_p99_ms(at.study, at.rows[unstamped], at.level)
+    if lag_ms is not None and lag_ms > INVALID_LAG_MS:
         yield at.finding(LAG, lag_ms, lighter=_lighter(at))
 
 

@@ -106,9 +106,10 @@ def _nothing_finished(turns: pd.DataFrame, where: str, at: int | None, manifest:
 
 
 def failed(at: LevelEvidence) -> Iterator[Finding]:
-    bad = at.rows[at.rows["outcome"].isin(FAILED)]
-    if len(bad) <= MOST_FAILED * len(at.rows):
+    is_bad = at.rows["outcome"].isin(FAILED)
+    if is_bad.sum() <= MOST_FAILED * len(at.rows):
         return
+    bad = at.rows[is_bad]
     remedy = _remedy(bad, at.study.manifest) or _OTHERS
     yield at.finding(FAILED_TURNS, len(bad), len(at.rows), _by_outcome(at, bad), remedy=remedy)
 
@@ -145,8 +146,9 @@ def _remedy(turns: pd.DataFrame, manifest: RunManifest) -> str | None:
 
 def unfinished(at: LevelEvidence) -> Iterator[Finding]:
     """Turns whose waits are known only to have been longer."""
-    turns = at.rows[at.rows["outcome"].isin(CENSORED)]
-    if len(turns):
+    is_open = at.rows["outcome"].isin(CENSORED)
+    if is_open.any():
+        turns = at.rows[is_open]
         # Over 1 % of turns without an answer is what "failed" is for, whatever kept the answer away.
         severity = "suspect" if len(turns) > MOST_FAILED * len(at.rows) else "note"
         longer = _LONGER[str(turns["outcome"].value_counts().index[0])]
@@ -194,9 +196,10 @@ def wandering(at: LevelEvidence) -> Iterator[Finding]:
 
 def full_context(at: LevelEvidence) -> Iterator[Finding]:
     """Conversations that outgrew the model's context: shorter ones were measured than were planned."""
-    full = at.rows[at.rows["at_context_end"].notna()]
-    if full.empty:
+    is_full = at.rows["at_context_end"].notna()
+    if not is_full.any():
         return
+    full = at.rows[is_full]
     talks, stopped = full["talk"].nunique(), full.loc[full["at_context_end"] == "stop", "talk"].nunique()
     ways = [f"{stopped} ended there"] * bool(stopped)
     ways += [f"{talks - stopped} went on without their oldest turns"] * (talks > stopped)

@@ -111,20 +111,18 @@ def token_split(run: RunEvidence) -> Iterator[Finding]:
     measured = run.study.measured
     events = measured["shown_tokens"] / measured["even_tokens"]
     unlike = (measured["shown_tokens"] > events + 1.5) | (measured["shown_tokens"] < events - 0.5)
-    odd = measured[unlike & measured["outcome"].isin(ANSWERED)]
-    if len(odd):
-        yield TOKEN_SPLIT.finding(len(odd))
+    if odd := int((unlike & measured["outcome"].isin(ANSWERED)).sum()):
+        yield TOKEN_SPLIT.finding(odd)
 
 
 def token_source(run: RunEvidence) -> Iterator[Finding]:
     measured = run.study.measured
-    guessed = measured[(measured["token_source"] == "events") & measured["outcome"].isin(ANSWERED)]
-    if len(guessed):
-        yield TOKEN_SOURCE.finding(len(guessed))
+    guessed = (measured["token_source"] == "events") & measured["outcome"].isin(ANSWERED)
+    if guessed.any():
+        yield TOKEN_SOURCE.finding(int(guessed.sum()))
 
 
 def outside(run: RunEvidence) -> Iterator[Finding]:
     frame = run.study.frame
-    turns = frame[frame["counts"] & (frame["level"] == NO_LEVEL)]
-    if len(turns):
-        yield OUTSIDE.finding(len(turns))
+    if turns := int((frame["counts"] & (frame["level"] == NO_LEVEL)).sum()):
+        yield OUTSIDE.finding(turns)

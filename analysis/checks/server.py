@@ -191,7 +191,7 @@ def warm_by_time(run: RunEvidence) -> Iterator[Finding]:
 
 def _beyond(rows: pd.DataFrame) -> float:
     """Cached tokens beyond the expected ones, as a share of the prompts'; 0 where too few turns say."""
-    known = rows.dropna(subset=["cached_tokens", "prompt_tokens", "expected_cached"])
+    known = rows[["cached_tokens", "prompt_tokens", "expected_cached"]].dropna()
     prompt = float(known["prompt_tokens"].sum())
     if len(known) < LEAST_WARM_TURNS or prompt <= 0:
         return 0.0

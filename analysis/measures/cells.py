@@ -165,7 +165,7 @@ def _add_rates(cell: CellSummary, study: Study, rows: pd.DataFrame, arrived: Arr
     if window_s > 0 and by_slot.sum() > 0:
         error = batch_error(by_slot * mine / by_slot.sum(), np.full(SLOTS, window_s / SLOTS))
         cell.ci95["aggregate_tps"] = None if error is None else [max(error.ends[0], 0.0), error.ends[1]]
-    limited = rows[rows["meets"].notna()]
+    limited = rows[["meets", "talk", "position"]].dropna(subset="meets")
     if len(limited):
         met = limited["meets"].to_numpy(dtype=np.float64)
         cell.turn_goodput_per_s = _rate(float(met.sum()), window_s)

@@ -55,20 +55,20 @@ def lag_p99_ms(study: Study, rows: pd.DataFrame, level: Level | None = None) -> 
 
 def cpu_busy(study: Study, level: Level) -> dict[int, float]:
     """Share of the window's seconds in which each worker's engine used 90 % of a core or more."""
-    health = study.health[_within(study, [level])].dropna(subset=["cpu_share"])
+    health = study.health.loc[_within(study, [level]), ["worker", "cpu_share"]].dropna()
     busy = (health["cpu_share"] >= BUSY_CPU_SHARE).groupby(health["worker"].astype(int)).mean()
     return {int(worker): float(share) for worker, share in busy.items()}  # type: ignore[call-overload]
 
 
 def stolen_shares(study: Study, level: Level) -> dict[int, tuple[float, float]]:
     """What the host of each worker's machine took of a CPU's time: mean of the window, and worst second."""
-    health = study.health[_within(study, [level])].dropna(subset=["stolen_share"])
+    health = study.health.loc[_within(study, [level]), ["worker", "stolen_share"]].dropna()
     by_worker = health["stolen_share"].groupby(health["worker"].astype(int)).agg(["mean", "max"])
     return {int(worker): (float(mean), float(most)) for worker, mean, most in by_worker.itertuples()}
 
 
 def _in_windows(study: Study, name: str, levels: list[Level]) -> Floats:
-    return study.health[_within(study, levels)][name].dropna().to_numpy(dtype=np.float64)
+    return study.health.loc[_within(study, levels), name].dropna().to_numpy(dtype=np.float64)
 
 
 def _within(study: Study, levels: list[Level]) -> Bools:

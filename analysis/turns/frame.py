@@ -65,7 +65,9 @@ def load_turns(run: RunDirectory, limits: Mapping[str, TaskLimits], words_per_mi
             parts.append(_part(batch, limits, columns_of))
     frames, events, unusable = ([getattr(part, name) for part in parts] for name in _PARTS)
     parts.clear()
-    return TurnTable(pd.concat(frames, ignore_index=True), joined(events), sum(unusable))
+    frame = pd.concat(frames, ignore_index=True)
+    frame.columns = frame.columns.astype("object")
+    return TurnTable(frame, joined(events), sum(unusable))
 
 
 @contextmanager
@@ -141,7 +143,8 @@ def _series(name: str, column: list[Any]) -> pd.Series[Any]:
         return pd.Series(column, dtype="boolean")
     if TurnRecord.__annotations__[name] == "bool":
         return pd.Series(column, dtype="bool")
-    return pd.Series(column, dtype="object" if name in ("error", "finish_reason", "branch") else "str")
+    seen: dict[Any, Any] = {}
+    return pd.Series([seen.setdefault(value, value) for value in column], dtype="object")
 
 
 def load_health(run: RunDirectory) -> pd.DataFrame:
