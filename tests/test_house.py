@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
@@ -15,6 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from turnbench.extras import OF_THE_ANALYSIS
 
 ROOT = Path(__file__).parents[1]
 FLOOR = "turnbench"
@@ -61,6 +64,12 @@ def imported(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return frozenset(found)
+
+
+@cache
+def distributions_of() -> Mapping[str, list[str]]:
+    """The installed distributions that each top-level name of an import comes from."""
+    return packages_distributions()
 
 
 def started(path: Path) -> set[str]:
@@ -148,7 +157,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     # By the name of their import where they are not here; of OpenTelemetry another library may bring the API.
     needed |= {"opentelemetry", "opentelemetry-api", "mlflow", "wandb"}
     known = needed | {plain_name(each) for name in ("dev", "notebook") for each in extras[name]}
-    distributions = packages_distributions()
+    distributions = distributions_of()
     here = {FLOOR, *ROOMS, "tests", "benchmarks", "conftest", "__future__"} | sys.stdlib_module_names
     may_import = dict.fromkeys((FLOOR, *ROOMS), needed) | dict.fromkeys(("benchmarks", "tests"), known)
     used = set()
@@ -191,26 +200,28 @@ def test_nothing_imports_a_roof() -> None:
                 assert not [name for name in found if name.startswith(folders)], path
 
 
-def test_the_floor_brings_in_neither_locust_nor_gevent_nor_a_heavy_library() -> None:
-    code = "import sys, json, turnbench.formats, turnbench.run_directory, turnbench.clock, turnbench.limits"
-    code += "; print(json.dumps(sorted(sys.modules)))"
+HEAVY = {"locust", "gevent", "aiohttp", "asyncio", "pandas", "scipy"}
+NO_WORKER_NEEDS = {*OF_THE_ANALYSIS, "shtab"}
+"""Left out of deploy/worker.txt."""
+
+
+@pytest.mark.parametrize(
+    ("imports", "never"),
+    [
+        ("turnbench.formats, turnbench.run_directory, turnbench.clock, turnbench.limits", HEAVY),
+        # aiohttp can't live under gevent, so neither side of a worker may reach the other.
+        (
+            "turnbench.cli.run, loadgen.adapter._adapter",
+            {"aiohttp", "loadgen.transport._http", *NO_WORKER_NEEDS},
+        ),
+        ("loadgen.engine.__main__", {"gevent", "locust", *NO_WORKER_NEEDS}),
+    ],
+    ids=["the floor", "Locust", "the engine"],
+)
+def test_what_is_heavy_or_another_processs_is_not_loaded(imports: str, never: set[str]) -> None:
+    code = f"import sys, {imports}; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    heavy = {"locust", "gevent", "aiohttp", "asyncio", "pandas", "scipy"}
-    assert not heavy & set(json.loads(said.stdout))
-
-
-def test_locust_never_loads_the_engine_and_the_engine_never_loads_gevent() -> None:
-    """aiohttp can't live under gevent, so neither side's modules may reach the other."""
-    adapter = (
-        "import loadgen.adapter._adapter, sys; "
-        "print('aiohttp' in sys.modules, 'loadgen.transport._http' in sys.modules)"
-    )
-    engine = "import loadgen.engine.__main__, sys; print('gevent' in sys.modules, 'locust' in sys.modules)"
-    for code in (adapter, engine):
-        said = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-        )
-        assert said.stdout.split() == ["False", "False"], code
+    assert not never & set(said.stdout.split())
 
 
 def test_the_locustfile_is_the_only_file_of_loadgen_that_locust_loads() -> None:
@@ -222,7 +233,7 @@ def test_nothing_in_loadgen_has_the_name_of_a_standard_module_or_an_installed_pa
     """While Locust loads its file, the folder comes first on the path, and each name there hides another."""
     names = {path.stem for path in modules("loadgen")} - {"__init__", "__main__"}
     names |= {path.name for path in (ROOT / "loadgen").rglob("*") if path.is_dir()} - {"__pycache__"}
-    taken = {*sys.stdlib_module_names, *sys.builtin_module_names, *packages_distributions()}
+    taken = {*sys.stdlib_module_names, *sys.builtin_module_names, *distributions_of()}
     assert not names & taken
 
 

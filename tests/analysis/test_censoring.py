@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
-from benchmarks.censoring import LIMITS, SHARES, WINDOW_S, How, made, per_turn
+from benchmarks import censoring
+from benchmarks.censoring import LIMITS, SHARES, WINDOW_S, Censored, How, per_turn
 from turnbench.metrics import METRICS
 from turnbench.stats.percentiles import LEAST_N
 
@@ -14,10 +17,16 @@ CLOSE = 0.002
 """The slack of a percentile that lies between the last turn that ended and the first that was given up."""
 
 
+@cache
+def made(share: float, how: How) -> Censored:
+    """400 turns of which this share was given up: the same for every test."""
+    return censoring.made(share, how, turns=400)
+
+
 @pytest.mark.parametrize("how", ["deadline", "abandoned"])
 @pytest.mark.parametrize("share", SHARES)
 def test_no_percentile_of_any_metric_looks_better_than_the_truth(share: float, how: How) -> None:
-    run = made(share, how, turns=400)
+    run = made(share, how)
     for metric in per_turn():
         found, true = run.cell.values[metric.key], run.true[metric.key]
         for name, quantile in QUANTILES.items():
@@ -37,7 +46,7 @@ def test_no_percentile_of_any_metric_looks_better_than_the_truth(share: float, h
 
 @pytest.mark.parametrize("share", SHARES[1:])
 def test_behind_a_deadline_waits_are_exact_below_it_and_bounded_above(share: float) -> None:
-    run = made(share, "deadline", turns=400)
+    run = made(share, "deadline")
     for key in ("ttft_ms", "response_delay_ms", "ttg_ms"):
         found, true = run.cell.values[key], run.true[key]
         for name, quantile in QUANTILES.items():
@@ -53,7 +62,7 @@ def test_behind_a_deadline_waits_are_exact_below_it_and_bounded_above(share: flo
 @pytest.mark.parametrize("how", ["deadline", "abandoned"])
 @pytest.mark.parametrize("share", SHARES)
 def test_a_restricted_mean_is_that_of_whole_answers_up_to_the_same_time(share: float, how: How) -> None:
-    run = made(share, how, turns=400)
+    run = made(share, how)
     found = run.cell.values["ttg_ms"]
     truth = np.minimum(run.true["ttg_ms"], np.inf if found.mean_to is None else found.mean_to)
     ends = found.ci95["mean"]
@@ -69,7 +78,7 @@ def test_a_restricted_mean_is_that_of_whole_answers_up_to_the_same_time(share: f
 @pytest.mark.parametrize("how", ["deadline", "abandoned"])
 @pytest.mark.parametrize("share", SHARES)
 def test_counts_and_goodput_say_how_many_were_given_up(share: float, how: How) -> None:
-    cell = (run := made(share, how, turns=400)).cell
+    cell = (run := made(share, how)).cell
     assert (cell.turns, cell.failed, cell.failed_share) == (400, 0, 0.0)
     assert cell.unfinished == 400 - cell.ok == pytest.approx(400 * share, abs=2)
     assert cell.turn_goodput_per_s == pytest.approx(run.met / WINDOW_S)

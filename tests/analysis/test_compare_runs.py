@@ -162,6 +162,7 @@ def test_shorter_answers_do_not_hide_a_slower_server(
     assert "answers shrank by" in out
 
 
+@pytest.mark.slow
 def test_a_few_more_failures_are_a_regression_only_if_clear_of_chance(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,7 +178,6 @@ def test_a_few_more_failures_are_a_regression_only_if_clear_of_chance(
     ("outcome", "said"),
     [
         ("stalled", "the unfinished share of chat at 4 rose from 0% to 50% (60 of 120 turns)"),
-        ("deadline", "the unfinished share of chat at 4 rose from 0% to 50% (60 of 120 turns)"),
         ("truncated", "the failed share of chat at 4 rose from 0% to 50% (60 of 120 turns)"),
     ],
 )

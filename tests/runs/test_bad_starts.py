@@ -21,9 +21,14 @@ import pytest
                 "not typed, but set: LOCUST_RUN_TIME in the environment",
             ],
         ),
-        (["--model", "yi-7b"], ["did you mean yi-6b?"]),
-        (["--header", "X-A: $NOT_SET_ANYWHERE"], ["NOT_SET_ANYWHERE is not set"]),
-        (["-u", "50", "-r", "1", "-t", "20s"], ["leaves nothing to measure"]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["--model", "yi-7b"], ["did you mean yi-6b?"]),
+                (["--header", "X-A: $NOT_SET_ANYWHERE"], ["NOT_SET_ANYWHERE is not set"]),
+                (["-u", "50", "-r", "1", "-t", "20s"], ["leaves nothing to measure"]),
+            )
+        ),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
 )
@@ -61,7 +66,7 @@ def test_no_server_and_no_model_is_said_in_one_line(locust: Any, tools: Any) -> 
 
 def test_a_dead_server_counts_its_refused_connections_and_exits_3(locust: Any) -> None:
     load = locust("--headless", "-H", "http://127.0.0.1:1", "--model", "m",
-                  "--scenario", "choose", "--levels", "2", "--hold", "1s", "--warmup", "0")  # fmt: skip
+                  "--scenario", "choose", "--levels", "2", "--hold", "300ms", "--warmup", "0")  # fmt: skip
     assert load.end() == 3, load.said
     outcomes = {turn.outcome for turn in load.run().turns()}
     assert outcomes - {"cut"} == {"connect"}, "one may be connecting when the level ends"

@@ -60,7 +60,13 @@ def test_a_second_signal_ends_at_once(server: Any, headless: Any, tools: Any) ->
     assert sum(outcomes.values()) == 4
 
 
-@pytest.mark.parametrize("processes", [[], ["--processes", "2"]], ids=["alone", "forked workers"])
+@pytest.mark.parametrize(
+    "processes",
+    [
+        pytest.param([], id="alone"),
+        pytest.param(["--processes", "2"], id="forked workers", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_while_the_server_is_asked_who_it_is_ends_everything_at_once(
     locust: Any, tools: Any, processes: list[str], number: int, code: int
@@ -80,6 +86,7 @@ def test_a_signal_while_the_server_is_asked_who_it_is_ends_everything_at_once(
     tools.wait_until(lambda: not any(map(alive, family)), "all processes of the run to end", 10)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_analysis_too(
     server: Any, headless: Any, tools: Any, tmp_path: Path
 ) -> None:

@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 DEAD = "http://127.0.0.1:9"
-MISTAKES = [
-    ["-H", DEAD, "--scenario", "FIFO", "--server-facts", "FIFO"],
+MISTAKE = ["-H", DEAD, "--scenario", "FIFO", "--server-facts", "FIFO"]
+MORE_MISTAKES = [  # slow: the parsers' tests have them, too
     ["-H", DEAD, "--run-dir", "x" * 300],
     ["-H", DEAD, "--processes", "2", "--master-bind-port", "99999"],
-]
-MORE_MISTAKES = [  # slow: the parsers' tests have them, too
     ["-H", "htp://127.0.0.1:8000"],
     ["-H", "localhost:8000"],
     ["-H", "http://127.0.0.1:99999"],
@@ -63,7 +61,7 @@ MORE_MISTAKES = [  # slow: the parsers' tests have them, too
 
 @pytest.mark.parametrize(
     "options",
-    [*MISTAKES, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE_MISTAKES)],
+    [MISTAKE, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE_MISTAKES)],
     ids=lambda options: " ".join(options)[-40:],
 )
 def test_a_mistake_ends_with_exit_2_at_once(options: list[str], tmp_path: Path) -> None:
@@ -133,6 +131,7 @@ def test_ctrl_c_during_imports_is_quiet(command: str, wait_s: float, tmp_path: P
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_hang_up_drains_and_exits_143(server: Any, headless: Any, tools: Any) -> None:
     at = server("--ttft", "300ms", "--itl", "20ms", "--tokens", "50")
     load = headless(at, "--levels", "3", "--hold", "300s", "--warmup", "200ms", "--no-analysis")

@@ -191,23 +191,12 @@ def _decoded(word: str) -> bytes:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "options", "environment", "says"),
     [
-        pytest.param(
-            "http://me:pw12@127.0.0.1:9",
-            [],
-            {"OPENAI_API_KEY": KEY},
-            "unset OPENAI_API_KEY",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "http://me@127.0.0.1:9",
-            ["--header", "authorization: Bearer abcd"],
-            {},
-            "drop the header",
-            marks=pytest.mark.slow,
-        ),
+        ("http://me:pw12@127.0.0.1:9", [], {"OPENAI_API_KEY": KEY}, "unset OPENAI_API_KEY"),
+        ("http://me@127.0.0.1:9", ["--header", "authorization: Bearer abcd"], {}, "drop the header"),
         ("http://127.0.0.1:9", ["--trust-env"], {"OPENAI_API_KEY": KEY, "NETRC": "netrc"}, "NETRC=/dev/null"),
     ],
     ids=["a password in the URL and a key", "a user in the URL and a header", ".netrc and a key"],

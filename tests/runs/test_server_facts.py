@@ -66,12 +66,10 @@ def test_a_server_without_a_launcher_is_described_by_its_answers_alone(
     assert set(load.run().manifest.server) == {"owned_by", "version", "max_model_len"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
-    [
-        ("gpu: [", "not valid YAML"),
-        pytest.param("weights: some", "weights: must be one of real, dummy, none", marks=pytest.mark.slow),
-    ],
+    [("gpu: [", "not valid YAML"), ("weights: some", "weights: must be one of real, dummy, none")],
 )
 def test_a_bad_file_of_facts_is_refused_in_a_line_before_any_request(
     server: Callable[..., Any], headless: Callable[..., Any], tmp_path: Path, text: str, words: str

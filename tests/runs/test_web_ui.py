@@ -116,6 +116,7 @@ def test_levels_in_the_form_step_by_themselves_and_end_the_run(
     assert manifest["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_the_page_shows_a_run_s_numbers_and_locust_s_table_has_each_turn_once(
     ui: Any, server: Any, tools: Any, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_the_page_shows_a_run_s_numbers_and_locust_s_table_has_each_turn_once(
     assert "<title>" in page.get("/turnbench/report")
 
 
+@pytest.mark.slow
 def test_the_start_form_gets_scenarios_dialects_and_the_models_of_a_host(ui: Any, server: Any) -> None:
     at = server()
     page = ui(at.url)

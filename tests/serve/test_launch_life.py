@@ -162,7 +162,14 @@ def test_keys_are_no_part_of_a_description() -> None:
         assert facts.arguments[-2:] == ["--seed", "1"]
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_stops_the_server_cleanly(stop: signal.Signals) -> None:
     with emulator() as (launcher, family):
         launcher.send_signal(stop)

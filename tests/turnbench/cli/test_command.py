@@ -79,8 +79,13 @@ def test_every_option_of_a_run_is_shown_on_request() -> None:
         ("xyz", "turnbench: unknown command 'xyz'; `turnbench --help` lists them"),
         ("--versoin", "turnbench: unknown option '--versoin'; did you mean --version?"),
         ("run --levls 1", "turnbench run: unknown option --levls; did you mean --levels?"),
-        ("run chat", "turnbench run: unexpected argument 'chat'"),
-        ("run -u many", "turnbench run: argument -u/--users: invalid int value: 'many'"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("run chat", "turnbench run: unexpected argument 'chat'"),
+                ("run -u many", "turnbench run: argument -u/--users: invalid int value: 'many'"),
+            )
+        ),
         ("sweep demo --bakend x", "turnbench sweep: unknown option --bakend; did you mean --backend?"),
         ("serve statis", "turnbench serve: unknown command 'statis'; did you mean status?"),
         ("scenarios shwo chat", "turnbench scenarios: unknown command 'shwo'; did you mean show?"),
