@@ -32,7 +32,7 @@ from loadgen.dialects._dialect import (
 from loadgen.dialects._failures import error_words, failure_of_data, problem_of, refusal_of
 from scenarios import Conversation, characters_of, dialogue, drop_oldest, without_system
 
-_FIRST_EVENTS, _LEAST_EVENTS, _LAST_EVENTS = 12, 8, 3
+_FIRST_EVENTS, _LEAST_EVENTS, _LAST_EVENTS = 6, 8, 3
 """Of a long answer the first and the last events are read one by one, those between them all at once."""
 FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
 _END_BYTES = 64

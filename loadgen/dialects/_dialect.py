@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from operator import sub
 from typing import Any, Literal, Protocol
 
 from scenarios import Conversation
@@ -36,6 +36,8 @@ _CLOSING_TAG = re.compile(
 )
 """It may stand alone, where the prompt's template has said the opening one, or the server has removed it: of
 the channels of gpt-oss `analysis` and `assistantfinal` are left."""
+_TAG_PARTS = ("<", "[", "◁", "assistantfinal")
+"""No tag is without one of these."""
 _SPACE = re.compile(r"\s*")
 NOT_ENDED = ("null", "none", "not_finished", "unfinished", "in_progress", "finish_reason_unspecified")
 """What some servers give, in every event, as the reason of an end that has not come."""
@@ -235,6 +237,8 @@ class StreamedReply:
     def _take_thinking_out_of_answer(self) -> None:
         """Where the server parses no reasoning, the model's tags stand in its answer."""
         text = "".join(self.answer)
+        if not any(part in text for part in _TAG_PARTS):
+            return
         opened = _OPENING_TAG.match(text)
         closed = _CLOSING_TAG.search(text)
         if opened is None and closed is None:
@@ -279,7 +283,7 @@ class StreamedReply:
 
 
 def _steps(before: int, counts: list[int]) -> list[int]:
-    return [after - count for count, after in pairwise([before, *counts])]
+    return list(map(sub, counts, [before, *counts[:-1]]))
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -221,24 +221,20 @@ class PlainBody:
     """The data of each event."""
     start: int
     """Raw offset of the first chunk."""
-    _sizes: list[int]
-    """Bytes of each chunk with its size and line ends, but for the last four."""
-
-    @property
-    def ends(self) -> npt.NDArray[np.int64]:
-        """Raw offset just after each event, where the chunk's own line end follows."""
-        return np.cumsum(np.array(self._sizes, dtype=np.int64) + 4) + (self.start - _CHUNK_END_BYTES)
+    ends: npt.NDArray[np.int64]
+    """Raw offset just after each event, where the chunk's own line end follows."""
 
     def next_chunk(self, offset: int) -> int | None:
         """The first raw offset from `offset` on at which a chunk begins; None: none does."""
         if offset <= self.start:
             return self.start
-        ends = self.ends
-        place = ends.searchsorted(offset - _CHUNK_END_BYTES)
-        return int(ends[place]) + _CHUNK_END_BYTES if place < len(ends) else None
+        place = self.ends.searchsorted(offset - _CHUNK_END_BYTES)
+        return int(self.ends[place]) + _CHUNK_END_BYTES if place < len(self.ends) else None
 
 
 _CHUNK_END_BYTES = 2
+_EVENT_END = b"\n\n\r\n"
+"""The end of an event, and of the chunk that it is."""
 _MOST_PLAIN_EVENTS = 100_000
 """More take long to read, and are not read while others wait."""
 LAST_CHUNK = b"0\r\n\r\n"
@@ -249,18 +245,19 @@ def plain_body(raw: bytes) -> PlainBody | None:
     start = head_end(raw)
     if start is None:
         return None
-    chunks = raw[start:].split(b"\n\n\r\n", _MOST_PLAIN_EVENTS)
+    chunks = raw[start:].split(_EVENT_END, _MOST_PLAIN_EVENTS)
     if chunks.pop() != LAST_CHUNK:
         return None
     sizes = list(map(len, chunks))
     begins = list(map(_begin_of, sizes))
-    if not all(map(bytes.startswith, chunks, begins)):
-        return None
-    events = [chunk[len(begin) :] for chunk, begin in zip(chunks, begins, strict=True)]
+    events = list(map(bytes.removeprefix, chunks, begins))
     data = b"".join(events)
+    if len(data) != sum(sizes) - sum(map(len, begins)):  # a chunk does not begin as it should
+        return None
     if b"\n" in data or b"\r" in data:
         return None
-    return PlainBody(events, start, sizes)
+    ends = np.cumsum(np.array(sizes, dtype=np.int64) + len(_EVENT_END)) + (start - _CHUNK_END_BYTES)
+    return PlainBody(events, start, ends)
 
 
 @lru_cache(maxsize=4096)

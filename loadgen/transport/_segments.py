@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.transport._tap import HEAD, Segments, payload_bytes
+from loadgen.transport._tap import Segments, payload_bytes
 
 _BLOCK_SEGMENTS = 8192
+_KINDS = (np.uint16, np.uint32, np.int32, np.int64)
+"""Of the columns: port, sequence number of the first byte, bytes of the stream, and at_ns."""
 _SYN = 2
 
 _Array = npt.NDArray[Any]
@@ -27,12 +29,9 @@ class SegmentLog:
     def __init__(self) -> None:
         self._streams: dict[int, tuple[int, int]] = {}
         """Of the newest stream to each port the sequence number of its first byte, and when it began."""
-        self._blocks: dict[int, tuple[dict[int, slice], _Array, _Array]] = {}
-        """Whole blocks by number: each port's rows; heads and at_ns, by port, in a port by arrival."""
-        self._heads, self._at_ns = (
-            np.empty(2 * _BLOCK_SEGMENTS, HEAD),
-            np.empty(2 * _BLOCK_SEGMENTS, np.int64),
-        )
+        self._blocks: dict[int, tuple[dict[int, slice], tuple[_Array, ...]]] = {}
+        """Whole blocks by number: each port's rows; columns without the ports, in a port by arrival."""
+        self._columns = tuple(np.empty(2 * _BLOCK_SEGMENTS, kind) for kind in _KINDS)
         """The block that is being filled, in the order of arrival."""
         self._filled = 0
         self._number = 0
@@ -44,27 +43,28 @@ class SegmentLog:
             if heads["flags"][index] & _SYN:
                 first_seq = (int(heads["seq"][index]) + 1) & 0xFFFFFFFF
                 self._streams[int(heads["port"][index])] = first_seq, int(segments.at_ns[index])
+        new = heads["port"], heads["seq"], payload_bytes(heads), segments.at_ns
         for start in range(0, len(heads), _BLOCK_SEGMENTS):
             rows = slice(start, start + _BLOCK_SEGMENTS)
             filled = self._filled + len(heads[rows])
-            self._heads[self._filled : filled] = heads[rows]
-            self._at_ns[self._filled : filled] = segments.at_ns[rows]
+            for column, values in zip(self._columns, new, strict=True):
+                column[self._filled : filled] = values[rows]
             self._filled = filled
             if filled >= _BLOCK_SEGMENTS:
                 self._close_block()
 
     def _close_block(self) -> None:
-        ports = self._heads["port"][: self._filled]
+        ports, *others = (column[: self._filled] for column in self._columns)
         order = np.argsort(ports, kind="stable")
         found, first = np.unique(ports[order], return_index=True)
         rows = map(slice, first.tolist(), [*first[1:].tolist(), self._filled])
         rows_of = dict(zip(found.tolist(), rows, strict=True))
-        self._blocks[self._number] = rows_of, self._heads[order], self._at_ns[order]
+        self._blocks[self._number] = rows_of, tuple(column[order] for column in others)
         self._number += 1
         self._filled = 0
 
     def __len__(self) -> int:
-        return sum(len(at_ns) for _, _, at_ns in self._blocks.values()) + self._filled
+        return sum(len(columns[0]) for _, columns in self._blocks.values()) + self._filled
 
     def mark(self) -> int:
         """Now, as a place in the log: what comes from here on is found from this mark on."""
@@ -86,22 +86,17 @@ class SegmentLog:
             return None
         first_seq, began_ns = self._streams[port]
         parts = []
-        for number, (rows_of, heads, at_ns) in self._blocks.items():
+        for number, (rows_of, columns) in self._blocks.items():
             if number >= mark and (rows := rows_of.get(port)) is not None:
-                parts.append((heads[rows], at_ns[rows]))
-        mine = np.flatnonzero(self._heads["port"][: self._filled] == port)
-        parts.append((self._heads[mine], self._at_ns[mine]))
-        at_ns = np.concatenate([part[1] for part in parts])
-        heads, filled = np.empty(len(at_ns), HEAD), 0  # concatenate compares the fields of each part
-        for part, _ in parts:
-            heads[filled : filled + len(part)] = part
-            filled += len(part)
+                parts.append([column[rows] for column in columns])
+        ports, *others = self._columns
+        mine = np.flatnonzero(ports[: self._filled] == port)
+        parts.append([column[mine] for column in others])
+        seq, size_bytes, at_ns = map(np.concatenate, zip(*parts, strict=True))
         if not (at_ns >= began_ns).all():  # some are of a connection before this one
             newer = at_ns >= began_ns
-            heads, at_ns = heads[newer], at_ns[newer]
-        ends, at_ns = in_order(
-            (first_seq + skipped_bytes) & 0xFFFFFFFF, heads["seq"], payload_bytes(heads), at_ns
-        )
+            seq, size_bytes, at_ns = seq[newer], size_bytes[newer], at_ns[newer]
+        ends, at_ns = in_order((first_seq + skipped_bytes) & 0xFFFFFFFF, seq, size_bytes, at_ns)
         last = int(np.searchsorted(ends, wanted_bytes))
         return (ends[: last + 1], at_ns[: last + 1]) if last < len(ends) else None
 
