@@ -13,6 +13,8 @@ class Late:
         self._name = name
 
     def __getattr__(self, what: str) -> Any:
+        if what.startswith("_"):  # pytest asks everything that it sees whether it wraps a fixture
+            raise AttributeError(what)
         return getattr(import_module(self._name), what)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from analysis.compare.baseline import ALPHA_MEDIANS
 from analysis.plan import PilotCell, main, pilot_cells, runs_needed
@@ -70,6 +69,8 @@ def test_a_change_far_below_what_runs_differ_by_is_found_by_no_number_of_runs() 
 def test_the_runs_that_a_plan_asks_for_find_the_change_in_four_of_five_tries(
     within: float, between: float
 ) -> None:
+    from scipy.stats import ttest_ind  # slow to import, and every process of `make test` reads this file
+
     cell, tests, change = pilot(within), 4, 0.05
     plan = runs_needed(cell, change, between, tests)
     assert plan is not None
@@ -78,7 +79,7 @@ def test_the_runs_that_a_plan_asks_for_find_the_change_in_four_of_five_tries(
     rng = np.random.default_rng(1)
     a = rng.normal(math.log1p(change), sd, (4000, plan.runs))
     b = rng.normal(0, sd, (4000, plan.runs))
-    found = stats.ttest_ind(a, b, axis=1).pvalue < ALPHA_MEDIANS / tests
+    found = ttest_ind(a, b, axis=1).pvalue < ALPHA_MEDIANS / tests
     assert 0.74 < found.mean() < 0.95
 
 
