@@ -27,8 +27,9 @@ _NEXT_ATTEMPT_S = 0.001
 
 async def converse(
     run: EngineRun, person: SimulatedPerson, history: History, due_ns: int, body: bytes | None = None
-) -> bool:
-    """Play a conversation, its follow-ups answering the server's real replies; False if a turn failed.
+) -> int | None:
+    """Play a conversation, its follow-ups answering the server's real replies; when it ended, on the run's
+    time line, None if a turn failed.
 
     `body`: the first request, if it is made already.
     """
@@ -37,22 +38,26 @@ async def converse(
     while not person.leaving.is_set() or history.index == 0:
         ended = await play_turn(run, person, history, due_ns, body)
         if ended is None:
-            return True
+            return due_ns
         if ended.outcome != "ok":
-            # A person who left says nothing against the server: the next may begin at once.
-            return ended.outcome == "abandoned" or ended.outcome not in UNANSWERED
+            return None if _is_failure(ended) else ended.at_ns
         if history.over:
-            return True
+            return ended.at_ns
         due_ns = ended.at_ns
         due_ns += int(think_s(run.job.settings, history.turn, history.words) * 1e9)
         await person.pause_until(due_ns, run.timeline)
         body = None
-    return True
+    return due_ns
+
+
+def _is_failure(ended: TurnEnd) -> bool:
+    """A person who left says nothing against the server: their next conversation may begin at once."""
+    return ended.outcome != "abandoned" and ended.outcome in UNANSWERED
 
 
 async def _converse_in_branches(
     run: EngineRun, person: SimulatedPerson, history: History, due_ns: int, body: bytes | None
-) -> bool:
+) -> int | None:
     """As `converse`, where several turns may be open: each begins once all that it waits for ended well, and
     its time is up. What waits for a turn that failed is not played; other branches go on."""
     turns = history.plan.turns
@@ -94,8 +99,8 @@ async def _converse_in_branches(
 
     async with asyncio.TaskGroup() as group:
         playing += (group.create_task(play(number)) for number in range(len(turns)))
-    ends = [task.result() for task in playing]
-    return all(end is None or end.outcome == "abandoned" or end.outcome not in UNANSWERED for end in ends)
+    ends = [end for task in playing if (end := task.result()) is not None]
+    return None if any(map(_is_failure, ends)) else max((end.at_ns for end in ends), default=due_ns)
 
 
 @dataclass(frozen=True, slots=True)

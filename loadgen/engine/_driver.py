@@ -150,26 +150,28 @@ class LoadDriver:
 
     async def _play(self, user: int, person: SimulatedPerson, most: int | None) -> None:
         await first_of(self._may_begin.wait(), person.leaving.wait())
-        more, played = True, 0
+        more, played, due_ns = True, 0, None
         if self.run.job.load.open_loop:
             await self._open_loop.receive(person)
         else:
             while more and played != most and not person.leaving.is_set():
-                more = await self._converse(person)
-                played += 1
+                history = self._conversations.take()
+                more = history is not None
+                if history is not None:
+                    due_ns = await self._converse(person, history, due_ns)
+                    played += 1
         del self._people[user]
         self.run.emit(UserDone(user) if more else NothingToPlay(user))
 
-    async def _converse(self, person: SimulatedPerson) -> bool:
-        """Closed loop: play the next conversation; False if the scenario has no more."""
-        history = self._conversations.take()
-        if history is None:
-            return False
-        started_ns = self.run.timeline.now_ns()
-        if not await converse(self.run, person, history, started_ns):
-            rested_ns = started_ns + int(self.run.failure_pause_s * 1e9)
+    async def _converse(self, person: SimulatedPerson, history: History, due_ns: int | None) -> int | None:
+        """Closed loop: play a conversation, due at this moment or else now; when it ended, and so the person's
+        next one is due, None if a turn of it failed."""
+        begun_ns = self.run.timeline.now_ns()
+        ended_ns = await converse(self.run, person, history, begun_ns if due_ns is None else due_ns)
+        if ended_ns is None:
+            rested_ns = begun_ns + int(self.run.failure_pause_s * 1e9)
             await person.pause_until(rested_ns, self.run.timeline)
-        return True
+        return ended_ns
 
 
 class OpenLoop:

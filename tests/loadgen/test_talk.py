@@ -201,6 +201,30 @@ async def test_a_request_tells_of_earlier_turns_with_the_replies_that_the_scenar
     assert messages_of(server)[-1] == [first, reply, second, reply, third]
 
 
+async def test_a_persons_next_conversation_is_due_when_the_one_before_it_ended(
+    serve: Any, client: Any
+) -> None:
+    person = client((await serve(answers)).url, scenario=TALK % "turns: 2")
+    person.driver.play(1, most=2)
+    await person.ended(1)
+    _, last, first, _ = person.records
+    assert (last.conversation, first.conversation) == (0, 1)
+    assert first.due_ns == last.end_ns < first.sent_ns
+
+
+async def test_after_one_that_failed_it_is_due_once_the_person_has_rested(serve: Any, client: Any) -> None:
+    async def fails(peer: Any) -> None:
+        await peer.request()
+        await peer.head("500 No")
+        await peer.finish()
+
+    person = client((await serve(fails)).url, scenario=TALK % "turns: 2")
+    person.driver.play(1, most=2)
+    await person.ended(1)
+    failed, other = person.records
+    assert other.due_ns - failed.due_ns >= 20_000_000, "the tests' pause after a failure"
+
+
 async def test_a_request_may_tell_nothing_of_earlier_turns(serve: Any, client: Any) -> None:
     server = await serve(answers)
     person = client(server.url, scenario=TALK % "turns: 3, history: none")

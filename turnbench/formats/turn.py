@@ -47,7 +47,8 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     model: str
     worker: int = 0
     due_ns: int
-    """When the turn should start: for a follow-up, the end of what it waits for plus think time."""
+    """When the turn should start: its arrival; in closed loop, the end of the person's conversation before; for a
+    follow-up, the end of what it waits for plus think time."""
     sent_ns: int | None = None
     """Last byte of the request transmitted."""
     sent_clock: Literal["tx", "bound"] | None = None
