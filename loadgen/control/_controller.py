@@ -24,6 +24,7 @@ from gevent.event import Event
 from gevent.queue import Queue
 from locust.env import Environment
 from locust.runners import MasterRunner
+from locust.stats import RequestStats
 
 from loadgen._messages import EngineMessage, FinishRun, Job, Ping, ShowAnswer, StartRun
 from loadgen.control import _findings
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _FINISH_S = 15.0
 _HEARTBEAT_S = 1.0
+_SECONDS_KEPT = 60
+"""Of each second's requests in Locust's statistics."""
 _READY_S = 60.0
 _ASK_AGAIN_S = 3.0
 _FORKED_END_S = 5.0
@@ -60,6 +63,7 @@ class RunController:
         self._inbox: Queue[tuple[RunState, WorkerState, dict[str, Any]]] = Queue()
         self.runner.register_message(TO_CONTROLLER, self._on_message)
         self._start(self._take_messages)
+        self._start(self._forget_seconds)
         if isinstance(self.runner, MasterRunner):
             self._start(self._send_heartbeats)
 
@@ -289,6 +293,13 @@ class RunController:
             self.runner.send_message(TO_WORKER, {"op": "heartbeat"})
             gevent.sleep(_HEARTBEAT_S)
 
+    def _forget_seconds(self) -> None:
+        """Have Locust's statistics forget how many requests each second had: they keep all seconds of a run
+        and read the last ten."""
+        while True:
+            gevent.sleep(_SECONDS_KEPT)
+            forget_seconds_before(self.runner.stats, int(time.time()) - _SECONDS_KEPT)
+
     def _start(self, work: Callable[[], None]) -> None:
         """Start a greenlet for the life of the process: a fault in it ends the run, and it starts again."""
 
@@ -300,6 +311,14 @@ class RunController:
             self._start(work)
 
         spawn_guarded(failed, work)
+
+
+def forget_seconds_before(stats: RequestStats, second: int) -> None:
+    """Take the counts of all seconds before this one (Unix time) out of every row."""
+    for row in (stats.total, *stats.entries.values()):
+        for counts in (row.num_reqs_per_sec, row.num_fail_per_sec):
+            for old in [each for each in counts if each < second]:
+                del counts[old]
 
 
 # --- after a run ---

@@ -19,6 +19,8 @@ _BLOCK_SEGMENTS = 8192
 _KINDS = (np.uint16, np.uint32, np.int32, np.int64)
 """Of the columns: port, sequence number of the first byte, bytes of the stream, and at_ns."""
 _SYN = 2
+_PORTS = 1 << 16
+_NEVER = -1
 
 _Array = npt.NDArray[Any]
 
@@ -27,8 +29,12 @@ class SegmentLog:
     """The segments of one engine's connections, by local port."""
 
     def __init__(self) -> None:
-        self._streams: dict[int, tuple[int, int]] = {}
-        """Of the newest stream to each port the sequence number of its first byte, and when it began."""
+        self._first_seq = np.zeros(_PORTS, np.uint32)
+        self._began_ns = np.full(_PORTS, _NEVER)
+        """Of the newest stream to each port the sequence number of its first byte, and when it began.
+
+        In an hour every port may have had one.
+        """
         self._blocks: dict[int, tuple[dict[int, slice], tuple[_Array, ...]]] = {}
         """Whole blocks by number: each port's rows; columns without the ports, in a port by arrival."""
         self._columns = tuple(np.empty(2 * _BLOCK_SEGMENTS, kind) for kind in _KINDS)
@@ -41,8 +47,9 @@ class SegmentLog:
         heads = segments.heads
         for index in segments.unsure:  # a SYN is short
             if heads["flags"][index] & _SYN:
-                first_seq = (int(heads["seq"][index]) + 1) & 0xFFFFFFFF
-                self._streams[int(heads["port"][index])] = first_seq, int(segments.at_ns[index])
+                port = heads["port"][index]
+                self._first_seq[port] = (int(heads["seq"][index]) + 1) & 0xFFFFFFFF
+                self._began_ns[port] = segments.at_ns[index]
         new = heads["port"], heads["seq"], payload_bytes(heads), segments.at_ns
         for start in range(0, len(heads), _BLOCK_SEGMENTS):
             rows = slice(start, start + _BLOCK_SEGMENTS)
@@ -82,9 +89,9 @@ class SegmentLog:
         that of byte `wanted_bytes`: what came after it is the next response's. None where a part of those
         bytes was never seen, or the stream's beginning was not.
         """
-        if port not in self._streams:
+        first_seq, began_ns = int(self._first_seq[port]), int(self._began_ns[port])
+        if began_ns == _NEVER:
             return None
-        first_seq, began_ns = self._streams[port]
         parts = []
         for number, (rows_of, columns) in self._blocks.items():
             if number >= mark and (rows := rows_of.get(port)) is not None:
