@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from analysis.tables.comparisons import precisions_table, rankings_table
 from analysis.tables.rows import TextTable
 from analysis.tables.writing import for_csv, for_terminal
+from analysis.turns.frame import TEXTS
 from analysis.turns.study import Study
 from turnbench.formats import Summary, summary_json
 
@@ -69,6 +70,9 @@ def flat(value: dict[str, Any], prefix: str = "") -> Row:
 def write_parquet(study: Study, path: Path) -> None:
     """Every record with its metrics; times on the run's clock, event columns as lists."""
     table = pa.Table.from_pandas(study.frame, preserve_index=False)
+    for name in TEXTS:  # also where none has a value: the files of all runs have the same columns
+        texts = table[name].cast(pa.large_string())
+        table = table.set_column(table.schema.get_field_index(name), name, texts)
     events = study.events
     for name, values in (
         ("event_us", events.at_us),
@@ -77,12 +81,11 @@ def write_parquet(study: Study, path: Path) -> None:
     ):
         table = table.append_column(name, pa.LargeListArray.from_arrays(events.offsets, values))
     # Event columns are most of the file: a dictionary of arrivals only costs time.
-    texts = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
     pq.write_table(
         table,
         path,
         compression="lz4",
-        use_dictionary=texts,
+        use_dictionary=list(TEXTS),
         write_statistics=False,
         row_group_size=_PARQUET_ROWS,
     )

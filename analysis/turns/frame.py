@@ -21,6 +21,9 @@ from turnbench.turns import Events, Floats, Turns, counts_stop_token, joined, tu
 
 _LISTS = ("event_us", "event_tokens", "event_words", "text", "after")
 COLUMNS = tuple(name for name in TurnRecord.__struct_fields__ if name not in _LISTS)
+_NUMBERS: dict[str, Any] = {"int | None": "Int64", "int": "int64", "bool | None": "boolean", "bool": "bool"}
+"""The type of a column by that of the record's field; all others are texts."""
+TEXTS = tuple(name for name in COLUMNS if TurnRecord.__annotations__[name] not in _NUMBERS)
 _row = attrgetter(*COLUMNS)
 _PARTS = ("frame", "events", "unusable")
 _BATCH = 4096
@@ -66,7 +69,7 @@ def load_turns(run: RunDirectory, limits: Mapping[str, TaskLimits], words_per_mi
     frames, events, unusable = ([getattr(part, name) for part in parts] for name in _PARTS)
     parts.clear()
     frame = pd.concat(frames, ignore_index=True)
-    frame.columns = frame.columns.astype("object")
+    frame.columns = frame.columns.astype("object")  # as the texts below: pandas's own are slow to pick from
     return TurnTable(frame, joined(events), sum(unusable))
 
 
@@ -135,14 +138,10 @@ def _frame(records: list[TurnRecord]) -> pd.DataFrame:
 
 
 def _series(name: str, column: list[Any]) -> pd.Series[Any]:
-    if TurnRecord.__annotations__[name] == "int | None":
-        return pd.Series(column, dtype="Int64")
-    if TurnRecord.__annotations__[name] == "int":
-        return pd.Series(column, dtype="int64")
-    if TurnRecord.__annotations__[name] == "bool | None":
-        return pd.Series(column, dtype="boolean")
-    if TurnRecord.__annotations__[name] == "bool":
-        return pd.Series(column, dtype="bool")
+    if name not in TEXTS:
+        numbers: pd.Series[Any] = pd.Series(column, dtype=_NUMBERS[TurnRecord.__annotations__[name]])
+        return numbers
+    # Most are the same few objects. A mask over columns of pandas's own texts would take twice as long.
     seen: dict[Any, Any] = {}
     return pd.Series([seen.setdefault(value, value) for value in column], dtype="object")
 

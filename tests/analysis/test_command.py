@@ -120,6 +120,18 @@ def test_the_parquet_holds_every_record_with_its_events(made: MadeRun) -> None:
     assert table[0]["sent_ns"] == made.turns[0].sent_ns
 
 
+def test_a_column_of_the_parquet_has_its_type_in_a_run_without_a_value_too(
+    made: MadeRun, tmp_path: Path
+) -> None:
+    scored = MadeRun(tmp_path / "scored", [turn(0, expected="B", answered="B", right=True, branch="b")])
+    paths = [simple(made), scored.write()]
+    for path in paths:
+        main([str(path)])
+    schemas = [pq.read_schema(path / "turns.parquet") for path in paths]
+    assert schemas[0].equals(schemas[1])
+    assert str(schemas[0].field("expected").type) == str(schemas[0].field("model").type) == "large_string"
+
+
 def test_a_torn_line_is_counted_and_never_fatal(made: MadeRun, capsys: pytest.CaptureFixture[str]) -> None:
     path = simple(made)
     with (path / "turns-0.jsonl").open("ab") as file:
