@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import sub
+from itertools import accumulate
+from operator import ge, sub
 from typing import Any, Literal, Protocol
 
 from scenarios import Conversation
@@ -174,7 +175,8 @@ class StreamedReply:
         """As `add` of each event in a row from `first` on that has nothing but a text of the answer."""
         sizes = list(map(len, texts))
         steps = [1] * len(texts) if counts is None else _steps(self._counted_tokens, counts)
-        may_repeat = len(self.answer) < 3 or max(sizes) >= self._answer_chars
+        before = accumulate(sizes, initial=self._answer_chars)
+        may_repeat = len(self.answer) < 3 or any(map(ge, sizes, before))
         if may_repeat or not min(sizes) or min(steps) <= 0 or self.answer_event is None:
             for number, text in enumerate(texts):
                 if text:

@@ -50,8 +50,6 @@ class History:
         self._turns_dropped = 0
         self._tokens_per_character: float | None = None
         self._prepared: bytes | None = None
-        self._made: tuple[tuple[int, int, bool], Prompt] | None = None
-        """The prompt of the turn at hand and what it was made for, until it is sent."""
         self._sent_characters = 0
 
     @property
@@ -86,7 +84,6 @@ class History:
     def line_to(self, number: int, *, begins: bool) -> History:
         """Another line, which goes on from here with this turn of the plan, or begins with it."""
         other, turn = copy(self), self.plan.turns[number]
-        other._made = None
         if begins:
             system = None if turn.place is None else turn.place.system
             start = replace(self.plan, turns=(turn,), system=system)
@@ -108,7 +105,7 @@ class History:
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             return prepared
-        prompt, self._made = self._prompt(), None
+        prompt = self._prompt()
         self._sent_characters = prompt.characters
         body = body_of_turn(self._job, self._dialect, self.conversation, self.turn, prompt)
         return _encode(self._form.fit(body))
@@ -137,19 +134,15 @@ class History:
         return True
 
     def _prompt(self) -> Prompt:
-        """Of the turn at hand; whether it fits is asked before it is sent."""
-        what = len(self._replies), self._turns_dropped, self.system_role
-        if self._made is None or self._made[0] != what:
-            prompt = self._dialect.prompt(
-                self.conversation,
-                self._replies,
-                salt=self._job.salt,
-                level=self._level,
-                turns_dropped=self._turns_dropped,
-                system_role=self.system_role,
-            )
-            self._made = what, prompt
-        return self._made[1]
+        """Of the turn at hand. It is not kept: thousands of people who think would hold a long one each."""
+        return self._dialect.prompt(
+            self.conversation,
+            self._replies,
+            salt=self._job.salt,
+            level=self._level,
+            turns_dropped=self._turns_dropped,
+            system_role=self.system_role,
+        )
 
     def _fits(self) -> bool:
         """Whether the turn at hand and its longest answer fit; yes where the server did not say enough."""
