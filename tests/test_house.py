@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from turnbench.extras import OF_THE_ANALYSIS
+from tests.worker_install import LEFT_OUT
 
 ROOT = Path(__file__).parents[1]
 FLOOR = "turnbench"
@@ -201,8 +201,6 @@ def test_nothing_imports_a_roof() -> None:
 
 
 HEAVY = {"locust", "gevent", "aiohttp", "asyncio", "pandas", "scipy"}
-NO_WORKER_NEEDS = {*OF_THE_ANALYSIS, "shtab"}
-"""Left out of deploy/worker.txt."""
 
 
 @pytest.mark.parametrize(
@@ -212,13 +210,13 @@ NO_WORKER_NEEDS = {*OF_THE_ANALYSIS, "shtab"}
         # aiohttp can't live under gevent, so neither side of a worker may reach the other.
         (
             "turnbench.cli.run, loadgen.adapter._adapter",
-            {"aiohttp", "loadgen.transport._http", *NO_WORKER_NEEDS},
+            {"aiohttp", "loadgen.transport._http", *LEFT_OUT},
         ),
-        ("loadgen.engine.__main__", {"gevent", "locust", *NO_WORKER_NEEDS}),
+        ("loadgen.engine.__main__", {"gevent", "locust", *LEFT_OUT}),
     ],
     ids=["the floor", "Locust", "the engine"],
 )
-def test_what_is_heavy_or_another_processs_is_not_loaded(imports: str, never: set[str]) -> None:
+def test_a_process_loads_nothing_heavy_and_nothing_of_the_other(imports: str, never: set[str]) -> None:
     code = f"import sys, {imports}; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not never & set(said.stdout.split())

@@ -134,17 +134,18 @@ class _Rows:
     """The answered turns of one task."""
 
     answered: int = 0
-    _places: Floats = field(default_factory=lambda: np.empty((_NEWEST_TURNS, 3)))
+    _ring: Floats = field(default_factory=lambda: np.empty((_NEWEST_TURNS, 3)))
+    """Made whole at the start: a list that grows would look like memory that is lost."""
 
-    def add(self, ttft_ms: float, ttg_ms: float, tokens: float) -> None:
-        """Another one, in the place of the oldest."""
-        self._places[self.answered % _NEWEST_TURNS] = ttft_ms, ttg_ms, tokens
+    def add(self, ttft: float, ttg: float, tokens: float) -> None:
+        """Another one, in the place of the oldest; its waits are in milliseconds."""
+        self._ring[self.answered % _NEWEST_TURNS] = ttft, ttg, tokens
         self.answered += 1
 
     @property
     def newest(self) -> Floats:
         """TTFT and TTG in milliseconds, and output tokens: a row a turn, in no order."""
-        return self._places[: self.answered]
+        return self._ring[: self.answered]
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,8 +164,10 @@ class LoadDriver:
         self.run.emit(UserDone(user) if more else NothingToPlay(user))
 
     async def _converse(self, person: SimulatedPerson, history: History, due_ns: int | None) -> int | None:
-        """Closed loop: play a conversation, due at this moment or else now; when it ended, and so the person's
-        next one is due, None if a turn of it failed."""
+        """Closed loop: play a conversation, due at this moment or else now; when it ended.
+
+        The person's next one is due then. None if a turn of it failed.
+        """
         begun_ns = self.run.timeline.now_ns()
         ended_ns = await converse(self.run, person, history, begun_ns if due_ns is None else due_ns)
         if ended_ns is None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.commands import called
+from tests.worker_install import LEFT_OUT
 from turnbench.cli.doctor import check_python
 from turnbench.cli.main import main
 from turnbench.extras import OF_THE_ANALYSIS
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = {*OF_THE_ANALYSIS, "shtab"}
 
 
 def test_it_is_the_dependencies_without_those_of_the_analysis() -> None:

@@ -47,7 +47,7 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     model: str
     worker: int = 0
     due_ns: int
-    """When the turn should start: its arrival; in closed loop, the end of the person's conversation before; for a
+    """When the turn should start: its arrival, or the end of the person's conversation before it; for a
     follow-up, the end of what it waits for plus think time."""
     sent_ns: int | None = None
     """Last byte of the request transmitted."""
