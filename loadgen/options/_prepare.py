@@ -127,7 +127,7 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     if problems:
         raise OptionErrors(problems)
     endpoint = _ask(settings)
-    model = _model(settings, endpoint)
+    model = model_to_ask(settings, endpoint)
     try:
         scenario, skipped, findings = _fit(scenario, endpoint.max_model_len)
         without = rows_too_long(scenario, endpoint.max_model_len)
@@ -210,7 +210,7 @@ def served_models(settings: Settings) -> list[str]:
     return endpoint.models
 
 
-def _model(settings: Settings, endpoint: Endpoint) -> str:
+def model_to_ask(settings: Settings, endpoint: Endpoint) -> str:
     """The model to ask for: one that the list does not show was tried, as lists have other names for it."""
     host = without_secrets(settings.host)
     if settings.model is None:

@@ -14,7 +14,9 @@ from loadgen._messages import TO_ENGINE, Job, StartRun, Unpacker, pack
 from loadgen.options._command_line import OPTIONS, OptionErrors, add_options, settings_from
 from loadgen.options._headers import recorded
 from loadgen.options._settings import Settings
+from loadgen.options._shapes import shape_of
 from loadgen.options._values import ListenAt
+from scenarios import load
 
 HOST = "http://127.0.0.1:8000"
 
@@ -289,6 +291,16 @@ def test_nobody_or_less_is_refused(people: int) -> None:
 def test_a_spawn_rate_at_which_nobody_comes_is_refused(rate: float) -> None:
     (problem,) = problems(spawn_rate=rate)
     assert problem.startswith("-r ")
+
+
+def test_a_time_that_is_over_before_its_people_are_warm_is_refused() -> None:
+    def refused(run_time: str) -> list[str]:
+        settings = read(num_users=50, spawn_rate=1.0, turnbench_run_time_s=run_time)
+        return shape_of(settings).impossible(load("chat"), {})
+
+    assert refused("56s") == []
+    (why,) = refused("55s")
+    assert "leaves nothing to measure: 50 people at 1/s take 50 s and the warm-up 5 s" in why
 
 
 def test_users_and_time_are_locusts() -> None:

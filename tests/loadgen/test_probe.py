@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 import trustme
 
+from loadgen.options._command_line import OptionErrors
 from loadgen.options._endpoint import Endpoint
 from loadgen.options._headers import headers_of
+from loadgen.options._prepare import model_to_ask
 from loadgen.options._probe import probe
 from loadgen.options._settings import Settings
 from loadgen.options._tls import ssl_of
@@ -155,6 +158,15 @@ async def test_a_model_that_the_server_does_not_know_has_the_servers_words(ask: 
     assert "yi" in (found.refused_model or "")
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("yi-7b", "did you mean yi-6b?"), ("gpt", "it serves yi-6b, phi")]
+)
+def test_a_model_that_is_not_served_is_refused_with_what_is(typed: str, hint: str) -> None:
+    endpoint = Endpoint(url="", models=["yi-6b", "phi"], refused_model="no such model", refused_name=typed)
+    with pytest.raises(OptionErrors, match=re.escape(hint)):
+        model_to_ask(Settings(host="http://127.0.0.1:8000", model=typed), endpoint)
+
+
 @pytest.mark.parametrize("status", ["400 Bad Request", "500 No", "429 Slow", "401 No"])
 async def test_another_refusal_says_nothing_of_the_model(ask: Any, status: str) -> None:
     refused = body({"error": {"message": "stream_options is unknown"}}, status)
@@ -197,6 +209,12 @@ def test_a_password_and_a_key_exclude_each_other(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match=r"netrc has a password for 127\.0\.0\.1"):
         headers_of(Settings(host="http://127.0.0.1:8000", trust_env=True))
     assert headers_of(Settings(host="http://127.0.0.2:8000", trust_env=True))["Authorization"]
+
+
+def test_a_user_in_the_url_and_a_header_of_ones_own_exclude_each_other() -> None:
+    settings = Settings(host="http://me@127.0.0.1:8000", headers={"authorization": "Bearer abcd"})
+    with pytest.raises(ValueError, match=r"--header Authorization exclude each other;.* or drop the header"):
+        headers_of(settings)
 
 
 async def test_an_authority_and_a_certificate_of_ones_own(ask: Any, tmp_path: Path) -> None:
