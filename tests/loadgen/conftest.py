@@ -219,7 +219,7 @@ class Client:
         self.driver.play(self.users, most=1)
         return self.users
 
-    async def ended(self, user: int, limit_s: float = 10.0) -> None:
+    async def ended(self, user: int, limit_s: float = 60.0) -> None:
         """Until that person's conversation has ended; fails if that takes too long."""
         async with asyncio.timeout(limit_s):
             while UserDone(user) not in self.messages:
