@@ -8,7 +8,6 @@ attempt. Nothing of it is written down.
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ _NEWEST_TURNS = 20_000
 """Percentiles are of so many turns of a task at most, the newest."""
 _NEWEST_UNANSWERED = 2_000
 """Of so many turns it is kept how they went, since another attempt may still follow."""
+_NEWEST_ERRORS = 50
 _RATE_S = 30.0
 _DECODED_AT_ONCE = 500
 _HEALTH_S = 3.0
@@ -154,7 +154,6 @@ class _Unanswered:
 
     task: str
     outcome: str
-    error: str | None
     ttft_ms: float
 
 
@@ -180,6 +179,8 @@ class LiveNumbers:
         """When a turn of a task ended, in the window or not, and its tokens."""
         self._unanswered: dict[tuple[int, int], _Unanswered] = {}
         """The newest of them, by conversation and turn."""
+        self._errors: deque[tuple[tuple[int, int], str]] = deque(maxlen=_NEWEST_ERRORS)
+        """Of the newest of them, what they say."""
         self._given_up: Counter[tuple[str, str]] = Counter()
         """Of those before, whose next attempt would be here by now: how many, by task and outcome."""
         self._clock: str | None = None
@@ -242,8 +243,9 @@ class LiveNumbers:
         rows = self._rows.setdefault(record.task, _Rows())
         self._clock = record.clock
         if record.outcome not in ANSWERED:
-            error = record.error and sys.intern(record.error)  # most say the same
-            self._unanswered[key] = _Unanswered(record.task, record.outcome, error, ttft)
+            self._unanswered[key] = _Unanswered(record.task, record.outcome, ttft)
+            if record.error:
+                self._errors.append((key, record.error))
             if len(self._unanswered) > _NEWEST_UNANSWERED:
                 oldest = self._unanswered.pop(next(iter(self._unanswered)))
                 self._given_up[oldest.task, oldest.outcome] += 1
@@ -300,7 +302,7 @@ class LiveNumbers:
 
     def last_error(self) -> str | None:
         """What the newest failed turn says."""
-        return next((each.error for each in reversed(self._unanswered.values()) if each.error), None)
+        return next((error for key, error in reversed(self._errors) if key in self._unanswered), None)
 
     def in_flight(self, now_ns: int) -> int:
         """Requests under way, by the newest health line of each worker."""

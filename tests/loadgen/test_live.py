@@ -112,6 +112,15 @@ def test_a_failed_turn_is_counted_by_its_outcome_and_its_words_are_kept() -> Non
     assert live.last_error() == "http_429"
 
 
+def test_the_words_of_a_turn_that_was_mended_are_no_longer_shown() -> None:
+    live = LiveNumbers()
+    for k, error in ((1, "older"), (2, "newest")):
+        live.take_turn(encode(turn(k, 120, 100, 1000, outcome="http_5xx", event_us=[], error=error)), 0)
+    live.take_turn(encode(turn(2, 121, 100, 1000, attempt=2)), 0)
+    live.digest(LEVEL)
+    assert live.last_error() == "older"
+
+
 def test_a_worker_that_is_silent_has_no_streams_and_the_worst_lag_of_ten_seconds_is_shown() -> None:
     live = LiveNumbers()
     for second, lag_ms in ((100, 3.0), (104, 40.0), (108, 1.0), (109, 2.0)):
