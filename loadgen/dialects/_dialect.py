@@ -131,6 +131,8 @@ class StreamedReply:
     _thoughts: list[str] = field(default_factory=list)
     _answer_chars: int = 0
     _thought_chars: int = 0
+    _second_at: dict[str, int] = field(default_factory=dict)
+    """The part with the second text of the answer, and that with the second thought."""
     _tool_event: int | None = None
     """The first content event with a tool call."""
 
@@ -142,16 +144,18 @@ class StreamedReply:
         Tokens of events without content since the one before belong to this one.
         """
         if answer and (len(self.answer) == 2 or len(answer) >= self._answer_chars > 0):
-            answer = self._new_in(answer, self.answer)
+            answer = self._new_in(answer, self.answer, "answer")
             self._answer_chars = sum(map(len, self.answer))
         if reasoning and (len(self._thoughts) == 2 or len(reasoning) >= self._thought_chars > 0):
-            reasoning = self._new_in(reasoning, self._thoughts)
+            reasoning = self._new_in(reasoning, self._thoughts, "thought")
             self._thought_chars = sum(map(len, self._thoughts))
         if not (answer or reasoning or tool_call):
             return
         if answer or tool_call:
             self.answer.append(answer)
             self._answer_chars += len(answer)
+            if len(self.answer) == 2:
+                self._second_at["answer"] = len(self.parts)
             if tool_call and self._tool_event is None:
                 self.tool_calls, self._tool_event = True, len(self.events)
             if self.answer_event is None:
@@ -159,6 +163,8 @@ class StreamedReply:
         if reasoning:
             self._thoughts.append(reasoning)
             self._thought_chars += len(reasoning)
+            if len(self._thoughts) == 2:
+                self._second_at["thought"] = len(self.parts)
         self.events.append(event)
         self.parts.append(reasoning + answer)
         if running_tokens is None:
@@ -190,7 +196,7 @@ class StreamedReply:
         self._counted_tokens += sum(steps)
         self._counts += counts or ()
 
-    def _new_in(self, text: str, said: list[str]) -> str:
+    def _new_in(self, text: str, said: list[str], kind: Literal["answer", "thought"]) -> str:
         """What of an event's text is new, if it begins with all that was said: some servers send it so.
 
         The second text of a stream may begin with the first by chance; the third tells.
@@ -208,8 +214,10 @@ class StreamedReply:
             return text
         if before == second:
             said[1] = second[len(said[0]) :]
-            place = max(n for n, part in enumerate(self.parts) if second in part)
-            self.parts[place] = self.parts[place].replace(second, said[1], 1)
+            place = self._second_at[kind]
+            part, new = self.parts[place], said[1]
+            # Of a part the thought comes first, and then the answer.
+            self.parts[place] = new + part[len(second) :] if kind == "thought" else part[: -len(second)] + new
         self.oddities.add("repeats")
         return text[len(before) :]
 

@@ -267,7 +267,7 @@ def _begin_of(chunk_bytes: int) -> bytes:
         size = b"%x" % (chunk_bytes - digits)  # of the size's line only the digits don't count, but for two
         if len(size) == digits:
             return size + b"\r\ndata: "
-    return b"no size has this length"
+    return _EVENT_END  # no size has this length; of what was split at it no chunk begins so
 
 
 _COMPRESSED = ("gzip", "x-gzip", "deflate")

@@ -452,6 +452,20 @@ def test_reasoning_that_is_repeated_is_kept_once() -> None:
     assert reply.parts == ["Let me", " see", ".", "Four", "."]
 
 
+def test_reasoning_that_says_what_the_answer_says_does_not_change_it() -> None:
+    said_so = chunk(reasoning="I say It is so")
+    reply = read(said("It", "It is") + said_so + said("It is so") + STOP + DONE)
+    assert reply.parts == ["It", " is", "I say It is so", " so"]
+
+
+def test_answers_and_reasoning_that_both_repeat_are_each_kept_once() -> None:
+    odd = [{"content": "qq"}, {"content": "qqq"}, {"reasoning": "qqqq"}, {"reasoning": "qqqqq"},
+           {"content": "qqqqqq"}, {"reasoning": "qqqqqqq"}]  # fmt: skip
+    reply = read(b"".join(chunk(**each) for each in odd) + STOP + DONE)
+    assert reply.problem is None
+    assert sorted(reply.text) == ["q"] * len(reply.text)
+
+
 @pytest.mark.parametrize(
     "texts",
     [
