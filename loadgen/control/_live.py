@@ -27,6 +27,7 @@ _NEWEST_TURNS = 20_000
 _NEWEST_UNANSWERED = 2_000
 """Of so many turns it is kept how they went, since another attempt may still follow."""
 _NEWEST_ERRORS = 50
+"""Of so many unanswered turns it is kept what they say: errors may be long, and all differ."""
 _RATE_S = 30.0
 _DECODED_AT_ONCE = 500
 _HEALTH_S = 3.0
@@ -179,8 +180,8 @@ class LiveNumbers:
         """When a turn of a task ended, in the window or not, and its tokens."""
         self._unanswered: dict[tuple[int, int], _Unanswered] = {}
         """The newest of them, by conversation and turn."""
-        self._errors: deque[tuple[tuple[int, int], str]] = deque(maxlen=_NEWEST_ERRORS)
-        """Of the newest of them, what they say."""
+        self._errors: dict[tuple[int, int], str] = {}
+        """Of the newest of them that say something, what that is."""
         self._given_up: Counter[tuple[str, str]] = Counter()
         """Of those before, whose next attempt would be here by now: how many, by task and outcome."""
         self._clock: str | None = None
@@ -213,7 +214,8 @@ class LiveNumbers:
         if of != self._of:  # a new level, or the window has opened after the warm-up
             if of[0] != self._of[0]:
                 self._ended = {}
-            self._of, self._rows, self._unanswered, self._given_up = of, {}, {}, Counter()
+            self._of, self._rows, self._unanswered, self._errors = of, {}, {}, {}
+            self._given_up = Counter()
             self._made = (0, [])
         new, self._new = self._new, []
         if not new or (level is None and self.on_turns is None):
@@ -240,12 +242,15 @@ class LiveNumbers:
     def _add(self, record: TurnRecord, ttft: float, ttg: float, tokens: float) -> None:
         key = (record.conversation, record.turn)
         self._unanswered.pop(key, None)
+        self._errors.pop(key, None)
         rows = self._rows.setdefault(record.task, _Rows())
         self._clock = record.clock
         if record.outcome not in ANSWERED:
             self._unanswered[key] = _Unanswered(record.task, record.outcome, ttft)
             if record.error:
-                self._errors.append((key, record.error))
+                self._errors[key] = record.error
+                if len(self._errors) > _NEWEST_ERRORS:
+                    del self._errors[next(iter(self._errors))]
             if len(self._unanswered) > _NEWEST_UNANSWERED:
                 oldest = self._unanswered.pop(next(iter(self._unanswered)))
                 self._given_up[oldest.task, oldest.outcome] += 1
@@ -302,7 +307,7 @@ class LiveNumbers:
 
     def last_error(self) -> str | None:
         """What the newest failed turn says."""
-        return next((error for key, error in reversed(self._errors) if key in self._unanswered), None)
+        return next(reversed(self._errors.values()), None)
 
     def in_flight(self, now_ns: int) -> int:
         """Requests under way, by the newest health line of each worker."""

@@ -119,6 +119,15 @@ def test_the_words_of_a_turn_that_was_mended_are_no_longer_shown() -> None:
     live.take_turn(encode(turn(2, 121, 100, 1000, attempt=2)), 0)
     live.digest(LEVEL)
     assert live.last_error() == "older"
+    for k in range(3, 63):
+        failed = turn(k, 122, 100, 1000, outcome="http_5xx", event_us=[], error="passing")
+        for record in (failed, turn(k, 123, 100, 1000, attempt=2)):
+            live.take_turn(encode(record), 0)
+    live.digest(LEVEL)
+    assert live.last_error() == "older", "none of the others' places is taken"
+    live.take_turn(encode(turn(1, 124, 0, 0, outcome="abandoned", event_us=[], attempt=2)), 0)
+    live.digest(LEVEL)
+    assert live.last_error() is None, "its last attempt says nothing"
 
 
 def test_a_worker_that_is_silent_has_no_streams_and_the_worst_lag_of_ten_seconds_is_shown() -> None:
