@@ -26,7 +26,7 @@ from turnbench.formats import (
 )
 from turnbench.formats.reading import read_leniently
 from turnbench.formats.turn import decode
-from turnbench.outcomes import is_cut_reasoning
+from turnbench.outcomes import ANSWERED, is_cut_reasoning
 
 Manifest = TypeVar("Manifest", RunManifest, SweepManifest)
 
@@ -56,11 +56,14 @@ class RunDirectory:
         for line in self._lines("turns-*.jsonl"):
             try:
                 record = decode(line)
-            except (msgspec.DecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 self.torn += 1
                 continue
             if is_cut_reasoning(record.outcome, record.finish_reason):  # as older versions wrote it
                 record.outcome, record.error = "ok", None
+            if record.outcome in ANSWERED and (record.sent_ns is None or record.end_ns is None):
+                self.torn += 1  # no answer without a request: nothing of it could be a time
+                continue
             yield record
 
     def health(self) -> Iterator[HealthLine]:
@@ -71,7 +74,7 @@ class RunDirectory:
         for line in self._lines("health-*.jsonl", "counts-*.json"):
             try:
                 yield _health_decoder.decode(line)
-            except (msgspec.DecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 found = read_leniently(HealthLine, self._value(line), [])
                 if found is not None:
                     yield found
@@ -89,7 +92,7 @@ class RunDirectory:
         for line in self._lines("gpu.jsonl"):
             try:
                 yield _gpu_decoder.decode(line)
-            except (msgspec.DecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 self.torn += 1
 
     def scenario_text(self) -> str | None:

@@ -46,7 +46,7 @@ def running_servers(folder: Path | None = None) -> list[ServerFacts]:
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         try:
             facts = msgspec.json.decode(file.read_bytes(), type=ServerFacts)
-        except (OSError, ValueError, msgspec.DecodeError):
+        except (OSError, ValueError):
             continue
         if _lives(facts):
             found.append(facts)
@@ -72,7 +72,7 @@ def described_server(url: str, models: list[str], folder: Path | None = None) ->
     try:
         content = ((folder or state_folder()) / f"{port}.json").read_bytes()
         facts, known = msgspec.json.decode(content, type=_BelievedBy), json.loads(content)
-    except (OSError, ValueError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return {}
     if not _lives(facts) or facts.port != port or (models and facts.served_name not in models):
         return {}

@@ -132,14 +132,22 @@ def test_a_column_of_the_parquet_has_its_type_in_a_run_without_a_value_too(
     assert str(schemas[0].field("expected").type) == str(schemas[0].field("model").type) == "large_string"
 
 
+def test_an_answer_without_a_request_is_counted_as_torn(
+    made: MadeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.turns = [turn(n) for n in range(3)] + [turn(3, sent_ns=None), turn(4, end_ns=None)]
+    assert main([str(made.write())]) == 3, "two turns that ended have no record"
+    assert "2 line(s) could not be read" in capsys.readouterr().out
+
+
 def test_a_torn_line_is_counted_and_never_fatal(made: MadeRun, capsys: pytest.CaptureFixture[str]) -> None:
     path = simple(made)
     with (path / "turns-0.jsonl").open("ab") as file:
-        file.write(b'{"run":"made","conversation":9')
+        file.write(b'{"run":"made","conversation":9,"task":"\xff"}\n{"run":"made","conversation":9')
     with (path / "health-0.jsonl").open("ab") as file:
         file.write(b'{"t_ns": 1, "wor')
     assert main([str(path)]) == 0
-    assert "2 line(s) could not be read" in capsys.readouterr().out
+    assert "3 line(s) could not be read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -114,5 +114,5 @@ def encode(record: TurnRecord) -> bytes:
 
 
 def decode(line: bytes) -> TurnRecord:
-    """The record of one line; raises msgspec.DecodeError for a torn or foreign one."""
+    """The record of one line; raises ValueError for a torn or foreign one."""
     return _decoder.decode(line)

@@ -64,7 +64,7 @@ def resume_sweep(path: str) -> int:
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     try:
         written = msgspec.json.decode(regular_file(folder / "sweep.json").read_bytes(), type=SweepManifest)
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise PlanError.of_lines(
             [f"{path}: no sweep that can be resumed ({why}); name its directory"]
