@@ -154,12 +154,12 @@ class LoadDriver:
         if self.run.job.load.open_loop:
             await self._open_loop.receive(person)
         else:
-            while more and played != most and not person.leaving.is_set():
-                history = self._conversations.take()
-                more = history is not None
-                if history is not None:
-                    due_ns = await self._converse(person, history, due_ns)
-                    played += 1
+            while played != most and not person.leaving.is_set():
+                if (history := self._conversations.take()) is None:
+                    more = False
+                    break
+                due_ns = await self._converse(person, history, due_ns)
+                played += 1
         del self._people[user]
         self.run.emit(UserDone(user) if more else NothingToPlay(user))
 
