@@ -85,9 +85,14 @@ def test_a_second_start_in_the_web_ui_is_numbered() -> None:
     ]
 
 
+def _record() -> TurnRecord:
+    times = {"due_ns": 1, "sent_ns": 1, "end_ns": 2}
+    return TurnRecord(run="one", conversation=0, turn=1, task="chat", model="m", **times)
+
+
 def test_what_was_appended_can_be_read_back() -> None:
     writer = _writer("one")
-    record = TurnRecord(run="one", conversation=0, turn=1, task="chat", model="m", due_ns=1, sent_ns=1, end_ns=2)
+    record = _record()
     writer.append("turns", 3, encode(record))
     writer.append("health", 3, b'{"t_ns": 1, "worker": 3}')
     writer.append("server", 3, b'{"t_ns": 2, "up": 1}')
@@ -116,7 +121,7 @@ def test_flushed_lines_are_on_disk_before_the_end() -> None:
 
 def test_a_torn_last_line_is_counted_and_the_others_are_read() -> None:
     writer = _writer("one")
-    record = TurnRecord(run="one", conversation=0, turn=1, task="chat", model="m", due_ns=1, sent_ns=1, end_ns=2)
+    record = _record()
     writer.append("turns", 0, encode(record))
     writer.append("turns", 0, encode(record)[:40])
     writer.close()
