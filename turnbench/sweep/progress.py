@@ -57,10 +57,11 @@ class SweepProgress:
             self.say(f"{self._total} runs; how long they take shows when the first has ended")
         elif self._total:
             runs = f"{self._total} run{'s' * (self._total > 1)}, {plan.parallel} at a time"
-            forecasts = [self._forecasts[run.dir] for run in self._open()]
-            bounded = all(forecast is not None and forecast.bounded for forecast in forecasts)
-            how = "about" if bounded else "at least"
-            why = f"by the roofline of {plan.hardware}, were every answer as long as it may be; " * bounded
+            how = "about" if self._bounded else "at least"
+            why = (
+                f"by the roofline of {plan.hardware}, were every answer as long as it may be; "
+                * self._bounded
+            )
             self.say(f"this takes {how} {duration(left)}: {runs} ({why}without the starts of servers)")
 
     def starting_server(self, run: SweepEntry) -> None:
@@ -112,7 +113,9 @@ class SweepProgress:
         left = self.left_s()
         if left is None or not self._open():
             return ""
-        return f", about {duration(max(left, 1.0))} left" if left > 0 else ", longer than expected"
+        if left > 0:
+            return f", about {duration(max(left, 1.0))} left"
+        return ", longer than expected" if self._bounded else ""  # a least time is no expectation
 
     async def tick(self) -> None:
         """Say where it stands, each second in a terminal, else now and then; until cancelled."""
@@ -127,6 +130,12 @@ class SweepProgress:
                     self.say(text)
 
     # --- how long it takes ---
+
+    @property
+    def _bounded(self) -> bool:
+        """Whether no open run should take longer than its forecast; else that is a least time."""
+        forecasts = [self._forecasts[run.dir] for run in self._open()]
+        return all(forecast is not None and forecast.bounded for forecast in forecasts)
 
     def in_order(self, waiting: list[SweepEntry]) -> list[SweepEntry]:
         """As the plan's seed has it; where several run at once the long ones first, so that none runs alone

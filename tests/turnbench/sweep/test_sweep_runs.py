@@ -194,6 +194,8 @@ def test_to_the_last_second_a_sweep_says_where_it_stands_and_what_it_has_when_it
     progress.note(entries[2])
     for now_s[0], end in [(4.0, "about 6 s left"), (9.7, "about 1 s left"), (11.0, "longer than expected")]:
         assert progress.line().endswith(f"1 of 2 done, 1 running, {end}")
+    forecasts[entries[2].dir] = RunForecast(10.0, False)
+    assert progress.line().endswith("1 running"), "over its least time, which nobody promised"
     now_s[0] = 12.0
     assert progress.so_far("SIGINT") == "ended by SIGINT: 2 of 3 runs have finished, 1 of them now, in 12 s"
     progress.stopping = True
