@@ -30,8 +30,8 @@ SUSPECT_LATE_MS = 10.0
 INVALID_LATE_SHARE, SUSPECT_LATE_SHARE = 0.10, 0.01
 """Closed loop, sum of lateness over that of lateness and time to generate: the load that was not made."""
 OWN_LATE_MS, OWN_LATE_SHARE = 2.0, 0.05
-"""Closed loop: reading an answer and asking again took 0.9 to 1.1 ms (docs/clocks.md). Up to twice that as
-a mean, a share of the load that is missing is a note, if no larger than this."""
+"""Closed loop: reading an answer and asking again took 0.9 to 1.3 ms (docs/clocks.md). Up to this mean, a
+share of the load that is missing is a note, if no larger than that."""
 SURE_OF_LATE = 0.05
 """p of the binomial test that more than 1 % of turns were late, where there are too few for a p99."""
 INVALID_LAG_MS = 20.0
