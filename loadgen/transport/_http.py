@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
+import types
+from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -246,6 +249,40 @@ class StampedConnector(aiohttp.TCPConnector):
         return connection
 
 
+class PromptRequest(aiohttp.ClientRequest):
+    """A request that leaves at once, as all of aiohttp's do from Python 3.12 on.
+
+    Before that its body is written in a task of its own: a round of the loop later, behind what others do.
+    """
+
+    def write_bytes(self, *given: Any) -> Coroutine[Any, Any, None]:
+        work = super().write_bytes(*given)
+        try:
+            waits_for = work.send(None)
+        except StopIteration:
+            return _finished()
+        return _go_on(work, waits_for)
+
+
+async def _finished() -> None: ...
+
+
+@types.coroutine
+def _go_on(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """The rest of this work, which waits for that."""
+    while True:
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 (it is the work's to deal with)
+            step = functools.partial(work.throw, error)
+        else:
+            step = functools.partial(work.send, None)
+        try:
+            waits_for = step()
+        except StopIteration:
+            return
+
+
 def open_session(
     reader: StampedReader,
     *,
@@ -261,6 +298,7 @@ def open_session(
     """
     return aiohttp.ClientSession(
         connector=StampedConnector(reader, unix_socket, ssl=ssl),
+        request_class=aiohttp.ClientRequest if sys.version_info >= (3, 12) else PromptRequest,
         timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER_BYTES,

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+import aiohttp
 import pytest
 import trustme
 
@@ -98,6 +99,31 @@ async def test_a_request_that_fills_the_sockets_buffer_is_sent_when_its_last_byt
     record = (await play(script, body={"padding": "x" * 12_000_000})).record
     assert (record.outcome, record.error, record.sent_clock) == ("ok", None, "tx")
     assert record.sent_ns >= begun[0]
+
+
+async def test_a_request_leaves_before_whatever_else_waits(
+    serve: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where answers end together, that is the work of everybody else."""
+    order: list[str] = []
+    send, after_write = aiohttp.ClientRequest.send, StampedHandler.after_write
+
+    async def sent(request: aiohttp.ClientRequest, connection: Any) -> Any:
+        asyncio.get_running_loop().call_soon(order.append, "others")
+        return await send(request, connection)
+
+    def written(handler: StampedHandler) -> None:
+        order.append("request")
+        after_write(handler)
+
+    async def script(peer: Any) -> None:
+        await peer.answer("Hi")
+
+    monkeypatch.setattr(aiohttp.ClientRequest, "send", sent)
+    monkeypatch.setattr(StampedHandler, "after_write", written)
+    person = client((await serve(script)).url)
+    await person.ended(person.start())
+    assert order == ["request", "others"]
 
 
 async def test_an_idle_connection_wakes_nobody(serve: Any, client: Any) -> None:
