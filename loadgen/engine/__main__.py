@@ -192,6 +192,7 @@ class EngineProcess:
         self._played = _PlayedRun(driver, health, ShownAnswer(run), session, reader)
         self._spawn(watch(run))
         self._spawn(run.keep_reporting())
+        self._spawn(driver.keep_ready())
         self._spawn(health.lag.run())
         self._spawn(health.run())
         if job.worker == 0:

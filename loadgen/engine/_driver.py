@@ -7,6 +7,7 @@ of each worker stands for the arrivals, and every conversation that arrives has 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from turnbench.outcomes import Outcome
 
 _READY_AHEAD = 64
 """Requests of arrivals to come that are kept made."""
+_MOST_DRAWN, _MOST_DRAWN_BYTES = 512, 4 << 20
+"""Conversations of closed loop that are kept ready, at most, and what their requests may hold together."""
 EARLY_NS = 50_000_000
 """How long before its time a conversation is made ready."""
 
@@ -38,14 +41,45 @@ class Conversations:
         self._scenario = scenario
         self.next = run.job.worker
         """The lowest number from which on this worker has begun no conversation."""
+        self._undrawn = self.next
+        self._drawn: deque[tuple[History, int]] = deque()
+        """The next ones with their first requests made, and how many bytes these have."""
+        self._drawn_bytes = 0
+        self._is_taken = asyncio.Event()
 
     def take(self) -> History | None:
         """The next conversation, the first that fits into the model's context; None: no more."""
+        self._is_taken.set()
+        history, size_bytes = self._drawn.popleft() if self._drawn else (self._draw(), 0)
+        self._drawn_bytes -= size_bytes
+        self.next = self._undrawn if history is None else history.plan.index + self._run.job.workers
+        return history
+
+    def redraw(self) -> None:
+        """What was made ready is of a level that is over."""
+        self._drawn.clear()
+        self._drawn_bytes, self._undrawn = 0, self.next
+
+    async def keep_drawn(self, people: Callable[[], int]) -> None:
+        """While nobody waits for anything else, make ready what so many people take next; until cancelled."""
+        while True:
+            await self._is_taken.wait()
+            self._is_taken.clear()
+            while len(self._drawn) < min(people(), _MOST_DRAWN) and self._drawn_bytes < _MOST_DRAWN_BYTES:
+                async with self._run.scheduler.turn_for(WorkStage.RECORD):
+                    if (history := self._draw()) is None:
+                        break
+                    size_bytes = history.prepare()
+                    self._drawn.append((history, size_bytes))
+                    self._drawn_bytes += size_bytes
+
+    def _draw(self) -> History | None:
         size = self._scenario.size or 1
         for _ in range(size):  # each may be too long, whatever the other workers have
-            number, self.next = self.next, self.next + self._run.job.workers
+            number = self._undrawn
             if self._run.job.load.once and number >= size:
                 return None
+            self._undrawn += self._run.job.workers
             if (history := self.history(number)) is not None:
                 return history
         return None
@@ -57,7 +91,9 @@ class Conversations:
         needed = conversation.needs_context
         if needed is not None and job.context is not None and needed > job.context:
             return None
-        return History(conversation, job, self._run.dialect, self._run.level, self._run.form)
+        history = History(conversation, job, self._run.dialect, self._run.level, self._run.form)
+        history.system_role = self._run.system_role
+        return history
 
     def arrivals(self, schedule: ArrivalSchedule) -> Iterator[tuple[int, int]]:
         """(number, due_ns) of each conversation that this worker has to begin in open loop."""
@@ -86,6 +122,7 @@ class LoadDriver:
     def begin_level(self, level: int, arrivals: ArrivalSchedule | None = None) -> None:
         """Let people begin; in open loop `arrivals` says from when and at which rate they come."""
         self.run.level, self.run.window = level, Window()
+        self._conversations.redraw()
         self._open_loop.begin(None if arrivals is None else self._conversations.arrivals(arrivals))
         self._may_begin.set()
 
@@ -100,6 +137,10 @@ class LoadDriver:
         """
         person = SimulatedPerson()
         self._people[user] = (person, self._spawn(self._play(user, person, most)))
+
+    async def keep_ready(self) -> None:
+        """Closed loop: make ready what people play next, while nobody waits for anything; until cancelled."""
+        await self._conversations.keep_drawn(lambda: len(self._people))
 
     def leave(self, user: int) -> None:
         """This user begins no further turn; the one under way goes on to its end."""

@@ -49,7 +49,8 @@ class History:
         self._replies: list[str] = []
         self._turns_dropped = 0
         self._tokens_per_character: float | None = None
-        self._prepared: bytes | None = None
+        self._prepared: tuple[bytes, object] | None = None
+        """The request of the turn at hand, and how one was to be asked when it was made."""
         self._sent_characters = 0
 
     @property
@@ -96,15 +97,21 @@ class History:
         other._see_that_it_fits()
         return other
 
-    def prepare(self) -> None:
-        """Make the first request beforehand: a long one takes time, which its moment does not have."""
-        self._prepared = self.body()
+    def prepare(self) -> int:
+        """Make the first request beforehand, as its moment does not have the time; how many bytes it has."""
+        body = self.body()
+        self._prepared = body, self._way_to_ask
+        return len(body)
+
+    @property
+    def _way_to_ask(self) -> object:
+        return self.system_role, self._form.learnt
 
     def body(self) -> bytes:
         """The request of the turn at hand."""
-        if self._prepared is not None:
-            prepared, self._prepared = self._prepared, None
-            return prepared
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared[1] == self._way_to_ask:
+            return prepared[0]
         prompt = self._prompt()
         self._sent_characters = prompt.characters
         body = body_of_turn(self._job, self._dialect, self.conversation, self.turn, prompt)

@@ -58,6 +58,11 @@ class RequestForm:
         self._id_form = 0
         self._notes: list[str] = []
 
+    @property
+    def learnt(self) -> int:
+        """How many fields the server is not sent any more."""
+        return len(self._left_out)
+
     def fit(self, body: dict[str, Any]) -> dict[str, Any]:
         """The body as this server takes it."""
         for name, other in self._left_out.items():

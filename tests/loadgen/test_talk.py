@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from loadgen.engine import _driver
+from scenarios import dialogue, parse, plan
+
 TALK = """
 format: turnbench-scenario/1
 name: test
@@ -223,6 +226,88 @@ async def test_after_one_that_failed_it_is_due_once_the_person_has_rested(serve:
     await person.ended(1)
     failed, other = person.records
     assert other.due_ns - failed.due_ns >= 20_000_000, "the tests' pause after a failure"
+
+
+class Slow:
+    """Answers each request once it is told to go on, or refuses it for a field."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.goes_on = asyncio.Semaphore(0)
+
+    async def __call__(self, peer: Any) -> None:
+        while True:
+            request = await peer.request()
+            await self.goes_on.acquire()
+            if self.refuses and self.refuses.encode() in request:
+                error = json.dumps({"error": {"message": f"{self.refuses}: unknown field"}}).encode()
+                await peer.head("400 Bad", f"Content-Length: {len(error)}")
+                await peer.send(error)
+            else:
+                await peer.head()
+                await peer.chunk(peer.words("Good"))
+                await peer.finish(peer.END)
+
+
+async def made_ready(monkeypatch: Any, person: Any, numbers: list[int]) -> None:
+    """While the first answer is awaited, until these conversations are drawn."""
+    drawn: list[int] = []
+    draw = _driver.plan
+    monkeypatch.setattr(_driver, "plan", lambda *what: drawn.append(what[2]) or draw(*what))
+    person.spawn(person.driver.keep_ready())
+    async with asyncio.timeout(10):
+        while drawn != numbers:
+            await asyncio.sleep(0.005)
+
+
+async def test_what_a_person_plays_next_is_made_ready_while_they_wait(
+    serve: Any, client: Any, monkeypatch: Any
+) -> None:
+    slow = Slow()
+    person = client((await serve(slow)).url, scenario=TALK % "turns: 1")
+    person.driver.play(1, most=2)
+    await made_ready(monkeypatch, person, [0, 1])
+    slow.goes_on.release()
+    slow.goes_on.release()
+    await person.ended(1)
+    assert [(r.conversation, r.outcome) for r in person.records] == [(0, "ok"), (1, "ok")]
+    assert person.driver.next_conversation == 2, "whatever is ready beside them"
+
+
+async def test_what_was_made_ready_in_a_level_is_made_anew_in_the_next(
+    serve: Any, client: Any, monkeypatch: Any
+) -> None:
+    slow = Slow()
+    server = await serve(slow)
+    person = client(server.url, scenario=TALK % "turns: 1")
+    person.driver.play(1, most=1)
+    await made_ready(monkeypatch, person, [0, 1])
+    slow.goes_on.release()
+    await person.ended(1)
+    person.driver.begin_level(7)
+    person.driver.play(2, most=1)
+    slow.goes_on.release()
+    await person.ended(2)
+    assert [r.conversation for r in person.records] == [0, 1]
+    seed = person.driver.run.job.settings.seed
+    said = [
+        dialogue(plan(parse(TALK % "turns: 1"), seed, n), "ab", level, []) for n, level in ((0, 0), (1, 7))
+    ]
+    assert [body["messages"] for body in bodies(server)] == said
+
+
+async def test_what_was_made_ready_is_asked_as_the_server_wants_it_by_then(
+    serve: Any, client: Any, monkeypatch: Any
+) -> None:
+    slow = Slow(refuses="temperature")
+    server = await serve(slow)
+    person = client(server.url, scenario=TALK % "turns: 1", temperature=0.5)
+    person.driver.play(1, most=2)
+    await made_ready(monkeypatch, person, [0, 1])
+    for _ in range(3):
+        slow.goes_on.release()
+    await person.ended(1)
+    assert ["temperature" in body for body in bodies(server)] == [True, False, False]
 
 
 async def test_a_request_may_tell_nothing_of_earlier_turns(serve: Any, client: Any) -> None:
