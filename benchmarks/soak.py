@@ -115,6 +115,8 @@ def slope(points: Points) -> Slope | None:
         return None
     hours = [number * STEP_S / 3600 for number in steps]
     means = [float(np.mean(values)) for values in steps.values()]
+    if min(means) == max(means):  # a line through these has no error to speak of
+        return Slope(means[0], 0.0, 0.0, 0.0)
     line = stats.linregress(hours, means)
     half = float(stats.t.ppf(0.975, len(steps) - 2) * line.stderr)
     return Slope(float(np.mean(means)), float(line.slope), float(line.slope) - half, float(line.slope) + half)
