@@ -9,6 +9,7 @@ import json
 from base64 import b32encode
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
@@ -161,6 +162,7 @@ def common_start(words: int) -> str:
     )
 
 
+@lru_cache(maxsize=4096)
 def _tag(salt: str, level: int, which: int | str) -> str:
     """`[8 letters] `: 40 bits, so that a million conversations hardly ever share one."""
     if salt == NO_TAGS:
