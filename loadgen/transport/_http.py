@@ -67,7 +67,11 @@ class StampedHandler(ResponseHandler):
         self.log: ReadLog | None = None
         self.used = False
         self.is_taken = False
-        """Whether the reader reads this connection, and not asyncio; the reader's to set."""
+        """Whether the reader reads this connection, and not asyncio. This and the next two are its to set."""
+        self.port = 0
+        """The local one; where the wire clock needs it."""
+        self.read_bytes: int | None = None
+        """How much of the connection's stream was read; None where nobody asks or the kernel is silent."""
         self.opening_ns = 0
         """How long it took to open, if it was opened before there was a request for it."""
         self.raw_transport: asyncio.Transport = None  # type: ignore[assignment]  # from connection_made on

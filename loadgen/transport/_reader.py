@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from loadgen.transport._read_log import ReadLog, RecordSplitter
-from loadgen.transport._wire import PortRange, WireClock, WirePlace
+from loadgen.transport._wire import PortRange, WireClock, WirePlace, received_bytes
 from turnbench.clock import (
     ANCILLARY_BYTES,
     KERNEL_STAMPS,
@@ -42,6 +42,8 @@ class TakenConnection(Protocol):
     log: ReadLog | None
     raw_transport: asyncio.Transport
     is_taken: bool
+    port: int
+    read_bytes: int | None
 
     def data_received(self, data: bytes) -> None: ...
     def look_at_end(self) -> None: ...
@@ -77,19 +79,18 @@ class StampedReader:
     def begin(self, connection: TakenConnection, log: ReadLog) -> None:
         """A request begins on a taken connection."""
         if self._wire is not None:
-            sock = _plain_socket(connection.raw_transport)
-            place = self._wire.begin(sock)
+            place = self._wire.begin(connection.port, connection.read_bytes)
             if place is not None:
                 log.port, log.look_up = place.port, partial(self._take_from_wire, place)
-                self._by_port[place.port] = sock.fileno()
-                if (taken := self._taken.get(sock.fileno())) is not None and taken[2] is not None:
+                fd = self._by_port[place.port] = _plain_socket(connection.raw_transport).fileno()
+                if (taken := self._taken.get(fd)) is not None and taken[2] is not None:
                     log.records = RecordSplitter()
 
     def hold(self, connection: TakenConnection) -> None:
         """A stream begins, which may be read seldom from now on; under TLS its end could not be seen then."""
         log = connection.log
         if self._wire is not None and log is not None and log.look_up is not None and log.records is None:
-            self._wire.hold(_plain_socket(connection.raw_transport))
+            self._wire.hold(connection.port, _plain_socket(connection.raw_transport))
 
     def finish(self, connection: TakenConnection, log: ReadLog) -> None:
         """A request is over: its socket wakes us at the first byte again."""
@@ -121,6 +122,8 @@ class StampedReader:
         transport.pause_reading()
         if KERNEL_STAMPS:
             ask_for_stamps(sock)
+        if self._wire is not None:
+            connection.port, connection.read_bytes = sock.getsockname()[1], received_bytes(sock)
         # Under TLS the transport's protocol is asyncio's SSLProtocol, fed through its own buffer.
         protocol = transport.get_protocol()
         tls = protocol if isinstance(protocol, asyncio.BufferedProtocol) else None
@@ -161,11 +164,9 @@ class StampedReader:
             return True
 
     def stamp_sends(self, connection: TakenConnection) -> None:
-        """Have the kernel stamp what this connection sends from now on, counted from here."""
+        """Have the kernel stamp what this connection sends, which it did not, counted from here."""
         if self._kernel_clock:
-            sock = _plain_socket(connection.raw_transport)
-            stop_transmit_stamps(sock)  # so that counting begins anew
-            ask_for_transmit_stamps(sock)
+            ask_for_transmit_stamps(_plain_socket(connection.raw_transport))
 
     def stop_stamping_sends(self, connection: TakenConnection) -> None:
         if self._kernel_clock:
@@ -235,6 +236,8 @@ class StampedReader:
             self.give_back(connection)
             return 0
         self._stamp(ancillary, log)
+        if connection.read_bytes is not None:
+            connection.read_bytes += count
         if tls is not None:
             if log is not None and log.records is not None:
                 for record in log.records.split(bytes(into[0][:count])):

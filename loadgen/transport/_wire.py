@@ -177,19 +177,19 @@ class WireClock:
         self._number = count()
         self._timer = loop.call_later(DRAIN_EVERY_S, self._tick)
 
-    def begin(self, sock: Any) -> WirePlace | None:
-        """The place of a connection's next response; the log keeps its segments until it is looked up."""
-        port = sock.getsockname()[1]
-        skipped_bytes = received_bytes(sock)
+    def begin(self, port: int, skipped_bytes: int | None) -> WirePlace | None:
+        """The place of the next response to this local port, after so many bytes of its connection's stream.
+
+        The log keeps its segments until it is looked up.
+        """
         if skipped_bytes is None or port not in self.ports.ports:
             return None
         number = next(self._number)
         self._marks[number] = self._log.mark()
         return WirePlace(number, port, skipped_bytes)
 
-    def hold(self, sock: Any) -> None:
-        """A stream begins on this socket: while much comes, read it seldom."""
-        port = sock.getsockname()[1]
+    def hold(self, port: int, sock: Any) -> None:
+        """A stream begins on this socket, from this local port: while much comes, read it seldom."""
         if port in self.ports.ports:
             self._held[port] = sock
             if self._ends is not None:
