@@ -16,6 +16,7 @@ from loadgen.dialects._chunks import (
     choice_of_answer,
     chunks_of,
     end_of,
+    has_one_choice,
     plain_texts,
     undoubled,
     usage_elsewhere,
@@ -24,6 +25,7 @@ from loadgen.dialects._dialect import (
     NOT_ENDED,
     Problem,
     Prompt,
+    ReadAhead,
     Refused,
     StreamedReply,
     TurnRequest,
@@ -88,65 +90,12 @@ class ChatCompletions:
             body["tools"] = list(request.tools)
         return body
 
+    def ahead(self) -> ReadAhead:
+        return _Reading()
+
     def read(self, events: list[bytes]) -> StreamedReply:
         """Decode every chunk up to [DONE] or the first problem."""
-        end = end_of(events)
-        reply = StreamedReply()
-        middle, places, chunks, problem = _decoded(events[:end], reply.oddities)
-        ours: int | None = None  # the index of the choice that is the answer, once another than 0 was seen
-        usage: ChatUsage | None = None
-        counted_at = 0
-        for number, chunk in zip(places, chunks, strict=False):
-            if middle is not None and number == end - _LAST_EVENTS:
-                reply.add_answers(_FIRST_EVENTS, *middle)
-            if chunk.error and (failure := error_words(chunk.error)):
-                reply.problem = problem_of(failure)
-                break
-            if chunk.usage is not None:
-                usage, counted_at = chunk.usage, number
-            if not chunk.choices:
-                if chunk.usage is None and (failure := failure_of_data(undoubled(events[number]))):
-                    reply.problem = problem_of(failure)
-                    break
-                continue
-            choice = chunk.choices[0]
-            if choice.index != (ours or 0) or len(chunk.choices) > 1:
-                ours = choice_of_answer(chunks, reply.oddities) if ours is None else ours
-                choice = next((each for each in chunk.choices if each.index == ours), NO_CHOICE)
-            if choice.finish_reason and choice.finish_reason.lower() not in NOT_ENDED:
-                reply.finish_reason = choice.finish_reason
-            if choice.error and (failure := error_words(choice.error)):
-                reply.problem = problem_of(failure)
-                break
-            delta = choice.delta or choice.message or NO_DELTA
-            answer = delta.content or choice.text or delta.refusal or ""
-            reasoning = delta.thought
-            tool_call = bool(delta.tool_calls or delta.function_call)
-            if answer or reasoning or tool_call:
-                count = None if chunk.usage is None else chunk.usage.completion_tokens
-                reply.add(number, answer, reasoning, count, tool_call)
-        if reply.finish_reason is not None and FAILED_FINISH.search(reply.finish_reason):
-            problem = problem or ("server_error", f"the server ended the answer as {reply.finish_reason}")
-        for data in events[end + 1 :]:
-            if failure := failure_of_data(data):
-                problem = problem or problem_of(failure)
-        if usage is not None and _is_of_the_start(usage, counted_at, reply):
-            usage = ChatUsage(usage.prompt_tokens, prompt_tokens_details=ChatUsageDetails(usage.cached))
-            reply.oddities.add("counts")
-        self._take_usage(reply, usage, events[:end])
-        reply.end(end < len(events), problem)
-        return reply
-
-    def _take_usage(self, reply: StreamedReply, usage: ChatUsage | None, events: list[bytes]) -> None:
-        if usage is None or usage.completion_tokens is None:
-            usage = usage_elsewhere(events, reply.oddities) or usage
-        if usage is None:
-            return
-        reply.prompt_tokens = usage.prompt_tokens or None  # no prompt is of no token
-        reply.completion_tokens = usage.output(reply.oddities)
-        reply.cached_tokens, reply.reasoning_tokens = usage.cached, usage.reasoning
-        if "choices" in reply.oddities:  # it counts those of all
-            reply.completion_tokens = reply.reasoning_tokens = None
+        return _Reading().read(events) or _Reading().read_one_by_one(events)
 
     def is_complete(self, tail: bytes) -> bool:
         return _COMPLETE.search(tail[-_END_BYTES:]) is not None
@@ -155,26 +104,133 @@ class ChatCompletions:
         return refusal_of(status, text)
 
 
-def _decoded(
-    events: list[bytes], oddities: set[str]
-) -> tuple[tuple[list[str], list[int] | None] | None, Sequence[int], list[ChatChunk], Problem | None]:
-    """The texts and counts of a plain middle, if there is one, and places and chunks of the other events.
+class _Reading:
+    """What the events of one stream have said so far."""
 
-    The last element is what was wrong with the event after these chunks.
-    """
-    last = len(events) - _LAST_EVENTS
-    if last - _FIRST_EVENTS >= _LEAST_EVENTS:
-        middle = plain_texts(events[_FIRST_EVENTS:last])
-        if middle is not None:
+    def __init__(self) -> None:
+        self._reply = StreamedReply()
+        self._usage: ChatUsage | None = None
+        self._counted_at = 0
+        self._ours: int | None = None
+        """The index of the choice that is the answer, once another than 0 was seen."""
+        self._read_to = 0
+        self._has_counts: bool | None = None
+        """Whether each event of the middle has the server's count so far, or none."""
+
+    def take(self, events: list[bytes]) -> bool:
+        begin, last = self._read_to, len(events) - _LAST_EVENTS - 1  # the mark of the end may be among them
+        if last - max(begin, _FIRST_EVENTS) < _LEAST_EVENTS:
+            return True
+        if not self._take_middle(events, last):
+            return False
+        events[begin:last] = [b""] * (last - begin)
+        return True
+
+    def read(self, events: list[bytes]) -> StreamedReply | None:
+        """None for an answer that is short, or not plain between its first and its last events."""
+        end = end_of(events)
+        last = end - _LAST_EVENTS
+        if last - _FIRST_EVENTS < _LEAST_EVENTS or not self._take_middle(events, last):
+            return None
+        odd: set[str] = set()
+        chunks, problem = chunks_of(events[last:end], odd)
+        if problem is not None or odd or not has_one_choice(chunks):
+            return None
+        after = chunks[0]
+        if self._has_counts and (after.usage is None or after.error):  # no newer counts
+            return None
+        for number, chunk in enumerate(chunks, last):
+            if not self._add(number, chunk, chunks, events):
+                break
+        return self._ended(events, end, None)
+
+    def read_one_by_one(self, events: list[bytes]) -> StreamedReply:
+        end = end_of(events)
+        chunks, problem = chunks_of(events[:end], self._reply.oddities)
+        for number, chunk in enumerate(chunks):
+            if not self._add(number, chunk, chunks, events):
+                break
+        return self._ended(events, end, problem)
+
+    def _take_middle(self, events: list[bytes], last: int) -> bool:
+        """Read on to that event, at once; whether all are plain, but for the first, which may say more."""
+        if self._read_to > last:
+            return False
+        if self._read_to == 0:
             odd: set[str] = set()
-            chunks, problem = chunks_of(events[:_FIRST_EVENTS] + events[last:], odd)
-            one_choice = not any(c.choices and (len(c.choices) > 1 or c.choices[0].index) for c in chunks)
-            if problem is None and not odd and one_choice:
-                after = chunks[_FIRST_EVENTS]
-                if middle[1] is None or (after.usage is not None and not after.error):  # newer counts
-                    return middle, [*range(_FIRST_EVENTS), *range(last, len(events))], chunks, None
-    chunks, problem = chunks_of(events, oddities)
-    return None, range(len(events)), chunks, problem
+            chunks, problem = chunks_of(events[:_FIRST_EVENTS], odd)
+            if problem is not None or odd or not has_one_choice(chunks):
+                return False
+            for number, chunk in enumerate(chunks):
+                if not self._add(number, chunk, chunks, events):
+                    return False
+            self._read_to = _FIRST_EVENTS
+        if self._read_to < last:
+            middle = plain_texts(events[self._read_to : last])
+            if middle is None or self._has_counts not in (None, middle[1] is not None):
+                return False
+            self._reply.add_answers(self._read_to, *middle)
+            self._read_to, self._has_counts = last, middle[1] is not None
+        return True
+
+    def _add(self, number: int, chunk: ChatChunk, chunks: list[ChatChunk], events: list[bytes]) -> bool:
+        """One event; whether the next ones count, too."""
+        reply = self._reply
+        if chunk.error and (failure := error_words(chunk.error)):
+            reply.problem = problem_of(failure)
+            return False
+        if chunk.usage is not None:
+            self._usage, self._counted_at = chunk.usage, number
+        if not chunk.choices:
+            if chunk.usage is None and (failure := failure_of_data(undoubled(events[number]))):
+                reply.problem = problem_of(failure)
+                return False
+            return True
+        choice = chunk.choices[0]
+        if choice.index != (self._ours or 0) or len(chunk.choices) > 1:
+            if self._ours is None:
+                self._ours = choice_of_answer(chunks, reply.oddities)
+            choice = next((each for each in chunk.choices if each.index == self._ours), NO_CHOICE)
+        if choice.finish_reason and choice.finish_reason.lower() not in NOT_ENDED:
+            reply.finish_reason = choice.finish_reason
+        if choice.error and (failure := error_words(choice.error)):
+            reply.problem = problem_of(failure)
+            return False
+        delta = choice.delta or choice.message or NO_DELTA
+        answer = delta.content or choice.text or delta.refusal or ""
+        reasoning = delta.thought
+        tool_call = bool(delta.tool_calls or delta.function_call)
+        if answer or reasoning or tool_call:
+            count = None if chunk.usage is None else chunk.usage.completion_tokens
+            reply.add(number, answer, reasoning, count, tool_call)
+        return True
+
+    def _ended(self, events: list[bytes], end: int, problem: Problem | None) -> StreamedReply:
+        """After the last event: `end` is the place of the mark, `problem` what was wrong with the next."""
+        reply, usage = self._reply, self._usage
+        if reply.finish_reason is not None and FAILED_FINISH.search(reply.finish_reason):
+            problem = problem or ("server_error", f"the server ended the answer as {reply.finish_reason}")
+        for data in events[end + 1 :]:
+            if failure := failure_of_data(data):
+                problem = problem or problem_of(failure)
+        if usage is not None and _is_of_the_start(usage, self._counted_at, reply):
+            usage = ChatUsage(usage.prompt_tokens, prompt_tokens_details=ChatUsageDetails(usage.cached))
+            reply.oddities.add("counts")
+        _take_usage(reply, usage, events[:end])
+        reply.end(end < len(events), problem)
+        return reply
+
+
+def _take_usage(reply: StreamedReply, usage: ChatUsage | None, events: list[bytes]) -> None:
+    if usage is None or usage.completion_tokens is None:
+        usage = usage_elsewhere(events, reply.oddities) or usage
+    if usage is None:
+        return
+    reply.prompt_tokens = usage.prompt_tokens or None  # no prompt is of no token
+    reply.completion_tokens = usage.output(reply.oddities)
+    reply.cached_tokens, reply.reasoning_tokens = usage.cached, usage.reasoning
+    if "choices" in reply.oddities:  # it counts those of all
+        reply.completion_tokens = reply.reasoning_tokens = None
 
 
 def _is_of_the_start(usage: ChatUsage, counted_at: int, reply: StreamedReply) -> bool:

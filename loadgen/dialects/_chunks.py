@@ -220,6 +220,11 @@ def chunks_of(events: list[bytes], oddities: set[str]) -> tuple[list[ChatChunk],
     return odd.closed(chunks), None
 
 
+def has_one_choice(chunks: list[ChatChunk]) -> bool:
+    """Whether all of them are of one answer, the first."""
+    return not any(each.choices and (len(each.choices) > 1 or each.choices[0].index) for each in chunks)
+
+
 def choice_of_answer(chunks: list[ChatChunk], oddities: set[str]) -> int:
     """The lowest index of all choices: that one is the answer; others, where there are any, are odd."""
     indices = {choice.index for chunk in chunks for choice in chunk.choices or ()}

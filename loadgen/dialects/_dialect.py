@@ -7,7 +7,7 @@ stream, whole and in order, after the stream has ended; it knows neither sockets
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import ge, sub
@@ -301,6 +301,21 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
+class ReadAhead(Protocol):
+    """What a dialect has read of one stream's events while more of them still came."""
+
+    def take(self, events: list[bytes]) -> bool:
+        """Read what is new in this list of all so far, but for the last few, and leave b"" in its place.
+
+        False: this stream is none to be read so, and its events are to be given to `Dialect.read`, whole.
+        """
+        ...
+
+    def read(self, events: list[bytes]) -> StreamedReply | None:
+        """As `Dialect.read`, of the list that `take` had, now that it is whole; None: as False above."""
+        ...
+
+
 class Dialect(Protocol):
     """One way of asking a server for a streamed answer. It keeps no state between calls, and never raises for
     anything that a server says."""
@@ -339,6 +354,11 @@ class Dialect(Protocol):
 
     def body(self, request: TurnRequest) -> dict[str, Any]:
         """The request's body, to be sent as JSON."""
+        ...
+
+    @property
+    def ahead(self) -> Callable[[], ReadAhead] | None:
+        """Begins to read a stream that still comes; None: there is no gain in that."""
         ...
 
     def read(self, events: list[bytes]) -> StreamedReply:

@@ -45,6 +45,7 @@ class AnthropicMessages:
     carries: Collection[str] = ("tools",)
     required: Collection[str] = ("model", "messages", "system", "stream", "max_tokens", "tools")
     substitutes: Mapping[str, str] = MappingProxyType({})
+    ahead = None
 
     def __init__(self) -> None:
         self._chat = ChatCompletions()

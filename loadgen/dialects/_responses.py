@@ -46,6 +46,7 @@ class Responses:
     carries: Collection[str] = ("tools",)
     required: Collection[str] = ("model", "input", "stream", "max_output_tokens", "tools")
     substitutes: Mapping[str, str] = MappingProxyType({})
+    ahead = None
 
     def __init__(self) -> None:
         self._chat = ChatCompletions()

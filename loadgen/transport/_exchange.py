@@ -15,14 +15,15 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from itertools import count
 from typing import Any
 
 import aiohttp
 
-from loadgen.dialects import Dialect, Refused, StreamedReply, failure_of_data, is_json, problem_of
+from loadgen.dialects import Dialect, ReadAhead, Refused, StreamedReply, failure_of_data, is_json, problem_of
 from loadgen.transport._http import current_log
-from loadgen.transport._read_log import Body, ReadLog, body_of, head_end
+from loadgen.transport._read_log import Body, PlainBody, ReadLog, body_of, head_end, plain_body
 from loadgen.transport._sse import MOST_LINES, event_stream
 from turnbench.cleaning import ERROR_CHARS, clean
 from turnbench.outcomes import Outcome, is_cut_reasoning
@@ -34,6 +35,8 @@ _ERROR_BYTES = 2048
 _TAIL_BYTES = 4096
 _LONG_BYTES = 1 << 20
 """A reply as sent: such a one takes 10 ms to read, or a flood of lines 2 s; a compressed one may hold any."""
+_AHEAD_BYTES = 1 << 14
+"""So much of an answer is read at once while the rest still comes: some fifty tokens."""
 _EVENT_STREAM = "text/event-stream"
 _FIRST_FIELD = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry|):")
 _LONGEST_FIELD_BYTES = 16
@@ -70,7 +73,7 @@ class WorkScheduler:
 
     def __init__(self) -> None:
         self._busy = False
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[None] | Callable[[], None]]] = []
         self._number = count()
         self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
         """Whose turn ended in this round of the loop, after which stage, and what lets the next one in."""
@@ -92,6 +95,19 @@ class WorkScheduler:
                     self._free()
                 raise
         self._busy = True
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Have this done once there is nothing more urgent, a round of the loop of its own."""
+
+        def do() -> None:
+            try:
+                work()
+            finally:
+                self.end(WorkStage.RECORD)
+
+        heapq.heappush(self._waiting, (-WorkStage.RECORD, next(self._number), do))
+        if not self._busy:
+            self._free()
 
     def end(self, stage: WorkStage) -> None:
         """Let the next one in: its task, or who comes next, goes on in a later round of the loop."""
@@ -116,6 +132,9 @@ class WorkScheduler:
         """Let one in that waits; whether there was one."""
         while self._waiting:
             admitted = heapq.heappop(self._waiting)[2]
+            if callable(admitted):
+                asyncio.get_running_loop().call_soon(admitted)
+                return True
             if not admitted.done():
                 admitted.set_result(None)
                 return True
@@ -158,6 +177,8 @@ class Exchange:
     _other_type: bool = False
     """Whether a stream came as what is no stream by its type."""
     _looked_at_bytes: int = 0
+    _ahead: ReadAhead | None = None
+    """What the dialect read of the events while more still came: of those in `log.ahead`."""
     _is_read: bool = False
     """Whether `reply` holds what the stream said: a plain one is read with its end."""
     _task: asyncio.Task[Any] | None = None
@@ -192,6 +213,7 @@ class Exchange:
             if self.status is None:  # after the head, it and the body say what came of the request
                 self.outcome, self.error = connection_failure(exception, self.log)
         self._task = None
+        self.log.stop_reading_ahead()
         current_log.reset(before)
         if self._ending is not None and task.uncancel():
             raise asyncio.CancelledError  # by somebody else too, who ends the whole conversation
@@ -209,7 +231,7 @@ class Exchange:
     async def _read(self, scheduler: WorkScheduler) -> None:
         """Make sense of what came; what may take long, in a thread, so that others are read meanwhile."""
         log = self.log
-        if len(log.raw) > _LONG_BYTES or self.encoding.strip().lower() not in ("", "identity"):
+        if len(log.raw) > _LONG_BYTES or not self._is_as_sent:
             log.settle()
             self.reply = await asyncio.to_thread(self.reply_so_far)
             return
@@ -245,18 +267,50 @@ class Exchange:
         """
         self.log.deferred_from = len(self.log.raw)
         self.log.connection.stream_begins()
+        self._begin_ahead(scheduler)
         while not content.is_eof() and content.exception() is None:
             await self.log.wake.wait()
             self.log.wake.clear()
             try:
                 async with scheduler.turn_for(WorkStage.END):
                     self.log.connection.flush()
-                    if self.log.plain is not None and self.encoding.strip().lower() in ("", "identity"):
-                        self.reply, self._is_read = self.dialect.read(self.log.plain.events), True
+                    if self.log.plain is not None and self._is_as_sent:
+                        self._read_plain(self.log.plain)
             except asyncio.CancelledError:  # while it waited for its turn; all may have come by then
                 self.log.connection.flush()
                 if not content.is_eof():
                     raise
+
+    def _begin_ahead(self, scheduler: WorkScheduler) -> None:
+        """Have the answer read while it comes, so that little of it is left at its end."""
+        start = head_end(self.log.raw)
+        if self.dialect.ahead is not None and self._is_as_sent and start is not None:
+            read_on = partial(self._read_on, PlainBody(start), self.dialect.ahead())
+            self.log.on_more, self.log.more_at = partial(scheduler.later, read_on), start + _AHEAD_BYTES
+
+    def _read_on(self, body: PlainBody, ahead: ReadAhead) -> None:
+        log = self.log
+        if log.on_more is None:  # it is over
+            return
+        if body.grow(log.raw) and ahead.take(body.events):
+            log.ahead, self._ahead = body, ahead
+            log.more_at = len(log.raw) + _AHEAD_BYTES
+        else:
+            self._ahead = None
+            log.stop_reading_ahead()
+
+    def _read_plain(self, plain: PlainBody) -> None:
+        reply = None if self._ahead is None else self._ahead.read(plain.events)
+        if reply is None:
+            if self._ahead is not None and (whole := plain_body(self.log.raw)) is not None:
+                plain = self.log.plain = whole  # with the events that had been read
+            reply = self.dialect.read(plain.events)
+        self.reply, self._is_read = reply, True
+
+    @property
+    def _is_as_sent(self) -> bool:
+        """Whether the body is not compressed."""
+        return self.encoding.strip().lower() in ("", "identity")
 
     def _take_refusal(self, response: aiohttp.ClientResponse, start: bytes) -> None:
         text = clean(start)
@@ -297,7 +351,7 @@ class Exchange:
         plain = self.log.plain
         self.log.settle()
         if plain is not None and not self.reply.event_reads:
-            self.reply.event_reads = self.log.reads_of(plain.ends[self.reply.events])
+            self.reply.event_reads = self.log.reads_of([plain.ends[place] for place in self.reply.events])
 
     def end_ns(self, now_ns: int) -> int:
         """When the answer was whole, or, for one that is not, now."""

@@ -16,7 +16,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
-from loadgen.transport._read_log import LAST_CHUNK, ReadLog, plain_body
+from loadgen.transport._read_log import LAST_CHUNK, ReadLog
 from loadgen.transport._reader import StampedReader
 
 current_log: ContextVar[ReadLog] = ContextVar("current_log")
@@ -181,12 +181,14 @@ class StampedHandler(ResponseHandler):
         """Give aiohttp in one call what was kept back; if that was not the end, go on keeping back."""
         log = self.log
         if log is not None and log.deferred_from is not None:
-            raw, begin, chunk = bytes(log.raw), log.deferred_from, None
-            if log.has_last_chunk() and (plain := plain_body(raw)) is not None:
+            begin, chunk = log.deferred_from, None
+            if log.has_last_chunk():
+                log.take_plain()
+            if log.plain is not None:
                 # aiohttp needs to know that the body is over, not what was in it.
-                log.plain, chunk = plain, plain.next_chunk(begin)
-            kept = raw[begin:] if chunk is None else raw[begin:chunk] + LAST_CHUNK
-            log.deferred_from = len(raw)
+                chunk = log.plain.next_chunk(begin)
+            kept = bytes(log.raw[begin:chunk]) + (b"" if chunk is None else LAST_CHUNK)
+            log.deferred_from = len(log.raw)
             payload = self._payload
             super().data_received(kept)
             if payload is None or payload.is_eof():

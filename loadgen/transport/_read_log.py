@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
@@ -71,6 +72,11 @@ class ReadLog:
     """Set when the stream looks whole, or its connection ended."""
     plain: PlainBody | None = None
     """The body, once it is here whole and of the plain form."""
+    ahead: PlainBody | None = None
+    """As much of it as was read while the rest still came."""
+    on_more: Callable[[], None] | None = None
+    """Called, once, when more than `more_at` bytes have come."""
+    more_at: int = sys.maxsize
     connection: Any = None
     """The connection that carries the request, once there is one: `_http.StampedHandler`."""
 
@@ -81,8 +87,22 @@ class ReadLog:
         self.at_ns.append(arrival_ns)
         if lag_ns > self.lag_ns_max:
             self.lag_ns_max = lag_ns
+        if len(raw) > self.more_at and self.on_more is not None:
+            self.more_at = sys.maxsize
+            self.on_more()
         if self.records is not None:
             self.records.decrypted(len(raw))
+
+    def take_plain(self) -> None:
+        """The body is here whole: see whether it is of the plain form."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is None:
+            self.plain = plain_body(self.raw)
+        elif ahead.grow(self.raw) and ahead.is_whole(self.raw):
+            self.plain = ahead
+
+    def stop_reading_ahead(self) -> None:
+        self.ahead = self.on_more = None
 
     def settle(self) -> None:
         """The response is over: take the arrivals from the wire, if they are there."""
@@ -209,27 +229,60 @@ class Body:
         return reads
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainBody:
-    """A chunked body that is here whole, with one event a chunk and one `data:` line an event.
+    """A chunked body, as far as it has come, with one event a chunk and one `data:` line an event.
 
     Nearly every server sends its streams so; what is not exactly of this form goes the general way, by
     `body_of` and the grammar of server-sent events.
     """
 
-    events: list[bytes]
-    """The data of each event."""
     start: int
     """Raw offset of the first chunk."""
-    ends: npt.NDArray[np.int64]
+    events: list[bytes] = field(default_factory=list)
+    """The data of each event."""
+    ends: list[int] = field(default_factory=list)
     """Raw offset just after each event, where the chunk's own line end follows."""
+
+    @property
+    def read_to(self) -> int:
+        """Raw offset of the first chunk that is not read yet."""
+        return self.ends[-1] + _CHUNK_END_BYTES if self.ends else self.start
+
+    def grow(self, raw: bytes | bytearray) -> bool:
+        """Read on, in a few passes over what came; whether all whole chunks are of the plain form."""
+        begin, end = self.read_to, raw.rfind(_EVENT_END)
+        if end < begin:
+            return True
+        chunks = bytes(raw[begin : end + len(_EVENT_END)]).split(
+            _EVENT_END, _MOST_PLAIN_EVENTS - len(self.events)
+        )
+        if chunks.pop():
+            return False
+        sizes = list(map(len, chunks))
+        begins = list(map(_begin_of, sizes))
+        events = list(map(bytes.removeprefix, chunks, begins))
+        data = b"".join(events)
+        if len(data) != sum(sizes) - sum(map(len, begins)):  # a chunk does not begin as it should
+            return False
+        if b"\n" in data or b"\r" in data:
+            return False
+        self.events += events
+        steps = [size + len(_EVENT_END) for size in sizes]
+        steps[0] += begin - _CHUNK_END_BYTES
+        self.ends += accumulate(steps)
+        return True
+
+    def is_whole(self, raw: bytes | bytearray) -> bool:
+        """Whether all that follows is the last chunk."""
+        return raw[self.read_to :] == LAST_CHUNK
 
     def next_chunk(self, offset: int) -> int | None:
         """The first raw offset from `offset` on at which a chunk begins; None: none does."""
         if offset <= self.start:
             return self.start
-        place = self.ends.searchsorted(offset - _CHUNK_END_BYTES)
-        return int(self.ends[place]) + _CHUNK_END_BYTES if place < len(self.ends) else None
+        place = bisect_left(self.ends, offset - _CHUNK_END_BYTES)
+        return self.ends[place] + _CHUNK_END_BYTES if place < len(self.ends) else None
 
 
 _CHUNK_END_BYTES = 2
@@ -240,24 +293,13 @@ _MOST_PLAIN_EVENTS = 100_000
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def plain_body(raw: bytes) -> PlainBody | None:
-    """The body of a whole response in a few passes over it; None where it is not of the plain form."""
+def plain_body(raw: bytes | bytearray) -> PlainBody | None:
+    """The body of a whole response; None where it is not of the plain form."""
     start = head_end(raw)
     if start is None:
         return None
-    chunks = raw[start:].split(_EVENT_END, _MOST_PLAIN_EVENTS)
-    if chunks.pop() != LAST_CHUNK:
-        return None
-    sizes = list(map(len, chunks))
-    begins = list(map(_begin_of, sizes))
-    events = list(map(bytes.removeprefix, chunks, begins))
-    data = b"".join(events)
-    if len(data) != sum(sizes) - sum(map(len, begins)):  # a chunk does not begin as it should
-        return None
-    if b"\n" in data or b"\r" in data:
-        return None
-    ends = np.cumsum(np.array(sizes, dtype=np.int64) + len(_EVENT_END)) + (start - _CHUNK_END_BYTES)
-    return PlainBody(events, start, ends)
+    plain = PlainBody(start)
+    return plain if plain.grow(raw) and plain.is_whole(raw) else None
 
 
 @lru_cache(maxsize=4096)

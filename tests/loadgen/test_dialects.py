@@ -20,6 +20,7 @@ class Telegraph:
     required = ("to", "text")
     carries = ()
     substitutes: dict[str, str] = {}  # noqa: RUF012
+    ahead = None
 
     def headers(self, key: str) -> dict[str, str]:
         return {"X-Operator": key or "nobody"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loadgen.dialects import DIALECTS, StreamedReply, _chat
 from loadgen.transport._exchange import outcome_of, read_reply
-from loadgen.transport._read_log import ReadLog, body_of, plain_body
+from loadgen.transport._read_log import PlainBody, ReadLog, body_of, plain_body
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -372,6 +372,24 @@ def test_a_plain_body_read_in_a_few_passes_is_what_the_general_way_makes_of_it(
         assert plain.next_chunk(offset) == next((each for each in begins if each >= offset), None)
 
 
+@given(
+    events=st.lists(PLAIN_DATA, min_size=1, max_size=12),
+    odd=st.none() | st.tuples(st.integers(0, 11), ODD_DATA),
+    cuts=st.lists(st.integers(1, 900), max_size=8).map(sorted),
+)
+def test_a_plain_body_grows_to_what_it_is_as_a_whole(
+    events: list[bytes], odd: tuple[int, bytes] | None, cuts: list[int]
+) -> None:
+    if odd is not None:
+        events[odd[0] : odd[0]] = [odd[1]]
+    raw = HEAD + b"".join(b"%x\r\ndata: %b\n\n\r\n" % (len(d) + 8, d) for d in events) + b"0\r\n\r\n"
+    grown, goes_on = PlainBody(len(HEAD)), True
+    for cut in [*(len(HEAD) + cut for cut in cuts), len(raw)]:
+        goes_on = goes_on and grown.grow(raw[:cut])
+    whole = plain_body(raw)
+    assert (grown if goes_on and grown.is_whole(raw) else None) == whole
+
+
 def test_what_nearly_every_server_sends_is_plain() -> None:
     data = b'{"choices": [{"delta": {"content": "w "}}]}'
     chunk = b"%x\r\ndata: %b\n\n\r\n" % (len(data) + 8, data)
@@ -413,16 +431,20 @@ ODD_CHUNKS = st.sampled_from(
     steps=st.none() | st.lists(st.integers(-1, 3), min_size=40, max_size=40) | st.just([1] * 40),
     odd=st.lists(st.tuples(st.integers(0, 40), ODD_CHUNKS), max_size=2),
     end=st.booleans(),
+    looks=st.lists(st.integers(0, 45), max_size=4).map(sorted),
 )
 @example(
     texts=[" w"] * 39,
     steps=[0] * 40,
     odd=[(0, {"choices": []}), (38, {"error": {"message": "no"}})],
     end=False,
+    looks=[],
 )
+@example(texts=[" w"] * 40, steps=None, odd=[(40, {"choices": []})], end=True, looks=[30, 42])
 def test_a_long_answer_read_at_once_is_what_its_events_say_one_by_one(
-    texts: list[str], steps: list[int] | None, odd: list[tuple[int, Any]], end: bool
+    texts: list[str], steps: list[int] | None, odd: list[tuple[int, Any]], end: bool, looks: list[int]
 ) -> None:
+    """And what was read of it while the rest still came, where that goes on."""
     chunks: list[Any] = [{"choices": [{"delta": {"content": text}}]} for text in texts]
     for number, count in enumerate(accumulate(steps or [])):
         if number < len(chunks):
@@ -434,3 +456,21 @@ def test_a_long_answer_read_at_once_is_what_its_events_say_one_by_one(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_chat, "_LEAST_EVENTS", 1000)
         assert at_once == CHAT.read(events)
+    ahead, come = CHAT.ahead(), list[bytes]()
+    for size in [*looks, len(events)]:
+        come += events[len(come) : size]
+        if not ahead.take(come):
+            return
+    if (reply := ahead.read(come)) is not None:
+        assert reply == at_once
+
+
+def test_of_a_plain_answer_little_is_left_to_read_at_its_end() -> None:
+    chunks = [{"choices": [{"delta": {"content": f" {number}"}}]} for number in range(100)]
+    chunks.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    events = [json.dumps(chunk).encode() for chunk in chunks] + [b"[DONE]"]
+    ahead, come = CHAT.ahead(), events[:50]
+    assert ahead.take(come)
+    assert [n for n, event in enumerate(come) if not event] == list(range(46))
+    come += events[50:]
+    assert ahead.read(come) == CHAT.read(events)

@@ -1,0 +1,114 @@
+"""A long answer is read while it comes; what it says does not depend on that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from loadgen.dialects import _chat
+from turnbench.formats import TurnRecord
+
+TEXTS = [f"{'a long word ' * 10}{number}" for number in range(200)]
+THOUGHT = {"choices": [{"index": 0, "delta": {"reasoning_content": "Hm"}}]}
+ERROR = {"error": {"message": "out of memory"}}
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each look at an answer that still comes, whether it was of any use."""
+    looks: list[bool] = []
+    take = _chat._Reading.take
+    monkeypatch.setattr(_chat._Reading, "take", lambda *given: looks.append(found := take(*given)) or found)
+    return looks
+
+
+async def played(play: Any, end: list[Any], waits: Callable[[], bool], **settings: Any) -> TurnRecord:
+    """The record of an answer whose end comes once this is so; `end` are its last events, None a break."""
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for text in TEXTS:
+            await peer.chunk(peer.words(text))
+        while not waits():
+            await asyncio.sleep(0.002)
+        for each in end:
+            if each is None:
+                return
+            await peer.chunk(peer.event(each))
+        await peer.finish(b"")
+
+    return (await play(script, keep_text=True, **settings)).record
+
+
+STOPS = [
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 200}},
+    "[DONE]",
+]
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        (STOPS, "ok"),
+        ([THOUGHT] * 12 + STOPS, "ok"),
+        ([{"choices": [{"index": 1, "delta": {"content": "other"}}]}, *STOPS], "ok"),
+        ([ERROR, "[DONE]"], "server_error"),
+        (["{", *STOPS], "bad_json"),
+        ([None], "truncated"),
+        (STOPS[:1], "ok"),
+    ],
+    ids=["plain", "thoughts at its end", "two choices", "an error", "no JSON", "a break", "no mark"],
+)
+async def test_an_answer_that_was_read_while_it_came_says_what_it_says_as_a_whole(
+    play: Any, taken: list[bool], monkeypatch: pytest.MonkeyPatch, end: list[Any], outcome: str
+) -> None:
+    ahead = await played(play, end, lambda: bool(taken))
+    assert taken[0], "it was read while it came"
+    monkeypatch.setattr("loadgen.transport._exchange._AHEAD_BYTES", 1 << 30)
+    whole = await played(play, end, lambda: True)
+    assert ahead.outcome == outcome
+    assert alike(ahead) == alike(whole)
+
+
+def alike(record: TurnRecord) -> dict[str, Any]:
+    """A record without what two turns never share."""
+    own = ("due_ns", "sent_ns", "write_ns", "head_ns", "end_ns", "event_us", "read_after_us", "connect_us",
+           "coalesced", "lag_us_max", "run")  # fmt: skip
+    return {name: value for name, value in structs.asdict(record).items() if name not in own}
+
+
+async def test_an_answer_that_is_not_plain_is_looked_at_once(play: Any, taken: list[bool]) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for number in range(300):
+            await peer.chunk(peer.event({**THOUGHT, "padding": "x" * 200, "n": number}))
+        while not taken:
+            await asyncio.sleep(0.002)
+        for text in TEXTS:
+            await peer.chunk(peer.words(text))
+        await peer.finish(b"".join(peer.event(json.dumps(each)) for each in STOPS[:2]))
+
+    record = (await play(script)).record
+    assert (record.outcome, len(record.event_us)) == ("ok", 500)
+    assert taken == [False]
+
+
+async def test_a_compressed_answer_is_not_looked_at_before_its_end(play: Any, taken: list[bool]) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked",
+                        "Content-Encoding: br")  # fmt: skip
+        for text in TEXTS:
+            await peer.chunk(peer.words(text))
+        await peer.finish(b"")
+
+    assert (await play(script)).record.outcome == "bad_json"
+    assert taken == []
