@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from loadgen.dialects._chunks import (
     NO_CHOICE,
@@ -38,6 +41,7 @@ _FIRST_EVENTS, _LEAST_EVENTS, _LAST_EVENTS = 6, 8, 3
 """Of a long answer the first and the last events are read one by one, those between them all at once."""
 FAILED_FINISH = re.compile(r"error|abort|fail|cancel", re.I)
 _END_BYTES = 64
+_decode_texts = msgspec.json.Decoder(list[str]).decode
 _COMPLETE = re.compile(rb"data: *\"?\[DONE\]\"?\s*$", re.I)
 
 
@@ -105,7 +109,8 @@ class ChatCompletions:
 
 
 class _Reading:
-    """What the events of one stream have said so far."""
+    """What the events of one stream say. While they still come it holds few objects, however many they are:
+    those of hundreds of streams would be looked through, together, whenever garbage is collected."""
 
     def __init__(self) -> None:
         self._reply = StreamedReply()
@@ -113,16 +118,26 @@ class _Reading:
         self._counted_at = 0
         self._ours: int | None = None
         """The index of the choice that is the answer, once another than 0 was seen."""
-        self._read_to = 0
-        self._has_counts: bool | None = None
-        """Whether each event of the middle has the server's count so far, or none."""
+        self._first: list[ChatChunk] = []
+        """The first events of a long answer, which may say more than those of its middle."""
+        self._read_to = _FIRST_EVENTS
+        self._texts: list[bytes] = []
+        """Of the middle up to there, as JSON."""
+        self._counts = array("q")
+        """The server's count so far in each event of it, or in none."""
 
     def take(self, events: list[bytes]) -> bool:
         begin, last = self._read_to, len(events) - _LAST_EVENTS - 1  # the mark of the end may be among them
-        if last - max(begin, _FIRST_EVENTS) < _LEAST_EVENTS:
+        if last - begin < _LEAST_EVENTS:
             return True
-        if not self._take_middle(events, last):
+        middle = self._middle(events, last)
+        if middle is None:
             return False
+        if self._texts and bool(self._counts) != (middle[1] is not None):
+            return False
+        self._texts.append(msgspec.json.encode(middle[0]))
+        self._counts.extend(middle[1] or ())
+        self._read_to = last
         events[begin:last] = [b""] * (last - begin)
         return True
 
@@ -130,48 +145,43 @@ class _Reading:
         """None for an answer that is short, or not plain between its first and its last events."""
         end = end_of(events)
         last = end - _LAST_EVENTS
-        if last - _FIRST_EVENTS < _LEAST_EVENTS or not self._take_middle(events, last):
+        if last - _FIRST_EVENTS < _LEAST_EVENTS or self._read_to > last:
             return None
+        middle = self._middle(events, last)
+        if middle is None:
+            return None
+        texts = [text for each in self._texts for text in _decode_texts(each)] + middle[0]
+        counts = self._counts.tolist() + (middle[1] or [])
         odd: set[str] = set()
         chunks, problem = chunks_of(events[last:end], odd)
-        if problem is not None or odd or not has_one_choice(chunks):
+        if problem is not None or odd or not has_one_choice(chunks) or len(counts) not in (0, len(texts)):
             return None
-        after = chunks[0]
-        if self._has_counts and (after.usage is None or after.error):  # no newer counts
+        if counts and (chunks[0].usage is None or chunks[0].error):  # no newer counts
             return None
-        for number, chunk in enumerate(chunks, last):
-            if not self._add(number, chunk, chunks, events):
-                break
+        goes_on = self._add_all(0, self._first, events)
+        if goes_on:
+            self._reply.add_answers(_FIRST_EVENTS, texts, counts or None)
+            self._add_all(last, chunks, events)
         return self._ended(events, end, None)
 
     def read_one_by_one(self, events: list[bytes]) -> StreamedReply:
         end = end_of(events)
         chunks, problem = chunks_of(events[:end], self._reply.oddities)
-        for number, chunk in enumerate(chunks):
-            if not self._add(number, chunk, chunks, events):
-                break
+        self._add_all(0, chunks, events)
         return self._ended(events, end, problem)
 
-    def _take_middle(self, events: list[bytes], last: int) -> bool:
-        """Read on to that event, at once; whether all are plain, but for the first, which may say more."""
-        if self._read_to > last:
-            return False
-        if self._read_to == 0:
+    def _middle(self, events: list[bytes], last: int) -> tuple[list[str], list[int] | None] | None:
+        """The texts and counts of what is not read up to that event; None: it, or the first, is not plain."""
+        if not self._first:
             odd: set[str] = set()
-            chunks, problem = chunks_of(events[:_FIRST_EVENTS], odd)
-            if problem is not None or odd or not has_one_choice(chunks):
-                return False
-            for number, chunk in enumerate(chunks):
-                if not self._add(number, chunk, chunks, events):
-                    return False
-            self._read_to = _FIRST_EVENTS
-        if self._read_to < last:
-            middle = plain_texts(events[self._read_to : last])
-            if middle is None or self._has_counts not in (None, middle[1] is not None):
-                return False
-            self._reply.add_answers(self._read_to, *middle)
-            self._read_to, self._has_counts = last, middle[1] is not None
-        return True
+            self._first, problem = chunks_of(events[:_FIRST_EVENTS], odd)
+            if problem is not None or odd or not has_one_choice(self._first):
+                return None
+        return plain_texts(events[self._read_to : last])
+
+    def _add_all(self, first: int, chunks: list[ChatChunk], events: list[bytes]) -> bool:
+        """Events in a row from that number on; whether what follows them counts."""
+        return all(self._add(number, chunk, chunks, events) for number, chunk in enumerate(chunks, first))
 
     def _add(self, number: int, chunk: ChatChunk, chunks: list[ChatChunk], events: list[bytes]) -> bool:
         """One event; whether the next ones count, too."""

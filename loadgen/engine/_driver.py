@@ -25,7 +25,7 @@ from turnbench.outcomes import Outcome
 
 _READY_AHEAD = 64
 """Requests of arrivals to come that are kept made."""
-_MOST_DRAWN, _MOST_DRAWN_BYTES = 512, 4 << 20
+_MOST_DRAWN, _MOST_DRAWN_BYTES = 64, 4 << 20
 """Conversations of closed loop that are kept ready, at most, and what their requests may hold together."""
 EARLY_NS = 50_000_000
 """How long before its time a conversation is made ready."""

@@ -241,7 +241,7 @@ class PlainBody:
     """Raw offset of the first chunk."""
     events: list[bytes] = field(default_factory=list)
     """The data of each event."""
-    ends: list[int] = field(default_factory=list)
+    ends: array[int] = field(default_factory=lambda: array("q"))
     """Raw offset just after each event, where the chunk's own line end follows."""
 
     @property
@@ -270,7 +270,7 @@ class PlainBody:
         self.events += events
         steps = [size + len(_EVENT_END) for size in sizes]
         steps[0] += begin - _CHUNK_END_BYTES
-        self.ends += accumulate(steps)
+        self.ends.extend(accumulate(steps))
         return True
 
     def is_whole(self, raw: bytes | bytearray) -> bool:
