@@ -19,7 +19,7 @@ import msgspec
 
 from loadgen.dialects import DIALECTS, ODDITIES, StreamedReply
 from loadgen.transport._exchange import outcome_of, read_reply
-from loadgen.transport._read_log import ReadLog, body_of, plain_body
+from loadgen.transport._read_log import PlainBody, ReadLog, body_of, plain_body
 from turnbench.formats import TurnRecord
 from turnbench.formats.turn import decode, encode
 from turnbench.outcomes import OUTCOMES
@@ -228,6 +228,17 @@ def response(draw: random.Random, body: bytes) -> tuple[bytes, bool, str]:
     return b"HTTP/1.1 200 OK\r\n\r\n" + body, chunked, encoding
 
 
+def read_while_it_came(raw: bytes, cuts: list[int], body: PlainBody, dialect: str) -> StreamedReply | None:
+    """What a plain body says if it is read after each of these reads; None: it is none to be read so."""
+    if (ahead := DIALECTS[dialect].ahead) is None:
+        return None
+    reading = ahead()
+    for cut in cuts:
+        if not (body.grow(raw[:cut]) and reading.take(body.events)):
+            return None
+    return reading.read(body.events)
+
+
 def read_once(
     draw: random.Random, raw: bytes, chunked: bool, encoding: str, dialect: str
 ) -> tuple[str, StreamedReply]:
@@ -239,6 +250,8 @@ def read_once(
     plain = plain_body(raw) if chunked and encoding == "identity" else None
     if plain is not None:
         reply = DIALECTS[dialect].read(plain.events)
+        ahead = read_while_it_came(raw, cuts, PlainBody(plain.start), dialect)
+        assert ahead in (None, reply), "what was read while it came says something else"
         reply.event_reads = log.reads_of([plain.ends[place] for place in reply.events])
     else:
         reply = read_reply(body_of(log, chunked, encoding), DIALECTS[dialect])

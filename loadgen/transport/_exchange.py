@@ -292,7 +292,8 @@ class Exchange:
         log = self.log
         if log.on_more is None:  # it is over
             return
-        if body.grow(log.raw) and ahead.take(body.events):
+        before = body.read_to
+        if body.grow(log.raw) and body.read_to > before and ahead.take(body.events):
             log.ahead, self._ahead = body, ahead
             log.more_at = len(log.raw) + _AHEAD_BYTES
         else:

@@ -251,8 +251,9 @@ class PlainBody:
 
     def grow(self, raw: bytes | bytearray) -> bool:
         """Read on, in a few passes over what came; whether all whole chunks are of the plain form."""
-        begin, end = self.read_to, raw.rfind(_EVENT_END)
-        if end < begin:
+        begin = self.read_to
+        end = raw.rfind(_EVENT_END, begin)
+        if end < 0:
             return True
         chunks = bytes(raw[begin : end + len(_EVENT_END)]).split(
             _EVENT_END, _MOST_PLAIN_EVENTS - len(self.events)

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from loadgen.dialects import _chat
+from loadgen.transport._read_log import PlainBody
 from turnbench.formats import TurnRecord
 
 TEXTS = [f"{'a long word ' * 10}{number}" for number in range(200)]
@@ -99,6 +100,26 @@ async def test_an_answer_that_is_not_plain_is_looked_at_once(play: Any, taken: l
     record = (await play(script)).record
     assert (record.outcome, len(record.event_us)) == ("ok", 500)
     assert taken == [False]
+
+
+async def test_an_answer_without_an_end_of_an_event_is_looked_at_once(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each look would go through all of it: hours, of a body of 60 MB."""
+    looks: list[int] = []
+    grow = PlainBody.grow
+    monkeypatch.setattr(PlainBody, "grow", lambda *given: looks.append(len(given[1])) or grow(*given))
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for _ in range(20):
+            await peer.chunk(b"x" * 40_000)
+            await asyncio.sleep(0.005)
+        await peer.finish(b"")
+
+    assert (await play(script)).record.outcome == "truncated"
+    assert len(looks) == 2, "once while it came, and once at its end"
 
 
 async def test_a_compressed_answer_is_not_looked_at_before_its_end(play: Any, taken: list[bool]) -> None:
