@@ -85,6 +85,7 @@ class History:
     def line_to(self, number: int, *, begins: bool) -> History:
         """Another line, which goes on from here with this turn of the plan, or begins with it."""
         other, turn = copy(self), self.plan.turns[number]
+        other._prepared = None
         if begins:
             system = None if turn.place is None else turn.place.system
             start = replace(self.plan, turns=(turn,), system=system)

@@ -188,6 +188,7 @@ class Client:
         self.driver = LoadDriver(run, parse(job.scenario), self.spawn)
         self.spawn(watch(run, every_s=0.02))
         self.spawn(run.keep_reporting())
+        self.spawn(self.driver.keep_ready())
         self.driver.begin_level(0)
         return self
 

@@ -92,6 +92,22 @@ async def test_branches_run_side_by_side_and_the_turn_after_them_waits_for_the_l
     assert join.sent_ns >= join.due_ns
 
 
+async def test_two_that_begin_together_each_say_their_own_in_every_conversation(
+    serve: Any, client: Any, agents: Any
+) -> None:
+    """Of the next conversation the first request is made beforehand."""
+    rows = [
+        {"session_id": "root", "pre_session_spawns": ["early"], "turns": [says("Go")]},
+        {"session_id": "early", "turns": [says("Early")]},
+    ]
+    server = await serve(answering({"Go": 0.02, "Early": 0.02}))
+    person = client(server.url, scenario=agents(rows), think_time="none")
+    person.driver.play(1, most=4)
+    await person.ended(1)
+    said = [talk_of(request)[1][-1] for request in server.requests]
+    assert sorted(said) == ["Early"] * 4 + ["Go"] * 4
+
+
 async def test_a_fork_tells_the_history_of_its_parent_and_a_spawned_agent_its_own(
     serve: Any, client: Any, agents: Any
 ) -> None:

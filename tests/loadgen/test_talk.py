@@ -249,24 +249,29 @@ class Slow:
                 await peer.finish(peer.END)
 
 
-async def made_ready(monkeypatch: Any, person: Any, numbers: list[int]) -> None:
-    """While the first answer is awaited, until these conversations are drawn."""
-    drawn: list[int] = []
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the conversations that were drawn."""
+    numbers: list[int] = []
     draw = _driver.plan
-    monkeypatch.setattr(_driver, "plan", lambda *what: drawn.append(what[2]) or draw(*what))
-    person.spawn(person.driver.keep_ready())
+    monkeypatch.setattr(_driver, "plan", lambda *what: numbers.append(what[2]) or draw(*what))
+    return numbers
+
+
+async def until_ready(drawn: list[int], numbers: list[int]) -> None:
+    """While the first answer is awaited."""
     async with asyncio.timeout(10):
         while drawn != numbers:
             await asyncio.sleep(0.005)
 
 
 async def test_what_a_person_plays_next_is_made_ready_while_they_wait(
-    serve: Any, client: Any, monkeypatch: Any
+    serve: Any, client: Any, drawn: list[int]
 ) -> None:
     slow = Slow()
     person = client((await serve(slow)).url, scenario=TALK % "turns: 1")
     person.driver.play(1, most=2)
-    await made_ready(monkeypatch, person, [0, 1])
+    await until_ready(drawn, [0, 1])
     slow.goes_on.release()
     slow.goes_on.release()
     await person.ended(1)
@@ -275,13 +280,13 @@ async def test_what_a_person_plays_next_is_made_ready_while_they_wait(
 
 
 async def test_what_was_made_ready_in_a_level_is_made_anew_in_the_next(
-    serve: Any, client: Any, monkeypatch: Any
+    serve: Any, client: Any, drawn: list[int]
 ) -> None:
     slow = Slow()
     server = await serve(slow)
     person = client(server.url, scenario=TALK % "turns: 1")
     person.driver.play(1, most=1)
-    await made_ready(monkeypatch, person, [0, 1])
+    await until_ready(drawn, [0, 1])
     slow.goes_on.release()
     await person.ended(1)
     person.driver.begin_level(7)
@@ -297,13 +302,13 @@ async def test_what_was_made_ready_in_a_level_is_made_anew_in_the_next(
 
 
 async def test_what_was_made_ready_is_asked_as_the_server_wants_it_by_then(
-    serve: Any, client: Any, monkeypatch: Any
+    serve: Any, client: Any, drawn: list[int]
 ) -> None:
     slow = Slow(refuses="temperature")
     server = await serve(slow)
     person = client(server.url, scenario=TALK % "turns: 1", temperature=0.5)
     person.driver.play(1, most=2)
-    await made_ready(monkeypatch, person, [0, 1])
+    await until_ready(drawn, [0, 1])
     for _ in range(3):
         slow.goes_on.release()
     await person.ended(1)
