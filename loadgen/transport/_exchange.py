@@ -290,7 +290,7 @@ class Exchange:
 
     def _read_on(self, body: PlainBody, ahead: ReadAhead) -> None:
         log = self.log
-        if log.on_more is None:  # it is over
+        if log.on_more is None or log.plain is not None:  # it is over
             return
         before = body.read_to
         if body.grow(log.raw) and body.read_to > before and ahead.take(body.events):

@@ -182,7 +182,7 @@ class StampedHandler(ResponseHandler):
         log = self.log
         if log is not None and log.deferred_from is not None:
             begin, chunk = log.deferred_from, None
-            if log.has_last_chunk():
+            if log.plain is None and log.has_last_chunk():
                 log.take_plain()
             if log.plain is not None:
                 # aiohttp needs to know that the body is over, not what was in it.
