@@ -15,7 +15,7 @@ from hypothesis import settings
 
 # A stalled machine is no property of the code: examples may take as long as they need.
 # `make test` looks for a counterexample in fewer tries, `make test-all` in Hypothesis's usual hundred.
-settings.register_profile("suite", deadline=None, max_examples=15)
+settings.register_profile("suite", deadline=None, max_examples=8)
 settings.register_profile("thorough", deadline=None)
 settings.load_profile("suite")
 

@@ -57,6 +57,7 @@ def refusal(*arguments: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["tiny", "someone/else"])
 def test_a_calibrated_emulator_is_never_faster_than_its_file(tmp_path: Path, model: str) -> None:
     with (

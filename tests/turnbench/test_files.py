@@ -79,11 +79,11 @@ def test_a_description_of_fifty_gigabytes_is_not_read(here: Path) -> None:
     ("typed", "why"),
     [
         ("x" * 300, "a name of 300 bytes"),
-        ("ü" * 150, "a name of 300 bytes"),
-        ("new/" + "x" * 300 + "/run", "a name of 300 bytes"),
+        pytest.param("ü" * 150, "a name of 300 bytes", marks=pytest.mark.slow),
+        pytest.param("new/" + "x" * 300 + "/run", "a name of 300 bytes", marks=pytest.mark.slow),
         ("a\nb", "characters that no screen shows"),
-        ("a\x1b[2Jb", "characters that no screen shows"),
-        ("pipe/run", "pipe is no folder"),
+        pytest.param("a\x1b[2Jb", "characters that no screen shows", marks=pytest.mark.slow),
+        pytest.param("pipe/run", "pipe is no folder", marks=pytest.mark.slow),
         ("huge.csv/deep/run", r"huge.csv is no folder"),
     ],
 )
