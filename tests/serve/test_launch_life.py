@@ -23,7 +23,7 @@ from serve.launch.guard import STOP_NOW, STOP_ORDERLY
 from serve.launch.run import describe_failure, log_tail, newest_progress
 from serve.launch.servers import describe_server
 from tests.processes import alive, below, kill
-from turnbench.places import state_folder
+from turnbench.places import STATE, state_folder
 
 GUARD = Path(launch_run.__file__).with_name("guard.py")
 STUBBORN = (
@@ -34,6 +34,12 @@ STUBBORN = (
     "time.sleep(600)\n"
 )
 OBEDIENT_WITH_CHILD = STUBBORN.replace("signal.SIG_IGN", "lambda *_: sys.exit(0)")
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever else looks at the servers of the common folder tidies up what a killed launcher left."""
+    monkeypatch.setenv(STATE, str(tmp_path))
 
 
 def line_from(process: subprocess.Popen[str], within_s: float = 20) -> str:
