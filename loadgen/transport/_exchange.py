@@ -286,7 +286,8 @@ class Exchange:
         start = head_end(self.log.raw)
         if self.dialect.ahead is not None and self._is_as_sent and start is not None:
             read_on = partial(self._read_on, PlainBody(start), self.dialect.ahead())
-            self.log.on_more, self.log.more_at = partial(scheduler.later, read_on), start + _AHEAD_BYTES
+            self.log.on_more = partial(scheduler.later, read_on)
+            self.log.ask_for_more(start + _AHEAD_BYTES)
 
     def _read_on(self, body: PlainBody, ahead: ReadAhead) -> None:
         log = self.log
@@ -295,7 +296,7 @@ class Exchange:
         before = body.read_to
         if body.grow(log.raw) and body.read_to > before and ahead.take(body.events):
             log.ahead, self._ahead = body, ahead
-            log.more_at = len(log.raw) + _AHEAD_BYTES
+            log.ask_for_more(len(log.raw) + _AHEAD_BYTES)
         else:
             self._ahead = None
             log.stop_reading_ahead()

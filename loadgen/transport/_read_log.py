@@ -75,7 +75,7 @@ class ReadLog:
     ahead: PlainBody | None = None
     """As much of it as was read while the rest still came."""
     on_more: Callable[[], None] | None = None
-    """Called, once, when more than `more_at` bytes have come."""
+    """Called when more has come than was asked for."""
     more_at: int = sys.maxsize
     connection: Any = None
     """The connection that carries the request, once there is one: `_http.StampedHandler`."""
@@ -87,11 +87,21 @@ class ReadLog:
         self.at_ns.append(arrival_ns)
         if lag_ns > self.lag_ns_max:
             self.lag_ns_max = lag_ns
-        if len(raw) > self.more_at and self.on_more is not None:
-            self.more_at = sys.maxsize
-            self.on_more()
+        if len(raw) > self.more_at:
+            self._more_has_come()
         if self.records is not None:
             self.records.decrypted(len(raw))
+
+    def ask_for_more(self, than_bytes: int) -> None:
+        """Have `on_more` called, once, when more than so many bytes have come; they may be here already."""
+        self.more_at = than_bytes
+        if len(self.raw) > than_bytes:
+            self._more_has_come()
+
+    def _more_has_come(self) -> None:
+        self.more_at = sys.maxsize
+        if self.on_more is not None:
+            self.on_more()
 
     def take_plain(self) -> None:
         """The body is here whole: see whether it is of the plain form."""

@@ -15,6 +15,7 @@ from loadgen.transport._read_log import PlainBody
 from turnbench.formats import TurnRecord
 
 TEXTS = [f"{'a long word ' * 10}{number}" for number in range(200)]
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 THOUGHT = {"choices": [{"index": 0, "delta": {"reasoning_content": "Hm"}}]}
 ERROR = {"error": {"message": "out of memory"}}
 
@@ -83,6 +84,23 @@ def alike(record: TurnRecord) -> dict[str, Any]:
     own = ("due_ns", "sent_ns", "write_ns", "head_ns", "end_ns", "event_us", "read_after_us", "connect_us",
            "coalesced", "lag_us_max", "run")  # fmt: skip
     return {name: value for name, value in structs.asdict(record).items() if name not in own}
+
+
+async def test_an_answer_that_came_with_its_head_is_read_while_its_end_is_awaited(
+    play: Any, taken: list[bool]
+) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        events = [peer.words(text) for text in TEXTS]
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in events)
+        await peer.send(HEAD + chunks)
+        async with asyncio.timeout(10):
+            while not taken:
+                await asyncio.sleep(0.002)
+        await peer.finish(b"".join(peer.event(each) for each in STOPS))
+
+    record = (await play(script)).record
+    assert (record.outcome, taken) == ("ok", [True])
 
 
 async def test_an_answer_that_is_not_plain_is_looked_at_once(play: Any, taken: list[bool]) -> None:
