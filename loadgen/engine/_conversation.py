@@ -15,7 +15,8 @@ from loadgen.engine._history import History, max_tokens_of
 from loadgen.engine._person import SimulatedPerson, patience_of, think_s
 from loadgen.engine._record import AttemptId, dropped_record, record_of
 from loadgen.engine._run import EngineRun, OpenTurn
-from loadgen.transport._exchange import Exchange, WorkStage
+from loadgen.transport._exchange import Exchange
+from loadgen.transport._work import WorkStage
 from turnbench.formats import TurnRecord
 from turnbench.outcomes import UNANSWERED, Outcome
 

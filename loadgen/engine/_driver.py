@@ -19,14 +19,12 @@ from loadgen.engine._conversation import converse, drop_turn
 from loadgen.engine._history import History
 from loadgen.engine._person import SimulatedPerson, first_of
 from loadgen.engine._run import EngineRun, Window
-from loadgen.transport._exchange import WorkStage
+from loadgen.transport._work import WorkStage
 from scenarios import Scenario, plan
 from turnbench.outcomes import Outcome
 
-_READY_AHEAD = 64
-"""Requests of arrivals to come that are kept made."""
-_MOST_DRAWN, _MOST_DRAWN_BYTES = 64, 4 << 20
-"""Conversations of closed loop that are kept ready, at most, and what their requests may hold together."""
+_READY_AHEAD, _READY_BYTES = 64, 4 << 20
+"""First requests of conversations to come that are kept made; in closed loop none once they have so much."""
 EARLY_NS = 50_000_000
 """How long before its time a conversation is made ready."""
 
@@ -65,7 +63,7 @@ class Conversations:
         while True:
             await self._is_taken.wait()
             self._is_taken.clear()
-            while len(self._drawn) < min(people(), _MOST_DRAWN) and self._drawn_bytes < _MOST_DRAWN_BYTES:
+            while len(self._drawn) < min(people(), _READY_AHEAD) and self._drawn_bytes < _READY_BYTES:
                 async with self._run.scheduler.turn_for(WorkStage.RECORD):
                     if (history := self._draw()) is None:
                         break

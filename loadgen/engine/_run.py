@@ -31,9 +31,10 @@ from loadgen.engine._request_form import REQUEST_ID, RequestForm
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of, secrets_of
 from loadgen.options._settings import Settings
-from loadgen.transport._exchange import Exchange, WorkScheduler, WorkStage
+from loadgen.transport._exchange import Exchange
 from loadgen.transport._http import StampedConnector
 from loadgen.transport._wire import DRAIN_EVERY_S
+from loadgen.transport._work import WorkScheduler, WorkStage
 from turnbench.clock import Timeline
 from turnbench.formats import HealthLine, TurnRecord, counts_line
 from turnbench.formats.turn import encode

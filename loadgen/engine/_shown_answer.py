@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadgen._messages import AnswerShown
 from loadgen.engine._run import EngineRun
-from loadgen.transport._exchange import WorkStage
+from loadgen.transport._work import WorkStage
 from turnbench.cleaning import printable
 
 _SHOWN_CHARS = 1500

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import heapq
 import math
 import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import partial
-from itertools import count
 from typing import Any
 
 import aiohttp
@@ -25,6 +22,7 @@ from loadgen.dialects import Dialect, ReadAhead, Refused, StreamedReply, failure
 from loadgen.transport._http import current_log
 from loadgen.transport._read_log import Body, PlainBody, ReadLog, body_of, head_end, plain_body
 from loadgen.transport._sse import MOST_LINES, event_stream
+from loadgen.transport._work import WorkScheduler, WorkStage
 from turnbench.cleaning import ERROR_CHARS, clean
 from turnbench.outcomes import Outcome, is_cut_reasoning
 
@@ -46,113 +44,6 @@ _LOCAL_ERRORS: dict[int, Outcome] = {
     errno.EMFILE: "client_files",
     errno.ENFILE: "client_files",
 }
-
-
-class WorkStage(IntEnum):
-    """How near its person's next request a piece of work is; the nearest goes first."""
-
-    RECORD = 0
-    """Nobody waits for it."""
-    END = 1
-    """Giving the end of a body to aiohttp, and reading it if it is of the plain form."""
-    DECODE = 2
-    """Reading any other."""
-    REQUEST = 3
-    """Making the next request."""
-
-
-class WorkScheduler:
-    """Lets one piece of heavy work run per round of the event loop, which looks at its sockets between two.
-
-    `async with scheduler.turn_for(stage):` around the work. Streams that began together end together: a
-    hundred replies decoded in one round would keep a hundred first tokens of the next turns unread for a
-    tenth of a second, and reads that wait coalesce. Work of the latest stage goes first: then the first of a
-    hundred people asks again after the work of one reply, and not after that of all. What a task does right
-    after its turn, before the loop goes on, is a part of it: a reply's end and the request that follows it.
-    """
-
-    def __init__(self) -> None:
-        self._busy = False
-        self._waiting: list[tuple[int, int, asyncio.Future[None] | Callable[[], None]]] = []
-        self._number = count()
-        self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
-        """Whose turn ended in this round of the loop, after which stage, and what lets the next one in."""
-
-    def turn_for(self, stage: WorkStage) -> WorkTurn:
-        """Wait until this work may run; the next one is let in a round of the loop after its end."""
-        return WorkTurn(self, stage)
-
-    async def begin(self, stage: WorkStage) -> None:
-        if self._goes_on(stage):
-            return
-        if self._busy:
-            admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (-stage, next(self._number), admitted))
-            try:
-                await admitted
-            except asyncio.CancelledError:
-                if admitted.done() and not admitted.cancelled():
-                    self._free()
-                raise
-        self._busy = True
-
-    def later(self, work: Callable[[], None]) -> None:
-        """Have this done once there is nothing more urgent, a round of the loop of its own."""
-
-        def do() -> None:
-            try:
-                work()
-            finally:
-                self.end(WorkStage.RECORD)
-
-        heapq.heappush(self._waiting, (-WorkStage.RECORD, next(self._number), do))
-        if not self._busy:
-            self._free()
-
-    def end(self, stage: WorkStage) -> None:
-        """Let the next one in: its task, or who comes next, goes on in a later round of the loop."""
-        if stage in (WorkStage.END, WorkStage.DECODE):
-            self._ended = asyncio.current_task(), stage, asyncio.get_running_loop().call_soon(self._free)
-        elif not self._admit():
-            asyncio.get_running_loop().call_soon(self._free)
-
-    def _goes_on(self, stage: WorkStage) -> bool:
-        """Whether this is a later stage of what this task did just now: it keeps its turn."""
-        if self._ended is None or self._ended[0] is not asyncio.current_task() or stage <= self._ended[1]:
-            return False
-        self._ended[2].cancel()
-        self._ended = None
-        return True
-
-    def _free(self) -> None:
-        self._ended = None
-        self._busy = self._admit()
-
-    def _admit(self) -> bool:
-        """Let one in that waits; whether there was one."""
-        while self._waiting:
-            admitted = heapq.heappop(self._waiting)[2]
-            if callable(admitted):
-                asyncio.get_running_loop().call_soon(admitted)
-                return True
-            if not admitted.done():
-                admitted.set_result(None)
-                return True
-        return False
-
-
-@dataclass(slots=True)
-class WorkTurn:
-    """The turn of one piece of work, as a context."""
-
-    scheduler: WorkScheduler
-    stage: WorkStage
-
-    async def __aenter__(self) -> None:
-        await self.scheduler.begin(self.stage)
-
-    async def __aexit__(self, *_: object) -> None:
-        self.scheduler.end(self.stage)
 
 
 @dataclass(slots=True, eq=False)

@@ -17,8 +17,8 @@ from aiohttp.client_proto import ResponseHandler
 import loadgen.engine._run as run_module
 import loadgen.transport._exchange as exchange_module
 from loadgen._messages import AnswersOdd, TurnEnded
-from loadgen.transport._exchange import WorkStage
 from loadgen.transport._reader import StampedReader
+from loadgen.transport._work import WorkStage
 
 SSE = "Content-Type: text/event-stream"
 ENCODED: dict[str, list[str]] = {"long": [], "compressed": ["Content-Encoding: gzip"]}

@@ -10,7 +10,8 @@ from loadgen._messages import AnswerShown
 from loadgen.dialects import DIALECTS
 from loadgen.engine._run import OpenTurn
 from loadgen.engine._shown_answer import ShownAnswer
-from loadgen.transport._exchange import Exchange, WorkScheduler
+from loadgen.transport._exchange import Exchange
+from loadgen.transport._work import WorkScheduler
 from turnbench.credentials import Secrets
 
 KEY = "sk-live-0123456789abcdef"

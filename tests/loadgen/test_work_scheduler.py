@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from loadgen.transport._exchange import WorkScheduler, WorkStage
+from loadgen.transport._work import WorkScheduler, WorkStage
 
 END, DECODE, REQUEST, RECORD = WorkStage.END, WorkStage.DECODE, WorkStage.REQUEST, WorkStage.RECORD
 

@@ -16,7 +16,9 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from turnbench.clock import Timeline
@@ -136,25 +138,11 @@ def start_in(namespace: int, work: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _start(work: Callable[[], Any]) -> Callable[[], Any]:
-    result: list[Any] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-
-    def wait() -> Any:
-        thread.join(60)
-        if errors:
-            raise errors[0]
-        return result[0]
-
-    return wait
+    """Start work in a thread of its own, since a namespace is a thread's."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return partial(future.result, 60)
 
 
 def _in_thread(work: Callable[[], Any]) -> Any:
