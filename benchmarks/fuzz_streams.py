@@ -202,6 +202,19 @@ def mutated(draw: random.Random, body: bytes) -> bytes:
     return body
 
 
+def long_answer(draw: random.Random) -> bytes:
+    """An answer of chat completions long enough to be read while it comes."""
+    counts, events = draw.random() < 0.5, []
+    for number in range(draw.randrange(20, 80)):
+        chunk = {"choices": [{"index": 0, "delta": {"content": draw.choice((" w", "word ", "Grüße"))}}]}
+        events.append(_chunk(chunk | ({"usage": {"completion_tokens": number + 1}} if counts else {})))
+    others = [event + b"\n\n" for seed in SEEDS["chat"] for event in seed.split(b"\n\n")]
+    for _ in range(draw.choice((0, 0, 1, 2))):
+        events.insert(draw.randrange(len(events)), draw.choice([*_FAILURES, *others]))
+    end = _chat({}, "stop") + _chunk({"choices": [], "usage": _USAGE}) + b"data: [DONE]\n\n"
+    return b"".join(events) + end
+
+
 def body_for(draw: random.Random, dialect: str) -> bytes:
     """A body for this dialect: mostly its own streams, mutated; some of another one, failures, any bytes."""
     kind = draw.random()
@@ -209,6 +222,8 @@ def body_for(draw: random.Random, dialect: str) -> bytes:
         return draw.randbytes(draw.randrange(400))
     if kind < 0.2:
         return mutated(draw, draw.choice([*_FAILURES, *draw.choice(list(SEEDS.values()))]))
+    if kind < 0.4 and dialect == "chat":
+        return long_answer(draw)
     return mutated(draw, draw.choice(SEEDS[dialect]))
 
 

@@ -6,12 +6,21 @@ import random
 
 import pytest
 
+from benchmarks import fuzz_streams
 from benchmarks.fuzz_streams import fuzz, read_once
+from loadgen.dialects import StreamedReply
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_no_stream_escapes(seed: int) -> None:
+def test_no_stream_escapes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And some are read while they come, and say the same."""
+    ahead: list[StreamedReply | None] = []
+    read = fuzz_streams.read_while_it_came
+    monkeypatch.setattr(
+        fuzz_streams, "read_while_it_came", lambda *given: ahead.append(found := read(*given)) or found
+    )
     outcomes, _ = fuzz(1000, seed)
+    assert [reply for reply in ahead if reply is not None]
     assert outcomes.total() == 1000
     assert {"ok", "server_error", "bad_json", "truncated"} <= outcomes.keys()
 
