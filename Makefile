@@ -22,7 +22,7 @@ bin := .venv/bin
 # A test run starts hundreds of processes: each module is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 # More than there are cores: most tests wait for processes and clocks.
-TEST_PROCESSES ?= 5
+TEST_PROCESSES ?= 4
 elsewhere := vllm or servers or browser or net or tools
 everyday := not (slow or $(elsewhere))
 slow := slow and not ($(elsewhere))

@@ -8,10 +8,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from graphlib import TopologicalSorter
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,9 +68,14 @@ def imported(path: Path) -> frozenset[str]:
 
 
 @cache
-def distributions_of() -> Mapping[str, list[str]]:
+def distributions_of() -> Mapping[str, set[str]]:
     """The installed distributions that each top-level name of an import comes from."""
-    return packages_distributions()
+    found = defaultdict(set)
+    for each in distributions():
+        name = each.name
+        for first in {line.partition("/")[0] for line in (each.read_text("RECORD") or "").splitlines()}:
+            found[re.split("[,.]", first)[0]].add(name)
+    return found
 
 
 def started(path: Path) -> set[str]:

@@ -105,9 +105,13 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "less than nothing to wait": (retry_after("-9"), "http_429"),
     "four thousand digits to wait": (retry_after("9" * 4_000), "http_429"),
 }
+LARGE = ("a gzip bomb of a million events",)
 
 
-@pytest.mark.parametrize("how", HOSTILE)
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(how, marks=pytest.mark.slow if how in LARGE else ()) for how in HOSTILE],
+)
 async def test_a_hostile_answer_ends_one_turn_by_name(serve: Any, client: Any, how: str) -> None:
     answer, outcome = HOSTILE[how]
 

@@ -102,6 +102,7 @@ async def test_client_tokenizer_disagreeing_with_the_servers(play: Any, tmp_path
     assert cell["output_tokens"]["mean"] == 9
 
 
+@pytest.mark.slow
 def test_no_tokenizer_is_loaded_by_the_engine_or_the_analysis() -> None:
     ours = "import sys, loadgen.engine.__main__, analysis.__main__; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, check=True)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WRITING = """
 import sys
 import gevent
@@ -23,6 +25,7 @@ gevent.sleep(1.5)
 """
 
 
+@pytest.mark.slow
 def test_who_writes_them_has_ended_when_locust_closes_them(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITING, str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -46,6 +49,7 @@ print(stats.total.num_requests, stats.total.num_failures)
 """
 
 
+@pytest.mark.slow
 def test_the_seconds_of_a_long_run_are_forgotten_and_its_totals_are_not() -> None:
     done = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=True)
     assert done.stdout == f"{[(1140, 60)] * 4}\n200 200\n"

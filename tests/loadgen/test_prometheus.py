@@ -79,6 +79,7 @@ def test_tasks_without_end_make_no_series_without_end() -> None:
     assert counted[("turnbench_turns_total", "ok", _prometheus.OTHER_TASKS)] == 7
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_ends_with_exit_2_before_anything_is_asked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

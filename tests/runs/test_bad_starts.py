@@ -44,12 +44,14 @@ def test_contradictions_and_mistakes_are_all_reported_at_once_with_exit_2(
     assert at.truth() == {}
 
 
+@pytest.mark.slow
 def test_an_unknown_scenario_names_the_nearest(server: Any, locust: Any) -> None:
     load = locust("--headless", "-H", server().url, "--scenario", "chooze", "--levels", "1")
     assert load.end() == 2
     assert "choose" in load.said
 
 
+@pytest.mark.slow
 def test_a_run_directory_that_exists_is_refused(server: Any, headless: Any, tmp_path: Any) -> None:
     (tmp_path / "mine").mkdir()
     load = headless(server(), "--levels", "1", where=tmp_path / "mine")

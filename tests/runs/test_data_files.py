@@ -116,6 +116,7 @@ def test_a_file_is_on_the_wire_as_it_says_and_what_is_not_is_noted(
     assert notes["parts_not_sent"].startswith("1 picture of 1 row is not sent")
 
 
+@pytest.mark.slow
 def test_what_a_dialect_cannot_carry_is_refused_before_any_request(
     listener: Listener, locust: Any, chats: str
 ) -> None:

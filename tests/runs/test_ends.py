@@ -141,6 +141,7 @@ def test_a_killed_server_is_counted_as_outcomes_and_the_run_ends_in_time(
     assert ledger["begun"] == ledger["finished"]
 
 
+@pytest.mark.slow
 def test_a_killed_locust_takes_its_engine_along_and_analysis_says_incomplete(
     server: Any, headless: Any, tools: Any
 ) -> None:

@@ -92,6 +92,7 @@ def test_two_runs_with_processes_at_once_do_not_meet(server: Any, locust: Any) -
     assert len(salts) == 2, "neither finds the other's prompts in the server's cache"
 
 
+@pytest.mark.slow
 def test_a_named_port_that_is_taken_is_exit_2(server: Any, locust: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -212,6 +213,7 @@ def without_key() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
 
 
+@pytest.mark.slow
 def test_what_nobody_typed_is_said_and_a_run_without_an_answer_is_exit_3_unanalysed_too(
     own_server: Any, locust: Any, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def said(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_an_engine_message_that_is_not_understood_is_reported_and_ends_the_engine() -> None:
     assert "not understood: KeyError: 'no such thing'" in said(_LINK)
 
@@ -126,6 +127,7 @@ def test_what_breaks_while_records_come_in_makes_the_run_invalid_and_it_still_en
     assert "failed True" in output
 
 
+@pytest.mark.slow
 def test_a_heartbeat_that_fails_is_reported_and_tried_again() -> None:
     assert "OSError: no buffer space" in said(_HEARTBEAT)
 

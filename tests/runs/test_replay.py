@@ -87,6 +87,7 @@ def test_rows_that_the_model_has_no_context_for_are_passed_over_and_told(
     assert level.arrivals.begun_per_s == pytest.approx(level.arrival_rate_per_s, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_replay_with_nothing_to_measure_is_refused(server: Any, locust: Any, tmp_path: Path) -> None:
     at = server()
     load = locust("--headless", "-H", at.url, "--scenario", str(azure(tmp_path)), "--warmup", "9s")

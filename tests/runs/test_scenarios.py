@@ -15,6 +15,7 @@ SOME_WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_an_agents_tools_are_sent_and_their_results_answered(server: Any, locust: Any, tools: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "5")
     load = locust("--headless", "-H", at.url, "--scenario", "agent", "--levels", "3", "--hold", "2s",
@@ -55,6 +56,7 @@ def test_a_task_that_needs_more_context_than_the_model_has_is_skipped_and_listed
     assert [f.check for f in run.manifest.findings] == ["skipped_task"], "what the report says at the end"
 
 
+@pytest.mark.slow
 def test_a_model_that_can_be_asked_nothing_is_refused(server: Any, locust: Any) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "8", "--max-model-len", "4096")
     load = locust("--headless", "-H", at.url, "--scenario", "document-qa", "--levels", "4")

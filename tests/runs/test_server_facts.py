@@ -29,6 +29,7 @@ def launched(tools: Any) -> Iterator[str]:
             launcher.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_a_launched_servers_own_description_is_in_the_record(
     launched: str, locust: Callable[..., Any]
 ) -> None:

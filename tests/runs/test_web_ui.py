@@ -240,6 +240,7 @@ def test_nobody_starts_a_run_without_the_password(
     tools.wait_until((tmp_path / "web").exists, "the run directory")
 
 
+@pytest.mark.slow
 def test_a_web_login_without_a_password_is_refused(locust: Any, monkeypatch: Any) -> None:
     monkeypatch.delenv("TURNBENCH_WEB_PASSWORD", raising=False)
     load = locust("--web-login", "--web-port", "0")

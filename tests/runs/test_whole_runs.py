@@ -45,6 +45,7 @@ def test_forked_workers_yield_the_same_run_directory(server: Any, headless: Any,
     assert tools.request_ids(run) == set(at.truth())
 
 
+@pytest.mark.slow
 def test_once_plays_every_conversation_of_a_finite_scenario_exactly_once(server: Any, headless: Any) -> None:
     load = headless(
         server("--ttft", "5ms", "--itl", "1ms", "--tokens", "3"),
