@@ -32,6 +32,10 @@ from turnbench.clock import (
 
 _BUFFER_BYTES = 64 * 1024
 _READS_A_ROUND = 512
+_TCP_STATE: int | None = getattr(socket, "TCP_INFO", None)
+_TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_ESTABLISHED = b"\x01"
+"""The first byte of struct tcp_info (linux/tcp.h): the connection's state."""
 _RECORD_BYTES = 32 * 1024
 """More than a TLS record, less than asyncio's buffer for them."""
 
@@ -156,8 +160,11 @@ class StampedReader:
 
     def has_ended(self, connection: TakenConnection) -> bool:
         """Whether the other side has closed this idle connection, or broken it."""
+        sock = _plain_socket(connection.raw_transport)
         try:
-            return not _plain_socket(connection.raw_transport).recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            if _TCP_STATE is not None and sock.family in _TCP_FAMILIES:
+                return bool(sock.getsockopt(socket.IPPROTO_TCP, _TCP_STATE, 1) != _ESTABLISHED)
+            return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
