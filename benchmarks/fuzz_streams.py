@@ -243,13 +243,15 @@ def response(draw: random.Random, body: bytes) -> tuple[bytes, bool, str]:
     return b"HTTP/1.1 200 OK\r\n\r\n" + body, chunked, encoding
 
 
-def read_while_it_came(raw: bytes, cuts: list[int], body: PlainBody, dialect: str) -> StreamedReply | None:
+def read_while_it_came(
+    draw: random.Random, raw: bytes, cuts: list[int], body: PlainBody, dialect: str
+) -> StreamedReply | None:
     """What a plain body says if it is read after each of these reads; None: it is none to be read so."""
     if (ahead := DIALECTS[dialect].ahead) is None:
         return None
-    reading = ahead()
+    reading, calm = ahead(), draw.random()
     for cut in cuts:
-        if not (body.grow(raw[:cut]) and reading.take(body.events)):
+        if not (body.grow(raw[:cut]) and reading.take(body.events, draw.random() < calm)):
             return None
     return reading.read(body.events)
 
@@ -265,7 +267,7 @@ def read_once(
     plain = plain_body(raw) if chunked and encoding == "identity" else None
     if plain is not None:
         reply = DIALECTS[dialect].read(plain.events)
-        ahead = read_while_it_came(raw, cuts, PlainBody(plain.start), dialect)
+        ahead = read_while_it_came(draw, raw, cuts, PlainBody(plain.start), dialect)
         if ahead is not None:
             assert ahead == reply, "what was read while it came says something else"
         reply.event_reads = log.reads_of([plain.ends[place] for place in reply.events])

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from loadgen.dialects._chunks import (
+    DONE,
     NO_CHOICE,
     NO_DELTA,
     ChatChunk,
@@ -109,8 +110,8 @@ class ChatCompletions:
 
 
 class _Reading:
-    """What the events of one stream say. While they still come it holds few objects, however many they are:
-    those of hundreds of streams would be looked through, together, whenever garbage is collected."""
+    """What the events of one stream say. While many streams come each of these holds few objects, however
+    many events it had: all would be looked through, together, whenever garbage is collected."""
 
     def __init__(self) -> None:
         self._reply = StreamedReply()
@@ -118,37 +119,48 @@ class _Reading:
         self._counted_at = 0
         self._ours: int | None = None
         """The index of the choice that is the answer, once another than 0 was seen."""
-        self._first: list[ChatChunk] = []
-        """The first events of a long answer, which may say more than those of its middle."""
-        self._read_to = _FIRST_EVENTS
+        self._added = 0
+        """So many events are in the reply."""
+        self._read_to = 0
+        """So many were read: the texts of those between are below."""
         self._texts: list[bytes] = []
-        """Of the middle up to there, as JSON."""
+        """As JSON."""
         self._counts = array("q")
-        """The server's count so far in each event of it, or in none."""
+        """The server's count so far in each of those events, or in none."""
 
-    def take(self, events: list[bytes]) -> bool:
-        begin, last = self._read_to, len(events) - _LAST_EVENTS - 1  # the mark of the end may be among them
-        if last - begin < _LEAST_EVENTS:
+    def take(self, events: list[bytes], one_by_one: bool) -> bool:
+        begin = self._read_to
+        if one_by_one and not self._texts and len(events) - begin < _FIRST_EVENTS + _LEAST_EVENTS:
+            return self._add_to(events.index(DONE) if DONE in events[begin:] else len(events), events)
+        last = len(events) - _LAST_EVENTS - 1  # the mark of the end may be among them
+        if last - max(begin, _FIRST_EVENTS) < _LEAST_EVENTS:
             return True
-        middle = self._middle(events, last)
-        if middle is None:
+        if (
+            not self._add_to(_FIRST_EVENTS, events)
+            or (middle := plain_texts(events[self._read_to : last])) is None
+        ):
             return False
-        if self._texts and bool(self._counts) != (middle[1] is not None):
+        texts, counts = middle
+        if self._texts and bool(self._counts) != (counts is not None):
             return False
-        self._texts.append(msgspec.json.encode(middle[0]))
-        self._counts.extend(middle[1] or ())
+        self._texts.append(msgspec.json.encode(texts))
+        self._counts.extend(counts or ())
         self._read_to = last
         events[begin:last] = [b""] * (last - begin)
         return True
 
     def read(self, events: list[bytes]) -> StreamedReply | None:
-        """None for an answer that is short, or not plain between its first and its last events."""
+        """None for a stream that is not plain."""
         end = end_of(events)
         last = end - _LAST_EVENTS
-        if last - _FIRST_EVENTS < _LEAST_EVENTS or self._read_to > last:
+        if self._read_to > (last if self._texts else end):
             return None
-        middle = self._middle(events, last)
-        if middle is None:
+        if not self._texts and last - max(self._read_to, _FIRST_EVENTS) < _LEAST_EVENTS:
+            return self._ended(events, end, None) if self._add_to(end, events) else None
+        if (
+            not self._add_to(_FIRST_EVENTS, events)
+            or (middle := plain_texts(events[self._read_to : last])) is None
+        ):
             return None
         texts = [text for each in self._texts for text in _decode_texts(each)] + middle[0]
         counts = self._counts.tolist() + (middle[1] or [])
@@ -158,10 +170,8 @@ class _Reading:
             return None
         if counts and (chunks[0].usage is None or chunks[0].error):  # no newer counts
             return None
-        goes_on = self._add_all(0, self._first, events)
-        if goes_on:
-            self._reply.add_answers(_FIRST_EVENTS, texts, counts or None)
-            self._add_all(last, chunks, events)
+        self._reply.add_answers(self._added, texts, counts or None)
+        self._add_all(last, chunks, events)
         return self._ended(events, end, None)
 
     def read_one_by_one(self, events: list[bytes]) -> StreamedReply:
@@ -170,14 +180,17 @@ class _Reading:
         self._add_all(0, chunks, events)
         return self._ended(events, end, problem)
 
-    def _middle(self, events: list[bytes], last: int) -> tuple[list[str], list[int] | None] | None:
-        """The texts and counts of what is not read up to that event; None: it, or the first, is not plain."""
-        if not self._first:
-            odd: set[str] = set()
-            self._first, problem = chunks_of(events[:_FIRST_EVENTS], odd)
-            if problem is not None or odd or not has_one_choice(self._first):
-                return None
-        return plain_texts(events[self._read_to : last])
+    def _add_to(self, to: int, events: list[bytes]) -> bool:
+        """Those up to that one, if they are plain; whether they are, and what follows them counts."""
+        begin = self._read_to
+        if begin >= to:
+            return True
+        odd: set[str] = set()
+        chunks, problem = chunks_of(events[begin:to], odd)
+        if problem is not None or odd or not has_one_choice(chunks):
+            return False
+        self._added = self._read_to = to
+        return self._add_all(begin, chunks, events)
 
     def _add_all(self, first: int, chunks: list[ChatChunk], events: list[bytes]) -> bool:
         """Events in a row from that number on; whether what follows them counts."""

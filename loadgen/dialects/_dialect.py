@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from operator import ge, sub
+from operator import sub
 from typing import Any, Literal, Protocol
 
 from scenarios import Conversation
@@ -181,8 +180,7 @@ class StreamedReply:
         """As `add` of each event in a row from `first` on that has nothing but a text of the answer."""
         sizes = list(map(len, texts))
         steps = [1] * len(texts) if counts is None else _steps(self._counted_tokens, counts)
-        before = accumulate(sizes, initial=self._answer_chars)
-        may_repeat = len(self.answer) < 3 or any(map(ge, sizes, before))
+        may_repeat = len(self.answer) < 3 or max(sizes) >= self._answer_chars
         if may_repeat or not min(sizes) or min(steps) <= 0 or self.answer_event is None:
             for number, text in enumerate(texts):
                 if text:
@@ -304,9 +302,10 @@ def bearer(key: str) -> dict[str, str]:
 class ReadAhead(Protocol):
     """What a dialect has read of one stream's events while more of them still came."""
 
-    def take(self, events: list[bytes]) -> bool:
-        """Read what is new in this list of all so far, but for the last few, and leave b"" in its place.
+    def take(self, events: list[bytes], one_by_one: bool) -> bool:
+        """Read what is new in this list of all so far; of much of it, b"" is left in its place.
 
+        `one_by_one`: few events come, each is read at once; else they wait to be many.
         False: this stream is none to be read so, and its events are to be given to `Dialect.read`, whole.
         """
         ...

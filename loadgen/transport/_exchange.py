@@ -176,18 +176,23 @@ class Exchange:
         """Have the answer read while it comes, so that little of it is left at its end."""
         start = head_end(self.log.raw)
         if self.dialect.ahead is not None and self._is_as_sent and start is not None:
-            read_on = partial(self._read_on, PlainBody(start), self.dialect.ahead())
+            read_on = partial(self._read_on, PlainBody(start), self.dialect.ahead(), scheduler)
             self.log.on_more = partial(scheduler.later, read_on)
-            self.log.ask_for_more(start + _AHEAD_BYTES)
+            self.log.ask_for_more(start + (0 if scheduler.has_time_for(1) else _AHEAD_BYTES))
 
-    def _read_on(self, body: PlainBody, ahead: ReadAhead) -> None:
+    def _read_on(self, body: PlainBody, ahead: ReadAhead, scheduler: WorkScheduler) -> None:
         log = self.log
         if log.on_more is None or log.plain is not None:  # it is over
             return
-        before = body.read_to
-        if body.grow(log.raw) and body.read_to > before and ahead.take(body.events):
+        read_to, read = body.read_to, len(body.events)
+        is_plain = body.grow(log.raw)
+        new = len(body.events) - read
+        one_by_one = scheduler.has_time_for(new)
+        if is_plain and (
+            ahead.take(body.events, one_by_one) if new else len(log.raw) - read_to <= _AHEAD_BYTES
+        ):
             log.ahead, self._ahead = body, ahead
-            log.ask_for_more(len(log.raw) + _AHEAD_BYTES)
+            log.ask_for_more(len(log.raw) + (0 if one_by_one else _AHEAD_BYTES))
         else:
             self._ahead = None
             log.stop_reading_ahead()
@@ -267,7 +272,8 @@ class Exchange:
         if self._looked_at_bytes == len(self.log.raw):  # it was not when this much had come
             return False
         self._looked_at_bytes = len(self.log.raw)
-        return self.dialect.is_complete(bytes(self.log.raw[-_TAIL_BYTES:]))
+        with memoryview(self.log.raw) as view:
+            return self.dialect.is_complete(bytes(view[-_TAIL_BYTES:]))
 
     @property
     def head_ns(self) -> int | None:

@@ -87,7 +87,7 @@ class ReadLog:
         self.at_ns.append(arrival_ns)
         if lag_ns > self.lag_ns_max:
             self.lag_ns_max = lag_ns
-        if len(raw) > self.more_at:
+        if len(raw) > self.more_at and not self.has_last_chunk():
             self._more_has_come()
         if self.records is not None:
             self.records.decrypted(len(raw))
@@ -265,9 +265,9 @@ class PlainBody:
         end = raw.rfind(_EVENT_END, begin)
         if end < 0:
             return True
-        chunks = bytes(raw[begin : end + len(_EVENT_END)]).split(
-            _EVENT_END, _MOST_PLAIN_EVENTS - len(self.events)
-        )
+        with memoryview(raw) as view:
+            new = bytes(view[begin : end + len(_EVENT_END)])
+        chunks = new.split(_EVENT_END, _MOST_PLAIN_EVENTS - len(self.events))
         if chunks.pop():
             return False
         sizes = list(map(len, chunks))

@@ -10,6 +10,11 @@ from enum import IntEnum
 from itertools import count
 from typing import Any
 
+_TOGETHER_S = 0.0002
+"""So long, in seconds, small pieces of work are done in one round of the loop."""
+_MOST_EVENTS, _COUNTED_S, _PAUSE_S = 200, 0.1, 2.0
+"""So many events in this time are too many to be read one by one, and none is for a while then."""
+
 
 class WorkStage(IntEnum):
     """How near its person's next request a piece of work is; the nearest goes first."""
@@ -40,6 +45,8 @@ class WorkScheduler:
         self._number = count()
         self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
         """Whose turn ended in this round of the loop, after which stage, and what lets the next one in."""
+        self._events, self._counted_from_s = 0, 0.0
+        """How many events came, since when."""
 
     def turn_for(self, stage: WorkStage) -> WorkTurn:
         """Wait until this work may run; the next one is let in a round of the loop after its end."""
@@ -60,17 +67,33 @@ class WorkScheduler:
         self._busy = True
 
     def later(self, work: Callable[[], None]) -> None:
-        """Have this done once there is nothing more urgent, a round of the loop of its own."""
-
-        def do() -> None:
-            try:
-                work()
-            finally:
-                self.end(WorkStage.RECORD)
-
-        heapq.heappush(self._waiting, (-WorkStage.RECORD, next(self._number), do))
+        """Have this done once there is nothing more urgent."""
+        heapq.heappush(self._waiting, (-WorkStage.RECORD, next(self._number), work))
         if not self._busy:
             self._free()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """This, and for a moment more of its kind: a round of the loop costs as much as a small piece."""
+        until_s = asyncio.get_running_loop().time() + _TOGETHER_S
+        try:
+            work()
+            while self._waiting and callable(more := self._waiting[0][2]):
+                if asyncio.get_running_loop().time() > until_s:
+                    break
+                heapq.heappop(self._waiting)
+                more()
+        finally:
+            self.end(WorkStage.RECORD)
+
+    def has_time_for(self, events: int) -> bool:
+        """Whether these events may be read one by one, as they come; to be asked for all, however read."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._counted_from_s + _COUNTED_S:
+            self._counted_from_s, self._events = now_s, 0
+        before, self._events = self._events, self._events + events
+        if before < _MOST_EVENTS <= self._events:  # many people are at work, for a while to come
+            self._counted_from_s = now_s + _PAUSE_S
+        return self._events < _MOST_EVENTS
 
     def end(self, stage: WorkStage) -> None:
         """Let the next one in: its task, or who comes next, goes on in a later round of the loop."""
@@ -96,7 +119,7 @@ class WorkScheduler:
         while self._waiting:
             admitted = heapq.heappop(self._waiting)[2]
             if callable(admitted):
-                asyncio.get_running_loop().call_soon(admitted)
+                asyncio.get_running_loop().call_soon(self._do, admitted)
                 return True
             if not admitted.done():
                 admitted.set_result(None)

@@ -1,4 +1,4 @@
-"""A long answer is read while it comes; what it says does not depend on that."""
+"""An answer is read while it comes, event by event where few come; what it says does not depend on that."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return looks
 
 
+@pytest.fixture
+def many_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where many people are at work: no event is read by itself."""
+    monkeypatch.setattr("loadgen.transport._work._MOST_EVENTS", 0)
+
+
+def chunks(*events: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in events)
+
+
 async def played(play: Any, end: list[Any], waits: Callable[[], bool], **settings: Any) -> TurnRecord:
     """The record of an answer whose end comes once this is so; `end` are its last events, None a break."""
 
@@ -55,6 +65,7 @@ STOPS = [
 ]
 
 
+@pytest.mark.usefixtures("many_events")
 @pytest.mark.parametrize(
     ("end", "outcome"),
     [
@@ -86,14 +97,13 @@ def alike(record: TurnRecord) -> dict[str, Any]:
     return {name: value for name, value in structs.asdict(record).items() if name not in own}
 
 
+@pytest.mark.usefixtures("many_events")
 async def test_an_answer_that_came_with_its_head_is_read_while_its_end_is_awaited(
     play: Any, taken: list[bool]
 ) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
-        events = [peer.words(text) for text in TEXTS]
-        chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in events)
-        await peer.send(HEAD + chunks)
+        await peer.send(HEAD + chunks(*map(peer.words, TEXTS)))
         async with asyncio.timeout(10):
             while not taken:
                 await asyncio.sleep(0.002)
@@ -103,6 +113,7 @@ async def test_an_answer_that_came_with_its_head_is_read_while_its_end_is_awaite
     assert (record.outcome, taken) == ("ok", [True])
 
 
+@pytest.mark.usefixtures("many_events")
 async def test_an_answer_that_is_not_plain_is_looked_at_once(play: Any, taken: list[bool]) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
@@ -151,3 +162,46 @@ async def test_a_compressed_answer_is_not_looked_at_before_its_end(play: Any, ta
 
     assert (await play(script)).record.outcome == "bad_json"
     assert taken == []
+
+
+@pytest.mark.parametrize("texts", [TEXTS[:9], TEXTS[:9] + ["", "\U0001f600"]])
+async def test_a_short_answer_is_read_event_by_event_where_few_come(
+    play: Any, taken: list[bool], monkeypatch: pytest.MonkeyPatch, texts: list[str]
+) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for number, text in enumerate(texts, 1):
+            await peer.chunk(peer.words(text))
+            if calm:
+                async with asyncio.timeout(10):
+                    while len(taken) < number:
+                        await asyncio.sleep(0.002)
+        await peer.send(chunks(*map(peer.event, STOPS)) + b"0\r\n\r\n")
+
+    calm = True
+    ahead = (await play(script, keep_text=True)).record
+    assert taken == [True] * len(texts)
+    calm = False
+    monkeypatch.setattr("loadgen.transport._work._MOST_EVENTS", 0)
+    assert alike((await play(script, keep_text=True)).record) == alike(ahead)
+    assert len(taken) == len(texts)
+
+
+async def test_an_event_that_comes_in_parts_is_read_once_it_is_whole(play: Any, taken: list[bool]) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for text in TEXTS[:4]:
+            before, chunk = len(taken), chunks(peer.words(text))
+            await peer.send(chunk[:50])
+            await asyncio.sleep(0.02)
+            assert len(taken) == before
+            await peer.send(chunk[50:])
+            async with asyncio.timeout(10):
+                while len(taken) == before:
+                    await asyncio.sleep(0.002)
+        await peer.send(chunks(*map(peer.event, STOPS)) + b"0\r\n\r\n")
+
+    assert (await play(script)).record.outcome == "ok"
+    assert taken == [True] * 4

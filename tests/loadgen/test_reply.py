@@ -432,7 +432,7 @@ ODD_CHUNKS = st.sampled_from(
     steps=st.none() | st.lists(st.integers(-1, 3), min_size=40, max_size=40) | st.just([1] * 40),
     odd=st.lists(st.tuples(st.integers(0, 40), ODD_CHUNKS), max_size=2),
     end=st.booleans(),
-    looks=st.lists(st.integers(0, 45), max_size=4).map(sorted),
+    looks=st.lists(st.tuples(st.integers(0, 45), st.booleans()), max_size=8).map(sorted),
 )
 @example(
     texts=[" w"] * 39,
@@ -441,11 +441,22 @@ ODD_CHUNKS = st.sampled_from(
     end=False,
     looks=[],
 )
-@example(texts=[" w"] * 40, steps=None, odd=[(40, {"choices": []})], end=True, looks=[30, 42])
+@example(
+    texts=[" w"] * 40,
+    steps=None,
+    odd=[(40, {"choices": []})],
+    end=True,
+    looks=[(30, False), (42, False)],
+)
+@example(texts=[" w"] * 40, steps=None, odd=[], end=True, looks=[(3, True), (30, False), (39, True)])
 def test_a_long_answer_read_at_once_is_what_its_events_say_one_by_one(
-    texts: list[str], steps: list[int] | None, odd: list[tuple[int, Any]], end: bool, looks: list[int]
+    texts: list[str],
+    steps: list[int] | None,
+    odd: list[tuple[int, Any]],
+    end: bool,
+    looks: list[tuple[int, bool]],
 ) -> None:
-    """And what was read of it while the rest still came, where that goes on."""
+    """And what was read of it while the rest still came, one by one or not, where that goes on."""
     chunks: list[Any] = [{"choices": [{"delta": {"content": text}}]} for text in texts]
     for number, count in enumerate(accumulate(steps or [])):
         if number < len(chunks):
@@ -458,9 +469,9 @@ def test_a_long_answer_read_at_once_is_what_its_events_say_one_by_one(
         patch.setattr(_chat, "_LEAST_EVENTS", 1000)
         assert at_once == CHAT.read(events)
     ahead, come = CHAT.ahead(), list[bytes]()
-    for size in [*looks, len(events)]:
+    for size, one_by_one in [*looks, (len(events), False)]:
         come += events[len(come) : size]
-        if not ahead.take(come):
+        if not ahead.take(come, one_by_one):
             return
     if (reply := ahead.read(come)) is not None:
         assert reply == at_once
@@ -471,9 +482,31 @@ def test_of_a_plain_answer_little_is_left_to_read_at_its_end() -> None:
     chunks.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
     events = [json.dumps(chunk).encode() for chunk in chunks] + [b"[DONE]"]
     ahead, come = CHAT.ahead(), events[:50]
-    assert ahead.take(come)
-    assert [n for n, event in enumerate(come) if not event] == list(range(6, 46))
+    assert ahead.take(come, one_by_one=False)
+    assert [n for n, event in enumerate(come) if not event] == list(range(46))
     held = [each for each in vars(ahead).values() if gc.is_tracked(each) and isinstance(each, list)]
     assert sum(map(len, held)) < 10, "a collection of garbage looks through all that hundreds of streams hold"
     come += events[50:]
     assert ahead.read(come) == CHAT.read(events)
+
+
+def test_of_an_answer_whose_events_are_read_one_by_one_none_is_left_but_those_of_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chunks: list[Any] = [{"choices": [{"delta": {"content": f" {number}"}}]} for number in range(9)]
+    chunks += [{"choices": [{"delta": {"reasoning_content": "Hm"}}]}]
+    chunks += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}]
+    events = [json.dumps(chunk).encode() for chunk in chunks] + [b"[DONE]"]
+    decoded = list[bytes]()
+    chunks_of = _chat.chunks_of
+    monkeypatch.setattr(_chat, "chunks_of", lambda new, odd: decoded.extend(new) or chunks_of(new, odd))
+    ahead, come = CHAT.ahead(), list[bytes]()
+    for event in events[:9]:
+        come.append(event)
+        assert ahead.take(come, one_by_one=True)
+    assert decoded == events[:9]
+    come += events[9:]
+    assert ahead.take(come, one_by_one=True)
+    reply = ahead.read(come)
+    assert decoded == events[:-1], "each was decoded once"
+    assert reply == CHAT.read(events)

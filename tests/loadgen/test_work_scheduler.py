@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from loadgen.transport._work import WorkScheduler, WorkStage
 
 END, DECODE, REQUEST, RECORD = WorkStage.END, WorkStage.DECODE, WorkStage.REQUEST, WorkStage.RECORD
@@ -64,3 +66,37 @@ async def test_who_leaves_while_waiting_keeps_nobody_out() -> None:
         async with scheduler.turn_for(RECORD):
             pass
     assert waiting.cancelled()
+
+
+async def test_small_work_of_a_moment_shares_a_round_unless_something_is_more_urgent() -> None:
+    scheduler, done = WorkScheduler(), list[str]()
+
+    async def end() -> None:
+        async with scheduler.turn_for(END):
+            done.append("end")
+
+    for number in range(3):
+        scheduler.later(lambda number=number: done.append(f"{number}"))  # type: ignore[misc]
+    await asyncio.sleep(0)
+    assert done == ["0", "1", "2"]
+    scheduler.later(lambda: done.append("3"))
+    ending = asyncio.create_task(end())
+    scheduler.later(lambda: done.append("4"))
+    async with asyncio.timeout(5):
+        while len(done) < 6:
+            await asyncio.sleep(0)
+    assert ending.done()
+    assert done.index("end") < done.index("4")
+
+
+async def test_events_are_read_one_by_one_as_long_as_few_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+    scheduler = WorkScheduler()
+    assert all(scheduler.has_time_for(1) for _ in range(199))
+    assert not scheduler.has_time_for(1)
+    now_s += 1.9
+    assert not scheduler.has_time_for(1), "many come for a while to come"
+    now_s += 0.3
+    assert scheduler.has_time_for(50)
+    assert not scheduler.has_time_for(4000)
