@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +31,7 @@ import trustme
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.disturbance import DISTURBED, account, engine_cpu_s, lost_s, process_cpu_s
+from benchmarks.disturbance import DISTURBED, account, lost_s, process_cpu_s
 from turnbench.formats import TurnRecord
 from turnbench.outcomes import ANSWERED, STILL_RUNNING, TROUBLE
 from turnbench.run_directory import RunDirectory, read_run
@@ -58,9 +60,9 @@ class Row:
     itl_p99_true: float
     coalesced: float
     cpu_us: float
-    """The engine's CPU time a token."""
+    """The engine's CPU time a token, while the level was measured."""
     raw_cpu_us: float
-    """That of a client which does nothing but recvmsg."""
+    """That of a client which does nothing but recvmsg, once its connections are open."""
     server_cpu_us: float
     """The server's: on one machine its core pays for what a tap copies."""
 
@@ -163,7 +165,9 @@ def compare(
     served_s: float = math.nan,
 ) -> Row:
     turns = measured(run)
-    tokens = max(sum(turn.output_tokens or 0 for turn in run.turns()), 1)  # as all CPU time: the whole run's
+    tokens = max(
+        sum(turn.output_tokens or 0 for turn in run.turns()), 1
+    )  # as the server's CPU: the whole run's
     name = run.manifest.settings["clock"]
     true = [truth[f"{t.run}/{t.conversation}/{t.turn}/{t.attempt}"] for t in turns]
     ttft = percentiles([np.array([t.event_us[0] for t in turns]) / 1e3])
@@ -172,8 +176,23 @@ def compare(
     itl_true = percentiles([np.diff(e["event_ns"]) / 1e6 for e in true])
     coalesced = sum(t.coalesced for t in turns) / sum(len(t.event_us) for t in turns)
     return Row(streams, rate, name, len(turns), ttft[0], ttft_true[0], ttft[1], ttft_true[1], itl[0],
-               itl_true[0], itl[1], itl_true[1], coalesced, engine_cpu_s(run) / tokens * 1e6, raw_us,
+               itl_true[0], itl[1], itl_true[1], coalesced, engine_cpu_us(run), raw_us,
                served_s / tokens * 1e6)  # fmt: skip
+
+
+def engine_cpu_us(run: RunDirectory) -> float:
+    """CPU microseconds of the engine per token, both within the window, from health line to health line.
+
+    What a run does once, such as opening its connections, is left out: it is the less a token the longer one
+    measures.
+    """
+    level, lines = run.manifest.levels[0], list(run.health())
+    start, end = level.window_start_ns or 0, level.window_end_ns or 0
+    lines = lines[max(bisect_right([line.t_ns for line in lines], start) - 1, 0) :]
+    lines = lines[: bisect_right([line.t_ns for line in lines], end)]
+    cpu_s = sum((b.cpu_share or 0.0) * (b.t_ns - a.t_ns) / 1e9 for a, b in pairwise(lines))
+    at_ns = np.concatenate([np.array(t.event_us) * 1000 + (t.sent_ns or 0) for t in run.turns()])
+    return cpu_s / int(((at_ns > lines[0].t_ns) & (at_ns <= lines[-1].t_ns)).sum()) * 1e6
 
 
 def raw_cpu_us(url: str, streams: int, seconds: float) -> float:

@@ -61,6 +61,8 @@ def measure(
             sock = _open(host, port, poll)
             sockets[sock.fileno()] = sock
             sock.send(request)
+            if len(sockets) == streams and not ramp_s:
+                started_cpu = time.process_time()
         if nap_s:
             time.sleep(nap_s)
         for fd, _ in poll.poll(0.1 if len(sockets) == streams else 0.001, 512):
