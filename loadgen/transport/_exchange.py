@@ -33,8 +33,8 @@ _ERROR_BYTES = 2048
 _TAIL_BYTES = 4096
 _LONG_BYTES = 1 << 20
 """A reply as sent: such a one takes 10 ms to read, or a flood of lines 2 s; a compressed one may hold any."""
-_AHEAD_BYTES = 24 << 10
-"""So much of an answer is read at once while the rest still comes: some eighty tokens. No less than waits in
+_AHEAD_BYTES = 16 << 10
+"""So much of an answer is read at once while the rest still comes: some fifty tokens. No less than waits in
 a socket that is read seldom."""
 _EVENT_STREAM = "text/event-stream"
 _FIRST_FIELD = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry|):")

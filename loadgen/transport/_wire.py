@@ -31,7 +31,7 @@ _TCP_INFO_BYTES = 232
 _BYTES_RECEIVED_AT = 128
 """tcpi_bytes_received in struct tcp_info (linux/tcp.h, since 4.1)."""
 _FIONREAD = 0x541B
-_LOW_WATER_BYTES = 24 * 1024
+_LOW_WATER_BYTES = 16 * 1024
 _SLICE_PORTS = 1024
 _CLAIM = "\0turnbench-ports-{}"
 _LINGER_S = 60.0
