@@ -122,9 +122,9 @@ class _Reading:
         self._added = 0
         """So many events are in the reply."""
         self._read_to = 0
-        """So many were read: the texts of those between are below."""
+        """So many were read."""
         self._texts: list[bytes] = []
-        """As JSON."""
+        """Those of the events between: of each look a list, as JSON."""
         self._counts = array("q")
         """The server's count so far in each of those events, or in none."""
 
@@ -181,7 +181,7 @@ class _Reading:
         return self._ended(events, end, problem)
 
     def _add_to(self, to: int, events: list[bytes]) -> bool:
-        """Those up to that one, if they are plain; whether they are, and what follows them counts."""
+        """Those up to that one. False: they are not plain, or nothing after them counts."""
         begin = self._read_to
         if begin >= to:
             return True

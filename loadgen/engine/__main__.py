@@ -67,7 +67,7 @@ _LEAST_PORTS, _OPEN_LOOP_PORTS = 2048, 8192
 _OUTBOX_S = 0.02
 _COLLECTIONS = (2_000, 1_000_000, 1_000_000)
 """When garbage is collected: the newest objects as they come, few at a time, since a collection looks through
-all that they hold (with 20,000 of 800 streams' it took 48 ms); the others at the end of a level, since a full
+all that each refers to (with 20,000, of 800 streams, it took 48 ms); the others at the end of a level: a full
 collection walks over all that people hold, 0.4 s with 5,000 of them. Turns leave no cycles behind."""
 
 

@@ -185,17 +185,19 @@ class Exchange:
         log = self.log
         if log.on_more is None or log.plain is not None:  # it is over
             return
+        log.ahead = self._ahead = None  # should this fail, all is read anew at the end
         read_to, read = body.read_to, len(body.events)
-        is_plain = body.grow(log.raw)
+        goes_on = body.grow(log.raw)
         new = len(body.events) - read
-        one_by_one = scheduler.has_time_for(new)
-        if is_plain and (
-            ahead.take(body.events, one_by_one) if new else len(log.raw) - read_to <= _AHEAD_BYTES
-        ):
+        one_by_one = scheduler.has_time_for(max(new, 1))
+        if new:
+            goes_on = goes_on and ahead.take(body.events, one_by_one)
+        else:
+            goes_on = goes_on and len(log.raw) - read_to <= _AHEAD_BYTES
+        if goes_on:
             log.ahead, self._ahead = body, ahead
             log.ask_for_more(len(log.raw) + (0 if one_by_one else _AHEAD_BYTES))
         else:
-            self._ahead = None
             log.stop_reading_ahead()
 
     def _read_plain(self, plain: PlainBody) -> None:

@@ -32,7 +32,6 @@ from turnbench.clock import (
 
 _BUFFER_BYTES = 64 * 1024
 _READS_A_ROUND = 512
-_TCP_STATE: int | None = getattr(socket, "TCP_INFO", None)
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _ESTABLISHED = b"\x01"
 """The first byte of struct tcp_info (linux/tcp.h): the connection's state."""
@@ -162,8 +161,8 @@ class StampedReader:
         """Whether the other side has closed this idle connection, or broken it."""
         sock = _plain_socket(connection.raw_transport)
         try:
-            if _TCP_STATE is not None and sock.family in _TCP_FAMILIES:
-                return bool(sock.getsockopt(socket.IPPROTO_TCP, _TCP_STATE, 1) != _ESTABLISHED)
+            if KERNEL_STAMPS and sock.family in _TCP_FAMILIES:
+                return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _ESTABLISHED)
             return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False

@@ -31,6 +31,7 @@ class WorkStage(IntEnum):
 
 class WorkScheduler:
     """Lets one piece of heavy work run per round of the event loop, which looks at its sockets between two.
+    Of `later`'s small pieces a few share a round.
 
     `async with scheduler.turn_for(stage):` around the work. Streams that began together end together: a
     hundred replies decoded in one round would keep a hundred first tokens of the next turns unread for a
@@ -46,7 +47,7 @@ class WorkScheduler:
         self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
         """Whose turn ended in this round of the loop, after which stage, and what lets the next one in."""
         self._events, self._counted_from_s = 0, 0.0
-        """How many events came, since when."""
+        """How many events came, and since when they are counted; later than now: a pause."""
 
     def turn_for(self, stage: WorkStage) -> WorkTurn:
         """Wait until this work may run; the next one is let in a round of the loop after its end."""
@@ -86,7 +87,7 @@ class WorkScheduler:
             self.end(WorkStage.RECORD)
 
     def has_time_for(self, events: int) -> bool:
-        """Whether these events may be read one by one, as they come; to be asked for all, however read."""
+        """Count these events; whether so few come that each may be read by itself."""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._counted_from_s + _COUNTED_S:
             self._counted_from_s, self._events = now_s, 0

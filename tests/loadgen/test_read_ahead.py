@@ -205,3 +205,53 @@ async def test_an_event_that_comes_in_parts_is_read_once_it_is_whole(play: Any, 
 
     assert (await play(script)).record.outcome == "ok"
     assert taken == [True] * 4
+
+
+async def test_an_answer_whose_lines_end_otherwise_is_not_looked_at_forever_where_many_come(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events end in CRLF: none is of the plain form, however much comes."""
+    monkeypatch.setattr("loadgen.transport._work._MOST_EVENTS", 5)
+    looks: list[int] = []
+    grow = PlainBody.grow
+    monkeypatch.setattr(PlainBody, "grow", lambda *given: looks.append(len(given[1])) or grow(*given))
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for text in TEXTS[:30]:
+            await peer.chunk(peer.words(text).replace(b"\n", b"\r\n"))
+            await asyncio.sleep(0.002)
+        await peer.finish(b"".join(peer.event(each) for each in STOPS))
+
+    assert (await play(script)).record.outcome == "ok"
+    assert 1 < len(looks) < 10
+
+
+async def test_what_fails_while_an_answer_comes_is_read_anew_at_its_end(
+    play: Any, monkeypatch: pytest.MonkeyPatch, taken: list[bool]
+) -> None:
+    add = _chat._Reading._add
+    failed: list[int] = []
+
+    def fails_once(*given: Any) -> bool:
+        if given[1] == 2 and not failed:
+            failed.append(2)
+            raise ZeroDivisionError
+        return add(*given)
+
+    monkeypatch.setattr(_chat._Reading, "_add", fails_once)
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", lambda context: None)
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for number, text in enumerate(TEXTS[:5], 1):
+            await peer.chunk(peer.words(text))
+            async with asyncio.timeout(10):
+                while len(taken) + len(failed) < min(number, 3):
+                    await asyncio.sleep(0.002)
+        await peer.send(chunks(*map(peer.event, STOPS)) + b"0\r\n\r\n")
+
+    record = (await play(script)).record
+    assert (record.outcome, len(record.event_us), failed) == ("ok", 5, [2])

@@ -68,7 +68,10 @@ async def test_who_leaves_while_waiting_keeps_nobody_out() -> None:
     assert waiting.cancelled()
 
 
-async def test_small_work_of_a_moment_shares_a_round_unless_something_is_more_urgent() -> None:
+async def test_small_work_of_a_moment_shares_a_round_unless_something_is_more_urgent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadgen.transport._work._TOGETHER_S", 5.0)
     scheduler, done = WorkScheduler(), list[str]()
 
     async def end() -> None:
