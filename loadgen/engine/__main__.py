@@ -65,10 +65,10 @@ from turnbench.clock import Timeline
 _SPARE_FILES = 64
 _LEAST_PORTS, _OPEN_LOOP_PORTS = 2048, 8192
 _OUTBOX_S = 0.02
-_COLLECTIONS = (2_000, 1_000_000, 1_000_000)
-"""When garbage is collected: the newest objects as they come, few at a time, since a collection looks through
-all that each refers to (with 20,000, of 800 streams, it took 48 ms); the others at the end of a level: a full
-collection walks over all that people hold, 0.4 s with 5,000 of them. Turns leave no cycles behind."""
+_COLLECTIONS = (20_000, 1_000_000, 1_000_000)
+"""When garbage is collected: the newest objects after so many, which `watch` seldom lets happen, since a
+collection looks through all that each refers to (of 800 streams it took 48 ms); the others at the end of a
+level: a full collection walks over all that people hold, 0.4 s with 5,000. Turns leave no cycles behind."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections import deque
 from collections.abc import Callable
@@ -276,6 +277,7 @@ async def watch(run: EngineRun, every_s: float = 0.1) -> None:
                         turn.exchange.cut("abandoned", why)
             if turn.exchange is not None and now_ns > turn.look_ns:
                 turn.look_ns = _end_overdue(turn.exchange, run.job.settings, now_ns)
+        run.scheduler.later(partial(gc.collect, 0))  # while the newest are few, and what they hold is small
 
 
 def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> int:

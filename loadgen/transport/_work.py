@@ -42,7 +42,7 @@ class WorkScheduler:
 
     def __init__(self) -> None:
         self._busy = False
-        self._waiting: list[tuple[int, int, asyncio.Future[None] | Callable[[], None]]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[None] | Callable[[], object]]] = []
         self._number = count()
         self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
         """Whose turn ended in this round of the loop, after which stage, and what lets the next one in."""
@@ -67,13 +67,13 @@ class WorkScheduler:
                 raise
         self._busy = True
 
-    def later(self, work: Callable[[], None]) -> None:
+    def later(self, work: Callable[[], object]) -> None:
         """Have this done once there is nothing more urgent."""
         heapq.heappush(self._waiting, (-WorkStage.RECORD, next(self._number), work))
         if not self._busy:
             self._free()
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _do(self, work: Callable[[], object]) -> None:
         """This, and for a moment more of its kind: a round of the loop costs as much as a small piece."""
         until_s = asyncio.get_running_loop().time() + _TOGETHER_S
         try:
