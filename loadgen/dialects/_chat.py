@@ -135,10 +135,7 @@ class _Reading:
         last = len(events) - _LAST_EVENTS - 1  # the mark of the end may be among them
         if last - max(begin, _FIRST_EVENTS) < _LEAST_EVENTS:
             return True
-        if (
-            not self._add_to(_FIRST_EVENTS, events)
-            or (middle := plain_texts(events[self._read_to : last])) is None
-        ):
+        if (middle := self._middle(events, last)) is None:
             return False
         texts, counts = middle
         if self._texts and bool(self._counts) != (counts is not None):
@@ -157,10 +154,7 @@ class _Reading:
             return None
         if not self._texts and last - max(self._read_to, _FIRST_EVENTS) < _LEAST_EVENTS:
             return self._ended(events, end, None) if self._add_to(end, events) else None
-        if (
-            not self._add_to(_FIRST_EVENTS, events)
-            or (middle := plain_texts(events[self._read_to : last])) is None
-        ):
+        if (middle := self._middle(events, last)) is None:
             return None
         texts = [text for each in self._texts for text in _decode_texts(each)] + middle[0]
         counts = self._counts.tolist() + (middle[1] or [])
@@ -179,6 +173,11 @@ class _Reading:
         chunks, problem = chunks_of(events[:end], self._reply.oddities)
         self._add_all(0, chunks, events)
         return self._ended(events, end, problem)
+
+    def _middle(self, events: list[bytes], last: int) -> tuple[list[str], list[int] | None] | None:
+        """The texts and counts of what is not read up to that event, but for the first ones, which are added;
+        None: some of them are not plain."""
+        return plain_texts(events[self._read_to : last]) if self._add_to(_FIRST_EVENTS, events) else None
 
     def _add_to(self, to: int, events: list[bytes]) -> bool:
         """Those up to that one. False: they are not plain, or nothing after them counts."""

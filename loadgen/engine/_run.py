@@ -264,6 +264,13 @@ class EngineRun:
 
 async def watch(run: EngineRun, every_s: float = 0.1) -> None:
     """End turns that went silent, run too long, say too much, or whose person has left; until cancelled."""
+    collects_soon = False
+
+    def collect() -> None:
+        nonlocal collects_soon
+        collects_soon = False
+        gc.collect(0)
+
     while True:
         await asyncio.sleep(every_s)
         now_ns = run.timeline.now_ns()
@@ -277,7 +284,11 @@ async def watch(run: EngineRun, every_s: float = 0.1) -> None:
                         turn.exchange.cut("abandoned", why)
             if turn.exchange is not None and now_ns > turn.look_ns:
                 turn.look_ns = _end_overdue(turn.exchange, run.job.settings, now_ns)
-        run.scheduler.later(partial(gc.collect, 0))  # while the newest are few, and what they hold is small
+        if (
+            gc.isenabled() and not collects_soon
+        ):  # while the newest objects are few, and what they hold is small
+            collects_soon = True
+            run.scheduler.later(collect)
 
 
 def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> int:

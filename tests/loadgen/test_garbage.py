@@ -8,7 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from loadgen.transport._read_log import ReadLog
+from loadgen.transport._work import WorkStage
 from tests.emulators import emulator
 
 FAULTS = (
@@ -52,3 +55,22 @@ async def test_no_turn_however_it_ends_leaves_a_cycle_behind(client: Any, tmp_pa
     found = {"_SelectorSocketTransport", "StreamReader", "traceback", "StampedHandler", "ReadLog"} & set(left)
     assert found == set(), left
     assert kept <= 2, "what a turn received, beside those of timers that the pool has under way"
+
+
+async def test_the_newest_objects_are_looked_through_often_but_only_when_nobody_waits(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(gc, "collect", collected.append)
+    run = client("http://127.0.0.1:9").driver.run
+    async with asyncio.timeout(10):
+        while len(collected) < 2:
+            await asyncio.sleep(0.01)
+        async with run.scheduler.turn_for(WorkStage.REQUEST):
+            before = len(collected)
+            await asyncio.sleep(0.2)  # ten looks of `watch`
+            assert len(collected) == before
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert len(collected) <= before + 1, "they did not pile up"
+    assert set(collected) == {0}

@@ -30,6 +30,15 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 @pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """At each look at a body, how much of it had come."""
+    found: list[int] = []
+    grow = PlainBody.grow
+    monkeypatch.setattr(PlainBody, "grow", lambda *given: found.append(len(given[1])) or grow(*given))
+    return found
+
+
+@pytest.fixture
 def many_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where many people are at work: no event is read by itself."""
     monkeypatch.setattr("loadgen.transport._work._MOST_EVENTS", 0)
@@ -131,13 +140,8 @@ async def test_an_answer_that_is_not_plain_is_looked_at_once(play: Any, taken: l
     assert taken == [False]
 
 
-async def test_an_answer_without_an_end_of_an_event_is_looked_at_once(
-    play: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_without_an_end_of_an_event_is_looked_at_once(play: Any, looks: list[int]) -> None:
     """Else each look would go through all of it: hours, of a body of 60 MB."""
-    looks: list[int] = []
-    grow = PlainBody.grow
-    monkeypatch.setattr(PlainBody, "grow", lambda *given: looks.append(len(given[1])) or grow(*given))
 
     async def script(peer: Any) -> None:
         await peer.request()
@@ -208,13 +212,10 @@ async def test_an_event_that_comes_in_parts_is_read_once_it_is_whole(play: Any, 
 
 
 async def test_an_answer_whose_lines_end_otherwise_is_not_looked_at_forever_where_many_come(
-    play: Any, monkeypatch: pytest.MonkeyPatch
+    play: Any, monkeypatch: pytest.MonkeyPatch, looks: list[int]
 ) -> None:
     """Its events end in CRLF: none is of the plain form, however much comes."""
     monkeypatch.setattr("loadgen.transport._work._MOST_EVENTS", 5)
-    looks: list[int] = []
-    grow = PlainBody.grow
-    monkeypatch.setattr(PlainBody, "grow", lambda *given: looks.append(len(given[1])) or grow(*given))
 
     async def script(peer: Any) -> None:
         await peer.request()
