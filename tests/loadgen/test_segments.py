@@ -88,15 +88,16 @@ def test_a_port_that_another_connection_had_before_gives_only_the_new_ones_arriv
 def test_whole_blocks_are_searched_as_the_open_one_is_and_old_ones_can_be_let_go() -> None:
     log = SegmentLog()
     log.add(segments(7, [0], [0], [0], flags=18))
-    for step in range(3000):
+    for first in range(0, 20_000, 100):
+        steps = range(first, first + 100)
         for port in (7, 8, 9, 10):
-            log.add(segments(port, [1 + step * 10], [10], [step]))
-    found = log.arrivals(7, 0, 0, 30_000)
+            log.add(segments(port, [1 + step * 10 for step in steps], [10] * 100, list(steps)))
+    found = log.arrivals(7, 0, 0, 200_000)
     assert found is not None
-    assert found[0].tolist() == list(range(10, 30_010, 10))
-    assert found[1].tolist() == list(range(3000))
+    assert found[0].tolist() == list(range(10, 200_010, 10))
+    assert found[1].tolist() == list(range(20_000))
     log.forget_before(log.mark())
-    assert log.arrivals(7, 0, 0, 30_000) is None
+    assert log.arrivals(7, 0, 0, 200_000) is None
 
 
 def test_the_payload_is_what_headers_of_either_family_leave_also_of_merged_segments() -> None:
