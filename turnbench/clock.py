@@ -23,7 +23,8 @@ _SO_TIMESTAMPNS = 35
 _SCM_TIMESTAMPNS = 35
 _SO_TIMESTAMPING = _SCM_TIMESTAMPING = 37
 _TX_SOFTWARE, _SOFTWARE, _OPT_ID, _OPT_TSONLY, _OPT_ID_TCP = 1 << 1, 1 << 4, 1 << 7, 1 << 11, 1 << 16
-_MSG_ERRQUEUE = 0x2000
+_FROM_ERROR_QUEUE = 0x2000 | int(getattr(socket, "MSG_DONTWAIT", 0))
+"""MSG_ERRQUEUE, without waiting. Worked out once: an enum costs a microsecond a call."""
 _RECVERR = (11, 25)
 """IP_RECVERR and IPV6_RECVERR."""
 _EXTENDED_ERROR = struct.Struct("@IBBBBII")
@@ -136,7 +137,7 @@ def transmit_stamps(sock: socket.socket) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     with suppress(OSError):  # BlockingIOError: nothing is left
         while True:
-            _, ancillary, _, _ = sock.recvmsg(0, _ERROR_BYTES, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            _, ancillary, _, _ = sock.recvmsg(0, _ERROR_BYTES, _FROM_ERROR_QUEUE)
             stamp_ns, sent_bytes = None, None
             for level, kind, data in ancillary:
                 if level == _SOL_SOCKET and kind == _SCM_TIMESTAMPING:

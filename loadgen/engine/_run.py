@@ -220,21 +220,25 @@ class EngineRun:
         self._has_unreported.set()
 
     async def keep_reporting(self) -> None:
-        """Send what waits, one by one, whenever nothing more urgent does; until cancelled."""
+        """Some times a second, send what waits, one by one, while nothing more urgent does; until cancelled."""
         while True:
             await self._has_unreported.wait()
+            self._has_unreported.clear()
             while self._unreported:
-                left_s = (self._unreported[0][0] - self.timeline.now_ns()) / 1e9 + _RECORD_WITHIN_S
-                if left_s > _RECORD_WITHIN_S:
-                    await asyncio.sleep(left_s - _RECORD_WITHIN_S)
-                elif left_s <= 0:  # a full core would leave it for ever to what is more urgent
+                await asyncio.sleep(DRAIN_EVERY_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RECORD_WITHIN_S):
+                        while self._is_due():
+                            async with self.scheduler.turn_for(WorkStage.RECORD):
+                                self._report_next()
+                while self._is_due(_RECORD_WITHIN_S):  # a full core would leave it for ever to what is urgent
                     async with self.scheduler.turn_for(WorkStage.REQUEST):
                         self._report_next()
-                else:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(left_s), self.scheduler.turn_for(WorkStage.RECORD):
-                            self._report_next()
-            self._has_unreported.clear()
+
+    def _is_due(self, for_s: float = 0.0) -> bool:
+        """Whether a record may be made, since so long."""
+        waiting = self._unreported
+        return bool(waiting) and waiting[0][0] + int(for_s * 1e9) <= self.timeline.now_ns()
 
     def report_all(self) -> None:
         """Send now what waits."""

@@ -252,7 +252,7 @@ class Exchange:
         plain = self.log.plain
         self.log.settle()
         if plain is not None and not self.reply.event_reads:
-            self.reply.event_reads = self.log.reads_of([plain.ends[place] for place in self.reply.events])
+            self.reply.event_reads = self.log.reads_of(plain.ends_of(self.reply.events))
 
     def end_ns(self, now_ns: int) -> int:
         """When the answer was whole, or, for one that is not, now."""

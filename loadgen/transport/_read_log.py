@@ -148,7 +148,7 @@ class ReadLog:
 
     def reads_of(self, ends: npt.ArrayLike) -> list[int]:
         """Index of the read, or packet, that brought the byte just before each offset."""
-        found: list[int] = np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), ends).tolist()
+        found: list[int] = np.frombuffer(self.ends, dtype=np.int64).searchsorted(ends).tolist()
         return found
 
     def read_after_ns(self, packet: int) -> int | None:
@@ -287,6 +287,13 @@ class PlainBody:
     def is_whole(self, raw: bytes | bytearray) -> bool:
         """Whether all that follows is the last chunk."""
         return raw[self.read_to :] == LAST_CHUNK
+
+    def ends_of(self, events: list[int]) -> npt.NDArray[np.int64]:
+        """Those of these events, whose places rise; nearly always they lie in a row."""
+        ends = np.frombuffer(self.ends, dtype=np.int64)
+        in_a_row = events and events[-1] - events[0] == len(events) - 1
+        found: npt.NDArray[np.int64] = ends[events[0] : events[-1] + 1] if in_a_row else ends[events]
+        return found
 
     def next_chunk(self, offset: int) -> int | None:
         """The first raw offset from `offset` on at which a chunk begins; None: none does."""

@@ -36,8 +36,9 @@ class SegmentLog:
 
         In an hour every port may have had one.
         """
-        self._blocks: dict[int, tuple[dict[int, slice], _Array]] = {}
-        """Whole blocks by number: each port's columns, in a port by arrival, and the two rows of `_rows`."""
+        self._blocks: dict[int, tuple[dict[int, int], list[int], _Array]] = {}
+        """Whole blocks by number: each port's place, the column at which each place begins and the last ends,
+        and the two rows of `_rows`, in a port by arrival."""
         self._ports = np.empty(2 * _BLOCK_SEGMENTS, np.uint16)
         self._rows = np.empty((2, 2 * _BLOCK_SEGMENTS), np.int64)
         """Of the block that is being filled, in the order of arrival: each segment's bytes of the stream, with
@@ -68,14 +69,14 @@ class SegmentLog:
         order = np.argsort(self._ports[: self._filled], kind="stable")
         ports = self._ports[order]
         first = np.flatnonzero(np.diff(ports, prepend=~ports[:1]))
-        columns = map(slice, first.tolist(), [*first[1:].tolist(), self._filled])
-        columns_of = dict(zip(ports[first].tolist(), columns, strict=True))
-        self._blocks[self._number] = columns_of, self._rows.take(order, axis=1)
+        place_of = {port: place for place, port in enumerate(ports[first].tolist())}
+        bounds = [*first.tolist(), self._filled]
+        self._blocks[self._number] = place_of, bounds, self._rows.take(order, axis=1)
         self._number += 1
         self._filled = 0
 
     def __len__(self) -> int:
-        return sum(len(rows[0]) for _, rows in self._blocks.values()) + self._filled
+        return sum(len(rows[0]) for _, _, rows in self._blocks.values()) + self._filled
 
     def mark(self) -> int:
         """Now, as a place in the log: what comes from here on is found from this mark on."""
@@ -97,9 +98,9 @@ class SegmentLog:
         if began_ns == _NEVER:
             return None
         parts = [
-            rows[:, columns]
-            for number, (columns_of, rows) in self._blocks.items()
-            if number >= mark and (columns := columns_of.get(port)) is not None
+            rows[:, bounds[place] : bounds[place + 1]]
+            for number, (place_of, bounds, rows) in self._blocks.items()
+            if number >= mark and (place := place_of.get(port)) is not None
         ]
         here = np.flatnonzero(self._ports[: self._filled] == port)
         mine = np.concatenate([*parts, self._rows.take(here, axis=1)], axis=1)
