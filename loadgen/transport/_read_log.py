@@ -251,37 +251,41 @@ class PlainBody:
     """Raw offset of the first chunk."""
     events: list[bytes] = field(default_factory=list)
     """The data of each event."""
-    ends: array[int] = field(default_factory=lambda: array("q"))
-    """Raw offset just after each event, where the chunk's own line end follows."""
+    _sizes: array[int] = field(default_factory=lambda: array("q"))
+    """Bytes of each event's data."""
+    read_to: int = 0
+    """Raw offset of the first chunk that is not read yet."""
+
+    def __post_init__(self) -> None:
+        self.read_to = self.start
 
     @property
-    def read_to(self) -> int:
-        """Raw offset of the first chunk that is not read yet."""
-        return self.ends[-1] + _CHUNK_END_BYTES if self.ends else self.start
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Raw offset just after each event, where the chunk's own line end follows."""
+        sizes = np.frombuffer(self._sizes, dtype=np.int64)
+        digits = 1 + _LONGER_SIZES.searchsorted(sizes + _FRAME_BYTES, side="right")
+        return np.cumsum(sizes + digits + _BESIDE_BYTES) + (self.start - _CHUNK_END_BYTES)
 
     def grow(self, raw: bytes | bytearray) -> bool:
         """Read on, in a few passes over what came; whether all whole chunks are of the plain form."""
-        begin = self.read_to
-        end = raw.rfind(_EVENT_END, begin)
+        end, most = raw.rfind(_EVENT_END, self.read_to), _MOST_PLAIN_EVENTS - len(self.events)
         if end < 0:
             return True
         with memoryview(raw) as view:
-            new = bytes(view[begin : end + len(_EVENT_END)])
-        chunks = new.split(_EVENT_END, _MOST_PLAIN_EVENTS - len(self.events))
-        if chunks.pop():
+            new = b"".join((_EVENT_END, view[self.read_to : end]))
+        parts = _BETWEEN_EVENTS.split(new, most) if most > 0 else [new]
+        if parts[0]:
             return False
-        sizes = list(map(len, chunks))
-        begins = list(map(_begin_of, sizes))
-        events = list(map(bytes.removeprefix, chunks, begins))
+        events = parts[2::2]
+        sizes = list(map(len, events))
+        if parts[1::2] != list(map(_size_in_line, sizes)):
+            return False
         data = b"".join(events)
-        if len(data) != sum(sizes) - sum(map(len, begins)):  # a chunk does not begin as it should
-            return False
         if b"\n" in data or b"\r" in data:
             return False
         self.events += events
-        steps = [size + len(_EVENT_END) for size in sizes]
-        steps[0] += begin - _CHUNK_END_BYTES
-        self.ends.extend(accumulate(steps))
+        self._sizes.extend(sizes)
+        self.read_to = end + len(_EVENT_END)
         return True
 
     def is_whole(self, raw: bytes | bytearray) -> bool:
@@ -290,22 +294,28 @@ class PlainBody:
 
     def ends_of(self, events: list[int]) -> npt.NDArray[np.int64]:
         """Those of these events, whose places rise; nearly always they lie in a row."""
-        ends = np.frombuffer(self.ends, dtype=np.int64)
         in_a_row = events and events[-1] - events[0] == len(events) - 1
-        found: npt.NDArray[np.int64] = ends[events[0] : events[-1] + 1] if in_a_row else ends[events]
+        found: npt.NDArray[np.int64] = self.ends[slice(events[0], events[-1] + 1) if in_a_row else events]
         return found
 
     def next_chunk(self, offset: int) -> int | None:
         """The first raw offset from `offset` on at which a chunk begins; None: none does."""
         if offset <= self.start:
             return self.start
-        place = bisect_left(self.ends, offset - _CHUNK_END_BYTES)
-        return self.ends[place] + _CHUNK_END_BYTES if place < len(self.ends) else None
+        begins = self.ends + _CHUNK_END_BYTES
+        place = int(begins.searchsorted(offset))
+        return int(begins[place]) if place < len(begins) else None
 
 
 _CHUNK_END_BYTES = 2
 _EVENT_END = b"\n\n\r\n"
 """The end of an event, and of the chunk that it is."""
+_BETWEEN_EVENTS = re.compile(rb"\n\n\r\n([0-9a-f]+)\r\ndata: ")
+_FRAME_BYTES = len(b"data: \n\n")
+_BESIDE_BYTES = _FRAME_BYTES + 2 * _CHUNK_END_BYTES
+"""What a chunk has beside its event's data and the digits of its size."""
+_LONGER_SIZES = 16 ** np.arange(1, _SIZE_DIGITS)
+"""The least sizes of two digits, of three and so on."""
 _MOST_PLAIN_EVENTS = 100_000
 """More take long to read, and are not read while others wait."""
 LAST_CHUNK = b"0\r\n\r\n"
@@ -321,13 +331,9 @@ def plain_body(raw: bytes | bytearray) -> PlainBody | None:
 
 
 @lru_cache(maxsize=4096)
-def _begin_of(chunk_bytes: int) -> bytes:
-    """What comes before the data of a plain event, by the bytes of all but its three last line ends."""
-    for digits in range(1, chunk_bytes):
-        size = b"%x" % (chunk_bytes - digits)  # of the size's line only the digits don't count, but for two
-        if len(size) == digits:
-            return size + b"\r\ndata: "
-    return _EVENT_END  # no size has this length; of what was split at it no chunk begins so
+def _size_in_line(data_bytes: int) -> bytes:
+    """A plain chunk's size in its line, by the bytes of its event's data."""
+    return b"%x" % (data_bytes + _FRAME_BYTES)
 
 
 _COMPRESSED = ("gzip", "x-gzip", "deflate")

@@ -368,7 +368,7 @@ def test_a_plain_body_read_in_a_few_passes_is_what_the_general_way_makes_of_it(
     fast = CHAT.read(plain.events)
     fast.event_reads = log.reads_of(plain.ends_of(fast.events))
     assert fast == read_reply(body_of(log, chunked=True), CHAT)
-    begins = [plain.start, *(end + 2 for end in plain.ends)]
+    begins = [plain.start, *(end + 2 for end in plain.ends.tolist())]
     for offset in range(len(raw)):
         assert plain.next_chunk(offset) == next((each for each in begins if each >= offset), None)
 
