@@ -352,11 +352,7 @@ FRAMINGS = st.sampled_from(
 def test_a_plain_body_read_in_a_few_passes_is_what_the_general_way_makes_of_it(
     events: list[tuple[bytes, bytes]], cuts: list[int], last: bytes
 ) -> None:
-    raw = (
-        HEAD
-        + b"".join(framing % (len(data) + 8, b"data: %b\n\n\r\n" % data) for data, framing in events)
-        + last
-    )
+    raw = HEAD + b"".join(framing % (len(data) + 8, data) for data, framing in events) + last
     log, position = ReadLog(), 0
     for number, size in enumerate([*cuts, len(raw)]):
         if part := raw[position : position + size]:
@@ -389,6 +385,13 @@ def test_a_plain_body_grows_to_what_it_is_as_a_whole(
         goes_on = goes_on and grown.grow(raw[:cut])
     whole = plain_body(raw)
     assert (grown if goes_on and grown.is_whole(raw) else None) == whole
+
+
+@pytest.mark.parametrize(("size", "is_plain"), [(b"b", True), (b"a", False), (b"c", False), (b"0b", False)])
+def test_a_chunk_is_plain_if_its_size_is_that_of_its_event(size: bytes, is_plain: bool) -> None:
+    chunk = b"\r\ndata: [1]\n\n\r\n"
+    for raw in (size + chunk, size + chunk + b"b" + chunk, b"b" + chunk + size + chunk):
+        assert (plain_body(HEAD + raw + b"0\r\n\r\n") is not None) == is_plain
 
 
 def test_what_nearly_every_server_sends_is_plain() -> None:
