@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import subprocess
 import sys
@@ -22,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from loadgen._messages import EngineMessage, Job, TurnEnded
-from loadgen.engine.__main__ import _COLLECTIONS
 from loadgen.engine._driver import LoadDriver
+from loadgen.engine._garbage import take_over
 from loadgen.engine._run import EngineRun, watch
+from loadgen.engine._selector import new_loop
 from loadgen.options._settings import Settings
 from loadgen.transport._http import open_session
 from loadgen.transport._reader import open_reader
@@ -68,9 +68,7 @@ async def play(url: str, people: int, clock: str) -> list[float]:
         tasks.add(task)
         return task
 
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTIONS)  # as the engine's own process does
+    take_over()
     driver = LoadDriver(run, parse(SCENARIO), spawn)
     spawn(watch(run))
     spawn(run.keep_reporting())
@@ -111,7 +109,8 @@ def main() -> int:
         url = server.stdout.readline().removeprefix("ready: ").strip()
         for people in map(int, options.people.split(",")):
             for number in range(options.rounds):
-                late_ms = np.sort(asyncio.run(play(url, people, options.clock)))
+                with asyncio.Runner(loop_factory=new_loop) as runner:
+                    late_ms = np.sort(runner.run(play(url, people, options.clock)))
                 print(
                     f"{people} people, round {number + 1}: next turns late by {late_ms[0]:.1f} ms (first), "
                     f"{np.quantile(late_ms, 0.5):.1f} (median), {np.quantile(late_ms, 0.99):.1f} (p99)",

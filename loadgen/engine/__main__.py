@@ -51,8 +51,10 @@ from loadgen._messages import (
 )
 from loadgen.dialects import DIALECTS
 from loadgen.engine._driver import LoadDriver
+from loadgen.engine._garbage import take_over
 from loadgen.engine._health import Health, reset_prefix_cache, watch_gpus, watch_server
 from loadgen.engine._run import EngineRun, watch
+from loadgen.engine._selector import new_loop
 from loadgen.engine._shown_answer import ShownAnswer
 from loadgen.options._endpoint import address_of
 from loadgen.options._headers import headers_of
@@ -65,10 +67,6 @@ from turnbench.clock import Timeline
 _SPARE_FILES = 64
 _LEAST_PORTS, _OPEN_LOOP_PORTS = 2048, 8192
 _OUTBOX_S = 0.02
-_COLLECTIONS = (20_000, 1_000_000, 1_000_000)
-"""When garbage is collected: the newest objects after so many, which `watch` seldom lets happen, since a
-collection looks through all that each refers to (of 800 streams it took 48 ms); the others at the end of a
-level: a full collection walks over all that people hold, 0.4 s with 5,000. Turns leave no cycles behind."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +197,7 @@ class EngineProcess:
             self._spawn(watch_server(settings, headers, self._timeline, self.emit))
             if settings.gpu_metrics:
                 self._spawn(watch_gpus(settings.gpu_metrics, self._timeline, self.emit))
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_COLLECTIONS)
+        take_over()
         if why is not None:
             self.emit(NotOnTheWire(why))
         await self._reset_cache(job)
@@ -284,4 +280,5 @@ async def _main(fd: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_main(int(sys.argv[1])))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_main(int(sys.argv[1])))

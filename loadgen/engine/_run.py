@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from loadgen._messages import (
     TurnEnded,
 )
 from loadgen.dialects import DIALECTS, ODDITIES
+from loadgen.engine._garbage import GarbageLook
 from loadgen.engine._person import PatienceTimer, SimulatedPerson
 from loadgen.engine._record import AttemptId
 from loadgen.engine._request_form import REQUEST_ID, RequestForm
@@ -268,13 +268,7 @@ class EngineRun:
 
 async def watch(run: EngineRun, every_s: float = 0.1) -> None:
     """End turns that went silent, run too long, say too much, or whose person has left; until cancelled."""
-    collects_soon = False
-
-    def collect() -> None:
-        nonlocal collects_soon
-        collects_soon = False
-        gc.collect(0)
-
+    garbage = GarbageLook(run.scheduler)
     while True:
         await asyncio.sleep(every_s)
         now_ns = run.timeline.now_ns()
@@ -288,11 +282,7 @@ async def watch(run: EngineRun, every_s: float = 0.1) -> None:
                         turn.exchange.cut("abandoned", why)
             if turn.exchange is not None and now_ns > turn.look_ns:
                 turn.look_ns = _end_overdue(turn.exchange, run.job.settings, now_ns)
-        if (
-            gc.isenabled() and not collects_soon
-        ):  # while the newest objects are few, and what they hold is small
-            collects_soon = True
-            run.scheduler.later(collect)
+        garbage.consider(len(run.open))
 
 
 def _end_overdue(exchange: Exchange, settings: Settings, now_ns: int) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadgen.engine._garbage import GarbageLook
 from loadgen.transport._read_log import ReadLog
-from loadgen.transport._work import WorkStage
+from loadgen.transport._work import WorkScheduler, WorkStage
 from tests.emulators import emulator
 
 FAULTS = (
@@ -57,20 +59,37 @@ async def test_no_turn_however_it_ends_leaves_a_cycle_behind(client: Any, tmp_pa
     assert kept <= 2, "what a turn received, beside those of timers that the pool has under way"
 
 
-async def test_the_newest_objects_are_looked_through_often_but_only_when_nobody_waits(
+async def test_many_new_objects_are_looked_through_but_only_when_nobody_waits(
     client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected: list[int] = []
+    new = 4_000
     monkeypatch.setattr(gc, "collect", collected.append)
+    monkeypatch.setattr(gc, "get_count", lambda: (new, 0, 0))
     run = client("http://127.0.0.1:9").driver.run
+    await asyncio.sleep(0.1)  # five looks of `watch`
+    assert collected == [], "turns and their like explain so many"
+    new = 6_000
     async with asyncio.timeout(10):
         while len(collected) < 2:
             await asyncio.sleep(0.01)
         async with run.scheduler.turn_for(WorkStage.REQUEST):
             before = len(collected)
-            await asyncio.sleep(0.2)  # ten looks of `watch`
+            await asyncio.sleep(0.2)  # ten looks
             assert len(collected) == before
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert len(collected) <= before + 1, "they did not pile up"
     assert set(collected) == {0}
+
+
+def test_turns_under_way_explain_new_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Callable[[], object]] = []
+    scheduler = WorkScheduler()
+    monkeypatch.setattr(scheduler, "later", looks.append)
+    monkeypatch.setattr(gc, "get_count", lambda: (40_000, 0, 0))
+    garbage = GarbageLook(scheduler)
+    garbage.consider(800)
+    assert looks == []
+    garbage.consider(100)
+    assert len(looks) == 1

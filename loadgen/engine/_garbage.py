@@ -1,0 +1,44 @@
+"""When the engine looks for cycles among its newest objects: seldom, and while nobody waits for anything.
+
+Turns that end well leave none; broken ones may. A look costs a microsecond an object, more than a token does:
+of 800 answers that come some 40 ms. So it is made where there are more new objects than the turns under way
+explain, between two pieces of work. What survives it is looked through at the end of a level, when nobody is
+measured: with 5,000 people that takes 0.4 s.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from loadgen.transport._work import WorkScheduler
+
+_A_TURN, _SPARE = 100, 5_000
+"""So many objects does a turn under way explain (it has 45), and so many more are let be."""
+_NEVER = 1_000_000
+
+
+def take_over() -> None:
+    """From now on Python looks for no garbage by itself, which it does at any moment; what exists by now is
+    not looked through again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEVER, _NEVER, _NEVER)
+
+
+class GarbageLook:
+    """Looks through the newest objects once there is nothing more urgent."""
+
+    def __init__(self, scheduler: WorkScheduler) -> None:
+        self._scheduler = scheduler
+        self._waits = False
+
+    def consider(self, open_turns: int) -> None:
+        """Have it done soon if there are many, while so many turns are under way; at most one look waits."""
+        made = gc.get_count()[0]
+        if gc.isenabled() and not self._waits and made > _A_TURN * open_turns + _SPARE:
+            self._waits = True
+            self._scheduler.later(self._look)
+
+    def _look(self) -> None:
+        self._waits = False
+        gc.collect(0)
