@@ -63,13 +63,24 @@ class Conversations:
         while True:
             await self._is_taken.wait()
             self._is_taken.clear()
-            while len(self._drawn) < min(people(), _READY_AHEAD) and self._drawn_bytes < _READY_BYTES:
+            goes_on = True
+            while goes_on and self._has_room(people()):
                 async with self._run.scheduler.turn_for(WorkStage.RECORD):
-                    if (history := self._draw()) is None:
-                        break
-                    size_bytes = history.prepare()
-                    self._drawn.append((history, size_bytes))
-                    self._drawn_bytes += size_bytes
+                    goes_on = self._keep_one()
+                    while goes_on and self._run.scheduler.has_moment and self._has_room(people()):
+                        goes_on = self._keep_one()
+
+    def _has_room(self, people: int) -> bool:
+        return len(self._drawn) < min(people, _READY_AHEAD) and self._drawn_bytes < _READY_BYTES
+
+    def _keep_one(self) -> bool:
+        """Make the next one ready; whether there was one."""
+        if (history := self._draw()) is None:
+            return False
+        size_bytes = history.prepare()
+        self._drawn.append((history, size_bytes))
+        self._drawn_bytes += size_bytes
+        return True
 
     def _draw(self) -> History | None:
         size = self._scenario.size or 1

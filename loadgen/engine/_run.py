@@ -220,7 +220,7 @@ class EngineRun:
         self._has_unreported.set()
 
     async def keep_reporting(self) -> None:
-        """Some times a second, send what waits, one by one, while nothing more urgent does; until cancelled."""
+        """Some times a second, send what waits while nothing more urgent does; until cancelled."""
         while True:
             await self._has_unreported.wait()
             self._has_unreported.clear()
@@ -231,6 +231,8 @@ class EngineRun:
                         while self._is_due():
                             async with self.scheduler.turn_for(WorkStage.RECORD):
                                 self._report_next()
+                                while self._is_due() and self.scheduler.has_moment:
+                                    self._report_next()
                 while self._is_due(_RECORD_WITHIN_S):  # a full core would leave it for ever to what is urgent
                     async with self.scheduler.turn_for(WorkStage.REQUEST):
                         self._report_next()

@@ -44,10 +44,16 @@ class WorkScheduler:
         self._busy = False
         self._waiting: list[tuple[int, int, asyncio.Future[None] | Callable[[], object]]] = []
         self._number = count()
+        self._moment_until_s = 0.0
         self._ended: tuple[asyncio.Task[Any] | None, WorkStage, asyncio.Handle] | None = None
         """Whose turn ended in this round of the loop, after which stage, and what lets the next one in."""
         self._events, self._counted_from_s = 0, 0.0
         """How many events came, and since when they are counted; later than now: a pause."""
+
+    @property
+    def has_moment(self) -> bool:
+        """Whether who has a turn may do one more small piece of work: a round of the loop costs as much."""
+        return asyncio.get_running_loop().time() < self._moment_until_s
 
     def turn_for(self, stage: WorkStage) -> WorkTurn:
         """Wait until this work may run; the next one is let in a round of the loop after its end."""
@@ -65,7 +71,10 @@ class WorkScheduler:
                 if admitted.done() and not admitted.cancelled():
                     self._free()
                 raise
-        self._busy = True
+        self._begin()
+
+    def _begin(self) -> None:
+        self._busy, self._moment_until_s = True, asyncio.get_running_loop().time() + _TOGETHER_S
 
     def later(self, work: Callable[[], object]) -> None:
         """Have this done once there is nothing more urgent."""
@@ -74,13 +83,11 @@ class WorkScheduler:
             self._free()
 
     def _do(self, work: Callable[[], object]) -> None:
-        """This, and for a moment more of its kind: a round of the loop costs as much as a small piece."""
-        until_s = asyncio.get_running_loop().time() + _TOGETHER_S
+        """This, and for a moment more of its kind."""
+        self._begin()
         try:
             work()
-            while self._waiting and callable(more := self._waiting[0][2]):
-                if asyncio.get_running_loop().time() > until_s:
-                    break
+            while self._waiting and callable(more := self._waiting[0][2]) and self.has_moment:
                 heapq.heappop(self._waiting)
                 more()
         finally:
