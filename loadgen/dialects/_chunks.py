@@ -190,10 +190,11 @@ def plain_texts(events: list[bytes]) -> tuple[list[str], list[int] | None] | Non
 
     None where an event has anything else to say, or some have counts and some have none.
     """
-    if max(map(len, events), default=0) > EVENT_BYTES:
+    array = b",".join(events)
+    if len(array) > EVENT_BYTES and max(map(len, events)) > EVENT_BYTES:
         return None
     try:
-        chunks = _plain_decoder.decode(b"[" + b",".join(events) + b"]")
+        chunks = _plain_decoder.decode(b"[%b]" % array)
     except _NO_CHUNK:
         return None
     if len(chunks) != len(events):  # an event that is no JSON by itself

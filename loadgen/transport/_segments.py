@@ -41,8 +41,8 @@ class SegmentLog:
         and the two rows of `_rows`, in a port by arrival."""
         self._ports = np.empty(2 * _BLOCK_SEGMENTS, np.uint16)
         self._rows = np.empty((2, 2 * _BLOCK_SEGMENTS), np.int64)
-        """Of the block that is being filled, in the order of arrival: each segment's bytes of the stream, with
-        the sequence number of the first of them in the lower 32 bits, and at_ns."""
+        """Of the block that is being filled, in the order of arrival: each segment's bytes of the stream,
+        with the sequence number of the first of them in the lower 32 bits, and at_ns."""
         self._filled = 0
         self._number = 0
 
