@@ -32,6 +32,8 @@ from turnbench.clock import (
 
 _BUFFER_BYTES = 64 * 1024
 _READS_A_ROUND = 512
+_READ_EVERY_S, _FEW_READS = 0.02, 32
+"""Where sockets are read at times: how often, and how many in one round of the loop."""
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _ESTABLISHED = b"\x01"
 """The first byte of struct tcp_info (linux/tcp.h): the connection's state."""
@@ -73,7 +75,12 @@ class StampedReader:
         self._poll = select.epoll() if KERNEL_STAMPS else None
         if self._poll is not None:
             loop.add_reader(self._poll.fileno(), self._drain)
-        self._wire = None if wire_ports is None else WireClock(loop, timeline, wire_ports, self._read_port)
+        self._wire = None
+        if wire_ports is not None:
+            self._wire = WireClock(loop, timeline, wire_ports, self._read_port, self._read_at_times)
+        self._reading: asyncio.Handle | None = None
+        """The next time that sockets are read; None: whenever one has something."""
+        self._has_tls = False
         self._by_port: dict[int, int] = {}
         """Descriptors of taken sockets whose packets the tap sees, by local port."""
         self.arrival_ns = 0
@@ -130,6 +137,9 @@ class StampedReader:
         # Under TLS the transport's protocol is asyncio's SSLProtocol, fed through its own buffer.
         protocol = transport.get_protocol()
         tls = protocol if isinstance(protocol, asyncio.BufferedProtocol) else None
+        if tls is not None and not self._has_tls:  # whose ends no packet shows
+            self._has_tls = True
+            self._read_at_times(False)
         fd = sock.fileno()
         self._taken[fd] = (connection, sock, tls)
         if self._poll is not None:
@@ -195,6 +205,7 @@ class StampedReader:
         if self._wire is not None:
             self._wire.close()
         if self._poll is not None:
+            self._read_at_times(False)
             self._loop.remove_reader(self._poll.fileno())
             self._poll.close()
         if self._keeper is not None:
@@ -208,9 +219,34 @@ class StampedReader:
         for fd in [fd for fd, taken in self._taken.items() if taken[0] is connection]:
             del self._taken[fd]
 
+    def _read_at_times(self, at_times: bool) -> None:
+        """While much comes and packets show what ends, sockets need not wake us: many are read at once."""
+        if self._poll is None:
+            return
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        if at_times and not self._has_tls:
+            self._loop.remove_reader(self._poll.fileno())
+            self._reading = self._loop.call_later(_READ_EVERY_S, self._read_again)
+        else:
+            self._loop.add_reader(self._poll.fileno(), self._drain)
+
+    def _read_again(self) -> None:
+        assert self._poll is not None
+        ready = self._poll.poll(0, _FEW_READS)
+        self._read_all(ready)
+        if len(ready) == _FEW_READS:
+            self._reading = self._loop.call_soon(self._read_again)
+        else:
+            self._reading = self._loop.call_later(_READ_EVERY_S, self._read_again)
+
     def _drain(self) -> None:
         assert self._poll is not None
-        for fd, events in self._poll.poll(0, _READS_A_ROUND):
+        self._read_all(self._poll.poll(0, _READS_A_ROUND))
+
+    def _read_all(self, ready: list[tuple[int, int]]) -> None:
+        for fd, events in ready:
             if fd in self._taken:  # a read before it in this round may have ended it
                 if events & select.EPOLLERR:
                     self.take_transmit_stamps(self._taken[fd][0])
@@ -219,8 +255,14 @@ class StampedReader:
     def _read_port(self, port: int) -> None:
         """Read all that waits on the connection from this port."""
         fd = self._by_port.get(port)
-        while fd is not None and fd in self._taken and self._read(fd) == _BUFFER_BYTES:
-            pass
+        while fd is not None and fd in self._taken and not self._is_here(fd):
+            if self._read(fd) < _BUFFER_BYTES:
+                break
+
+    def _is_here(self, fd: int) -> bool:
+        """Whether the answer on this socket has come, and is only to be dealt with."""
+        log = self._taken[fd][0].log
+        return log is not None and log.wake.is_set()
 
     def _read(self, fd: int) -> int:
         """Read once; how many bytes came."""

@@ -147,13 +147,16 @@ class WireClock:
         loop: asyncio.AbstractEventLoop,
         timeline: Timeline,
         ports: PortRange,
-        read_now: Callable[[int], None],
+        read_now: Callable[[int], object],
+        read_at_times: Callable[[bool], object],
     ) -> None:
-        """`read_now` is called with a port whose stream may have ended. Raises OSError as `Tap` does."""
+        """`read_now` is called with a port whose stream may have ended, `read_at_times` with whether that is
+        enough to read sockets soon. Raises OSError as `Tap` does."""
         self.ports = ports
         self._loop = loop
         self._timeline = timeline
         self._read_now = read_now
+        self._read_at_times = read_at_times
         self._tap = Tap(ports.ports, timeline)
         self._log = SegmentLog()
         self._held: dict[int, Any] = {}
@@ -244,7 +247,7 @@ class WireClock:
 
     def _take_ends(self) -> None:
         assert self._ends is not None
-        self._read_soon(port for port in self._ends.take() if port in self._held)
+        self._read_soon(self._ends.take())
 
     def _read_soon(self, ports: Iterable[int]) -> None:
         was_reading = bool(self._to_read)
@@ -270,6 +273,7 @@ class WireClock:
 
     def _set_busy(self, busy: bool) -> None:
         if busy != (self._ends is not None) and self._watch_ends(busy) == busy:
+            self._read_at_times(busy)
             for port, sock in list(self._held.items()):
                 _set_low_water(sock, _LOW_WATER_BYTES if busy else 1)
                 if busy:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
-from loadgen.transport import _wire
+from loadgen.transport import _reader, _wire
 from loadgen.transport._reader import StampedReader
 from loadgen.transport._tap import Tap, payload_bytes
 from loadgen.transport._wire import PortRange
@@ -65,6 +65,15 @@ def error_us(record: Any, sent_ns: list[int]) -> float:
     return sorted(off)[len(off) * 9 // 10]
 
 
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, and that of a client which trusts it."""
+    authority, trusting = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusting)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    return serving, trusting
+
+
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """As though thousands of tokens came each second."""
@@ -77,10 +86,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_client_that_reads_everything_at_the_end_still_knows_when_each_event_came(
     play: Any, monkeypatch: pytest.MonkeyPatch, tls: bool
 ) -> None:
-    authority, trusting = trustme.CA(), ssl.create_default_context()
-    authority.configure_trust(trusting)
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    serving, trusting = contexts()
     sent_ns: list[int] = []
 
     def drain_seldom(reader: StampedReader) -> None:
@@ -129,6 +135,62 @@ async def test_where_much_comes_a_stream_is_read_a_few_times_and_its_end_at_once
     assert reads < 20, "not once an event"
     assert first.read_after_us is None, "that they were read late says nothing"
     assert second.sent_ns - second.due_ns < 100e6, "the first one's end was seen at once"
+
+
+@pytest.fixture
+def at_times(busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As though the next time at which sockets are read were far off."""
+    monkeypatch.setattr(_reader, "_READ_EVERY_S", 60.0)
+
+
+@pytest.mark.usefixtures("at_times")
+async def test_an_answer_that_ends_before_its_head_was_read_is_read_at_once(play: Any) -> None:
+    async def script(peer: Any) -> None:
+        for _ in range(2):
+            await peer.request()
+            await peer.head()
+            await peer.chunk(peer.words("Hi"))
+            await asyncio.sleep(0.05)
+            await peer.finish()
+
+    played = await play(script, clock="wire", turns=2, idle_timeout_s=1.0)
+    first, second = played.records
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    assert (first.clock, first.coalesced) == ("wire", 0)
+    assert second.sent_ns - second.due_ns < 100e6
+
+
+@pytest.mark.usefixtures("at_times")
+async def test_what_is_encrypted_is_read_as_it_comes_since_no_packet_shows_its_end(play: Any) -> None:
+    serving, trusting = contexts()
+    sent_ns: list[int] = []
+
+    async def script(peer: Any) -> None:
+        for _ in range(2):
+            await stream(peer, 5, sent_ns)
+
+    played = await play(script, serving, tls=trusting, clock="wire", turns=2, idle_timeout_s=1.0)
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    assert played.records[1].sent_ns - played.records[1].due_ns < 100e6
+
+
+@pytest.mark.usefixtures("at_times")
+async def test_where_little_comes_again_sockets_wake_us_again(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        monkeypatch.setattr(_wire, "_CALM_PER_S", 1_000_000)
+        monkeypatch.setattr(_wire, "_BUSY_PER_S", 1_000_000)
+        await asyncio.sleep(0.1)  # many looks at how much comes
+        await peer.finish()
+        await stream(peer, 1, [])
+
+    played = await play(script, clock="wire", turns=2, idle_timeout_s=1.0)
+    assert [record.outcome for record in played.records] == ["ok", "ok"]
+    assert played.records[1].sent_ns - played.records[1].due_ns < 100e6
 
 
 @pytest.mark.usefixtures("busy")
