@@ -14,6 +14,8 @@ import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.hdrs import CONTENT_TYPE
+from aiohttp.http_writer import StreamWriter
 from yarl import URL
 
 from loadgen.transport._read_log import LAST_CHUNK, ReadLog
@@ -24,6 +26,8 @@ current_log: ContextVar[ReadLog] = ContextVar("current_log")
 
 # aiohttp must never pause the reading of a stream that we hold back until its end.
 _READ_BUFFER_BYTES = 1 << 30
+_SHORT_BYTES = 1 << 16
+"""A request's body that the kernel takes at once."""
 
 
 class _StampedWrites:
@@ -256,12 +260,52 @@ class StampedConnector(aiohttp.TCPConnector):
 
 
 class PromptRequest(aiohttp.ClientRequest):
-    """A request that leaves at once, as all of aiohttp's do from Python 3.12 on.
+    """A request that leaves at once: one of usual length with its head, and without a task for its body.
 
-    Before that its body is written in a task of its own: a round of the loop later, behind what others do.
+    On Python 3.11 aiohttp writes each body in a task of its own: a round of the loop later, behind what
+    others do.
     """
 
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        body, protocol = self._body, conn.protocol
+        if not self._is_usual or body is None or protocol is None or protocol.writing_paused:
+            return await super().send(conn)
+        writer = StreamWriter(protocol, self.loop)
+        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
+        await body.write_with_length(writer, body.size)
+        writer.set_eof()
+        protocol.start_timeout()
+        assert self.response_class is not None
+        response = self.response = self.response_class(  # type: ignore[assignment]
+            self.method,
+            self.original_url,
+            writer=None,
+            continue100=None,
+            timer=self._timer,
+            request_info=self.request_info,
+            traces=[],
+            loop=self.loop,
+            session=cast(Any, self._session),
+            stream_writer=writer,
+        )
+        return response
+
+    @property
+    def _is_usual(self) -> bool:
+        """Whether it is as ours nearly always are: nothing that aiohttp would do to it is to be done."""
+        return (
+            isinstance(self._body, aiohttp.BytesPayload)
+            and (self._body.size or 0) <= _SHORT_BYTES
+            and CONTENT_TYPE in self.headers
+            and self.proxy is None
+            and self.chunked is None
+            and not self.compress
+            and self._continue is None
+        )
+
     def write_bytes(self, *given: Any) -> Coroutine[Any, Any, None]:
+        if sys.version_info >= (3, 12):
+            return super().write_bytes(*given)
         work = super().write_bytes(*given)
         try:
             waits_for = work.send(None)
@@ -304,7 +348,7 @@ def open_session(
     """
     return aiohttp.ClientSession(
         connector=StampedConnector(reader, unix_socket, ssl=ssl),
-        request_class=aiohttp.ClientRequest if sys.version_info >= (3, 12) else PromptRequest,
+        request_class=PromptRequest,
         timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_READ_BUFFER_BYTES,

@@ -11,11 +11,10 @@ import sys
 import time
 from typing import Any
 
-import aiohttp
 import pytest
 import trustme
 
-from loadgen.transport._http import StampedHandler
+from loadgen.transport._http import PromptRequest, StampedHandler
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps what is sent")
 
@@ -101,14 +100,15 @@ async def test_a_request_that_fills_the_sockets_buffer_is_sent_when_its_last_byt
     assert record.sent_ns >= begun[0]
 
 
+@pytest.mark.parametrize("padding", [0, 80_000], ids=["short", "long"])
 async def test_a_request_leaves_before_whatever_else_waits(
-    serve: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+    serve: Any, client: Any, monkeypatch: pytest.MonkeyPatch, padding: int
 ) -> None:
     """Where answers end together, that is the work of everybody else."""
     order: list[str] = []
-    send, after_write = aiohttp.ClientRequest.send, StampedHandler.after_write
+    send, after_write = PromptRequest.send, StampedHandler.after_write
 
-    async def sent(request: aiohttp.ClientRequest, connection: Any) -> Any:
+    async def sent(request: PromptRequest, connection: Any) -> Any:
         asyncio.get_running_loop().call_soon(order.append, "others")
         return await send(request, connection)
 
@@ -119,9 +119,9 @@ async def test_a_request_leaves_before_whatever_else_waits(
     async def script(peer: Any) -> None:
         await peer.answer("Hi")
 
-    monkeypatch.setattr(aiohttp.ClientRequest, "send", sent)
+    monkeypatch.setattr(PromptRequest, "send", sent)
     monkeypatch.setattr(StampedHandler, "after_write", written)
-    person = client((await serve(script)).url)
+    person = client((await serve(script)).url, body={"padding": "x" * padding})
     await person.ended(person.start())
     assert order == ["request", "others"]
 
