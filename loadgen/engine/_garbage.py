@@ -9,12 +9,15 @@ measured: with 5,000 people that takes 0.4 s.
 from __future__ import annotations
 
 import gc
+import time
+from collections.abc import Callable
 
 from loadgen.transport._work import WorkScheduler
 
 _A_TURN, _SPARE = 100, 5_000
 """So many objects does a turn under way explain (it has 45), and so many more are let be."""
 _NEVER = 1_000_000
+_WAITS_AT_MOST_S = 1.0
 
 
 def take_over() -> None:
@@ -26,19 +29,24 @@ def take_over() -> None:
 
 
 class GarbageLook:
-    """Looks through the newest objects once there is nothing more urgent."""
+    """Looks through the newest objects once there is nothing more urgent, or a second later all the same."""
 
-    def __init__(self, scheduler: WorkScheduler) -> None:
+    def __init__(self, scheduler: WorkScheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self._scheduler = scheduler
-        self._waits = False
+        self._clock = clock
+        self._waits_since_s: float | None = None
 
     def consider(self, open_turns: int) -> None:
         """Have it done soon if there are many, while so many turns are under way; at most one look waits."""
-        made = gc.get_count()[0]
-        if gc.isenabled() and not self._waits and made > _A_TURN * open_turns + _SPARE:
-            self._waits = True
+        if not gc.isenabled() or gc.get_count()[0] <= _A_TURN * open_turns + _SPARE:
+            return
+        if self._waits_since_s is None:
+            self._waits_since_s = self._clock()
             self._scheduler.later(self._look)
+        elif self._clock() > self._waits_since_s + _WAITS_AT_MOST_S:  # a full core would put it off for ever
+            self._look()
 
     def _look(self) -> None:
-        self._waits = False
-        gc.collect(0)
+        if self._waits_since_s is not None:  # it was not done meanwhile
+            self._waits_since_s = None
+            gc.collect(0)

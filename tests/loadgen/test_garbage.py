@@ -83,13 +83,24 @@ async def test_many_new_objects_are_looked_through_but_only_when_nobody_waits(
     assert set(collected) == {0}
 
 
-def test_turns_under_way_explain_new_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_under_way_explain_new_objects_and_no_look_is_put_off_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     looks: list[Callable[[], object]] = []
-    scheduler = WorkScheduler()
+    collected: list[int] = []
+    scheduler, now_s = WorkScheduler(), 10.0
     monkeypatch.setattr(scheduler, "later", looks.append)
     monkeypatch.setattr(gc, "get_count", lambda: (40_000, 0, 0))
-    garbage = GarbageLook(scheduler)
+    monkeypatch.setattr(gc, "collect", collected.append)
+    garbage = GarbageLook(scheduler, lambda: now_s)
     garbage.consider(800)
     assert looks == []
     garbage.consider(100)
-    assert len(looks) == 1
+    now_s += 0.9
+    garbage.consider(100)
+    assert (len(looks), collected) == (1, [])
+    now_s += 0.2  # nobody had the time
+    garbage.consider(100)
+    assert collected == [0]
+    looks[0]()
+    assert collected == [0], "it was done"
