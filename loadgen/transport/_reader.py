@@ -32,8 +32,8 @@ from turnbench.clock import (
 
 _BUFFER_BYTES = 64 * 1024
 _READS_A_ROUND = 512
-_READ_EVERY_S, _FEW_READS = 0.02, 32
-"""Where sockets are read at times: how often, and how many in one round of the loop."""
+_LOOK_EVERY_S, _READS_A_LOOK = 0.02, 32
+"""How often sockets are looked at that wake nobody, and how many are read in one round of the loop."""
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _ESTABLISHED = b"\x01"
 """The first byte of struct tcp_info (linux/tcp.h): the connection's state."""
@@ -77,10 +77,12 @@ class StampedReader:
             loop.add_reader(self._poll.fileno(), self._drain)
         self._wire = None
         if wire_ports is not None:
-            self._wire = WireClock(loop, timeline, wire_ports, self._read_port, self._read_at_times)
-        self._reading: asyncio.Handle | None = None
-        """The next time that sockets are read; None: whenever one has something."""
-        self._has_tls = False
+            self._wire = WireClock(loop, timeline, wire_ports, self._read_port, self._read_seldom)
+        self._seldom_poll = None if self._wire is None else select.epoll()
+        self._seldom: set[int] = set()
+        """Descriptors of taken sockets that wake nobody: they are looked at some times a second."""
+        self._looks: asyncio.Handle | None = None
+        """The next look; None while there are no such sockets."""
         self._by_port: dict[int, int] = {}
         """Descriptors of taken sockets whose packets the tap sees, by local port."""
         self.arrival_ns = 0
@@ -137,10 +139,8 @@ class StampedReader:
         # Under TLS the transport's protocol is asyncio's SSLProtocol, fed through its own buffer.
         protocol = transport.get_protocol()
         tls = protocol if isinstance(protocol, asyncio.BufferedProtocol) else None
-        if tls is not None and not self._has_tls:  # whose ends no packet shows
-            self._has_tls = True
-            self._read_at_times(False)
         fd = sock.fileno()
+        self._seldom.discard(fd)
         self._taken[fd] = (connection, sock, tls)
         if self._poll is not None:
             self._poll.register(fd, select.EPOLLIN)
@@ -157,8 +157,10 @@ class StampedReader:
             return
         _, _, tls = self._taken.pop(fd)
         if self._poll is not None:
-            if not self._poll.closed:
-                self._poll.unregister(fd)
+            poll = self._poll_of(fd)
+            self._seldom.discard(fd)
+            if not poll.closed:
+                poll.unregister(fd)
         else:
             self._loop._remove_reader(fd)  # type: ignore[attr-defined]
         if not transport.is_closing():
@@ -205,9 +207,13 @@ class StampedReader:
         if self._wire is not None:
             self._wire.close()
         if self._poll is not None:
-            self._read_at_times(False)
             self._loop.remove_reader(self._poll.fileno())
             self._poll.close()
+        if self._looks is not None:
+            self._looks.cancel()
+            self._looks = None
+        if self._seldom_poll is not None:
+            self._seldom_poll.close()
         if self._keeper is not None:
             self._keeper.close()
 
@@ -218,28 +224,34 @@ class StampedReader:
         """Drop a connection whose socket is closed already (the kernel took it out of the epoll set)."""
         for fd in [fd for fd, taken in self._taken.items() if taken[0] is connection]:
             del self._taken[fd]
+            self._seldom.discard(fd)
 
-    def _read_at_times(self, at_times: bool) -> None:
-        """While much comes and packets show what ends, sockets need not wake us: many are read at once."""
-        if self._poll is None:
+    def _poll_of(self, fd: int) -> select.epoll:
+        """Where this socket is looked at."""
+        poll = self._seldom_poll if fd in self._seldom else self._poll
+        assert poll is not None
+        return poll
+
+    def _read_seldom(self, port: int, seldom: bool) -> None:
+        """Whether the socket with this port wakes nobody for now: the tap does when its stream ends."""
+        fd = self._by_port.get(port)
+        if fd is None or fd not in self._taken or (fd in self._seldom) == seldom or self._poll_of(fd).closed:
             return
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
-        if at_times and not self._has_tls:
-            self._loop.remove_reader(self._poll.fileno())
-            self._reading = self._loop.call_later(_READ_EVERY_S, self._read_again)
-        else:
-            self._loop.add_reader(self._poll.fileno(), self._drain)
+        self._poll_of(fd).unregister(fd)
+        (self._seldom.add if seldom else self._seldom.discard)(fd)
+        self._poll_of(fd).register(fd, select.EPOLLIN)
+        if self._looks is None:
+            self._looks = self._loop.call_later(_LOOK_EVERY_S, self._look_at_seldom)
 
-    def _read_again(self) -> None:
-        assert self._poll is not None
-        ready = self._poll.poll(0, _FEW_READS)
-        self._read_all(ready)
-        if len(ready) == _FEW_READS:
-            self._reading = self._loop.call_soon(self._read_again)
-        else:
-            self._reading = self._loop.call_later(_READ_EVERY_S, self._read_again)
+    def _look_at_seldom(self) -> None:
+        """Read those of them that have much, many in a row."""
+        assert self._seldom_poll is not None
+        self._looks = None
+        if self._seldom:
+            ready = self._seldom_poll.poll(0, _READS_A_LOOK)
+            again_s = 0.0 if len(ready) == _READS_A_LOOK else _LOOK_EVERY_S
+            self._looks = self._loop.call_later(again_s, self._look_at_seldom)
+            self._read_all(ready)
 
     def _drain(self) -> None:
         assert self._poll is not None
@@ -255,14 +267,8 @@ class StampedReader:
     def _read_port(self, port: int) -> None:
         """Read all that waits on the connection from this port."""
         fd = self._by_port.get(port)
-        while fd is not None and fd in self._taken and not self._is_here(fd):
-            if self._read(fd) < _BUFFER_BYTES:
-                break
-
-    def _is_here(self, fd: int) -> bool:
-        """Whether the answer on this socket has come, and is only to be dealt with."""
-        log = self._taken[fd][0].log
-        return log is not None and log.wake.is_set()
+        while fd is not None and fd in self._taken and self._read(fd) == _BUFFER_BYTES:
+            pass
 
     def _read(self, fd: int) -> int:
         """Read once; how many bytes came."""

@@ -148,15 +148,15 @@ class WireClock:
         timeline: Timeline,
         ports: PortRange,
         read_now: Callable[[int], object],
-        read_at_times: Callable[[bool], object],
+        read_seldom: Callable[[int, bool], object],
     ) -> None:
-        """`read_now` is called with a port whose stream may have ended, `read_at_times` with whether that is
-        enough to read sockets soon. Raises OSError as `Tap` does."""
+        """`read_now` is called with a port whose stream may have ended, `read_seldom` with one whose socket
+        need not wake anybody otherwise, and when that is over. Raises OSError as `Tap` does."""
         self.ports = ports
         self._loop = loop
         self._timeline = timeline
         self._read_now = read_now
-        self._read_at_times = read_at_times
+        self._read_seldom = read_seldom
         self._tap = Tap(ports.ports, timeline)
         self._log = SegmentLog()
         self._held: dict[int, Any] = {}
@@ -198,6 +198,7 @@ class WireClock:
             if self._ends is not None:
                 self._seldom.add(port)
                 _set_low_water(sock, _LOW_WATER_BYTES)
+                self._read_seldom(port, True)
 
     def release(self, port: int) -> bool:
         """The stream is over: its socket wakes us at the first byte again. Whether it was read seldom."""
@@ -205,6 +206,7 @@ class WireClock:
         if (sock := self._held.pop(port, None)) is not None and seldom:
             self._seldom.discard(port)
             _set_low_water(sock, 1)
+            self._read_seldom(port, False)
         return seldom
 
     def arrivals(self, place: WirePlace, wanted_bytes: int) -> Columns | None:
@@ -247,7 +249,7 @@ class WireClock:
 
     def _take_ends(self) -> None:
         assert self._ends is not None
-        self._read_soon(self._ends.take())
+        self._read_soon(port for port in self._ends.take() if port in self._held)
 
     def _read_soon(self, ports: Iterable[int]) -> None:
         was_reading = bool(self._to_read)
@@ -257,11 +259,13 @@ class WireClock:
 
     def _read_some(self) -> None:
         """Read a few sockets: where many streams end together, the first is dealt with while others wait."""
-        for port in list(islice(self._to_read, _READS_A_ROUND)):
+        ports = list(islice(self._to_read, _READS_A_ROUND))
+        for port in ports:
             del self._to_read[port]
-            self._read_now(port)
         if self._to_read:
             self._loop.call_soon(self._read_some)
+        for port in ports:
+            self._read_now(port)
 
     def _drain(self) -> None:
         for segments in self._tap.drain():
@@ -273,9 +277,9 @@ class WireClock:
 
     def _set_busy(self, busy: bool) -> None:
         if busy != (self._ends is not None) and self._watch_ends(busy) == busy:
-            self._read_at_times(busy)
             for port, sock in list(self._held.items()):
                 _set_low_water(sock, _LOW_WATER_BYTES if busy else 1)
+                self._read_seldom(port, busy)
                 if busy:
                     self._seldom.add(port)
                     self._read_now(port)  # what its last read left behind wakes nobody from now on

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import trustme
 
 from loadgen.transport import _reader, _wire
+from loadgen.transport._read_log import ReadLog
 from loadgen.transport._reader import StampedReader
 from loadgen.transport._tap import Tap, payload_bytes
 from loadgen.transport._wire import PortRange
@@ -37,6 +39,7 @@ pytestmark = [
     pytest.mark.timing,
 ]
 
+add = ReadLog.add
 GAP_S = 0.01
 NEAR_US = 5_000
 """For two busy cores; what is compared is when the server's call that sends began."""
@@ -138,59 +141,103 @@ async def test_where_much_comes_a_stream_is_read_a_few_times_and_its_end_at_once
 
 
 @pytest.fixture
-def at_times(busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As though the next time at which sockets are read were far off."""
-    monkeypatch.setattr(_reader, "_READ_EVERY_S", 60.0)
+def never_looked_at(busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As though the next look at streams that wake nobody were far off."""
+    monkeypatch.setattr(_reader, "_LOOK_EVERY_S", 60.0)
 
 
-@pytest.mark.usefixtures("at_times")
-async def test_an_answer_that_ends_before_its_head_was_read_is_read_at_once(play: Any) -> None:
+async def asked_again_at_once(
+    play: Any, answer: Callable[[Any], Awaitable[None]], *how: Any, **more: Any
+) -> Any:
+    """Two turns, answered so: the second's request leaves when the first answer is there."""
+
     async def script(peer: Any) -> None:
-        for _ in range(2):
-            await peer.request()
-            await peer.head()
-            await peer.chunk(peer.words("Hi"))
-            await asyncio.sleep(0.05)
-            await peer.finish()
+        await answer(peer)
+        await answer(peer)
 
-    played = await play(script, clock="wire", turns=2, idle_timeout_s=1.0)
+    played = await play(script, *how, clock="wire", turns=2, idle_timeout_s=1.0, **more)
     first, second = played.records
-    assert [record.outcome for record in played.records] == ["ok", "ok"]
-    assert (first.clock, first.coalesced) == ("wire", 0)
+    assert [first.outcome, second.outcome] == ["ok", "ok"]
     assert second.sent_ns - second.due_ns < 100e6
+    return first
 
 
-@pytest.mark.usefixtures("at_times")
-async def test_what_is_encrypted_is_read_as_it_comes_since_no_packet_shows_its_end(play: Any) -> None:
-    serving, trusting = contexts()
-    sent_ns: list[int] = []
-
-    async def script(peer: Any) -> None:
-        for _ in range(2):
-            await stream(peer, 5, sent_ns)
-
-    played = await play(script, serving, tls=trusting, clock="wire", turns=2, idle_timeout_s=1.0)
-    assert [record.outcome for record in played.records] == ["ok", "ok"]
-    assert played.records[1].sent_ns - played.records[1].due_ns < 100e6
-
-
-@pytest.mark.usefixtures("at_times")
-async def test_where_little_comes_again_sockets_wake_us_again(
-    play: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def script(peer: Any) -> None:
+@pytest.mark.usefixtures("never_looked_at")
+@pytest.mark.parametrize("pause_s", [0.0, 0.05])
+async def test_a_short_answers_end_is_seen_at_once(play: Any, pause_s: float) -> None:
+    async def answer(peer: Any) -> None:
         await peer.request()
         await peer.head()
         await peer.chunk(peer.words("Hi"))
+        await asyncio.sleep(pause_s)
+        await peer.finish()
+
+    assert (await asked_again_at_once(play, answer)).clock == "wire"
+
+
+@pytest.mark.usefixtures("never_looked_at")
+async def test_what_is_encrypted_is_read_as_it_comes_since_no_packet_shows_its_end(play: Any) -> None:
+    serving, trusting = contexts()
+    await asked_again_at_once(play, lambda peer: stream(peer, 5, []), serving, tls=trusting)
+
+
+@pytest.mark.usefixtures("never_looked_at")
+async def test_what_comes_to_a_port_that_the_tap_does_not_see_is_read_as_it_comes(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_wire, "_MOST_USED", 0.0)
+    first = await asked_again_at_once(play, lambda peer: stream(peer, 10, []))
+    assert (first.clock, first.coalesced) == ("kernel", 0)
+
+
+@pytest.mark.usefixtures("never_looked_at")
+async def test_where_little_comes_again_sockets_wake_us_again(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        await asyncio.sleep(0.1)
         monkeypatch.setattr(_wire, "_CALM_PER_S", 1_000_000)
         monkeypatch.setattr(_wire, "_BUSY_PER_S", 1_000_000)
         await asyncio.sleep(0.1)  # many looks at how much comes
         await peer.finish()
-        await stream(peer, 1, [])
 
-    played = await play(script, clock="wire", turns=2, idle_timeout_s=1.0)
-    assert [record.outcome for record in played.records] == ["ok", "ok"]
-    assert played.records[1].sent_ns - played.records[1].due_ns < 100e6
+    await asked_again_at_once(play, answer)
+
+
+@pytest.mark.usefixtures("busy")
+async def test_a_look_that_fails_is_not_the_last(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_all, failed = StampedReader._read_all, False
+
+    def fails_once(reader: StampedReader, ready: list[tuple[int, int]]) -> None:
+        nonlocal failed
+        if reader._seldom and not failed:
+            failed = True
+            raise OSError("once")
+        read_all(reader, ready)
+
+    monkeypatch.setattr(StampedReader, "_read_all", fails_once)
+    monkeypatch.setattr(_wire, "_LOW_WATER_BYTES", 1)
+    monkeypatch.setattr(_wire, "_PENDING_S", 60.0)
+    arrived: list[int] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        for _ in range(2):
+            await asyncio.sleep(0.1)
+            await peer.chunk(peer.words("Hi"))
+        await asyncio.sleep(0.1)
+        await peer.finish()
+
+    monkeypatch.setattr(ReadLog, "add", lambda *given: arrived.append(len(given[1])) or add(*given))
+    record = (await play(script, clock="wire", idle_timeout_s=5.0)).record
+    assert failed
+    assert record.outcome == "ok"
+    assert len(arrived) >= 3, "the events were read before the end"
 
 
 @pytest.mark.usefixtures("busy")
