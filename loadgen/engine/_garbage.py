@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from loadgen.transport._work import WorkScheduler
 
-_A_TURN, _SPARE = 100, 5_000
-"""So many objects does a turn under way explain (it has 45), and so many more are let be."""
+_OBJECTS_A_TURN, _SPARE_OBJECTS = 100, 5_000
+"""What a turn under way explains (it has some 45), and how many more are let be."""
 _NEVER = 1_000_000
 _WAITS_AT_MOST_S = 1.0
 
@@ -38,7 +38,7 @@ class GarbageLook:
 
     def consider(self, open_turns: int) -> None:
         """Have it done soon if there are many, while so many turns are under way; at most one look waits."""
-        if not gc.isenabled() or gc.get_count()[0] <= _A_TURN * open_turns + _SPARE:
+        if not gc.isenabled() or gc.get_count()[0] <= _OBJECTS_A_TURN * open_turns + _SPARE_OBJECTS:
             return
         if self._waits_since_s is None:
             self._waits_since_s = self._clock()
