@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -186,6 +187,18 @@ async def test_what_comes_to_a_port_that_the_tap_does_not_see_is_read_as_it_come
     play: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_wire, "_MOST_USED", 0.0)
+    without_bounds = PortRange.socket
+
+    def elsewhere(ports: PortRange, address: Any) -> socket.socket:
+        """The kernel may choose one that the tap sees, now and then: here it must not."""
+        made = without_bounds(ports, address)
+        assert made.getsockopt(socket.IPPROTO_IP, _wire._IP_LOCAL_PORT_RANGE) == 0
+        low, high = _wire._ephemeral_ports()
+        first, last = (low, ports.ports.start - 1) if low < ports.ports.start else (ports.ports.stop, high)
+        made.setsockopt(socket.IPPROTO_IP, _wire._IP_LOCAL_PORT_RANGE, struct.pack("I", last << 16 | first))
+        return made
+
+    monkeypatch.setattr(PortRange, "socket", elsewhere)
     first = await asked_again_at_once(play, lambda peer: stream(peer, 10, []))
     assert (first.clock, first.coalesced) == ("kernel", 0)
 
