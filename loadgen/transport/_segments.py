@@ -104,7 +104,9 @@ class SegmentLog:
         ]
         here = np.flatnonzero(self._ports[: self._filled] == port)
         mine = np.concatenate([*parts, self._rows.take(here, axis=1)], axis=1)
-        if mine[1].min(initial=began_ns) < began_ns:  # some are of a connection before this one
+        if not mine.size:
+            return None
+        if np.minimum.reduce(mine[1]) < began_ns:  # some are of a connection before this one
             mine = mine[:, mine[1] >= began_ns]
         seq, size_bytes = mine[0] & _MOST_SEQ, mine[0] >> _SEQ_BITS
         ends, at_ns = in_order((first_seq + skipped_bytes) & _MOST_SEQ, seq, size_bytes, mine[1])
@@ -121,13 +123,14 @@ def in_order(start_seq: int, seq: _Array, size_bytes: _Array, at_ns: _Array) -> 
     One entry for each segment by which more of the stream was whole. Segments before byte 0, empty ones and
     those that bring nothing new have none. Offsets are taken modulo 2^32 and lie within 2^31 of byte 0.
     """
-    starts = (seq.astype(np.int64) - start_seq + (1 << 31) & _MOST_SEQ) - (1 << 31)
+    starts = (seq - start_seq).astype(np.int32).astype(np.int64)  # the first of the two cuts off 2^32
     ends = starts + size_bytes
-    new: Any = slice(int(ends.searchsorted(1)), None)  # as they come nearly always: in order, none empty
-    if ends[: new.start].max(initial=0) > 0 or size_bytes[new].min(initial=1) < 1:
+    first = int(ends.searchsorted(1))
+    new: Any = slice(first, None)  # as they come nearly always: in order, none empty
+    if np.count_nonzero(ends[:first] > 0) or np.count_nonzero(size_bytes[new]) < len(ends) - first:
         new = (size_bytes > 0) & (ends > 0)
     starts, ends, at_ns = starts[new], ends[new], at_ns[new]
-    if len(starts) and starts[0] <= 0 and (starts[1:] == ends[:-1]).all():
+    if len(starts) and starts[0] <= 0 and starts[1:].tobytes() == ends[:-1].tobytes():
         return ends, at_ns
     return _reassembled(starts, ends, at_ns)
 

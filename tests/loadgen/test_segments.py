@@ -28,7 +28,7 @@ def plain(start_seq: int, segments: list[tuple[int, int]]) -> list[tuple[int, in
 
 @given(start_seq=st.integers(0, 2**32 - 1), segments=SEGMENTS)
 def test_a_byte_has_arrived_when_all_before_it_have(start_seq: int, segments: list[tuple[int, int]]) -> None:
-    seq = np.array([(start_seq + offset) % 2**32 for offset, _ in segments], dtype=np.uint32)
+    seq = np.array([(start_seq + offset) % 2**32 for offset, _ in segments], dtype=np.int64)
     sizes = np.array([size for _, size in segments], dtype=np.int64)
     ends, at_ns = in_order(start_seq, seq, sizes, np.arange(len(segments), dtype=np.int64))
     assert list(zip(ends.tolist(), at_ns.tolist(), strict=True)) == plain(start_seq, segments)
