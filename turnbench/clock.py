@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -129,12 +129,11 @@ def stop_transmit_stamps(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, 0)
 
 
-def transmit_stamps(sock: socket.socket) -> list[tuple[int, int]]:
-    """(bytes sent, modulo 2^32; CLOCK_REALTIME in ns) of each stamp in the error queue, which is emptied.
+def transmit_stamps(sock: socket.socket) -> Iterator[tuple[int, int]]:
+    """(bytes sent, modulo 2^32; CLOCK_REALTIME in ns) of each stamp, as it is taken out of the error queue.
 
     By that time the kernel had handed so many bytes, counted from `ask_for_transmit_stamps`, to the device.
     """
-    found: list[tuple[int, int]] = []
     with suppress(OSError):  # BlockingIOError: nothing is left
         while True:
             _, ancillary, _, _ = sock.recvmsg(0, _ERROR_BYTES, _FROM_ERROR_QUEUE)
@@ -148,8 +147,7 @@ def transmit_stamps(sock: socket.socket) -> list[tuple[int, int]]:
                     if origin == _ORIGIN_TIMESTAMPING and what == _STAMP_OF_SENDING:
                         sent_bytes = (last_byte + 1) & 0xFFFFFFFF
             if stamp_ns is not None and sent_bytes is not None:
-                found.append((sent_bytes, stamp_ns))
-    return found
+                yield sent_bytes, stamp_ns
 
 
 def why_no_packets() -> str | None:

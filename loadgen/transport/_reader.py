@@ -191,12 +191,16 @@ class StampedReader:
             stop_transmit_stamps(_plain_socket(connection.raw_transport))
 
     def take_transmit_stamps(self, connection: TakenConnection) -> None:
-        """Empty the error queue, whose stamps would wake the loop until they are read."""
+        """Empty the error queue, whose stamps would wake the loop until they are read, or empty it as far as
+        the request at hand needs it: there is seldom more."""
         if not self._kernel_clock:
             return
         for sent_bytes, stamp_ns in transmit_stamps(_plain_socket(connection.raw_transport)):
-            if connection.log is not None:
-                connection.log.was_sent(sent_bytes, self._timeline.of_kernel_stamp(stamp_ns)[0])
+            log = connection.log
+            if log is not None and not log.sent_by_kernel:
+                log.was_sent(sent_bytes, self._timeline.of_kernel_stamp(stamp_ns)[0])
+                if log.sent_by_kernel:
+                    break
 
     @property
     def wire_ports(self) -> PortRange | None:
