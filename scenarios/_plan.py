@@ -80,7 +80,7 @@ def _which(script: Script, size: int | None, seed: int, k: int) -> tuple[int, in
     """The task of conversation k, and the item that opens it."""
     if size is not None:
         return _cycle(script, size, seed, k // size)[k % size]
-    task_index = pick(next(stream(seed, k, "task")), script.weights)
+    task_index = 0 if len(script.weights) == 1 else pick(next(stream(seed, k, "task")), script.weights)
     # Items go round by k, not at random, so that the same text does not come twice in a row.
     rounds, place = divmod(k, len(script.items[task_index]))
     order = shuffled(len(script.items[task_index]), seed, rounds, "items", script.tasks[task_index].name)
@@ -115,7 +115,7 @@ def _turns(script: Script, task_index: int, item_index: int, seed: int, k: int) 
             texts["bundle"] = _bundle(script.bundles[task_index], texts, tokens, (seed, k, "bundle", n))
         return _filled(task.prompt, texts), remembered
 
-    words = 0.0
+    words, patience = 0.0, task.patience
 
     def key(n: int) -> AnswerKey | None:
         """What is right of turn n, which only prompts have, not the follow-ups to them."""
@@ -136,7 +136,7 @@ def _turns(script: Script, task_index: int, item_index: int, seed: int, k: int) 
             read_wpm=read_wpm,
             type_wpm=type_wpm,
             patience_s=task.patience.first_s,
-            leave_after_s=task.patience.after_s if next(leaves) < task.patience.share else None,
+            leave_after_s=patience.after_s if patience.share and next(leaves) < patience.share else None,
             remembered=remembered,
             canned=task.replies[n % len(task.replies)] if task.replies else None,
             call=call,
