@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import sub
 from typing import Any, Literal, Protocol
 
@@ -263,15 +264,14 @@ class StreamedReply:
 
     def event_words(self) -> list[int]:
         """Words that begin in each content event; counted when the record is made."""
+        words_of = _token_words if max(map(len, self.parts), default=0) <= _TOKEN_CHARS else _words
         found: list[int] = []
         in_word = False
-        for text in self.parts:
-            words = len(text.split())
-            if text:
-                if words and in_word and not text[0].isspace():
-                    words -= 1  # it goes on with the last word of the text before
-                in_word = not text[-1].isspace()
-            found.append(words)
+        for words, begins, ends in map(words_of, self.parts):
+            # It may go on with the last word of the text before.
+            found.append(words - 1 if begins and in_word else words)
+            if ends is not None:
+                in_word = ends
         return found
 
     @property
@@ -288,6 +288,20 @@ class StreamedReply:
     def output_tokens(self) -> int:
         """The server's own count where it gave one, else the number of content events."""
         return len(self.events) if self.completion_tokens is None else self.completion_tokens
+
+
+_TOKEN_CHARS = 32
+"""No text of an event is longer where each is a token's: models have some ten thousand of these."""
+
+
+def _words(text: str) -> tuple[int, bool, bool | None]:
+    """How many words there are, whether it begins with one, and whether it ends with one (None: no text)."""
+    if not text:
+        return 0, False, None
+    return len(text.split()), not text[0].isspace(), not text[-1].isspace()
+
+
+_token_words = lru_cache(maxsize=4096)(_words)
 
 
 def _steps(before: int, counts: list[int]) -> list[int]:

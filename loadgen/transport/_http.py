@@ -190,7 +190,7 @@ class StampedHandler(ResponseHandler):
                 log.take_plain()
             if log.plain is not None:
                 # aiohttp needs to know that the body is over, not what was in it.
-                chunk = log.plain.next_chunk(begin)
+                chunk = log.plain.next_chunk(log.raw, begin)
             kept = bytes(log.raw[begin:chunk]) + (b"" if chunk is None else LAST_CHUNK)
             log.deferred_from = len(log.raw)
             payload = self._payload

@@ -298,13 +298,12 @@ class PlainBody:
         found: npt.NDArray[np.int64] = self.ends[slice(events[0], events[-1] + 1) if in_a_row else events]
         return found
 
-    def next_chunk(self, offset: int) -> int | None:
+    def next_chunk(self, raw: bytes | bytearray, offset: int) -> int | None:
         """The first raw offset from `offset` on at which a chunk begins; None: none does."""
         if offset <= self.start:
             return self.start
-        begins = self.ends + _CHUNK_END_BYTES
-        place = int(begins.searchsorted(offset))
-        return int(begins[place]) if place < len(begins) else None
+        end = raw.find(_EVENT_END, max(offset - len(_EVENT_END), self.start))
+        return None if end < 0 else end + len(_EVENT_END)
 
 
 _CHUNK_END_BYTES = 2

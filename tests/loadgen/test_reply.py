@@ -284,15 +284,23 @@ def test_events_that_share_a_read_share_its_arrival() -> None:
     assert read_reply(body_of(log, chunked=False), CHAT).event_reads == [1, 1, 3]
 
 
-@given(st.lists(st.text(st.sampled_from("ab \n\t\u00a0é"), min_size=1, max_size=4), max_size=20))
-def test_a_word_over_several_events_is_counted_once(texts: list[str]) -> None:
-    texts = ["more than four ", *texts]  # else one of them may look like all that was said, sent again
+@given(
+    st.lists(st.text(st.sampled_from("ab \n\t\u00a0é"), min_size=1, max_size=4), max_size=20),
+    # Else one of them may look like all that was said, sent again.
+    st.sampled_from(["more than four ", "an event with more than any token has, "]),
+)
+def test_a_word_over_several_events_is_counted_once(texts: list[str], first: str) -> None:
+    texts = [first, *texts]
     reply = reply_to(*said(*texts), STOP)
     whole = "".join(texts)
     assert reply.text == whole
     assert sum(reply.event_words()) == len(whole.split())
     for number in range(len(texts)):
         assert sum(reply.event_words()[: number + 1]) == len("".join(texts[: number + 1]).split())
+
+
+def test_a_word_goes_on_over_an_event_without_text() -> None:
+    assert StreamedReply(parts=["to", "", "day ", "", "is"]).event_words() == [1, 0, 0, 0, 1]
 
 
 @example([b'{"detail":" "}'])  # an error, as some servers put it
@@ -366,7 +374,7 @@ def test_a_plain_body_read_in_a_few_passes_is_what_the_general_way_makes_of_it(
     assert fast == read_reply(body_of(log, chunked=True), CHAT)
     begins = [plain.start, *(end + 2 for end in plain.ends.tolist())]
     for offset in range(len(raw)):
-        assert plain.next_chunk(offset) == next((each for each in begins if each >= offset), None)
+        assert plain.next_chunk(raw, offset) == next((each for each in begins if each >= offset), None)
 
 
 @given(
