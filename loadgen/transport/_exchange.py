@@ -179,7 +179,11 @@ class Exchange:
         if self.dialect.ahead is not None and self._is_as_sent and start is not None:
             read_on = partial(self._read_on, PlainBody(start), self.dialect.ahead(), scheduler)
             self.log.on_more = partial(scheduler.later, read_on)
-            self.log.ask_for_more(start + (0 if scheduler.has_time_for(1) else _AHEAD_BYTES))
+            self.log.ask_for_more(start + self._bytes_ahead(scheduler.has_time_for(1)))
+
+    def _bytes_ahead(self, one_by_one: bool) -> int:
+        """How much shall come before more is read ahead."""
+        return 0 if one_by_one else self.log.connection.look_bytes or _AHEAD_BYTES
 
     def _read_on(self, body: PlainBody, ahead: ReadAhead, scheduler: WorkScheduler) -> None:
         log = self.log
@@ -196,7 +200,7 @@ class Exchange:
             goes_on = goes_on and len(log.raw) - read_to <= _AHEAD_BYTES
         if goes_on:
             log.ahead, self._ahead = body, ahead
-            log.ask_for_more(len(log.raw) + (0 if one_by_one else _AHEAD_BYTES))
+            log.ask_for_more(len(log.raw) + self._bytes_ahead(one_by_one))
         else:
             log.stop_reading_ahead()
 

@@ -130,6 +130,11 @@ class StampedHandler(ResponseHandler):
         if self.log is not None and self.log.sent_by_kernel:  # else each read would carry a second message
             self._stop_stamping_sends()
 
+    @property
+    def look_bytes(self) -> int | None:
+        """How much of the stream comes with one read while much comes; None: any little."""
+        return self._reader.look_bytes(self)
+
     def _stop_stamping_sends(self) -> None:
         self._stamps_sends = False
         self._reader.stop_stamping_sends(self)

@@ -104,6 +104,12 @@ class StampedReader:
         if self._wire is not None and log is not None and log.look_up is not None and log.records is None:
             self._wire.hold(connection.port, _plain_socket(connection.raw_transport))
 
+    def look_bytes(self, connection: TakenConnection) -> int | None:
+        """How much of a stream waits for one read while much comes; None: each byte may wake us."""
+        if self._wire is None or not self._wire.is_held(connection.port):
+            return None
+        return self._wire.low_water_bytes
+
     def finish(self, connection: TakenConnection, log: ReadLog) -> None:
         """A request is over: its socket wakes us at the first byte again."""
         if log.records is not None:  # what was begun of a TLS record is asyncio's to go on with

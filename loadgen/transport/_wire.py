@@ -31,7 +31,9 @@ _TCP_INFO_BYTES = 232
 _BYTES_RECEIVED_AT = 128
 """tcpi_bytes_received in struct tcp_info (linux/tcp.h, since 4.1)."""
 _FIONREAD = 0x541B
-_LOW_WATER_BYTES = 16 * 1024
+_LOW_WATER_BYTES, _LITTLE_WATER_BYTES = 16 * 1024, 4 * 1024
+"""Of what a socket must hold before it is read: the more, the less a token costs, and the more is left to be
+read at an answer's end. The second is for moderate rates."""
 _SLICE_PORTS = 1024
 _CLAIM = "\0turnbench-ports-{}"
 _LINGER_S = 60.0
@@ -42,6 +44,8 @@ DRAIN_EVERY_S = 0.05
 """Time between two drains of the tap; records are made a little later, and find their arrivals in its log."""
 _BUSY_PER_S, _CALM_PER_S = 2_000, 1_000
 """Segments per second above which sockets are read seldom, and below which they are read at once again."""
+_MUCH_PER_S, _MODERATE_PER_S = 10_000, 7_000
+"""Segments per second above which the first low-water mark is used, and below which the second is again."""
 _READS_A_ROUND = 8
 _PENDING_S = 0.25
 """Silence after which what waits below a low-water mark is read all the same."""
@@ -165,6 +169,7 @@ class WireClock:
         """Those of them whose streams have been read seldom for a while."""
         self._ends: EndsTap | None = None
         """While much comes."""
+        self._comes_much = False
         self._rate_per_s = 0.0
         self._ticked_ns = self._pending_ns = timeline.now_ns()
         self._segments = 0
@@ -197,8 +202,17 @@ class WireClock:
             self._held[port] = sock
             if self._ends is not None:
                 self._seldom.add(port)
-                _set_low_water(sock, _LOW_WATER_BYTES)
+                _set_low_water(sock, self.low_water_bytes)
                 self._read_seldom(port, True)
+
+    @property
+    def low_water_bytes(self) -> int:
+        """What a held socket must hold before it is read, while more comes than a few tokens."""
+        return _LOW_WATER_BYTES if self._comes_much else _LITTLE_WATER_BYTES
+
+    def is_held(self, port: int) -> bool:
+        """Whether this port has a stream that may be read seldom."""
+        return port in self._held
 
     def release(self, port: int) -> bool:
         """The stream is over: its socket wakes us at the first byte again. Whether it was read seldom."""
@@ -235,6 +249,7 @@ class WireClock:
         weight = min(passed_s / 0.1, 1.0)
         self._rate_per_s += weight * (self._segments / passed_s - self._rate_per_s)
         self._segments = 0
+        self._follow_rate()
         self._set_busy(self._rate_per_s > (_BUSY_PER_S if self._ends is None else _CALM_PER_S))
         if self._ends is not None:
             ended = self._may_have_ended & self._held.keys()  # of these most have been read
@@ -255,7 +270,7 @@ class WireClock:
         was_reading = bool(self._to_read)
         self._to_read |= dict.fromkeys(ports)
         if self._to_read and not was_reading:
-            self._loop.call_soon(self._read_some)
+            self._read_some()
 
     def _read_some(self) -> None:
         """Read a few sockets: where many streams end together, the first is dealt with while others wait."""
@@ -275,10 +290,18 @@ class WireClock:
             self._heard[ports] = True
             self._may_have_ended.update(ports[segments.unsure].tolist())
 
+    def _follow_rate(self) -> None:
+        """Choose the low-water mark by how much comes."""
+        was_much = self._comes_much
+        self._comes_much = self._rate_per_s > (_MODERATE_PER_S if was_much else _MUCH_PER_S)
+        if self._comes_much != was_much and self._ends is not None:
+            for sock in self._held.values():
+                _set_low_water(sock, self.low_water_bytes)
+
     def _set_busy(self, busy: bool) -> None:
         if busy != (self._ends is not None) and self._watch_ends(busy) == busy:
             for port, sock in list(self._held.items()):
-                _set_low_water(sock, _LOW_WATER_BYTES if busy else 1)
+                _set_low_water(sock, self.low_water_bytes if busy else 1)
                 self._read_seldom(port, busy)
                 if busy:
                     self._seldom.add(port)

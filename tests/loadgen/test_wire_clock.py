@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import trustme
 
-from loadgen.transport import _reader, _wire
+from loadgen.dialects._chat import _Reading
+from loadgen.transport import _reader, _wire, _work
 from loadgen.transport._read_log import ReadLog
 from loadgen.transport._reader import StampedReader
 from loadgen.transport._tap import Tap, payload_bytes
@@ -141,6 +142,40 @@ async def test_where_much_comes_a_stream_is_read_a_few_times_and_its_end_at_once
     assert second.sent_ns - second.due_ns < 100e6, "the first one's end was seen at once"
 
 
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize(("much_per_s", "waits_for"), [(1 << 30, 4 * 1024), (-1, 16 * 1024)])
+async def test_the_more_comes_the_more_waits_for_a_read(
+    play: Any, monkeypatch: pytest.MonkeyPatch, much_per_s: int, waits_for: int
+) -> None:
+    monkeypatch.setattr(_wire, "_MUCH_PER_S", much_per_s)
+    monkeypatch.setattr(_wire, "_MODERATE_PER_S", much_per_s)
+    monkeypatch.setattr(_wire, "_PENDING_S", 60.0)
+    read: list[int] = []
+    monkeypatch.setattr(ReadLog, "add", lambda *given: read.append(len(given[1])) or add(*given))
+
+    monkeypatch.setattr(_work, "_MOST_EVENTS", 0)
+    ahead: list[bool] = []
+    take = _Reading.take
+    monkeypatch.setattr(
+        _Reading, "take", lambda *given: take(*given) and ahead.append(bool(given[0]._texts)) is None
+    )
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        event = peer.words("word " * 40)
+        for sent in range(0, waits_for * 3, len(event)):
+            await peer.chunk(event)
+            await asyncio.sleep(0.005)
+            if sent < waits_for // 2:
+                read.clear()
+        await peer.finish()
+
+    assert (await play(script, clock="wire", idle_timeout_s=5.0)).record.outcome == "ok"
+    assert waits_for <= read[0] < 1.5 * waits_for
+    assert any(ahead), "what had come was made sense of at once"
+
+
 @pytest.fixture
 def never_looked_at(busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As though the next look at streams that wake nobody were far off."""
@@ -232,7 +267,7 @@ async def test_a_look_that_fails_is_not_the_last(play: Any, monkeypatch: pytest.
         read_all(reader, ready)
 
     monkeypatch.setattr(StampedReader, "_read_all", fails_once)
-    monkeypatch.setattr(_wire, "_LOW_WATER_BYTES", 1)
+    monkeypatch.setattr(_wire, "_LITTLE_WATER_BYTES", 1)
     monkeypatch.setattr(_wire, "_PENDING_S", 60.0)
     arrived: list[int] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
