@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.commands import called
-from turnbench.cli.certify import main
+from turnbench.cli.certify import Certificate, _conclude, main
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,38 @@ def test_a_load_that_is_none_is_refused_in_a_line(words: list[str]) -> None:
     said = called(main, *words)
     assert (said.returncode, said.stderr.count("\n")) == (2, 1)
     assert "--streams" in said.stderr
+
+
+def level(streams: int, ttft_added_ms: float = 0.0, late_share: float = 0.0) -> Certificate:
+    return Certificate(streams, 5000.0, "wire", 300, 0.0, ttft_added_ms, 0.0, 50.0, late_share, 0.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        (level(200, late_share=0.023), "next turns were late for 2.3% of the time (at most 1%), so the load"),
+        (level(200, ttft_added_ms=-1.5), "TTFT off by 1.5 ms at p99 (at most 1)\n"),
+        (level(200, 2.0, 0.5), "TTFT off by 2.0 ms at p99 (at most 1); next turns were late for 50.0%"),
+    ],
+    ids=["late", "off", "both"],
+)
+def test_of_the_first_load_that_is_too_much_it_says_what_was(
+    capsys: pytest.CaptureFixture[str], last: Certificate, why: str
+) -> None:
+    _conclude([level(100)], last)
+    said = capsys.readouterr().out
+    assert said.startswith("certified up to 100 streams (5,000 tokens/s) an engine")
+    assert f"not at 200: {why}" in said
+    assert "use more engines" in said
+
+
+def test_where_every_load_is_certified_nothing_is_said_against_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _conclude([level(100), level(200)], level(200))
+    assert capsys.readouterr().out.splitlines() == [
+        "certified up to 200 streams (5,000 tokens/s) an engine: at most 1 ms added at p99"
+    ]
 
 
 @pytest.mark.slow
