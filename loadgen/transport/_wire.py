@@ -241,6 +241,7 @@ class WireClock:
         self.ports.close()
 
     def _tick(self) -> None:
+        self._timer = self._loop.call_later(DRAIN_EVERY_S, self._tick)
         now_ns = self._timeline.now_ns()
         passed_s = max((now_ns - self._ticked_ns) / 1e9, 1e-6)
         self._ticked_ns = now_ns
@@ -260,7 +261,6 @@ class WireClock:
             self._read_soon(ended)
         self._may_have_ended.clear()
         self._log.forget_before(min(self._marks.values(), default=self._log.mark()))
-        self._timer = self._loop.call_later(DRAIN_EVERY_S, self._tick)
 
     def _take_ends(self) -> None:
         assert self._ends is not None

@@ -143,6 +143,36 @@ async def test_where_much_comes_a_stream_is_read_a_few_times_and_its_end_at_once
 
 
 @pytest.mark.usefixtures("busy")
+async def test_a_read_that_fails_at_a_drain_does_not_end_the_drains(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_port, failed = StampedReader._read_port, 0
+
+    def fails_at_first(reader: StampedReader, port: int) -> None:
+        nonlocal failed
+        failed += 1
+        if failed == 1:
+            raise OSError("once")
+        read_port(reader, port)
+
+    monkeypatch.setattr(_wire, "_PENDING_S", 0.02)
+    monkeypatch.setattr(_wire.EndsTap, "take", lambda tap: [])  # no end wakes us: drains alone read
+    monkeypatch.setattr(StampedReader, "_read_port", fails_at_first)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.head()
+        await peer.chunk(peer.words("Hi"))
+        await asyncio.sleep(0.1)
+        await peer.finish()
+
+    record = (await play(script, clock="wire", idle_timeout_s=2.0)).record
+    assert failed > 1
+    assert record.outcome == "ok"
+
+
+@pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize(("much_per_s", "waits_for"), [(1 << 30, 4 * 1024), (-1, 16 * 1024)])
 async def test_the_more_comes_the_more_waits_for_a_read(
     play: Any, monkeypatch: pytest.MonkeyPatch, much_per_s: int, waits_for: int
