@@ -137,10 +137,15 @@ def late(at: LevelEvidence) -> Iterator[Finding]:
     yield at.finding(kind, severity=severity, what=what, lighter=_lighter(at))
 
 
+def late_share(late_ms: Floats, answering_ms: Floats) -> float:
+    """Closed loop: the part of the time in which people waited for the client and not for an answer."""
+    late, answering = float(late_ms.sum()), float(np.nansum(answering_ms))
+    return late / (late + answering) if late + answering > 0 else 0.0
+
+
 def _late_closed(at: LevelEvidence, late_ms: Floats) -> tuple[Severity, str] | None:
     answering_ms = np.fmax(floats(at.rows["ttg_ms"]), floats(at.rows["end_ns"] - at.rows["sent_ns"]) / 1e6)
-    total_ms = float(late_ms.sum() + np.nansum(answering_ms))
-    share = float(late_ms.sum()) / total_ms if total_ms > 0 else 0.0
+    share = late_share(late_ms, answering_ms)
     if share <= SUSPECT_LATE_SHARE:
         return None
     streams = streams_mean(at.study.frame, at.level)

@@ -291,7 +291,7 @@ class StreamedReply:
 
 
 _TOKEN_CHARS = 32
-"""No text of an event is longer where each is a token's: models have some ten thousand of these."""
+"""Longest text whose words are remembered: longer ones are no single token's, and seldom come twice."""
 
 
 def _words(text: str) -> tuple[int, bool, bool | None]:

@@ -105,10 +105,8 @@ class StampedReader:
             self._wire.hold(connection.port, _plain_socket(connection.raw_transport))
 
     def look_bytes(self, connection: TakenConnection) -> int | None:
-        """How much of a stream waits for one read while much comes; None: each byte may wake us."""
-        if self._wire is None or not self._wire.is_held(connection.port):
-            return None
-        return self._wire.low_water_bytes
+        """As the wire clock's; None without one."""
+        return None if self._wire is None else self._wire.look_bytes(connection.port)
 
     def finish(self, connection: TakenConnection, log: ReadLog) -> None:
         """A request is over: its socket wakes us at the first byte again."""
@@ -197,8 +195,8 @@ class StampedReader:
             stop_transmit_stamps(_plain_socket(connection.raw_transport))
 
     def take_transmit_stamps(self, connection: TakenConnection) -> None:
-        """Empty the error queue, whose stamps would wake the loop until they are read, or empty it as far as
-        the request at hand needs it: there is seldom more."""
+        """Empty the error queue, whose stamps wake the loop until they are read; at least up to the stamp
+        that the request at hand still needs, which is nearly always the last."""
         if not self._kernel_clock:
             return
         for sent_bytes, stamp_ns in transmit_stamps(_plain_socket(connection.raw_transport)):

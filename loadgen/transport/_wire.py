@@ -210,9 +210,9 @@ class WireClock:
         """What a held socket must hold before it is read, while more comes than a few tokens."""
         return _LOW_WATER_BYTES if self._comes_much else _LITTLE_WATER_BYTES
 
-    def is_held(self, port: int) -> bool:
-        """Whether this port has a stream that may be read seldom."""
-        return port in self._held
+    def look_bytes(self, port: int) -> int | None:
+        """How much of this port's stream waits for one read while much comes; None: each byte may wake us."""
+        return self.low_water_bytes if port in self._held else None
 
     def release(self, port: int) -> bool:
         """The stream is over: its socket wakes us at the first byte again. Whether it was read seldom."""

@@ -56,14 +56,14 @@ class Certificate:
     @property
     def misses(self) -> list[str]:
         """Why it is not certified, a sentence's part each."""
+        from analysis.checks.client import SUSPECT_LATE_SHARE
+
         added = {"TTFT": self.ttft_added_p99_ms, "gaps": self.gap_added_p99_ms}
         off = [
             f"{what} off by {abs(ms):.1f} ms at p99 (at most {_MOST_ADDED_MS:g})"
             for what, ms in added.items()
             if abs(ms) > _MOST_ADDED_MS
         ]
-        from analysis.checks.client import SUSPECT_LATE_SHARE
-
         if self.late_share > SUSPECT_LATE_SHARE:
             limit = f"(at most {SUSPECT_LATE_SHARE:.0%}), so the load was lower than asked"
             off.append(f"next turns were late for {self.late_share:.1%} of the time {limit}")
@@ -239,6 +239,8 @@ def _on_core(number: int) -> Any:
 
 
 def _certificate(run: RunDirectory, streams: int, truth_path: Path) -> Certificate:
+    from analysis.checks.client import late_share
+
     level = run.manifest.levels[0]
     start_ns, end_ns = level.window_start_ns or 0, level.window_end_ns or 0
     turns = [
@@ -270,7 +272,7 @@ def _certificate(run: RunDirectory, streams: int, truth_path: Path) -> Certifica
         ttft_added_p99_ms=float(np.quantile(ttft_ms, 0.99) - np.quantile(true_ms, 0.99)),
         gap_added_p99_ms=float(np.quantile(gaps_ms, 0.99) - np.quantile(true_gaps_ms, 0.99)),
         late_p99_ms=float(np.quantile(late_ms, 0.99)),
-        late_share=float(late_ms.sum() / (late_ms.sum() + took_ms.sum())),
+        late_share=late_share(late_ms, took_ms),
         coalesced_share=sum(turn.coalesced for turn in turns) / sum(len(turn.event_us) for turn in turns),
         engine_cpu_share=sum(shares) / len(shares) if shares else 0.0,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
+from analysis.checks.client import late_share
 from tests.commands import called
 from turnbench.cli.certify import Certificate, _conclude, main
 
@@ -40,6 +42,11 @@ def test_of_the_first_load_that_is_too_much_it_says_what_was(
     assert said.startswith("certified up to 100 streams (5,000 tokens/s) an engine")
     assert f"not at 200: {why}" in said
     assert "use more engines" in said
+
+
+def test_late_turns_count_by_their_share_of_the_time_and_cut_answers_take_none() -> None:
+    assert late_share(np.array([10.0, 30.0]), np.array([160.0, np.nan])) == 0.2
+    assert late_share(np.array([0.0]), np.array([np.nan])) == 0.0
 
 
 def test_where_every_load_is_certified_nothing_is_said_against_one(
