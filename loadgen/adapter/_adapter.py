@@ -25,6 +25,7 @@ import locust.main
 from gevent.event import Event
 from locust import events
 from locust.env import Environment
+from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsCSVFileWriter
 
@@ -75,6 +76,7 @@ _CHANGES_A_RUN = (
     "stop_timeout", "expect_workers", "master", "worker",
 )  # fmt: skip
 """Locust's options that say what load there is, and from where."""
+_FAILED = "turnbench itself failed: %s; please report it, with what --loglevel DEBUG shows"
 _BROWSER_KEYS = ("\r", "\n")
 
 
@@ -191,8 +193,7 @@ class LocustAdapter:
             run = self.controller.open_run(prepared, again=self._runs > 0)
         except (OptionErrors, OSError) as error:
             logger.error("turnbench: %s", error)
-            self.environment.process_exit_code = exits.BAD_CONFIGURATION
-            gevent.spawn(self.runner.quit if self.options.headless else self.runner.stop)
+            self._end_without_run(exits.BAD_CONFIGURATION)
             return
         self._runs += 1
         self._run = run
@@ -201,6 +202,19 @@ class LocustAdapter:
         self.last_report = run.writer.path / "report.html"
         self._idle.clear()
         gevent.spawn(self._drive, run)
+
+    def _end_without_run(self, code: int) -> None:
+        self.environment.process_exit_code = code
+        gevent.spawn(self.runner.quit if self.options.headless else self.runner.stop)
+
+    def fail(self, error: Exception) -> None:
+        """What broke in a listener ends the run, or Locust if there is none: nobody waits for ever."""
+        if self._run is not None:
+            self._run.fault(reason(error))
+            return
+        logger.error(_FAILED, reason(error))
+        if self.controller is not None:
+            self._end_without_run(exits.INVALID)
 
     def _drive(self, run: RunState) -> None:
         assert self.controller is not None
@@ -312,14 +326,30 @@ def register() -> None:
 
     def on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
         adapter = _adapters[id(environment)] = LocustAdapter(environment)
-        adapter.start(web_ui)
+        try:
+            adapter.start(web_ui)
+        except Exception as error:
+            logger.debug("where turnbench failed", exc_info=error)
+            _refuse(_FAILED % reason(error), exits.INVALID)
+
+        def listen(event: EventHook, work: Callable[..., object]) -> None:
+            # Locust logs what breaks in a listener, and goes on without it.
+            def guarded(**arguments: Any) -> None:
+                try:
+                    work(**arguments)
+                except Exception as error:
+                    logger.debug("where turnbench failed", exc_info=error)
+                    adapter.fail(error)
+
+            event.add_listener(guarded)
+
         listeners = environment.events
-        listeners.test_start.add_listener(lambda **_: adapter.on_test_start())
-        listeners.test_stopping.add_listener(lambda **_: adapter.on_test_stopping())
+        listen(listeners.test_start, lambda **_: adapter.on_test_start())
+        listen(listeners.test_stopping, lambda **_: adapter.on_test_stopping())
         # Registered now and not at import, so that it runs before Locust's own quitting listeners.
-        listeners.quitting.add_listener(lambda **_: adapter.on_quitting())
-        listeners.quit.add_listener(lambda **_: end_csv_writer())
-        listeners.worker_connect.add_listener(lambda client_id, **_: adapter.on_worker_connect(client_id))
+        listen(listeners.quitting, lambda **_: adapter.on_quitting())
+        listen(listeners.quit, lambda **_: end_csv_writer())
+        listen(listeners.worker_connect, lambda client_id, **_: adapter.on_worker_connect(client_id))
 
     events.init_command_line_parser.add_listener(on_parser)
     events.init.add_listener(on_init)
@@ -373,9 +403,9 @@ def _require_place(flag: str, path: str) -> None:
         _refuse(f"{flag} {quoted(path)}: there is no such folder; make it first")
 
 
-def _refuse(problem: str) -> NoReturn:
+def _refuse(problem: str, code: int = exits.BAD_CONFIGURATION) -> NoReturn:
     print(f"turnbench: {problem}", file=sys.stderr)
-    raise SystemExit(exits.BAD_CONFIGURATION)
+    raise SystemExit(code)
 
 
 def _choose_master_port(parser: Any) -> None:

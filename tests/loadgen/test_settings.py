@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.dialects import DIALECTS
+from loadgen.options import _prepare
 from loadgen.options._command_line import OptionErrors, settings_from
 from loadgen.options._endpoint import address_of, without_secrets, without_userinfo
 from loadgen.options._headers import dialect_of, recorded
@@ -149,3 +150,8 @@ def test_a_key_in_the_query_is_not_recorded() -> None:
     shown = recorded(Settings(host=typed, labels={"a": "sk-secret"}))
     assert "sk-secret" not in json.dumps(shown)
     assert "hush" not in json.dumps(shown)
+
+
+def test_what_is_there_without_being_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_prepare, "_LIBRARIES", ("msgspec", "copied-here-by-hand"))
+    assert list(_prepare.versions()) == ["python", "msgspec"]

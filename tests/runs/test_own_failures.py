@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,10 +108,27 @@ ended.set()
 print(len(flushes))
 """
 
+_LISTENER = """
+import sys
+import locust.main
+from loadgen.adapter._adapter import LocustAdapter
+from loadgen.control._controller import RunController
+of, name, *arguments = sys.argv[1:]
+def broken(self, *_, **__):
+    raise KeyError("no such thing")
+setattr({"adapter": LocustAdapter, "controller": RunController}[of], name, broken)
+sys.argv = ["locust", "-f", "loadgen", *arguments]
+locust.main.main()
+"""
+
+
+def ran(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
 
 def said(script: str, *arguments: str) -> str:
-    command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = ran(script, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -140,3 +158,26 @@ def test_errors_that_are_all_different_are_few_rows_of_locusts_table() -> None:
 @pytest.mark.slow
 def test_records_go_to_the_disk_every_second() -> None:
     assert said(_FLUSHES) == "2\n"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(("controller", "open_run"), id="while it opens"),
+        pytest.param(("controller", "__init__"), id="before", marks=pytest.mark.slow),
+    ],
+)
+def test_what_breaks_before_a_run_ends_locust_with_a_line(broken: Any, server: Any, tmp_path: Path) -> None:
+    where = ("--run-dir", str(tmp_path / "run"))
+    done = ran(_LISTENER, *broken, "--headless", "-H", server().url, "--scenario", "choose", "--once", *where)
+    assert done.returncode == 3, done.stderr
+    assert "turnbench itself failed: KeyError: 'no such thing'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_breaks_before_a_run_is_shown_where_asked_for(server: Any, tmp_path: Path) -> None:
+    where = ("--run-dir", str(tmp_path / "run"), "--loglevel", "DEBUG")
+    broken = ("controller", "open_run")
+    done = ran(_LISTENER, *broken, "--headless", "-H", server().url, "--scenario", "choose", "--once", *where)
+    assert "line 8, in broken" in done.stderr
