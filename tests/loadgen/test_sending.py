@@ -9,12 +9,15 @@ import asyncio
 import ssl
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import trustme
 
+from loadgen.transport import _reader
 from loadgen.transport._http import PromptRequest, StampedHandler
+from turnbench.clock import transmit_stamps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps what is sent")
 
@@ -81,6 +84,27 @@ async def test_without_the_kernels_word_the_time_is_one_from_before_the_call(
     assert (record.outcome, record.sent_clock) == ("ok", "bound")
     assert record.sent_ns <= seen[0]
     assert record.write_ns - record.sent_ns >= HELD_UP_MS * 1_000_000
+
+
+async def test_the_stamp_of_a_request_is_taken_without_asking_for_another(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question is a call of the kernel's, and the next request of somebody else waits for it."""
+    events: list[str] = []
+
+    def watched(sock: Any) -> Iterator[tuple[int, int]]:
+        for stamp in transmit_stamps(sock):
+            events.append("stamp")
+            yield stamp
+            events.append("asked for another")
+
+    async def script(peer: Any) -> None:
+        await peer.answer("Hi")
+
+    monkeypatch.setattr(_reader, "transmit_stamps", watched)
+    record = (await play(script)).record
+    assert (record.outcome, record.sent_clock) == ("ok", "tx")
+    assert events == ["stamp"]
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body")
