@@ -105,7 +105,12 @@ class Slope:
 
 
 def slope(points: Points) -> Slope | None:
-    """Least squares over means of STEP_S, without the time in which things fill; None: too short."""
+    """Least squares over means of STEP_S, without the time in which things fill; None: too short.
+
+    What malloc keeps of a long answer stays for a while, so that neighbours are alike and count for less than
+    as many values would: n (1 - r) / (1 + r), with r the residuals' correlation at lag 1 (Santer et al. 2000,
+    doi:10.1029/1999JD901105).
+    """
     last_s = max((at_s for at_s, _ in points), default=0.0)
     steps: dict[int, list[float]] = {}
     for at_s, value in points:
@@ -118,7 +123,10 @@ def slope(points: Points) -> Slope | None:
     if min(means) == max(means):  # a line through these has no error to speak of
         return Slope(means[0], 0.0, 0.0, 0.0)
     line = stats.linregress(hours, means)
-    half = float(stats.t.ppf(0.975, len(steps) - 2) * line.stderr)
+    left = np.array(means) - line.intercept - line.slope * np.array(hours)
+    alike = max(float(left[1:] @ left[:-1] / (left @ left)), 0.0)
+    count = max(len(steps) * (1 - alike) / (1 + alike), 3.0)
+    half = float(stats.t.ppf(0.975, count - 2) * line.stderr * np.sqrt((len(steps) - 2) / (count - 2)))
     return Slope(float(np.mean(means)), float(line.slope), float(line.slope) - half, float(line.slope) + half)
 
 
