@@ -40,9 +40,12 @@ def geometric(draws: Iterator[float], mean: float, highest: int) -> int:
     return trials
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def shuffled(size: int, *name: int | str) -> tuple[int, ...]:
-    """A permutation of range(size), decided by its name alone."""
+    """A permutation of range(size), decided by its name alone.
+
+    The newest are kept, and few: each takes 40 bytes an item, and no run comes back to an old one.
+    """
     draws = stream(*name)
     keys = [next(draws) for _ in range(size)]
     return tuple(sorted(range(size), key=keys.__getitem__))

@@ -4,6 +4,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from functools import cache
 
@@ -256,3 +257,17 @@ def test_every_key_of_our_own_pages_stands_in_the_page_itself() -> None:
             assert key is not None
             stated = AnswerKey(parts=tuple(part for part in key.parts if part != "not stated"))
             assert read_answer(stated, item.fields()["text"])[1], (item.fields()["title"], stated)
+
+
+def test_orders_of_rounds_that_are_over_are_let_go() -> None:
+    """A level of an hour has hundreds of rounds, and its memory must not grow with them."""
+    explain, held_bytes = load("explain"), []
+    tracemalloc.start()
+    try:
+        for number in range(60):
+            plan(explain, 1, number * explain.size)
+            held_bytes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    one_order_bytes = 8 * explain.size
+    assert held_bytes[-1] - held_bytes[20] < 10 * one_order_bytes
