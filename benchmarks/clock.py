@@ -226,9 +226,10 @@ def show(rows: list[Row], console: Console) -> None:
     console.print(table)
 
 
-def promises(rows: list[Row]) -> list[str]:
+def promises(rows: list[Row], busy: bool = False) -> list[str]:
     """What wire and kernel clock are held to, and by how much they missed; empty if they kept everything.
 
+    Beside a busy loop only the wire clock is: while the client waits for its core, tokens come that share a read.
     With --repeats the median miss of each figure counts: a shared machine is disturbed now and then.
     """
     misses: dict[tuple[str, int, str, float], list[float]] = {}
@@ -238,7 +239,7 @@ def promises(rows: list[Row]) -> list[str]:
         if r.clock == "wire":
             limits = {"TTFT p50": (ttft[0], 0.1), "TTFT p99": (ttft[1], 1.0), "ITL p50": (gaps[0], 0.02),
                       "ITL p99": (gaps[1], 0.5)}  # fmt: skip
-        elif r.clock == "kernel":
+        elif r.clock == "kernel" and not busy:
             limits = {"TTFT p50": (ttft[0], 0.5), "TTFT p99": (ttft[1], 15.0 if r.streams == 800 else 5.0),
                       "CPU per token over the raw client's": (r.cpu_us / r.raw_cpu_us, 3.0)}  # fmt: skip
             if r.streams == 400:
@@ -290,7 +291,7 @@ def main() -> int:
             truth = truth_of(server.truth)
             rows += [compare(run, truth, streams, rate, raw_us, served_s) for run, served_s, _ in played]
     show(rows, console)
-    broken = promises(rows)
+    broken = promises(rows, options.busy)
     console.print("\n".join(broken) or "every promise kept")
     return 1 if broken else 0
 
