@@ -229,7 +229,7 @@ def show(rows: list[Row], console: Console) -> None:
 def promises(rows: list[Row], busy: bool = False) -> list[str]:
     """What wire and kernel clock are held to, and by how much they missed; empty if they kept everything.
 
-    Beside a busy loop only the wire clock is: while the client waits for its core, tokens come that share a read.
+    Beside a busy loop only the wire clock is: tokens that come while the client waits share a read.
     With --repeats the median miss of each figure counts: a shared machine is disturbed now and then.
     """
     misses: dict[tuple[str, int, str, float], list[float]] = {}
