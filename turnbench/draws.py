@@ -7,7 +7,8 @@ can be drawn without the ones before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import count
@@ -40,15 +41,16 @@ def geometric(draws: Iterator[float], mean: float, highest: int) -> int:
     return trials
 
 
-@lru_cache(maxsize=16)
-def shuffled(size: int, *name: int | str) -> tuple[int, ...]:
+@lru_cache(maxsize=64)
+def shuffled(size: int, *name: int | str) -> Sequence[int]:
     """A permutation of range(size), decided by its name alone.
 
-    The newest are kept, and few: each takes 40 bytes an item, and no run comes back to an old one.
+    The newest are kept, of more tasks than a scenario has: four bytes an item each, since a long run goes
+    through hundreds.
     """
     draws = stream(*name)
     keys = [next(draws) for _ in range(size)]
-    return tuple(sorted(range(size), key=keys.__getitem__))
+    return memoryview(array("I", sorted(range(size), key=keys.__getitem__))).toreadonly()
 
 
 def pick(draw: float, weights: tuple[float, ...]) -> int:
