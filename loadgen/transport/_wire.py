@@ -201,9 +201,19 @@ class WireClock:
         if port in self.ports.ports:
             self._held[port] = sock
             if self._ends is not None:
-                self._seldom.add(port)
-                _set_low_water(sock, self.low_water_bytes)
-                self._read_seldom(port, True)
+                self._put_off(port, sock)
+
+    def _put_off(self, port: int, sock: Any) -> None:
+        """From now on this socket is read seldom; what it holds already would wake nobody."""
+        self._seldom.add(port)
+        _set_low_water(sock, self.low_water_bytes)
+        self._read_seldom(port, True)
+        self._read_now(port)
+
+    def _read_at_once(self, port: int, sock: Any) -> None:
+        """From now on this socket wakes us at its first byte again."""
+        _set_low_water(sock, 1)
+        self._read_seldom(port, False)
 
     @property
     def low_water_bytes(self) -> int:
@@ -211,7 +221,7 @@ class WireClock:
         return _LOW_WATER_BYTES if self._comes_much else _LITTLE_WATER_BYTES
 
     def look_bytes(self, port: int) -> int | None:
-        """How much of this port's stream waits for one read while much comes; None: each byte may wake us."""
+        """How much of this port's stream waits for one read where much comes; None: each byte wakes us."""
         return self.low_water_bytes if port in self._held else None
 
     def release(self, port: int) -> bool:
@@ -219,8 +229,7 @@ class WireClock:
         seldom = port in self._seldom
         if (sock := self._held.pop(port, None)) is not None and seldom:
             self._seldom.discard(port)
-            _set_low_water(sock, 1)
-            self._read_seldom(port, False)
+            self._read_at_once(port, sock)
         return seldom
 
     def arrivals(self, place: WirePlace, wanted_bytes: int) -> Columns | None:
@@ -301,11 +310,7 @@ class WireClock:
     def _set_busy(self, busy: bool) -> None:
         if busy != (self._ends is not None) and self._watch_ends(busy) == busy:
             for port, sock in list(self._held.items()):
-                _set_low_water(sock, self.low_water_bytes if busy else 1)
-                self._read_seldom(port, busy)
-                if busy:
-                    self._seldom.add(port)
-                    self._read_now(port)  # what its last read left behind wakes nobody from now on
+                (self._put_off if busy else self._read_at_once)(port, sock)
 
     def _watch_ends(self, watch: bool) -> bool:
         """Begin or end to be woken by what may end a stream; whether we are now."""
