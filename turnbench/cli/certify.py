@@ -60,13 +60,13 @@ class Certificate:
 
         added = {"TTFT": self.ttft_added_p99_ms, "gaps": self.gap_added_p99_ms}
         off = [
-            f"{what} off by {abs(ms):.1f} ms at p99 (at most {_MOST_ADDED_MS:g})"
+            f"{what} off by {abs(ms):.2f} ms at p99 (at most {_MOST_ADDED_MS:g})"
             for what, ms in added.items()
             if abs(ms) > _MOST_ADDED_MS
         ]
         if self.late_share > SUSPECT_LATE_SHARE:
             limit = f"(at most {SUSPECT_LATE_SHARE:.0%}), so the load was lower than asked"
-            off.append(f"next turns were late for {self.late_share:.1%} of the time {limit}")
+            off.append(f"next turns were late for {self.late_share:.2%} of the time {limit}")
         return off
 
 

@@ -28,9 +28,12 @@ def level(streams: int, ttft_added_ms: float = 0.0, late_share: float = 0.0) -> 
 @pytest.mark.parametrize(
     ("last", "why"),
     [
-        (level(200, late_share=0.023), "next turns were late for 2.3% of the time (at most 1%), so the load"),
-        (level(200, ttft_added_ms=-1.5), "TTFT off by 1.5 ms at p99 (at most 1)\n"),
-        (level(200, 2.0, 0.5), "TTFT off by 2.0 ms at p99 (at most 1); next turns were late for 50.0%"),
+        (
+            level(200, late_share=0.023),
+            "next turns were late for 2.30% of the time (at most 1%), so the load",
+        ),
+        (level(200, ttft_added_ms=-1.5), "TTFT off by 1.50 ms at p99 (at most 1)\n"),
+        (level(200, 2.0, 0.5), "TTFT off by 2.00 ms at p99 (at most 1); next turns were late for 50.00%"),
     ],
     ids=["late", "off", "both"],
 )
