@@ -197,11 +197,11 @@ class LocustAdapter:
             return
         self._runs += 1
         self._run = run
-        if self._page is not None:
-            self._page.show(run, lambda: run.snapshot(self.runner.user_count))
         self.last_report = run.writer.path / "report.html"
         self._idle.clear()
         gevent.spawn(self._drive, run)
+        if self._page is not None:
+            self._page.show(run, lambda: run.snapshot(self.runner.user_count))
 
     def _end_without_run(self, code: int) -> None:
         self.environment.process_exit_code = code
