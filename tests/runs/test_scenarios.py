@@ -46,7 +46,7 @@ def test_a_task_that_needs_more_context_than_the_model_has_is_skipped_and_listed
 ) -> None:
     at = server("--ttft", "20ms", "--itl", "2ms", "--tokens", "8", "--max-model-len", "4096")
     load = locust("--headless", "-H", at.url, "--scenario", "assistants", "--levels", "4", "--hold", "2s",
-                  "--warmup", "0", "--no-analysis")  # fmt: skip
+                  "--warmup", "0", "--no-analysis", "--clock", "kernel")  # fmt: skip
     assert load.end() == 0, load.said
     run = load.run()
     assert run.manifest.skipped == {"rag": 8192}
