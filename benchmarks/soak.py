@@ -102,15 +102,15 @@ class Slope:
 
     @property
     def grows(self) -> bool:
-        return self.low > 0 and self.per_hour > self._most
+        return self.low > 0 and self.per_hour > self._limit_per_hour
 
     @property
     def may_grow(self) -> bool:
         """Whether the interval leaves open if it stands still or grows too much."""
-        return not self.grows and self.low <= self._most < self.high
+        return not self.grows and self.low <= self._limit_per_hour < self.high
 
     @property
-    def _most(self) -> float:
+    def _limit_per_hour(self) -> float:
         return GROWTH_PER_HOUR_MAX * self.mean
 
 
