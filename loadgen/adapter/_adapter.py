@@ -326,22 +326,10 @@ def register() -> None:
 
     def on_init(environment: Environment, web_ui: Any = None, **_: Any) -> None:
         adapter = _adapters[id(environment)] = LocustAdapter(environment)
-        try:
-            adapter.start(web_ui)
-        except Exception as error:
-            logger.debug("where turnbench failed", exc_info=error)
-            _refuse(_FAILED % reason(error), exits.INVALID)
+        _guarded(adapter.start, lambda error: _refuse(_FAILED % reason(error), exits.INVALID))(web_ui=web_ui)
 
         def listen(event: EventHook, work: Callable[..., object]) -> None:
-            # Locust logs what breaks in a listener, and goes on without it.
-            def guarded(**arguments: Any) -> None:
-                try:
-                    work(**arguments)
-                except Exception as error:
-                    logger.debug("where turnbench failed", exc_info=error)
-                    adapter.fail(error)
-
-            event.add_listener(guarded)
+            event.add_listener(_guarded(work, adapter.fail))
 
         listeners = environment.events
         listen(listeners.test_start, lambda **_: adapter.on_test_start())
@@ -353,6 +341,19 @@ def register() -> None:
 
     events.init_command_line_parser.add_listener(on_parser)
     events.init.add_listener(on_init)
+
+
+def _guarded(work: Callable[..., object], failed: Callable[[Exception], object]) -> Callable[..., None]:
+    """The same for Locust, which would log whatever breaks in it and go on without it."""
+
+    def listener(**arguments: Any) -> None:
+        try:
+            work(**arguments)
+        except Exception as error:
+            logger.debug("where turnbench failed", exc_info=error)
+            failed(error)
+
+    return listener
 
 
 def end_csv_writer() -> None:
