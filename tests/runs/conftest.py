@@ -151,6 +151,11 @@ class Load:
     def run(self) -> RunDirectory:
         return read_run(self.where)
 
+    def findings(self) -> list[str]:
+        """What the run found, without a note on the clock: engines of other tests may hold the wire clock's
+        ports."""
+        return [each.check for each in self.run().manifest.findings if each.check != "clock"]
+
     def engines(self) -> list[psutil.Process]:
         """Engine processes among its descendants."""
         return below(self.process.pid, "loadgen.engine")

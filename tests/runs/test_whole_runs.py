@@ -23,7 +23,7 @@ def test_master_and_two_workers_hold_exactly_the_turns_of_the_truth_log(
     assert master.end() == 0, master.said
     assert [worker.end() for worker in workers] == [0, 0]
     run = master.run()
-    assert run.manifest.findings == []
+    assert master.findings() == []
     assert {turn.worker for turn in run.turns()} == {0, 1}
     assert len(run.manifest.workers) == 2
     ids = tools.request_ids(run)
@@ -112,4 +112,4 @@ def test_a_server_that_compresses_its_streams_unasked_is_found_out(
     )
     assert load.end() == 0
     assert {turn.outcome for turn in load.run().turns()} <= {"ok", "cut", "unfinished"}
-    assert [finding.check for finding in load.run().manifest.findings] == ["compressed"]
+    assert load.findings() == ["compressed"]
