@@ -24,6 +24,7 @@ def client_of(study: Study) -> ClientSummary:
         clock_shares={str(name): float(n) for name, n in rows["clock"].value_counts(normalize=True).items()},
         sent_by_kernel_share=float((rows["sent_clock"] == "tx").mean()) if len(rows) else None,
         write_after_sent_ms=_p99_ms((rows["write_ns"] - rows["sent_ns"]) / 1e6),
+        late_ms=_p99_ms(rows["first_late_ms"]),
         read_after_packet_ms=_p99_ms(rows["read_after_us"] / 1e3),
         lag_ms=lag_p99_ms(study, rows),
         coalesced_share=coalesced_share(rows, study) if len(rows) else None,

@@ -183,8 +183,8 @@ def lags(facts: list[RunFacts]) -> list[Figure]:
         for number, (run, lag) in enumerate(known[:_MOST_LAGS])
     ]
     note = (
-        "How late the client's event loop woke up, the worst of each second. With the kernel clock "
-        "no latency includes it; with the user clock every latency may."
+        "How late the client's event loop woke up, the worst of each second. With the wire or "
+        "the kernel clock no latency includes it; with the user clock every latency may."
     )
     axes = ("seconds since the run's start", "ms")
     one = figure("client", "Lag of the client", data, *axes, note=note, terms=("lag",))

@@ -20,6 +20,7 @@ OLD = Path(__file__).parents[1] / "fixtures" / "run-2026-11"
 MAY_DIFFER: dict[str, str] = {
     "*client/clock_shares*": "new: which clock timed how many turns",
     "*client/sent_by_kernel_share": "new: who said when requests left",
+    "*client/late_ms": "new: how late turns were sent",
     "*client/write_after_sent_ms": "new: what a stamp after the call would have hidden",
     "*client/read_after_packet_ms": "new: what reading would have added to packets",
     "sweep: comparison/cells/*tau_shuffled*": "new: what shuffled lengths of answers give",

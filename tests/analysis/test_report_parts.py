@@ -296,3 +296,14 @@ def test_a_run_of_nothing_one_turn_or_only_errors_has_a_clear_page(made: MadeRun
     assert "INVALID" in first_screen
     assert "no turn finished in the run" in first_screen
     assert "→ see that the server answers" in first_screen
+
+
+@pytest.mark.parametrize(("clock", "lags"), [("wire", False), ("kernel", True)])
+def test_the_page_says_how_late_turns_were_sent_and_a_lag_only_where_times_are_of_reads(
+    made: MadeRun, clock: str, lags: bool
+) -> None:
+    made.turns = [turn(n, sent_s=6 + n / 2, late_ms=4, clock=clock, read_after_us=-1) for n in range(20)]
+    shown = " ".join(page(made)[0].split())
+    assert "turns sent 4.00 ms after they were due (p99)" in shown
+    assert "first tokens read less than 0.01 ms after their packets (p99)" in shown
+    assert ("lag p99" in shown) == lags

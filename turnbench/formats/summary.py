@@ -290,6 +290,8 @@ class ClientSummary(msgspec.Struct, kw_only=True):
     """Share of the measured turns whose moment of sending is the kernel's transmit stamp."""
     write_after_sent_ms: float | None
     """How long after a request had left the client's own call returned, p99."""
+    late_ms: float | None
+    """How long after they were due turns were sent, p99."""
     read_after_packet_ms: float | None
     """How much later than its packet the first token was read, p99: the kernel clock would have added it."""
     lag_ms: float | None
