@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.worker_install import LEFT_OUT
 
@@ -188,6 +189,19 @@ def test_what_is_installed_with_the_constraints_is_pinned_extras_too() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert {plain_name(each) for each in asked} - {plain_name(each) for each in pins} == set()
     assert [each for each in pins if not re.fullmatch(r"[\w.-]+==[\w.+]+", each)] == []
+
+
+def test_every_pinned_package_is_for_the_oldest_python_too() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = project["requires-python"].removeprefix(">=") + ".0"
+    pins = {plain_name(each) for each in (ROOT / "constraints.txt").read_text().splitlines()}
+    asked = {
+        plain_name(each.name): each.metadata["Requires-Python"] or ""
+        for each in distributions()
+        if plain_name(each.name) in pins
+    }
+    assert len(asked) > 100
+    assert {name: pythons for name, pythons in asked.items() if oldest not in SpecifierSet(pythons)} == {}
 
 
 def plain_name(requirement: str) -> str:
