@@ -196,7 +196,7 @@ def test_every_pinned_package_is_for_the_oldest_python_too() -> None:
     oldest = project["requires-python"].removeprefix(">=") + ".0"
     pins = {plain_name(each) for each in (ROOT / "constraints.txt").read_text().splitlines()}
     asked = {
-        plain_name(each.name): each.metadata["Requires-Python"] or ""
+        plain_name(each.name): each.metadata.get("Requires-Python", "")
         for each in distributions()
         if plain_name(each.name) in pins
     }
