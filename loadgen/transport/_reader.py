@@ -68,6 +68,10 @@ class StampedReader:
         self._loop = loop
         self._timeline = timeline
         self._kernel_clock = kernel_clock and KERNEL_STAMPS
+        # First, since it may raise, and what is opened after it would be left open.
+        self._wire = None
+        if wire_ports is not None:
+            self._wire = WireClock(loop, timeline, wire_ports, self._read_port, self._read_seldom)
         self._taken: dict[int, tuple[TakenConnection, Any, Any]] = {}
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._into = (self._buffer,)
@@ -75,9 +79,6 @@ class StampedReader:
         self._poll = select.epoll() if KERNEL_STAMPS else None
         if self._poll is not None:
             loop.add_reader(self._poll.fileno(), self._drain)
-        self._wire = None
-        if wire_ports is not None:
-            self._wire = WireClock(loop, timeline, wire_ports, self._read_port, self._read_seldom)
         self._seldom_poll = None if self._wire is None else select.epoll()
         self._seldom: set[int] = set()
         """Descriptors of taken sockets that wake nobody: they are looked at some times a second."""

@@ -482,6 +482,7 @@ def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is
         "    loop = asyncio.get_running_loop()\n"
         "    reader, why = open_reader(loop, Timeline(), 'auto', 100)\n"
         "    print(reader.wire_ports, '|', why)\n"
+        "    reader.close()\n"
         "    try:\n"
         "        open_reader(loop, Timeline(), 'wire', 100)\n"
         "    except ValueError as error:\n"
@@ -494,12 +495,13 @@ def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is
         "        print(*error.problems)\n"
     )
     ran = subprocess.run(
-        ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", sys.executable, "-c", code],
+        ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", sys.executable, "-X", "dev", "-c", code],
         capture_output=True,
         text=True,
         cwd=ROOT,
         check=True,
     )
+    assert ran.stderr == ""  # nothing is left open
     auto, wire, *at_the_start = ran.stdout.splitlines()
     assert auto == "None | it needs CAP_NET_RAW"
     assert wire.startswith("--clock wire: it needs CAP_NET_RAW")
