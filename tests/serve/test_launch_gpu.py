@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ exec %s -m serve.emulator --model yi-6b --port "$port"
 @pytest.fixture
 def played(tmp_path: Path) -> dict[str, str]:
     """An environment with a GPU of 40 GiB and a vLLM for it."""
-    for name, text in (("nvidia-smi", SMI), ("python", VLLM % sys.executable)):
+    for name, text in (("nvidia-smi", SMI), ("python", VLLM % shlex.quote(sys.executable))):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     own = {"PATH": f"{tmp_path}:/usr/bin:/bin", "VLLM_PYTHON": str(tmp_path / "python")}
