@@ -495,7 +495,16 @@ def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is
         "        print(*error.problems)\n"
     )
     ran = subprocess.run(
-        ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", sys.executable, "-X", "dev", "-c", code],
+        [
+            "setpriv",
+            "--bounding-set=-net_raw",
+            "--inh-caps=-net_raw",
+            sys.executable,
+            "-X",
+            "dev",
+            "-c",
+            code,
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
