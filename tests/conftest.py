@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import threading
 from collections import Counter, defaultdict
@@ -23,6 +24,9 @@ if threading.current_thread() is threading.main_thread():
     # Started in the background or under nohup, a suite ignores these, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]  # a person's own, which official clients would ask for this machine's servers, too
 
 HERE = Path(__file__).parent
 FIRST = ("test_find_capacity.py", "test_sweep_resume.py", "test_two_runs.py")
