@@ -24,7 +24,13 @@ from analysis.report.plots_style import Figure
 from analysis.tables import comparisons, rows
 from analysis.tables.export import flat
 from analysis.tables.glossary import anchor_of, glossary, term_of
-from analysis.tables.sentences import accuracy_in_words, answer, emulated_in_words, ratios_in_words
+from analysis.tables.sentences import (
+    accuracy_in_words,
+    answer,
+    emulated_in_words,
+    ratios_in_words,
+    said_once,
+)
 from analysis.tables.writing import for_script_tag, for_terminal, number, stamp, task
 from turnbench.formats import RunManifest, Summary
 from turnbench.limits import DOUBT
@@ -54,6 +60,7 @@ def write_report(summary: Summary, facts: list[RunFacts], path: Path) -> None:
             policy=_policy(plotly, script),
             glossary=glossary(),
             groups=GROUPS,
+            findings=said_once(summary.verdict.findings),
             figures=drawn,
             figures_omitted=omitted,
             notes=NOTES,

@@ -13,7 +13,7 @@ from analysis.tables.comparisons import (
     ratios_table,
 )
 from analysis.tables.rows import TextTable, accuracy_table, waits_table
-from analysis.tables.sentences import caveats, emulated_in_words, outcome, said_of
+from analysis.tables.sentences import caveats, emulated_in_words, outcome, said_of, said_once
 from analysis.tables.writing import doubtful, for_markdown, stamp
 from turnbench.formats import Summary
 
@@ -30,7 +30,7 @@ def write_run(summary: Summary, path: Path) -> None:
     if summary.partial:
         verdict += " · PARTIAL: the run did not finish."
     lines = [f"### {for_markdown(mark + summary.run)}", "", verdict, ""]
-    findings = summary.verdict.findings
+    findings = said_once(summary.verdict.findings)
     for finding in findings[:_MOST_FINDINGS]:
         lines.append(f"- **{for_markdown(finding.level)}** {for_markdown(said_of(finding))}")
         lines.append(f"  → {for_markdown(finding.remedy)}")

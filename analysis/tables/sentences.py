@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from msgspec.structs import replace
 
 from analysis.compare.baseline import ONE_RUN, Comparison
 from analysis.compare.causes import LENGTHS, PARTS
@@ -21,7 +24,7 @@ from analysis.tables.writing import (
     tenths,
 )
 from turnbench.formats.comparison import LengthChange, ModelPair, RankingCell, ShareChange, StudyTables
-from turnbench.formats.run import Finding
+from turnbench.formats.run import Finding, Severity
 from turnbench.formats.summary import CellSummary, LevelSummary, Summary
 
 _OFFSETS = -0.005
@@ -282,6 +285,15 @@ def ratios_in_words(study: StudyTables | None) -> list[str]:
 def said_of(finding: Finding) -> str:
     """What was found; of several runs, with the run in front."""
     return f"{finding.run}: {finding.what}" if finding.run else finding.what
+
+
+def said_once(findings: Iterable[Finding]) -> list[Finding]:
+    """The worst first; what several runs have in the same words is one finding of all of them."""
+    runs: dict[Finding, list[str]] = {}
+    for finding in findings:
+        runs.setdefault(replace(finding, run=None), []).extend([finding.run] if finding.run else [])
+    said = [replace(finding, run=_listed(names) or None) for finding, names in runs.items()]
+    return sorted(said, key=lambda finding: get_args(Severity).index(finding.level))
 
 
 def outcome(comparison: Comparison, threshold: float) -> str:

@@ -29,6 +29,7 @@ from analysis.tables.sentences import (
     outcome,
     reversal_in_words,
     said_of,
+    said_once,
 )
 from analysis.tables.writing import NONE, doubtful, for_terminal, middle, number, seconds, stamp
 from turnbench.formats import Finding, Summary
@@ -40,7 +41,7 @@ _LEAST_NAME = 16
 """Columns of names are folded when they are very long, but never to less than this; numbers never are."""
 _LONGEST_NAME = 28
 _EACH = 2
-"""Findings of one check that are shown; a sweep may have the same one in every run."""
+"""Findings of one check that are shown; a sweep may have one in every run."""
 _MOST_LOADS = 3
 _UNITS = {"TTFT p50": "s", "TTG p50": "s", "TPOT p50": "ms"}
 """Given once in the header here, to leave room for the names."""
@@ -86,7 +87,7 @@ def show(summary: Summary, report: Path | None, out: Console, *, study: bool = F
         out.print(Text(for_terminal(emulated_in_words(summary)), style="dim"))
     verdict = summary.verdict
     out.print(Text(verdict.status.upper(), style=f"bold {_COLOURS[verdict.status]}"))
-    for finding in _grouped(verdict.findings):
+    for finding in _grouped(said_once(verdict.findings)):
         head = Text(f"  {for_terminal(finding.level)} ", style=_COLOURS.get(finding.level, "dim"))
         what, remedy = for_terminal(said_of(finding)), for_terminal(finding.remedy)
         out.print(Text.assemble(head, f"{what}\n    → {remedy}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,34 @@ def test_the_exit_code_is_the_worst(tmp_path: Path, statuses: tuple[str, str], c
     path.mkdir()
     cells = [run(path / f"c{n}", f"m{n}", **kinds[kind]) for n, kind in enumerate(statuses)]
     assert main([str(sweep(path, cells))]) == code
+
+
+def test_what_several_runs_have_in_the_same_words_is_said_once_of_all_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep"
+    path.mkdir()
+    cells = [run(path / name, f"model-{name}", status="running") for name in ("a", "b", "c")]
+    assert main([str(sweep(path, cells)), "--markdown", str(tmp_path / "sweep.md")]) == 3
+    found = json.loads((path / "summary.json").read_text())["verdict"]["findings"]
+    said = [each for each in found if each["level"] == "invalid"]
+    assert [each["run"] for each in said] == ["a", "b", "c"]
+    what = said[0]["what"]
+    pages = [capsys.readouterr().out, (path / "report.html").read_text(), (tmp_path / "sweep.md").read_text()]
+    for page in pages:
+        text = " ".join(page.split())
+        assert text.count(f"a, b, c: {what}") == text.count(f": {what}") > 0
+
+
+def test_the_worst_findings_are_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sweep"
+    path.mkdir()
+    MadeRun(path / "a", [turn(n, sent_s=6 + n, model="yi-6b") for n in range(5)]).write()  # a note: so few
+    few = {"dir": "a", "model": "yi-6b", "status": "finished"}
+    assert main([str(sweep(path, [few, run(path / "b", "gemma-7b", status="running")]))]) == 3
+    levels = re.findall(r"^  (invalid|suspect|note) ", capsys.readouterr().out, re.M)
+    assert levels == sorted(levels, key=["invalid", "suspect", "note"].index)
+    assert len(set(levels)) > 1
 
 
 def test_a_cell_without_a_run_is_a_finding_and_the_others_are_told(
