@@ -289,10 +289,10 @@ def said_of(finding: Finding) -> str:
 
 def said_once(findings: Iterable[Finding]) -> list[Finding]:
     """The worst first; what several runs have in the same words is one finding of all of them."""
-    runs: dict[Finding, list[str]] = {}
+    runs: dict[Finding, dict[str, None]] = {}
     for finding in findings:
-        runs.setdefault(replace(finding, run=None), []).extend([finding.run] if finding.run else [])
-    said = [replace(finding, run=_listed(names) or None) for finding, names in runs.items()]
+        runs.setdefault(replace(finding, run=None), {}).update({finding.run: None} if finding.run else {})
+    said = [replace(finding, run=_listed(list(names)) or None) for finding, names in runs.items()]
     return sorted(said, key=lambda finding: get_args(Severity).index(finding.level))
 
 
