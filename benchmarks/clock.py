@@ -123,15 +123,15 @@ def run_client(
 
 
 def undisturbed(
-    server: Emulator, streams: int, clock: str, seconds: float, folder: Path, again: int, limit: float
+    server: Emulator, streams: int, clock: str, folder: Path, options: argparse.Namespace, limit: float
 ) -> tuple[RunDirectory, float, str]:
-    """A run from which the machine took little, or the last of `again` more if there is none.
+    """A run from which the machine took little, or the last of `--again` more if there is none.
 
     With it the server's CPU seconds in that time, and what was taken.
     """
-    for attempt in range(again + 1):
+    for attempt in range(options.again + 1):
         before, began, served_s = account(server.pid), time.monotonic(), process_cpu_s(server.pid)
-        run = run_client(server.url, streams, clock, seconds, folder / str(attempt))
+        run = run_client(server.url, streams, clock, options.seconds, folder / str(attempt), options.tokens)
         served_s = process_cpu_s(server.pid) - served_s
         lost = lost_s(before, account(server.pid), run) / (time.monotonic() - began)
         if lost <= limit:
@@ -195,14 +195,14 @@ def engine_cpu_us(run: RunDirectory) -> float:
     return cpu_s / int(((at_ns > lines[0].t_ns) & (at_ns <= lines[-1].t_ns)).sum()) * 1e6
 
 
-def raw_cpu_us(url: str, streams: int, seconds: float) -> float:
+def raw_cpu_us(url: str, streams: int, seconds: float, tokens: int) -> float:
     """CPU microseconds per token of the raw client, which knows no TLS: not a number there."""
     if url.startswith("https:"):
         return math.nan
     host, port = url.removeprefix("http://").split(":")
     said = subprocess.run(
         ["taskset", "-c", CLIENT_CORE, sys.executable, "-m", "benchmarks.raw_client", host, port]
-        + [str(streams), str(TOKENS), f"{seconds:g}"],
+        + [str(streams), str(tokens), f"{seconds:g}"],
         check=True,
         capture_output=True,
         text=True,
@@ -263,6 +263,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1, help="times that each load is played")
     parser.add_argument("--again", type=int, default=2, help="times that a disturbed run is played again")
     parser.add_argument("--only", type=int, help="only the load with this many streams")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="tokens of each answer (%(default)s)")
     parser.add_argument("--tls", action="store_true", help="over TLS, whose ends packets don't show")
     parser.add_argument("--busy", action="store_true", help="with a busy loop on the client's core")
     parser.add_argument("--clocks", default="wire,kernel,user", help="the clocks to run (%(default)s)")
@@ -277,9 +278,9 @@ def main() -> int:
             loop = "while True: pass" if options.busy else ""
             busy = subprocess.Popen(["taskset", "-c", CLIENT_CORE, sys.executable, "-c", loop])
             try:
-                raw_us = raw_cpu_us(server.url, streams, options.seconds)
+                raw_us = raw_cpu_us(server.url, streams, options.seconds, options.tokens)
                 played = [
-                    undisturbed(server, streams, clock, options.seconds, Path(name), options.again, limit)
+                    undisturbed(server, streams, clock, Path(name), options, limit)
                     for clock in options.clocks.split(",")
                 ]
             finally:
