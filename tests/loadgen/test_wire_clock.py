@@ -494,17 +494,9 @@ def test_without_the_right_to_tap_auto_takes_the_kernel_and_says_why_and_wire_is
         "    except OptionErrors as error:\n"
         "        print(*error.problems)\n"
     )
+    without = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"]
     ran = subprocess.run(
-        [
-            "setpriv",
-            "--bounding-set=-net_raw",
-            "--inh-caps=-net_raw",
-            sys.executable,
-            "-X",
-            "dev",
-            "-c",
-            code,
-        ],
+        [*without, sys.executable, "-X", "dev", "-c", code],
         capture_output=True,
         text=True,
         cwd=ROOT,
